@@ -1,0 +1,158 @@
+"""The one way to a PostgreSQL session, and what is asked of a server before it is trusted with a migration.
+
+Owns connecting, the translation of libpq's failures, and the judgement of where we are connected. Refuses to
+know where the settings come from. Sessions are in autocommit and never prepare statements, so that nothing is
+held open between commands and a file's text can travel as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import generators, pq
+from psycopg.rows import class_row
+
+from ops.errors import ConfigurationError, Unreachable
+
+OLDEST = 130000
+"""The oldest server_version_num taken: 13, the first with pg_current_xact_id and its status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a session says of itself. `version` is server_version_num."""
+
+    version: int
+    database: str
+    user: str
+    system_identifier: str
+    in_recovery: bool
+    read_only: bool
+    encoding: str
+
+    @property
+    def major(self) -> int:
+        return self.version // 10000
+
+
+_SERVER = """
+SELECT current_setting('server_version_num')::int AS version,
+       current_database() AS database,
+       session_user::text AS user,
+       system_identifier::text,
+       pg_is_in_recovery() AS in_recovery,
+       current_setting('transaction_read_only')::bool AS read_only,
+       current_setting('server_encoding') AS encoding
+FROM pg_control_system()
+"""
+
+
+def connect(parameters: Mapping[str, str], *, application_name: str = "pgratchet") -> psycopg.Connection:
+    """Open a session from libpq parameters; Unreachable with the server's own words where it cannot be had."""
+    given = {"application_name": application_name, **parameters, "client_encoding": "UTF8"}
+    try:
+        return psycopg.connect(**given, autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]
+    except psycopg.OperationalError as error:
+        raise Unreachable(
+            f"cannot connect to {describe(parameters)}",
+            detail=str(error).strip(),
+            hint="Compare it with what `invoke render` shows for this environment.",
+        ) from error
+    except psycopg.ProgrammingError as error:
+        raise ConfigurationError(
+            f"libpq does not take the settings of {describe(parameters)}",
+            detail=str(error).strip(),
+            hint="Mend templates/pg_service.conf.j2 or the inventory; `invoke render` shows the result.",
+        ) from error
+
+
+def describe(parameters: Mapping[str, str]) -> str:
+    """Where a connection goes, in a phrase without any secret."""
+    host = parameters.get("host", "the local socket")
+    port = parameters.get("port", "5432")
+    return f'database "{parameters.get("dbname", "")}" on {host}, port {port}, as {parameters.get("user", "")}'
+
+
+def parse_url(url: str) -> dict[str, str]:
+    """The libpq parameters in a connection URL; ConfigurationError where libpq cannot read it."""
+    try:
+        return {key: str(value) for key, value in psycopg.conninfo.conninfo_to_dict(url).items() if value is not None}
+    except psycopg.ProgrammingError:
+        # libpq's message may quote the URL with its password: it is left out, and out of the chain.
+        raise ConfigurationError(
+            "the connection URL cannot be read",
+            detail="libpq does not take it for a URL.",
+            hint="Write postgresql://user:password@host:5432/database, with special characters percent-encoded.",
+        ) from None
+
+
+def inspect(connection: psycopg.Connection) -> Server:
+    with connection.cursor(row_factory=class_row(Server)) as cursor:
+        server = cursor.execute(_SERVER).fetchone()
+    assert server is not None
+    return server
+
+
+def database_size(connection: psycopg.Connection) -> int:
+    """Bytes on the server's disk."""
+    row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
+    return int(row[0]) if row else 0
+
+
+def refuse_unfit(server: Server, pinned_identifier: str = "") -> None:
+    """Raise where no migration may run: wrong cluster, standby, read-only session, too old."""
+    where = f'database "{server.database}"'
+    if pinned_identifier and server.system_identifier != pinned_identifier:
+        raise ConfigurationError(
+            f"{where} is not on the server that this environment is pinned to",
+            detail=f"Its system identifier is {server.system_identifier}; the inventory says {pinned_identifier}.",
+            hint="Make sure where pg_host leads. Change pg_system_identifier only when the server was really replaced.",
+        )
+    if server.version < OLDEST:
+        raise ConfigurationError(
+            f"the server is PostgreSQL {server.major}",
+            detail="It has not what exactly-once needs; the oldest that does is 13.",
+            hint="Upgrade the server.",
+        )
+    if server.in_recovery:
+        raise ConfigurationError(
+            f"{where} is on a standby",
+            detail="A standby replays its primary and takes no changes.",
+            hint="Point the inventory at the primary, or set pg_target_session_attrs to read-write.",
+        )
+    if server.read_only:
+        raise ConfigurationError(
+            f"{where} is read-only",
+            detail="default_transaction_read_only is on for this server, database or role.",
+            hint="Use a role that may write, or lift the setting with those who made it.",
+        )
+    if server.encoding == "SQL_ASCII":
+        raise ConfigurationError(
+            f"{where} has the encoding SQL_ASCII",
+            detail="The server would store the bytes of a migration unchecked and unconverted.",
+            hint="Recreate the database with the encoding UTF8.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a simple query of several statements came to: a result for each that succeeded, then the error."""
+
+    results: tuple[pq.abc.PGresult, ...]
+    error: psycopg.Error | None
+
+
+def send(connection: psycopg.Connection, text: str) -> Answer:
+    """Send a text of several statements in one round trip, by the simple protocol, and gather every result.
+
+    A cursor would drop the results before an error, which say which statement it was; hence one level lower.
+    psycopg.OperationalError where the connection breaks.
+    """
+    with connection.lock:
+        connection.pgconn.send_query(text.encode())
+        results = connection.wait(generators.execute(connection.pgconn))
+    good = tuple(r for r in results if r.status in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK))
+    failed = [r for r in results if r.status == pq.ExecStatus.FATAL_ERROR]
+    return Answer(good, psycopg.errors.error_from_result(failed[0]) if failed else None)

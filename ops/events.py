@@ -1,0 +1,101 @@
+"""What happens during a run, as values: the stream that the applier and the backup yield and the report draws.
+
+Owns the events. Refuses to know who makes or shows them, so that the same stream can be drawn in a terminal,
+written as JSON lines and read back on another machine. Durations are milliseconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What the run is about to do, before it locks or changes anything; always the first event.
+
+    `todo` are the names it would apply; `pending` counts all that is pending, `total` all there is.
+    """
+
+    todo: tuple[str, ...]
+    total: int
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class LockAwaited:
+    """Another session holds the migration lock; `holder` describes it in a phrase."""
+
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackupProgress:
+    """The dump grows, or is read back. `total` is an estimate for a dump and exact for a read-back."""
+
+    phase: Literal["dump", "verify"]
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class BackupTaken:
+    """A backup that was read back whole."""
+
+    backup_id: str
+    path: str
+    size: int
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSent:
+    """These migrations are on their way to the server, in one round trip."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """A lock was not to be had in time; the batch that begins with `name` is tried again."""
+
+    name: str
+    reason: str
+    delay_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationApplied:
+    """Committed, acknowledged and read back."""
+
+    name: str
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerNotice:
+    """A message of the server: RAISE NOTICE in a migration, a warning."""
+
+    severity: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of a run that did all it set out to do."""
+
+    total: int
+    pending: int
+
+
+Event = (
+    Planned
+    | LockAwaited
+    | BackupProgress
+    | BackupTaken
+    | BatchSent
+    | Retrying
+    | MigrationApplied
+    | ServerNotice
+    | Finished
+)

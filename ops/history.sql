@@ -1,0 +1,56 @@
+-- name: create_schema
+-- Its own statement: a role may own the schema without the right to create one.
+CREATE SCHEMA IF NOT EXISTS {schema};
+
+-- name: create_table
+-- The ledger. executed_at is null while a migration is unfinished; body is the text that ran, up to 1 MB.
+CREATE TABLE IF NOT EXISTS {table} (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text NOT NULL UNIQUE,
+    checksum text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    executed_at timestamptz,
+    duration_ms bigint,
+    applied_by text NOT NULL DEFAULT session_user,
+    run_id text NOT NULL,
+    backup_id text,
+    backup_waived text,
+    tool_version text NOT NULL,
+    source text NOT NULL DEFAULT 'run',
+    body text,
+    statements_done integer
+);
+
+-- name: exists
+-- Whether the ledger is there; asked of the catalog, so that reading it never writes and never fails.
+SELECT to_regclass({regclass}) IS NOT NULL;
+
+-- name: read
+-- Every row, oldest first.
+SELECT name, checksum, created_at, executed_at, duration_ms, run_id, backup_id
+FROM {table}
+ORDER BY id;
+
+-- name: read_run
+-- The rows of one run among some names, for verifying what was acknowledged.
+SELECT name, checksum, created_at, executed_at, duration_ms, run_id, backup_id
+FROM {table}
+WHERE run_id = %s AND name = ANY (%s)
+ORDER BY id;
+
+-- name: bodies
+-- The texts that ran, for showing what changed.
+SELECT name, body FROM {table} WHERE name = ANY (%s);
+
+-- name: begin_migration
+-- The first statement of a migration's transaction: a second runner waits here, and then fails on the name.
+INSERT INTO {table} (name, checksum, run_id, backup_id, backup_waived, tool_version, body)
+VALUES ({name}, {checksum}, {run_id}, {backup_id}, {backup_waived}, {tool_version}, {body});
+
+-- name: finish_migration
+-- The last one. It finds its row only in the transaction that wrote it, so a file that ended the transaction
+-- under our feet leaves an unfinished row, never a false one.
+UPDATE {table}
+SET executed_at = clock_timestamp(),
+    duration_ms = round(extract(epoch FROM clock_timestamp() - created_at) * 1000)
+WHERE name = {name} AND xmin = pg_current_xact_id()::xid;

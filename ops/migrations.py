@@ -1,0 +1,380 @@
+"""Migrations: the files, what they declare, their checksums, and the plan made of files and history.
+
+Owns the naming rule, the directives, the checksum and `plan`, one pure function that dry run, status and the
+real run all use. Refuses to know connections. The one read is `read` and `Migration.text`: the text of a file
+is fetched when it is needed and not kept, so that memory does not grow with the folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+from ops import statements
+from ops.errors import ConfigurationError, HistoryDisagrees, Place, several
+
+State = Literal["applied", "pending", "changed", "missing", "out-of-order", "unfinished"]
+
+_FILE_NAME = re.compile(r"(?P<version>[0-9]{1,40}(?:T[0-9]{1,20})?)_[A-Za-z0-9_.-]{1,180}\.sql")
+_DIRECTIVE = re.compile(r"--\s*migrate:\s*(?P<text>.*)")
+_DURATION = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>ms|s|min|h)?")
+_UNIT_MS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, None: 1}
+_NAMING = (
+    "Name it <version>_<name>.sql, such as 0042_add_email.sql or 20250111T093000_add_email.sql; `invoke new` does."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Directives:
+    """What a file declares about how it runs. Timeouts in milliseconds; None leaves the default, 0 is none."""
+
+    transactional: bool = True
+    lock_timeout: int | None = None
+    statement_timeout: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """A file of the migrations folder. `checksum` is the SHA-256, in hex, of its text with LF and no BOM."""
+
+    name: str
+    version: int
+    checksum: str
+    path: Path
+
+    def text(self) -> str:
+        """Read the file again; an error when it is no longer what the plan was made of."""
+        try:
+            content, checksum = _decode(self.path)
+        except _MistakeError:
+            content = checksum = ""
+        if checksum != self.checksum:
+            raise ConfigurationError(
+                f"{self.path} was changed while the run was going on",
+                hint="Run again when the file is as you want it.",
+            )
+        return content
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A migration's text, judged fit to run: `statements` counts what the server will see."""
+
+    migration: Migration
+    text: str
+    statements: tuple[statements.Statement, ...]
+    directives: Directives
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A row of the history. `executed_at` is None while unfinished."""
+
+    name: str
+    checksum: str
+    created_at: datetime
+    executed_at: datetime | None
+    duration_ms: int | None
+    run_id: str
+    backup_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One migration as a plan sees it, with its file, its record, or both."""
+
+    name: str
+    state: State
+    migration: Migration | None = None
+    record: Record | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`entries` in order of version; `todo` what a run would apply, which `--to` may cut short of all pending."""
+
+    entries: tuple[Entry, ...]
+    todo: tuple[Migration, ...] = field(default=())
+
+    def names(self, *states: State) -> tuple[str, ...]:
+        return tuple(entry.name for entry in self.entries if entry.state in states)
+
+    def disagreements(self) -> tuple[Entry, ...]:
+        """What must be settled by a person before anything may run."""
+        return tuple(entry for entry in self.entries if entry.state not in ("applied", "pending"))
+
+
+def read(folder: Path) -> tuple[Migration, ...]:
+    """The folder's migrations in order; one ConfigurationError names every mistake in names, encoding, versions.
+
+    Sub-folders, hidden files and files that do not end in .sql are not migrations.
+    """
+    if not folder.is_dir():
+        raise ConfigurationError(
+            f"no migrations folder {folder}",
+            hint="Give the folder with --sql=DIR, or make it with `invoke new NAME`.",
+        )
+    found: list[Migration] = []
+    mistakes: list[str] = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() == ".sql" and not path.name.startswith(".") and path.is_file():
+            try:
+                found.append(_read_file(path))
+            except _MistakeError as mistake:
+                mistakes.append(f"{path}: {mistake}")
+    found.sort(key=lambda migration: migration.version)
+    mistakes += _duplicates(found)
+    if mistakes:
+        raise several("the migrations cannot be used", mistakes, "Mend each file; nothing was run.")
+    return tuple(found)
+
+
+def create(folder: Path, name: str, moment: datetime) -> Path:
+    """Write an empty migration named by the UTC time; never over an existing file or version."""
+    slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    if not slug or len(slug) > 100:
+        raise ConfigurationError(
+            f'"{name}" makes no file name',
+            hint="Say in a few words what the migration does, in letters and digits.",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    version = f"{moment:%Y%m%dT%H%M%S}"
+    path = folder / f"{version}_{slug}.sql"
+    if any(folder.glob(f"{version}_*.sql")):
+        raise ConfigurationError(
+            f"{folder} already has a migration of this second",
+            hint="Wait for the next second, and try again.",
+        )
+    with path.open("x", encoding="utf-8") as file:
+        file.write(f"-- {name}\n-- Runs in one transaction; it is not changed once it was applied.\n\n")
+    return path
+
+
+class _MistakeError(Exception):
+    """Something wrong with one file, to be listed with the others."""
+
+
+def _read_file(path: Path) -> Migration:
+    match = _FILE_NAME.fullmatch(path.name)
+    if match is None:
+        raise _MistakeError(f"the file name is not one of a migration. {_NAMING}")
+    _, checksum = _decode(path)
+    return Migration(path.stem, int(match["version"].replace("T", "")), checksum, path)
+
+
+def _decode(path: Path) -> tuple[str, str]:
+    """The text with LF line ends and without a BOM, and its checksum."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise _MistakeError(f"cannot be read: {error.strerror}.") from error
+    raw = raw.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
+    if (nul := raw.find(b"\0")) >= 0:
+        raise _MistakeError(f"a NUL byte at byte {nul + 1}{_line_of(raw, nul)}, which PostgreSQL cannot store.")
+    try:
+        return raw.decode("utf-8"), hashlib.sha256(raw).hexdigest()
+    except UnicodeDecodeError as error:
+        where = _line_of(raw, error.start)
+        raise _MistakeError(
+            f"not UTF-8: byte 0x{raw[error.start]:02x} at byte {error.start + 1}{where}. Save the file as UTF-8."
+        ) from error
+
+
+def _line_of(raw: bytes, offset: int) -> str:
+    return f" (line {raw.count(10, 0, offset) + 1})"
+
+
+def _duplicates(found: Sequence[Migration]) -> list[str]:
+    return [
+        f"{one.path} and {other.path.name}: the same version {one.version}."
+        for one, other in pairwise(found)
+        if one.version == other.version
+    ]
+
+
+def judge(migrations: Iterable[Migration]) -> tuple[Script, ...]:
+    """Read and lex the migrations that are to run; one ConfigurationError names every mistake in them."""
+    judged = [_judge(migration) for migration in migrations]
+    mistakes = [mistake for _, found in judged for mistake in found]
+    if mistakes:
+        error = several(
+            "the migrations cannot be run",
+            [f"{place}: {why}" for place, why in mistakes],
+            "Mend each file; nothing was run.",
+        )
+        error.place = mistakes[0][0]
+        raise error
+    return tuple(script for script, _ in judged)
+
+
+def _judge(migration: Migration) -> tuple[Script, list[tuple[Place, str]]]:
+    text = migration.text()
+    parsed: list[statements.Statement] = []
+    declared: list[statements.Comment] = []
+    mistakes: list[tuple[int, str]] = []
+    try:
+        for piece in statements.scan(text):
+            if isinstance(piece, statements.Statement):
+                parsed.append(piece)
+            elif _DIRECTIVE.match(text, piece.start, piece.end):
+                declared.append(piece)
+    except statements.LexicalError as error:
+        mistakes.append((error.offset, f"{error.reason}. {error.hint}"))
+    first = parsed[0].start if parsed else len(text)
+    directives, wrong = _directives(text, declared, first)
+    mistakes += wrong
+    mistakes += [(s.start, why) for s in parsed if (why := _unfit(s, directives))]
+    places = [(Place(migration.name, *statements.line_and_column(text, at)), why) for at, why in sorted(mistakes)]
+    return Script(migration, text, tuple(parsed), directives), places
+
+
+def _unfit(statement: statements.Statement, directives: Directives) -> str | None:
+    """Why a statement cannot be part of a migration, as a sentence."""
+    control = statements.transaction_control(statement)
+    if control:
+        return f"{control} in a migration. Transactions are the runner's: take it out."
+    if statements.copies_through_client(statement):
+        return "COPY through the client. Write the rows as INSERT statements."
+    outside = statements.outside_transaction(statement)
+    if outside and directives.transactional:
+        return f"{outside} cannot run inside a transaction. Declare above all statements: -- migrate: no-transaction"
+    return None
+
+
+def _directives(
+    text: str, declared: Iterable[statements.Comment], first: int
+) -> tuple[Directives, list[tuple[int, str]]]:
+    """The directives folded into one, and what is wrong with them. `first` is where the first statement is."""
+    result, mistakes = Directives(), list[tuple[int, str]]()
+    for comment in declared:
+        match = _DIRECTIVE.match(text, comment.start, comment.end)
+        if comment.start > first:
+            mistakes.append((comment.start, "a directive below the first statement. Put it above all statements."))
+        elif match:
+            try:
+                result = _apply(result, match["text"])
+            except _MistakeError as mistake:
+                mistakes.append((comment.start, str(mistake)))
+    return result, mistakes
+
+
+def _apply(given: Directives, text: str) -> Directives:
+    name, _, value = text.strip().partition("=")
+    if name == "no-transaction" and not value:
+        return Directives(False, given.lock_timeout, given.statement_timeout)
+    if name == "lock-timeout":
+        return Directives(given.transactional, _milliseconds(value), given.statement_timeout)
+    if name == "statement-timeout":
+        return Directives(given.transactional, given.lock_timeout, _milliseconds(value))
+    raise _MistakeError(
+        f'unknown directive "{text.strip()}". Known are no-transaction, lock-timeout=10s and statement-timeout=0.'
+    )
+
+
+def _milliseconds(value: str) -> int:
+    match = _DURATION.fullmatch(value)
+    if match is None or int(match["number"]) * _UNIT_MS[match["unit"]] > 2**31 - 1:
+        raise _MistakeError(f'"{value}" is no duration. Write 500ms, 10s, 5min or 0 for none.')
+    return int(match["number"]) * _UNIT_MS[match["unit"]]
+
+
+def plan(files: Sequence[Migration], history: Sequence[Record], to: str | None = None) -> Plan:
+    """What is applied, what is pending and what does not fit, from the two lists alone.
+
+    `files` are in order of version, as `read` gives them. `to` names the last migration to run, by name or by
+    version. ConfigurationError when it names none.
+    """
+    records = {record.name: record for record in history}
+    by_name = {migration.name: migration for migration in files}
+    newest = max((m.version for m in files if m.name in records), default=-1)
+    entries = [_entry(m, records.get(m.name), newest) for m in files]
+    entries += [Entry(r.name, "missing", None, r) for r in history if r.name not in by_name]
+    entries.sort(key=lambda entry: (_version_of(entry.name), entry.name))
+    pending = [e.migration for e in entries if e.state in ("pending", "out-of-order") and e.migration]
+    last = _last_version(files, to) if to is not None else None
+    return Plan(tuple(entries), tuple(m for m in pending if last is None or m.version <= last))
+
+
+def _entry(migration: Migration, record: Record | None, newest: int) -> Entry:
+    return Entry(migration.name, _state(migration, record, newest), migration, record)
+
+
+def _state(migration: Migration, record: Record | None, newest: int) -> State:
+    if record is None:
+        return "pending" if migration.version > newest else "out-of-order"
+    if record.checksum != migration.checksum:
+        return "changed"
+    return "applied" if record.executed_at else "unfinished"
+
+
+def _version_of(name: str) -> int:
+    digits = name.partition("_")[0].replace("T", "")
+    return int(digits) if digits.isdecimal() else -1
+
+
+def _last_version(files: Sequence[Migration], to: str) -> int:
+    wanted = to.removesuffix(".sql")
+    for migration in files:
+        if wanted in (migration.name, migration.name.partition("_")[0]):
+            return migration.version
+    near = difflib.get_close_matches(wanted, [m.name for m in files], n=1, cutoff=0.3)
+    raise ConfigurationError(
+        f'--to names no migration: "{to}"',
+        detail=f"The nearest is {near[0]}." if near else "There is none like it.",
+        hint="Give a file's name, with or without .sql, or its version; `invoke status` lists them.",
+    )
+
+
+def check(plan: Plan, bodies: dict[str, str]) -> None:
+    """Raise HistoryDisagrees, naming everything that is changed, missing, out of order or unfinished.
+
+    `bodies` are the texts that ran, by name, for showing what changed.
+    """
+    found = plan.disagreements()
+    if not found:
+        return
+    sentences = [_disagreement(entry, plan, bodies) for entry in found]
+    advice = list(dict.fromkeys(_ADVICE[entry.state] for entry in found))
+    count = f"{len(found)} migrations" if len(found) > 1 else "1 migration"
+    raise HistoryDisagrees(
+        f"files and history disagree about {count}",
+        detail="\n".join(sentences),
+        hint="\n".join(advice),
+        place=Place(found[0].name),
+    )
+
+
+_ADVICE = {
+    "changed": "Put the applied text back, and make the change in a new migration.",
+    "missing": "Put the file back, as it was applied, from version control.",
+    "out-of-order": "Give the late file a newer version than every applied one, and run again.",
+    "unfinished": "See what it did, then put the database right; `invoke rollback` names the backup.",
+}
+
+
+def _disagreement(entry: Entry, plan: Plan, bodies: dict[str, str]) -> str:
+    if entry.state == "changed" and entry.migration and entry.record:
+        head = f"{entry.name}: changed since it was applied at {entry.record.created_at:%Y-%m-%d %H:%M:%S}Z."
+        return "\n".join([head, *_difference(bodies.get(entry.name), entry.migration.text())])
+    if entry.state == "missing" and entry.record:
+        twin = [e.name for e in plan.entries if e.migration and e.migration.checksum == entry.record.checksum]
+        renamed = f" {twin[0]} has the same text: it looks renamed." if twin else ""
+        return f"{entry.name}: applied, but its file is gone.{renamed}"
+    if entry.state == "out-of-order":
+        newest = max(plan.names("applied", "changed", "unfinished"), key=_version_of)
+        return f"{entry.name}: not applied, but the newer {newest} is."
+    return f"{entry.name}: began, but did not finish."
+
+
+def _difference(applied: str | None, now: str) -> list[str]:
+    if applied is None:
+        return []
+    lines = list(difflib.unified_diff(applied.splitlines(), now.splitlines(), "applied", "file", n=1, lineterm=""))
+    return lines[:20] + (["..."] if len(lines) > 20 else [])

@@ -1,0 +1,401 @@
+"""What is shown: events and results, to people or to programs.
+
+Owns every word that is printed but the errors'. Data goes to stdout, talk and progress to stderr. Bars and
+colour only on a terminal; NO_COLOR and TERM=dumb are honoured. Refuses to decide anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import IO, TYPE_CHECKING, Any
+
+from ops import events
+from ops.errors import ConfigurationError, RatchetError
+from ops.migrations import Entry, Plan
+
+if TYPE_CHECKING:
+    from ops.backup import Listed, Manifest
+
+_COLOURS = {
+    "applied": "green",
+    "good": "green",
+    "pending": "yellow",
+    "changed": "red",
+    "missing": "red",
+    "out-of-order": "red",
+    "unfinished": "red",
+}
+_SHOWN_AT_MOST = 40
+"""Rows of a plan's table; the count is told, and `invoke status` lists all."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run of one target came to, gathered from its events, complete even when it failed."""
+
+    environment: str
+    target: str
+    run_id: str
+    backup_id: str | None = None
+    backup_path: str | None = None
+    plan: tuple[str, ...] = ()
+    applied: list[str] = field(default_factory=list)
+    total: int = 0
+    pending: int = 0
+    duration_ms: int = 0
+    error: RatchetError | None = None
+
+    def take(self, event: events.Event) -> None:
+        if isinstance(event, events.Planned):
+            self.plan, self.total, self.pending = event.todo, event.total, event.pending
+        elif isinstance(event, events.BackupTaken):
+            self.backup_id, self.backup_path = event.backup_id, event.path
+        elif isinstance(event, events.MigrationApplied):
+            self.applied.append(event.name)
+            self.pending -= 1
+        elif isinstance(event, events.Finished):
+            self.total, self.pending = event.total, event.pending
+
+    def as_json(self) -> dict[str, Any]:
+        shape: dict[str, Any] = {
+            "env": self.environment,
+            "target": self.target,
+            "run_id": self.run_id,
+            "backup": self.backup_id,
+            "applied": self.applied,
+            "total": self.total,
+            "pending": self.pending,
+            "duration_ms": self.duration_ms,
+        }
+        return shape | ({"error": self.error.as_json()} if self.error else {})
+
+
+def on_terminal(stream: IO[str]) -> bool:
+    return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+
+
+def talk(text: str) -> None:
+    """Say something to the person, beside the data."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def data(text: str) -> None:
+    print(text, flush=True)
+
+
+def as_json(shape: object) -> None:
+    data(json.dumps(shape, ensure_ascii=False))
+
+
+def failure(error: RatchetError) -> None:
+    """The three parts of an error, coloured on a terminal."""
+    if not on_terminal(sys.stderr):
+        talk(str(error))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    text = Text(str(error))
+    text.stylize("bold red", 0, len(error.message))
+    text.highlight_regex(r"^(DETAIL|HINT):", "bold")
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text)
+
+
+def migrations(plan: Plan) -> dict[str, Any]:
+    """The counts and the list of `status --json`."""
+    return {
+        "total": len(plan.entries),
+        "applied": len(plan.names("applied")),
+        "pending": len(plan.names("pending")),
+        "migrations": [_entry(entry) for entry in plan.entries],
+    }
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    record, file = entry.record, entry.migration
+    return {
+        "name": entry.name,
+        "status": entry.state,
+        "applied_at": _iso(record.executed_at) if record and record.executed_at else None,
+        "checksum": file.checksum if file else record.checksum if record else None,
+        "duration_ms": record.duration_ms if record else None,
+    }
+
+
+def status(environment: str, target: str, plan: Plan) -> None:
+    """The table of `status` and its last line, on stdout."""
+    rows = [(e.name, e.state, _when(e), _took(e.record.duration_ms if e.record else None)) for e in plan.entries]
+    table(f"{environment}: {target}", ("migration", "state", "applied at", "took"), rows)
+    counts = [f"total {len(plan.entries)}"]
+    counts += [f"{name} {len(plan.names(name))}" for name in ("applied", "pending")]
+    others = plan.disagreements()
+    data(", ".join(counts) + (f", {len(others)} to be settled" if others else ""))
+
+
+def planned(outcome: Outcome) -> None:
+    """What a run is going to do, on stderr."""
+    where, todo = f"{outcome.environment}: {outcome.target}", outcome.plan
+    if not todo:
+        talk(f"{where}: nothing to apply" + (f"; {outcome.pending} pending beyond --to" if outcome.pending else ""))
+        return
+    rows = [(str(number), name) for number, name in enumerate(todo[:_SHOWN_AT_MOST], 1)]
+    table(f"{where}: {_count(len(todo), 'migration')} to apply", ("", "migration"), rows, sys.stderr)
+    if len(todo) > _SHOWN_AT_MOST:
+        talk(f"... and {len(todo) - _SHOWN_AT_MOST} more, up to {todo[-1]}")
+
+
+def backups(environment: str, target: str, found: Sequence[Listed]) -> None:
+    """The list of `backups`, newest first."""
+    rows = []
+    for each in found:
+        manifest = each.manifest
+        if manifest:
+            known = (manifest.created_at.replace("T", " ").replace("+00:00", "Z"), size(manifest.size))
+            rows.append((each.path.name, "good", *known, str(len(manifest.history))))
+        else:
+            rows.append((each.path.name, each.problem, "", "", ""))
+    table(f"{environment}: {target}", ("backup", "state", "taken at", "size", "migrations in it"), rows)
+    if not rows:
+        data("no backups")
+
+
+def backups_json(found: Sequence[Listed]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": each.path.name,
+            "good": each.manifest is not None,
+            "problem": each.problem or None,
+            "path": str(each.path),
+            "created_at": each.manifest.created_at if each.manifest else None,
+            "size": each.manifest.size if each.manifest else None,
+        }
+        for each in found
+    ]
+
+
+def finished(outcome: Outcome) -> None:
+    """The last lines of a run that went well, on stdout."""
+    if not outcome.applied:
+        data(f"nothing to apply: total {outcome.total}, pending {outcome.pending}")
+        return
+    applied = _count(len(outcome.applied), "migration")
+    data(f"{applied} applied in {_took(outcome.duration_ms)}, {outcome.pending} pending")
+    data(f"backup before it: {outcome.backup_path}" if outcome.backup_path else "no backup was taken before it")
+
+
+def ask(question: str, answer: str) -> bool:
+    """Whether a person at a terminal types the answer; without one, no."""
+    if not sys.stdin or not sys.stdin.isatty():
+        return False
+    print(question, end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip() == answer
+
+
+def backup_taken(outcome: Outcome, *, json: bool) -> None:
+    """The result of `backup`, on stdout."""
+    if json:
+        as_json(
+            {
+                "env": outcome.environment,
+                "target": outcome.target,
+                "backup": outcome.backup_id,
+                "path": outcome.backup_path,
+            }
+        )
+    else:
+        data(f"{outcome.backup_id} in {outcome.backup_path}")
+
+
+def connection(environment: str, target: str, variables: str, embedded: bool) -> None:
+    """How to connect, on stdout; what it is, beside it."""
+    talk(f"{environment}: {target}: " + ("PostgreSQL of the package, running" if embedded else "a server of your own"))
+    data("\n".join(line for line in variables.splitlines() if line.startswith("DATABASE_URL")))
+
+
+def no_rollback(environment: str, target: str, newest: Manifest | None) -> ConfigurationError:
+    """Why nothing is rolled back, and what can be done, as the error that `rollback` ends with."""
+    detail = "Migrations run forward only: undoing DDL by hand-written DDL loses data in silence. A backup does not."
+    if newest is None:
+        return ConfigurationError(
+            "there is no rollback, and there is no backup",
+            detail=detail,
+            hint=f"Mend forward with a new migration; `invoke backup --env={environment}` takes a backup.",
+        )
+    return ConfigurationError(
+        "there is no rollback",
+        detail=f"{detail}\nThe newest backup of {target} is {newest.backup_id}, of {newest.created_at}, "
+        f"with {_count(len(newest.history), 'migration')} in it.",
+        hint="Mend forward with a new migration; or restore, which loses what was written since:\n"
+        f"invoke restore --env={environment} --backup={newest.backup_id}",
+    )
+
+
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], stream: IO[str] = sys.stdout) -> None:
+    """Rows under a header: drawn on a terminal, plain columns elsewhere."""
+    stream = sys.stderr if stream is sys.stderr else sys.stdout
+    if not rows:
+        return
+    if on_terminal(stream):
+        _draw_table(title, header, rows, stream)
+        return
+    lines = [[word.upper() for word in header], *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    shown = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    print("\n".join([title, *(line.rstrip() for line in shown)]), file=stream, flush=True)
+
+
+def _draw_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], stream: IO[str]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(header):
+        drawn.add_column(name, overflow="fold", justify="right" if name in ("took", "size") else "left", ratio=None)
+        drawn.columns[number].no_wrap = name in ("state", "took", "size", "applied at", "taken at")
+    for row in rows:
+        drawn.add_row(*(Text(cell, style=_COLOURS.get(cell, "") if i == 1 else "") for i, cell in enumerate(row)))
+    Console(file=stream, highlight=False).print(drawn)
+
+
+def draw(stream: Iterable[events.Event], outcome: Outcome, *, quiet: bool = False) -> None:
+    """Follow a run: every event is shown as it comes and gathered into the outcome."""
+    with _screen(len(outcome.plan), quiet) as screen:
+        for event in stream:
+            outcome.take(event)
+            screen.show(event)
+
+
+@contextmanager
+def _screen(todo: int, quiet: bool) -> Iterator[_Lines]:
+    if quiet or not on_terminal(sys.stderr):
+        yield _Lines(quiet)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+    )
+    with Progress(
+        *columns[:3],
+        MofNCompleteColumn(),
+        columns[3],
+        console=Console(stderr=True, highlight=False),
+        transient=True,
+    ) as progress:
+        yield _Bars(progress, todo)
+
+
+class _Lines:
+    """Events as lines of text: for a log, a pipe, a dumb terminal; none where a program reads the result."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+
+    def show(self, event: events.Event) -> None:
+        line = _line(event)
+        if line and not self._quiet:
+            self.write(line)
+
+    def write(self, line: str) -> None:
+        talk(line)
+
+
+class _Bars(_Lines):
+    """Events as lines above a bar that moves."""
+
+    def __init__(self, progress: Any, todo: int) -> None:
+        super().__init__(quiet=False)
+        self._progress = progress
+        self._todo = todo
+        self._task = progress.add_task("looking", total=None)
+        self._applied = 0
+
+    def write(self, line: str) -> None:
+        self._progress.console.print(line, markup=False)
+
+    def show(self, event: events.Event) -> None:
+        super().show(event)
+        if isinstance(event, events.BackupProgress):
+            word = "dumping" if event.phase == "dump" else "reading back"
+            total = event.total if event.phase == "verify" else None
+            self._progress.update(
+                self._task, description=f"{word}, {size(event.done)}", total=total, completed=event.done
+            )
+        elif isinstance(event, events.BatchSent):
+            more = f" and {len(event.names) - 1} more" if len(event.names) > 1 else ""
+            self._update(f"applying {event.names[0]}{more}")
+        elif isinstance(event, events.MigrationApplied):
+            self._applied += 1
+            self._update("applying")
+
+    def _update(self, description: str) -> None:
+        width = max(20, self._progress.console.width - 56)
+        short = description if len(description) <= width else description[: width - 3] + "..."
+        self._progress.update(self._task, description=short, total=self._todo, completed=self._applied)
+
+
+def _line(event: events.Event) -> str:
+    if isinstance(event, events.LockAwaited):
+        return f"waiting for the migration lock: held by {event.holder}"
+    if isinstance(event, events.BackupTaken):
+        return f"backup {event.backup_id}: {size(event.size)}, read back whole, {_took(event.duration_ms)}"
+    if isinstance(event, events.Retrying):
+        return f"{event.name}: {event.reason}; trying again in {_took(event.delay_ms)}"
+    if isinstance(event, events.MigrationApplied):
+        return f"applied {event.name}, {_took(event.duration_ms)}"
+    if isinstance(event, events.ServerNotice):
+        return f"{event.severity}: {event.message}"
+    return ""
+
+
+def size(number: int) -> str:
+    """Bytes for people: 512 B, 12.3 kB, 4.5 GB."""
+    if number < 1000:
+        return f"{number} B"
+    scaled, units = float(number), iter(("kB", "MB", "GB", "TB", "PB"))
+    unit = "B"
+    while scaled >= 1000 and (following := next(units, None)):
+        scaled, unit = scaled / 1000, following
+    return f"{scaled:.1f} {unit}"
+
+
+def _took(milliseconds: int | None) -> str:
+    if milliseconds is None:
+        return ""
+    if milliseconds < 1000:
+        return f"{milliseconds} ms"
+    seconds = milliseconds / 1000
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def _when(entry: Entry) -> str:
+    moment = entry.record.executed_at if entry.record else None
+    return f"{moment.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S}Z" if moment else ""
+
+
+def _iso(moment: datetime) -> str:
+    """UTC with milliseconds and a Z, as JavaScript's toISOString has it."""
+    return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,356 @@
+"""Settings: one target's variables and templates, rendered into what libpq and the applier take.
+
+Owns rendering, the escaping rules of each output format, and secrets. Refuses to connect. Strict: an undefined
+variable stops, and so does an empty value where a template writes one. A value that the format cannot carry is
+refused, since a newline in a service file would be one more parameter (facts, section 4). A secret is fetched
+when a connection needs it, and never before; it is shown as ******** everywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+
+from ops import inventory
+from ops.errors import ConfigurationError, RatchetError, Unreachable, several
+
+MASK = "********"
+FORMATS = {
+    "pg_service.conf": "pg_service.conf.j2",
+    "pgpass": "pgpass.j2",
+    "database.env": "database.env.j2",
+}
+"""What `invoke render` can write, and the template of each."""
+
+EmbeddedServer = Callable[[], Mapping[str, str]]
+"""Gives host, port and user of the PostgreSQL that comes with the package, once it runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One target, rendered. `connection` are libpq parameters as the service file states them, no password."""
+
+    environment: str
+    target: str
+    variables: inventory.Variables
+    connection: Mapping[str, str]
+    service_file: str
+    templates: Path
+    embedded: bool
+
+    def parameters(self) -> dict[str, str]:
+        """The libpq parameters with the password, fetched now."""
+        secret = self.password()
+        return {**self.connection, **({"password": secret} if secret else {})}
+
+    def password(self) -> str:
+        """The password, from the inventory's environment variable or its command; empty where there is none."""
+        if self.variables.password_command:
+            return _run_password_command(self.variables)
+        return self.variables.pg_password
+
+    def render(self, name: str, *, masked: bool) -> str:
+        """One of FORMATS as text, with the secret or with a mask in its place."""
+        if name == "pg_service.conf":
+            return self.service_file
+        secret = self.password() if not masked else MASK
+        has_secret = bool(self.variables.password_command or self.variables.pg_password)
+        context = {**self.connection, "password": secret if has_secret else "", **_identity(self)}
+        return _Templates(self.templates, {}).text(FORMATS[name], context)
+
+    @contextmanager
+    def client_environment(self) -> Iterator[dict[str, str]]:
+        """Environment variables with which libpq's programs connect here: files of mode 0600 that go away again."""
+        with tempfile.TemporaryDirectory(prefix="pgratchet-") as folder:
+            service, passfile = Path(folder, "pg_service.conf"), Path(folder, "pgpass")
+            write_private(service, self.service_file)
+            write_private(passfile, self.render("pgpass", masked=False))
+            inherited = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
+            yield {
+                **inherited,
+                "PGSERVICEFILE": str(service),
+                "PGPASSFILE": str(passfile),
+                "PGSERVICE": self.target,
+                "LC_ALL": "C",
+            }
+
+
+def write_private(path: Path, text: str, *, replace: bool = False) -> None:
+    """Write a file that only its owner can read, and that could be read by no one else at any moment."""
+    target = path.with_name(f".{path.name}.{os.getpid()}.partial") if replace else path
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    if replace:
+        target.replace(path)
+
+
+def resolve(
+    target: inventory.Target, templates: Path, environ: Mapping[str, str], embedded: EmbeddedServer
+) -> Settings:
+    """Render a target's variables and its service file; ConfigurationError names every mistake at once.
+
+    A target that says `embedded: true` gets `embedded`'s server when none of the environment variables that
+    its connection (the variables that begin with pg_) asks for is set.
+    """
+    asked, asked_elsewhere = _Environment(environ), _Environment(environ)
+    values = _render_values(target, templates, asked, asked_elsewhere)
+    uses_embedded = values.get("embedded") is True and not asked.found
+    if uses_embedded:
+        values |= {f"pg_{key}": value for key, value in embedded().items()}
+    variables = _typed(target, values)
+    if variables.pg_url:
+        variables = _typed(target, values | _from_url(variables.pg_url))
+    context = {name: getattr(variables, name) for name in variables.__struct_fields__}
+    renderer = _Templates(templates, {"env": asked_elsewhere})
+    service = renderer.text(
+        FORMATS["pg_service.conf"], {**context, "target": target.name, "environment": target.environment}
+    )
+    connection = _read_service(service, target.name)
+    return Settings(target.environment, target.name, variables, connection, service, templates, uses_embedded)
+
+
+def single(target: inventory.Target, name: str, environ: Mapping[str, str]) -> object:
+    """One variable, rendered and typed, for whoever does not connect and needs no other."""
+    value = target.variables.get(name)
+    only = {} if value is None else {name: value}
+    alone = inventory.Target(target.environment, target.name, target.groups, only)
+    asked = _Environment(environ)
+    values = _render_values(alone, Path(), asked, asked)
+    required = {"pg_dbname": target.name} | values
+    return getattr(_typed(alone, required), name)
+
+
+def format_of(path: Path) -> str:
+    """Which of FORMATS a file is meant to hold, by its name."""
+    for name in ("pg_service.conf", "pgpass"):
+        if name.strip(".") in path.name:
+            return name
+    if path.name.endswith(".env") or path.name.startswith(".env"):
+        return "database.env"
+    raise ConfigurationError(
+        f'"{path.name}" is no file that can be written',
+        detail="The name says what goes in: pg_service.conf, pgpass, or a name that ends in .env.",
+        hint="For instance `invoke render --write=.env`.",
+    )
+
+
+class _Environment:
+    """env('X') and env('X', 'default') for templates. `found` are the names that were asked for and are set."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.found: set[str] = set()
+
+    def __call__(self, name: str, default: str | None = None) -> str:
+        value = self._environ.get(name, "")
+        if value:
+            self.found.add(name)
+            return value
+        if default is None:
+            raise jinja2.UndefinedError(f"the environment variable {name} is not set")
+        return default
+
+
+class _Templates:
+    """Strict Jinja: undefined is an error, and each format's own rule judges every value that is written."""
+
+    def __init__(self, folder: Path, names: Mapping[str, object]) -> None:
+        self._folder = folder
+        self._names = names
+
+    def text(self, template: str, context: Mapping[str, object]) -> str:
+        environment = self._environment(_FINALIZERS[template])
+        try:
+            return environment.get_template(template).render(context)
+        except jinja2.TemplateNotFound as error:
+            raise ConfigurationError(
+                f"no template {self._folder / template}", hint="Put it back from version control."
+            ) from error
+        except jinja2.TemplateSyntaxError as error:
+            raise ConfigurationError(
+                f"{self._folder / template}, line {error.lineno}: not a template",
+                detail=f"{error.message}.",
+                hint="Mend the template; nothing was connected to.",
+            ) from error
+        except jinja2.TemplateError as error:
+            raise ConfigurationError(
+                f"{self._folder / template} cannot be rendered",
+                detail=f"{error.message}.",
+                hint="Give the variable a value in the inventory, or take it out of the template.",
+            ) from error
+
+    def value(self, text: str, context: Mapping[str, object]) -> str:
+        return self._environment(None).from_string(text).render(context)
+
+    def _environment(self, finalize: Callable[[object], str] | None) -> jinja2.Environment:
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(self._folder),
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+            finalize=finalize,
+            autoescape=False,  # noqa: S701  no HTML: each format has its own finalizer
+        )
+        environment.globals.update(self._names)
+        environment.filters["percent"] = lambda value: quote(str(value), safe="")
+        return environment
+
+
+def _service_value(value: object) -> str:
+    """A value of a service file: no quoting exists there, so what would need it cannot be said."""
+    text = str(value)
+    _refuse_unwritable(value, text)
+    if text != text.strip():
+        raise jinja2.TemplateRuntimeError(
+            f"{_shown(text)} begins or ends with a space, which a service file cannot hold"
+        )
+    if len(text) > 900:
+        raise jinja2.TemplateRuntimeError("a value is longer than the 900 characters that libpq reads")
+    return text
+
+
+def _pgpass_value(value: object) -> str:
+    _refuse_unwritable(value, str(value))
+    return str(value).replace("\\", "\\\\").replace(":", "\\:")
+
+
+def _env_value(value: object) -> str:
+    """A value of an env file, in single quotes: docker, dotenv and shells agree about those."""
+    _refuse_unwritable(value, str(value))
+    if "'" in str(value):
+        raise jinja2.TemplateRuntimeError("a value holds a single quote, which an env file cannot carry everywhere")
+    return str(value)
+
+
+def _refuse_unwritable(value: object, text: str) -> None:
+    if isinstance(value, jinja2.Undefined):
+        str(value)  # raises, naming the variable
+    if value is None or text == "":
+        raise jinja2.TemplateRuntimeError("an empty value is written: what is empty must be left out")
+    if any(character in text for character in "\r\n\0"):
+        raise jinja2.TemplateRuntimeError(
+            f"{_shown(text)} holds a line end or NUL, which would be read as more than a value"
+        )
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 20 else text[:17] + "...")
+
+
+_FINALIZERS: dict[str, Callable[[object], str]] = {
+    "pg_service.conf.j2": _service_value,
+    "pgpass.j2": _pgpass_value,
+    "database.env.j2": _env_value,
+}
+
+
+def _render_values(
+    target: inventory.Target, templates: Path, connection: _Environment, others: _Environment
+) -> dict[str, Any]:
+    """The target's variables with every template in them rendered; env() is all that they can use."""
+    values: dict[str, Any] = {}
+    mistakes: list[str] = []
+    for name, value in target.variables.items():
+        asked = connection if name.startswith("pg_") else others
+        try:
+            values[name] = _render_value(_Templates(templates, {"env": asked}), value)
+        except jinja2.TemplateError as error:
+            mistakes.append(f"{target.environment}: {target.name}: {name}: {error.message}.")
+    if mistakes:
+        raise several(
+            "the settings cannot be rendered",
+            mistakes,
+            "Set what is missing, or mend inventory/; nothing was connected to.",
+        )
+    return values
+
+
+def _render_value(renderer: _Templates, value: object) -> object:
+    if isinstance(value, str) and "{{" in value:
+        return renderer.value(value, {})
+    if isinstance(value, list):
+        return [_render_value(renderer, each) for each in value]
+    return value
+
+
+def _typed(target: inventory.Target, values: Mapping[str, Any]) -> inventory.Variables:
+    mistakes = [f"{target.environment}: {target.name}: {m}" for m in inventory.judge(values, rendered=True)]
+    if mistakes:
+        raise several("the settings cannot be used", mistakes, "Mend inventory/ or the environment variables it names.")
+    return inventory.convert(values)
+
+
+def _from_url(url: str) -> dict[str, str]:
+    """The variables that a connection URL sets. Options that no variable stands for are refused, not dropped."""
+    from ops.connection import parse_url
+
+    given = {f"pg_{key}": value for key, value in parse_url(url).items()}
+    unknown = sorted(key.removeprefix("pg_") for key in given if key not in inventory.Variables.__struct_fields__)
+    if unknown:
+        raise ConfigurationError(
+            f"the connection URL has parameters that cannot be used: {', '.join(unknown)}",
+            detail="Only parameters that the inventory has a variable for reach a connection.",
+            hint="Take them out of the URL, and write them into templates/pg_service.conf.j2 where they are needed.",
+        )
+    return given
+
+
+def _read_service(text: str, target: str) -> dict[str, str]:
+    """The parameters of a rendered service file, as libpq reads them: one section, name=value, # for comments."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    wrong = [line for line in lines[1:] if "=" not in line or line.startswith("[")]
+    if not lines or lines[0] != f"[{target}]" or wrong:
+        raise ConfigurationError(
+            "templates/pg_service.conf.j2 does not render to one service",
+            detail=f'It must begin with "[{target}]" and go on with lines of name=value.',
+            hint="`invoke render` is strict about it because psql and pg_dump read the same text.",
+        )
+    return dict(line.split("=", 1) for line in lines[1:])
+
+
+def _identity(settings: Settings) -> dict[str, str]:
+    return {"target": settings.target, "environment": settings.environment}
+
+
+def _run_password_command(variables: inventory.Variables) -> str:
+    """Run the argv without a shell; its output without the line end is the secret, and is never shown."""
+    command = list(variables.password_command)
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=variables.password_timeout,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"no answer within {variables.password_timeout} s"
+        raise _no_password(command[0], f"{reason}.") from None
+    if done.returncode != 0:
+        raise _no_password(
+            command[0],
+            f"It ended with status {done.returncode}.\n{done.stderr.decode(errors='replace').strip()}",
+        )
+    secret = done.stdout.decode().removesuffix("\n").removesuffix("\r")
+    if not secret or any(character in secret for character in "\r\n\0"):
+        raise _no_password(command[0], "It must print one line, the password.")
+    return secret
+
+
+def _no_password(program: str, detail: str) -> RatchetError:
+    return Unreachable(
+        f"the password command {program} gave no password",
+        detail=detail.strip(),
+        hint="Run the password_command of the inventory by hand; log in to its store where that is needed.",
+    )

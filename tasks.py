@@ -1,0 +1,402 @@
+"""The tasks: flags in, rooms called, results out. No rule lives here; each stands in the room that owns it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import task
+
+from ops import inventory, report, settings
+from ops.errors import BackupFailed, ConfigurationError, RatchetError
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from ops.applier import Options
+    from ops.backup import Listed
+    from ops.embedded import Server
+    from ops.events import Event
+    from ops.history import Ledger
+    from ops.migrations import Migration, Record
+    from ops.settings import Settings
+
+HERE = Path(__file__).resolve().parent
+INVENTORY = HERE / "inventory"
+TEMPLATES = HERE / "templates"
+
+_HELP = {
+    "env": "the environment, one of inventory/*.yml; else $OPS_ENV, else dev",
+    "sql": "the folder of migrations",
+    "limit": "only these targets: names or groups, with * and ?, separated by commas",
+    "json": "print JSON for programs",
+    "to": "the last migration to apply, by name or version",
+    "dry_run": "show what would be applied, and change nothing",
+    "without_backup": "go without a backup for this reason, which the history keeps",
+    "yes": "do not ask for the environment's name to be typed",
+    "check": "exit 3 when anything is pending, 8 when files and history disagree",
+    "backup": "the backup's id, as invoke backups lists it",
+    "into": "the name of the new database to restore into",
+    "name": "what it does, in a few words",
+    "write": "write pg_service.conf, pgpass, or an env file, with secrets, mode 0600",
+}
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as an interrupt: the statement is cancelled, the lock released, the partial files removed."""
+
+
+def _surface(body: Callable[..., None]) -> Callable[..., None]:
+    """A task's outside: errors become three parts and an exit code, signals become 130 and 143."""
+
+    @functools.wraps(body)
+    def run(*args: Any, **flags: Any) -> None:
+        signal.signal(signal.SIGTERM, _terminate)
+        try:
+            body(*args, **flags)
+        except RatchetError as error:
+            report.failure(error)
+            raise Exit(code=error.exit_code) from None
+        except _Terminated:
+            raise Exit("terminated; what was not reported as applied was rolled back", code=143) from None
+        except KeyboardInterrupt:
+            raise Exit("interrupted; what was not reported as applied was rolled back", code=130) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise Exit(code=141) from None
+
+    return run
+
+
+def _terminate(_signal: int, _frame: object) -> None:
+    raise _Terminated
+
+
+def _task(*flags: str) -> Callable[[Callable[..., None]], Any]:
+    def wrap(body: Callable[..., None]) -> Any:
+        return task(help={flag: _HELP[flag] for flag in flags})(_surface(body))
+
+    return wrap
+
+
+def _targets(env: str | None, limit: str | None) -> tuple[inventory.Target, ...]:
+    return inventory.load(INVENTORY, env or os.environ.get("OPS_ENV") or "dev", limit)
+
+
+def _settings(target: inventory.Target, *, start: bool) -> Settings:
+    """A target's settings; its embedded server, where it has one, is started or only looked for."""
+
+    def local_server() -> dict[str, str]:
+        from ops import embedded
+
+        server = _embedded(target)
+        if not start:
+            return dict(embedded.attach(server))
+        if embedded.start(server, str(settings.single(target, "pg_dbname", os.environ))):
+            report.talk(f"started PostgreSQL for {target.environment}; invoke down stops it")
+        return server.parameters()
+
+    return settings.resolve(target, TEMPLATES, os.environ, local_server)
+
+
+def _embedded(target: inventory.Target) -> Server:
+    from ops import embedded
+
+    return embedded.server(HERE, target.environment)
+
+
+def _ledger(given: Settings) -> Ledger:
+    from ops.history import Ledger
+
+    return Ledger(given.variables.history_schema, given.variables.history_table)
+
+
+@_task("env", "sql", "to", "dry_run", "without_backup", "yes", "limit", "json")
+def migrate(
+    _: Context,
+    env: str | None = None,
+    sql: str = "sql",
+    to: str | None = None,
+    dry_run: bool = False,
+    without_backup: str | None = None,
+    yes: bool = False,
+    limit: str | None = None,
+    json: bool = False,
+) -> None:
+    """Apply what is pending, behind a backup that was read back whole."""
+    from ops import migrations
+
+    files = migrations.read(Path(sql))
+    for target in _targets(env, limit):
+        outcome = report.Outcome(target.environment, target.name, secrets.token_hex(6))
+        with _outcome(outcome, json):
+            given = _settings(target, start=not dry_run)
+            options = _options(given, outcome.run_id, to, without_backup)
+            with closing(_run(given, files, options)) as events:
+                plan = next(events)
+                outcome.take(plan)
+                report.planned(outcome)
+                if not dry_run:
+                    _consent(given, outcome, yes)
+                    report.draw(events, outcome, quiet=json)
+        if not json and not dry_run:
+            report.finished(outcome)
+
+
+def _run(given: Settings, files: Sequence[Migration], options: Options) -> Generator[Event, None, None]:
+    from ops import applier, backup
+
+    needed = backup.needed(given.variables.backup_policy, options.waiver)
+    take = functools.partial(_take_backup, given) if needed else None
+    return applier.migrate(functools.partial(_connect, given), _ledger(given), files, take, options)
+
+
+def _options(given: Settings, run_id: str, to: str | None, waiver: str | None) -> Options:
+    from ops.applier import Options
+
+    variables = given.variables
+    return Options(
+        run_id=run_id,
+        to=to,
+        waiver=waiver,
+        wait=variables.migration_timeout,
+        lock_timeout=variables.lock_timeout,
+        statement_timeout=variables.migration_timeout,
+        batch_size=variables.migration_batch_size,
+        pinned_identifier=variables.pg_system_identifier,
+    )
+
+
+def _connect(given: Settings) -> Connection:
+    from ops.connection import connect
+
+    return connect(given.parameters())
+
+
+def _take_backup(given: Settings, connection: Connection, history: Sequence[Record]) -> Generator[Event, None, str]:
+    """A backup of what the connection leads to, by libpq's programs and the same settings."""
+    from ops import backup, embedded
+    from ops import connection as sessions
+
+    server = sessions.inspect(connection)
+    encrypted = connection.pgconn.ssl_in_use
+    programs = backup.find_programs(server.version, tls=encrypted, embedded=embedded.programs)
+    with given.client_environment() as environ:
+        source = backup.Source(
+            environment=given.environment,
+            target=given.target,
+            database=server.database,
+            server_version=server.version,
+            size=sessions.database_size(connection),
+            environ=environ,
+        )
+        applied = {record.name: record.checksum for record in history if record.executed_at}
+        manifest = yield from backup.take(source, HERE / given.variables.backup_dir, programs, applied)
+    return manifest.backup_id
+
+
+def _consent(given: Settings, outcome: report.Outcome, yes: bool) -> None:
+    """Where the environment asks for it, its name typed by a person."""
+    if not outcome.plan or yes or not given.variables.confirm:
+        return
+    if not report.ask(f'Type "{given.environment}" to go on: ', given.environment):
+        raise ConfigurationError(
+            f"{given.environment} was not confirmed",
+            detail="Nothing was changed.",
+            hint=f"Type {given.environment} when asked, or give --yes where no one can be asked.",
+        )
+
+
+@contextmanager
+def _outcome(outcome: report.Outcome, json: bool) -> Iterator[None]:
+    """Prints the JSON of a run, also of one that fails."""
+    started = time.monotonic()
+    try:
+        yield
+    except RatchetError as error:
+        outcome.error = error
+        raise
+    finally:
+        outcome.duration_ms = round((time.monotonic() - started) * 1000)
+        if json:
+            report.as_json(outcome.as_json())
+
+
+@_task("env", "sql", "limit", "check", "json")
+def status(
+    _: Context,
+    env: str | None = None,
+    sql: str = "sql",
+    limit: str | None = None,
+    check: bool = False,
+    json: bool = False,
+) -> None:
+    """Show what is applied and what is pending; writes nothing."""
+    from ops import applier, migrations
+
+    files = migrations.read(Path(sql))
+    pending = 0
+    for target in _targets(env, limit):
+        given = _settings(target, start=False)
+        ledger = _ledger(given)
+        with _connect(given) as connection:
+            plan = applier.look(connection, ledger, files)
+            if json:
+                report.as_json({"env": target.environment, "target": target.name, **report.migrations(plan)})
+            else:
+                report.status(target.environment, target.name, plan)
+            if check:
+                applier.agreed(connection, ledger, plan)
+        pending += len(plan.names("pending"))
+    if check and pending:
+        raise Exit(code=3)
+
+
+@_task("env", "limit", "json")
+def backup(_: Context, env: str | None = None, limit: str | None = None, json: bool = False) -> None:
+    """Take a backup now, and read it back whole."""
+    for target in _targets(env, limit):
+        given = _settings(target, start=True)
+        outcome = report.Outcome(target.environment, target.name, secrets.token_hex(6))
+        with _connect(given) as connection:
+            report.draw(_take_backup(given, connection, _ledger(given).read(connection)), outcome, quiet=json)
+        report.backup_taken(outcome, json=json)
+
+
+@_task("env", "limit", "json")
+def backups(_: Context, env: str | None = None, limit: str | None = None, json: bool = False) -> None:
+    """List the backups, newest first."""
+    from ops import backup
+
+    for target in _targets(env, limit):
+        found = backup.find(_backup_folder(target), target.environment, target.name)
+        if json:
+            listed = report.backups_json(found)
+            report.as_json({"env": target.environment, "target": target.name, "backups": listed})
+        else:
+            report.backups(target.environment, target.name, found)
+
+
+@_task("env", "backup", "limit")
+def verify(_: Context, backup: str, env: str | None = None, limit: str | None = None) -> None:
+    """Read one backup back whole, against its manifest."""
+    from ops import backup as backups
+
+    target, listed = _find_backup(env, limit, backup)
+    outcome = report.Outcome(target.environment, target.name, "")
+    version = listed.manifest.server_version if listed.manifest else 0
+    programs = backups.find_programs(version, tls=False, embedded=_wheel())
+    report.draw(backups.verify(listed, programs), outcome)
+    report.data(f"{backup} is good: every file is as its manifest says, and the archive reads to its end")
+
+
+def _wheel() -> Callable[[], Path]:
+    from ops.embedded import programs
+
+    return programs
+
+
+def _backup_folder(target: inventory.Target) -> Path:
+    return HERE / str(settings.single(target, "backup_dir", os.environ))
+
+
+def _find_backup(env: str | None, limit: str | None, backup_id: str) -> tuple[inventory.Target, Listed]:
+    from ops import backup
+
+    searched = _targets(env, limit)
+    for target in searched:
+        for listed in backup.find(_backup_folder(target), target.environment, target.name):
+            if listed.path.name == backup_id:
+                return target, listed
+    raise BackupFailed(
+        f'there is no backup "{backup_id}"',
+        detail=f"Looked among those of {', '.join(f'{t.environment}: {t.name}' for t in searched)}.",
+        hint=f"`invoke backups --env={searched[0].environment}` lists them.",
+    )
+
+
+@_task("name", "sql")
+def new(_: Context, name: str, sql: str = "sql") -> None:
+    """Write an empty migration, named by the time in UTC."""
+    from ops import migrations
+
+    report.data(str(migrations.create(Path(sql), name, datetime.now(timezone.utc))))
+
+
+@_task("env", "limit")
+def rollback(_: Context, env: str | None = None, limit: str | None = None) -> None:
+    """Explain why there is none, and name the backup instead."""
+    from ops import backup
+
+    target = _targets(env, limit)[0]
+    newest = backup.newest(_backup_folder(target), target.environment, target.name)
+    raise report.no_rollback(target.environment, target.name, newest)
+
+
+@_task("env", "limit", "write")
+def render(_: Context, env: str | None = None, limit: str | None = None, write: str | None = None) -> None:
+    """Show the settings as rendered, or write them to a file."""
+    for target in _targets(env, limit):
+        given = _settings(target, start=False)
+        if write is None:
+            report.data(given.render("pg_service.conf", masked=True).rstrip())
+            report.data(given.render("database.env", masked=True).rstrip())
+        else:
+            name = settings.format_of(Path(write))
+            settings.write_private(Path(write), given.render(name, masked=False), replace=True)
+            report.talk(f"wrote {write}, readable by you alone")
+
+
+@_task("env")
+def up(_: Context, env: str | None = None) -> None:
+    """Start the PostgreSQL that comes along; say how to connect."""
+    for target in _targets(env, None):
+        given = _settings(target, start=True)
+        report.connection(given.environment, given.target, given.render("database.env", masked=True), given.embedded)
+
+
+@_task("env")
+def down(_: Context, env: str | None = None) -> None:
+    """Stop that PostgreSQL; its data stays."""
+    from ops import embedded
+
+    for target in _targets(env, None):
+        stopped = embedded.stop(_embedded(target))
+        report.talk(f"{target.environment}: " + ("stopped; its data stays" if stopped else "it was not running"))
+
+
+@task(help={"fast": "only the tests that need no server"})
+def test(c: Context, fast: bool = False) -> None:
+    """Run the tests."""
+    _check(c, "pytest" + (" tests/unit" if fast else ""))
+
+
+@task
+def lint(c: Context) -> None:
+    """Check style and types."""
+    _check(c, "ruff check .")
+    _check(c, "ruff format --check .")
+    _check(c, "mypy")
+
+
+@task(lint, test)
+def ci(_: Context) -> None:
+    """Run every check of the project."""
+
+
+def _check(c: Context, command: str) -> None:
+    with c.cd(str(HERE)):
+        done = c.run(f"{sys.executable} -m {command}", pty=sys.stdout.isatty(), warn=True, in_stream=False)
+    if done is None or done.exited:
+        raise Exit(code=1)
