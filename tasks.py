@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ops.migrations import Migration, Record
     from ops.settings import Settings
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(os.path.relpath(Path(__file__).parent))
 INVENTORY = HERE / "inventory"
 TEMPLATES = HERE / "templates"
 
@@ -126,7 +126,7 @@ def _ledger(given: Settings) -> Ledger:
 def migrate(
     _: Context,
     env: str | None = None,
-    sql: str = "sql",
+    sql: str = str(HERE / "sql"),
     to: str | None = None,
     dry_run: bool = False,
     without_backup: str | None = None,
@@ -237,7 +237,7 @@ def _outcome(outcome: report.Outcome, json: bool) -> Iterator[None]:
 def status(
     _: Context,
     env: str | None = None,
-    sql: str = "sql",
+    sql: str = str(HERE / "sql"),
     limit: str | None = None,
     check: bool = False,
     json: bool = False,
@@ -326,8 +326,26 @@ def _find_backup(env: str | None, limit: str | None, backup_id: str) -> tuple[in
     )
 
 
+@_task("backup", "into", "env", "limit")
+def restore(_: Context, backup: str, into: str, env: str | None = None, limit: str | None = None) -> None:
+    """Restore a backup into a new database, beside the live one."""
+    from ops import backup as backups
+    from ops import connection as sessions
+
+    target, listed = _find_backup(env, limit, backup)
+    given = _settings(target, start=True)
+    with _connect(given) as connection, given.client_environment() as environ:
+        server = sessions.inspect(connection)
+        programs = backups.find_programs(server.version, tls=connection.pgconn.ssl_in_use, embedded=_wheel())
+        outcome = report.Outcome(target.environment, target.name, "")
+        report.draw(backups.verify(listed, programs), outcome)
+        with sessions.new_database(connection, into):
+            backups.restore(listed, programs, environ, into)
+    report.data(f'{backup} is in the database "{into}"; nothing else was changed')
+
+
 @_task("name", "sql")
-def new(_: Context, name: str, sql: str = "sql") -> None:
+def new(_: Context, name: str, sql: str = str(HERE / "sql")) -> None:
     """Write an empty migration, named by the time in UTC."""
     from ops import migrations
 

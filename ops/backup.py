@@ -196,6 +196,17 @@ def verify(listed: Listed, programs: Programs) -> Generator[events.Event, None, 
     return manifest
 
 
+def restore(listed: Listed, programs: Programs, environ: Mapping[str, str], database: str) -> None:
+    """Restore a verified backup into an empty database of the server that `environ` leads to."""
+    name = database.replace("\\", "\\\\").replace("'", "\\'")
+    command = [str(programs.folder / "pg_restore"), "--exit-on-error", "--no-password", f"--dbname=dbname='{name}'"]
+    with (
+        tempfile.TemporaryFile() as complaints,
+        _running([*command, str(listed.path / DUMP)], environ, complaints) as process,
+    ):
+        _demand(process.wait(), complaints, "pg_restore")
+
+
 def find(folder: Path, environment: str, target: str) -> tuple[Listed, ...]:
     """The target's backups, newest first, with the unusable among them said to be so. Reads manifests only."""
     place = _place(folder, environment, target)

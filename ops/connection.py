@@ -7,11 +7,12 @@ held open between commands and a file's text can travel as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
-from psycopg import generators, pq
+from psycopg import generators, pq, sql
 from psycopg.rows import class_row
 
 from ops.errors import ConfigurationError, Unreachable
@@ -134,6 +135,25 @@ def refuse_unfit(server: Server, pinned_identifier: str = "") -> None:
             detail="The server would store the bytes of a migration unchecked and unconverted.",
             hint="Recreate the database with the encoding UTF8.",
         )
+
+
+@contextmanager
+def new_database(connection: psycopg.Connection, name: str) -> Iterator[None]:
+    """An empty database that is dropped again when the block fails."""
+    quoted = sql.Identifier(name)
+    try:
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(quoted))
+    except psycopg.Error as error:
+        raise ConfigurationError(
+            f'the database "{name}" cannot be made',
+            detail=f"{error.diag.message_primary or error}.",
+            hint="Choose another name with --into, or a role that may create databases.",
+        ) from error
+    try:
+        yield
+    except BaseException:
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(quoted))
+        raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,8 +231,8 @@ def no_rollback(environment: str, target: str, newest: Manifest | None) -> Confi
         "there is no rollback",
         detail=f"{detail}\nThe newest backup of {target} is {newest.backup_id}, of {newest.created_at}, "
         f"with {_count(len(newest.history), 'migration')} in it.",
-        hint="Mend forward with a new migration; or restore, which loses what was written since:\n"
-        f"invoke restore --env={environment} --backup={newest.backup_id}",
+        hint="Mend forward with a new migration; or restore beside it, and decide what to keep:\n"
+        f"invoke restore --env={environment} --backup={newest.backup_id} --into={newest.database}_restored",
     )
 
 

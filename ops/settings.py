@@ -203,8 +203,13 @@ class _Templates:
             autoescape=False,  # noqa: S701  no HTML: each format has its own finalizer
         )
         environment.globals.update(self._names)
-        environment.filters["percent"] = lambda value: quote(str(value), safe="")
+        environment.filters["percent"] = _percent
         return environment
+
+
+def _percent(value: object) -> str:
+    """Percent-encoding for a URL; the mask stays as it is."""
+    return MASK if value == MASK else quote(str(value), safe="")
 
 
 def _service_value(value: object) -> str:
