@@ -65,8 +65,8 @@ _SETTINGS = (
 the lock, a dead client's statement ends, and strings are read as the lexer reads them."""
 
 _HOLDER = """
-SELECT format('pid %s, %s as %s%s, since %s', a.pid, coalesce(nullif(a.application_name, ''), 'unnamed'),
-              a.usename, ' from ' || host(a.client_addr), to_char(a.backend_start, 'HH24:MI:SS TZ'))
+SELECT 'pid ' || a.pid || ', ' || coalesce(nullif(a.application_name, ''), 'unnamed') || ' as ' || a.usename
+       || coalesce(' from ' || host(a.client_addr), '') || to_char(a.backend_start, ', since HH24:MI:SS TZ')
 FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -229,23 +229,22 @@ class _Work:
         while scripts:
             yield events.BatchSent(tuple(script.migration.name for script in scripts))
             sent = batches.compose(scripts, self._frame)
-            error, answered = self._send(sent)
+            answer = self._send(sent)
             yield from self._hand_out_notices()
             committed = self._committed(scripts)
             for name, duration in committed.items():
                 self.applied.append(name)
                 yield events.MigrationApplied(name, duration)
             scripts = [script for script in scripts if script.migration.name not in committed]
-            if error is None:
+            if answer.error is None or not scripts:
                 self._insist(scripts)
                 continue
-            fault = batches.locate(sent, answered, _position(error), error.sqlstate)
+            error, fault = answer.error, _fault(sent, answer, scripts[0])
             failed = sent.scripts[fault.index]
-            before = scripts[: scripts.index(failed)]
             if fault.framing and error.sqlstate == "23505":
                 scripts = self._applied_elsewhere(scripts, failed)
                 continue
-            if before:
+            if before := scripts[: scripts.index(failed)]:
                 # The server parsed the whole string and found a syntax error before it ran any of it.
                 yield from self.apply(before)
             elif error.sqlstate in _TRY_AGAIN and time.monotonic() < deadline:
@@ -254,15 +253,14 @@ class _Work:
                 continue
             raise self._failure(error, fault, failed)
 
-    def _send(self, sent: batches.Batch) -> tuple[psycopg.Error | None, int]:
-        """Send a batch; the error and how many statements succeeded before it. The session is usable afterwards."""
-        try:
-            answer = sessions.send(self.session.connection, sent.text)
-        except psycopg.OperationalError as lost:
-            self._reconnect(sent, lost)
-            return lost, 0
-        self.session.connection.rollback()
-        return answer.error, len(answer.results)
+    def _send(self, sent: batches.Batch) -> sessions.Answer:
+        """Send a batch; the session is usable afterwards, be it another one."""
+        answer = sessions.send(self.session.connection, sent.text)
+        if answer.lost and answer.error:
+            self._reconnect(sent, answer.error)
+        else:
+            self.session.connection.rollback()
+        return answer
 
     def _reconnect(self, sent: batches.Batch, lost: psycopg.Error) -> None:
         """Return to the server, and to the lock: once it is ours, the lost session has ended, one way or the other."""
@@ -283,7 +281,7 @@ class _Work:
         names = [script.migration.name for script in sent.scripts]
         return OutcomeUnknown(
             f"the connection was lost, and whether {_listed(names)} took effect is unknown",
-            detail=f"{_first_line(lost)}. Then: {error.message}. {error.detail}".strip(),
+            detail=f"{_sentence(_first_line(lost))} Then: {error.message}. {error.detail}".strip(),
             hint="When the server answers again, `invoke status` tells; a new `invoke migrate` goes on from there.",
             place=Place(names[0]),
         )
@@ -357,6 +355,15 @@ class _Work:
             hint=f"{_advice(error)} {failed.migration.path} and run `invoke migrate` again.{backup}",
             place=place,
         )
+
+
+def _fault(sent: batches.Batch, answer: sessions.Answer, first: Script) -> batches.Fault:
+    """Where the error belongs. Of a lost connection only the first script that is not committed is known."""
+    assert answer.error is not None
+    if answer.lost:
+        place = Place(first.migration.name, sqlstate=answer.error.sqlstate)
+        return batches.Fault(sent.scripts.index(first), place, framing=False)
+    return batches.locate(sent, answer.answered, _position(answer.error), answer.error.sqlstate)
 
 
 def _position(error: psycopg.Error) -> int | None:

@@ -158,21 +158,31 @@ def new_database(connection: psycopg.Connection, name: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a simple query of several statements came to: a result for each that succeeded, then the error."""
+    """What a simple query of several statements came to.
 
-    results: tuple[pq.abc.PGresult, ...]
+    `answered` statements succeeded before the `error`; `lost` says that the connection broke, so that more of
+    them may have succeeded than were heard of.
+    """
+
+    answered: int
     error: psycopg.Error | None
+    lost: bool = False
 
 
 def send(connection: psycopg.Connection, text: str) -> Answer:
-    """Send a text of several statements in one round trip, by the simple protocol, and gather every result.
+    """Send a text of several statements in one round trip, by the simple protocol, and count the results.
 
     A cursor would drop the results before an error, which say which statement it was; hence one level lower.
-    psycopg.OperationalError where the connection breaks.
     """
-    with connection.lock:
-        connection.pgconn.send_query(text.encode())
-        results = connection.wait(generators.execute(connection.pgconn))
-    good = tuple(r for r in results if r.status in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK))
+    try:
+        with connection.lock:
+            connection.pgconn.send_query(text.encode())
+            results = connection.wait(generators.execute(connection.pgconn))
+    except psycopg.OperationalError as error:
+        return Answer(0, error, lost=True)
+    good = sum(r.status in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK) for r in results)
     failed = [r for r in results if r.status == pq.ExecStatus.FATAL_ERROR]
-    return Answer(good, psycopg.errors.error_from_result(failed[0]) if failed else None)
+    lost = connection.pgconn.status != pq.ConnStatus.OK
+    if lost and not failed:
+        return Answer(good, psycopg.OperationalError("the connection broke"), lost)
+    return Answer(good, psycopg.errors.error_from_result(failed[0]) if failed else None, lost)

@@ -217,9 +217,7 @@ def _service_value(value: object) -> str:
     text = str(value)
     _refuse_unwritable(value, text)
     if text != text.strip():
-        raise jinja2.TemplateRuntimeError(
-            f"{_shown(text)} begins or ends with a space, which a service file cannot hold"
-        )
+        raise jinja2.TemplateRuntimeError("a value begins or ends with a space, which a service file cannot hold")
     if len(text) > 900:
         raise jinja2.TemplateRuntimeError("a value is longer than the 900 characters that libpq reads")
     return text
@@ -239,18 +237,13 @@ def _env_value(value: object) -> str:
 
 
 def _refuse_unwritable(value: object, text: str) -> None:
+    """Says what is wrong, never with the value: it may be a secret."""
     if isinstance(value, jinja2.Undefined):
         str(value)  # raises, naming the variable
     if value is None or text == "":
         raise jinja2.TemplateRuntimeError("an empty value is written: what is empty must be left out")
     if any(character in text for character in "\r\n\0"):
-        raise jinja2.TemplateRuntimeError(
-            f"{_shown(text)} holds a line end or NUL, which would be read as more than a value"
-        )
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 20 else text[:17] + "...")
+        raise jinja2.TemplateRuntimeError("a value holds a line end or NUL, and would be read as more than one")
 
 
 _FINALIZERS: dict[str, Callable[[object], str]] = {

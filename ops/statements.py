@@ -157,7 +157,7 @@ class _Scanner:
             return False
         if mark == "'" and before in ("e", "E"):
             self.position = stop + 1
-            self._read("escape", stop, "'")
+            self._read("escape", stop - 1, "'")
             self._floor = self.position
             return False
         return self._step_by_token()
@@ -322,8 +322,8 @@ def outside_transaction(statement: Statement) -> str | None:
             return forbidden
     if head[:2] == ("ALTER", "DATABASE") and "TABLESPACE" in head:
         return "ALTER DATABASE ... SET TABLESPACE"
-    if "CONCURRENTLY" in head and _concurrent(head):
-        return " ".join(word for word in head[:2] if word != "(") + " ... CONCURRENTLY"
+    if "CONCURRENTLY" in head and (concurrent := _concurrent(head)):
+        return f"{concurrent} CONCURRENTLY"
     if head[0] == "REINDEX" and any(word in ("SCHEMA", "DATABASE", "SYSTEM") for word in _behind_options(head)[:1]):
         return f"REINDEX {_behind_options(head)[0]}"
     if head == ("CLUSTER",) or head == ("CLUSTER", "VERBOSE"):
@@ -342,12 +342,14 @@ _OUTSIDE = (
 )
 
 
-def _concurrent(head: tuple[str, ...]) -> bool:
-    """Whether CONCURRENTLY is the keyword: of an index, a REINDEX, or ALTER TABLE ... DETACH PARTITION."""
-    kind = head[1:3] if head[1:2] == ("UNIQUE",) else head[1:2]
-    if head[0] in ("CREATE", "DROP"):
-        return kind[-1:] == ("INDEX",)
-    return head[0] == "REINDEX" or (head[:2] == ("ALTER", "TABLE") and "DETACH" in head)
+def _concurrent(head: tuple[str, ...]) -> str | None:
+    """The command whose keyword CONCURRENTLY is: on an index, REINDEX, ALTER TABLE ... DETACH PARTITION."""
+    kind = head[2:3] if head[1:2] == ("UNIQUE",) else head[1:2]
+    if head[0] in ("CREATE", "DROP") and kind == ("INDEX",):
+        return f"{head[0]} INDEX"
+    if head[0] == "REINDEX":
+        return "REINDEX"
+    return "DETACH PARTITION" if head[:2] == ("ALTER", "TABLE") and "DETACH" in head else None
 
 
 def _behind_options(head: tuple[str, ...]) -> tuple[str, ...]:

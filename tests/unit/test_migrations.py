@@ -1,0 +1,234 @@
+"""Files, directives, checksums, and the plan as a truth table."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ops import migrations
+from ops.errors import ConfigurationError, HistoryDisagrees
+from ops.migrations import Directives, Migration, Plan, Record, check, create, judge, plan, read
+
+MOMENT = datetime(2025, 1, 11, 9, 30, tzinfo=timezone.utc)
+
+
+def write(folder: Path, **files: Any) -> Path:
+    for name, content in files.items():
+        (folder / f"{name}.sql").write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
+def file(name: str, checksum: str = "c") -> Migration:
+    return Migration(name, int(name.partition("_")[0]), checksum, Path(f"{name}.sql"))
+
+
+def row(name: str, checksum: str = "c", *, finished: bool = True) -> Record:
+    return Record(name, checksum, MOMENT, MOMENT if finished else None, 1, "run", None)
+
+
+def mistakes(caught: pytest.ExceptionInfo[ConfigurationError]) -> list[str]:
+    return caught.value.detail.splitlines()
+
+
+def test_order_is_by_number_with_the_t_dropped(tmp_path: Path) -> None:
+    write(tmp_path, **{"20250111T093000_c": "", "10_b": "", "9_a": "", "20250111093001_d": ""})
+    assert [m.name for m in read(tmp_path)] == ["9_a", "10_b", "20250111T093000_c", "20250111093001_d"]
+
+
+def test_other_files_hidden_files_and_folders_are_no_migrations(tmp_path: Path) -> None:
+    write(tmp_path, **{"1_a": "", ".2_b": ""})
+    (tmp_path / "README.md").write_text("x")
+    (tmp_path / "3_c.sql").mkdir()
+    assert [m.name for m in read(tmp_path)] == ["1_a"]
+
+
+def test_bom_and_line_ends_make_no_other_file(tmp_path: Path) -> None:
+    write(tmp_path, **{"1_a": "select 1;\nselect 2;\n", "2_b": b"\xef\xbb\xbfselect 1;\r\nselect 2;\r\n"})
+    first, second = read(tmp_path)
+    assert first.checksum == second.checksum
+    assert second.text() == "select 1;\nselect 2;\n"
+
+
+def test_checksum_is_sha256_of_the_text(tmp_path: Path) -> None:
+    (one,) = read(write(tmp_path, **{"1_a": "select 1;\n"}))
+    # printf 'select 1;\n' | sha256sum
+    assert one.checksum == "4a45092ccf992ea92250053a80b931b787924ba61648f420555511b84f10ab6c"
+
+
+def test_every_bad_file_is_named_at_once(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        **{"foo": "", "1_a": b"\n\0", "2_b": b"-- caf\xe9\n", "03_c": "", "3_d": "", "4 e": ""},
+    )
+    with pytest.raises(ConfigurationError, match="5 mistakes") as caught:
+        read(tmp_path)
+    told = "\n".join(mistakes(caught))
+    assert "foo.sql: the file name" in told
+    assert "4 e.sql: the file name" in told
+    assert "1_a.sql: a NUL byte at byte 2 (line 2)" in told
+    assert "2_b.sql: not UTF-8: byte 0xe9 at byte 7 (line 1)" in told
+    assert "the same version 3" in told
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no migrations folder"):
+        read(tmp_path / "nowhere")
+
+
+def test_a_file_that_changes_under_the_run_is_refused(tmp_path: Path) -> None:
+    (one,) = read(write(tmp_path, **{"1_a": "select 1"}))
+    write(tmp_path, **{"1_a": "select 2"})
+    with pytest.raises(ConfigurationError, match="was changed while"):
+        one.text()
+    one.path.unlink()
+    with pytest.raises(ConfigurationError, match="was changed while"):
+        one.text()
+
+
+def test_directives_stand_above_the_first_statement(tmp_path: Path) -> None:
+    text = (
+        "-- about\n--migrate: no-transaction\n-- migrate: lock-timeout=10s\n-- migrate: statement-timeout=0\nselect 1;"
+    )
+    (script,) = judge(read(write(tmp_path, **{"1_a": text})))
+    assert script.directives == Directives(transactional=False, lock_timeout=10_000, statement_timeout=0)
+    assert len(script.statements) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("-- migrate: up\nselect 1", 'unknown directive "up"'),
+        ("-- migrate: no-transaction=yes", "unknown directive"),
+        ("-- migrate: lock-timeout=soon", '"soon" is no duration'),
+        ("-- migrate: lock-timeout=999999999h", "is no duration"),
+        ("select 1;\n-- migrate: no-transaction", "a directive below the first statement"),
+        ("select\n-- migrate: no-transaction\n1", "a directive below the first statement"),
+        ("select 1;\nCOMMIT;", "COMMIT in a migration"),
+        ("copy t from stdin", "COPY through the client"),
+        ("vacuum t", "VACUUM cannot run inside a transaction"),
+        ("select 'a", "unterminated quoted string"),
+    ],
+)
+def test_what_cannot_run_is_refused_with_its_place(tmp_path: Path, text: str, reason: str) -> None:
+    files = read(write(tmp_path, **{"1_a": text, "2_b": "begin"}))
+    with pytest.raises(ConfigurationError, match="2 mistakes") as caught:
+        judge(files)
+    assert reason in mistakes(caught)[0]
+    assert mistakes(caught)[1].startswith("2_b, line 1, column 1: BEGIN")
+    assert caught.value.place is not None
+    assert caught.value.place.migration == "1_a"
+
+
+def test_vacuum_is_taken_where_no_transaction_is_declared(tmp_path: Path) -> None:
+    assert judge(read(write(tmp_path, **{"1_a": "-- migrate: no-transaction\nvacuum"})))
+
+
+@pytest.mark.parametrize(
+    ("files", "history", "states", "todo"),
+    [
+        ([], [], {}, []),
+        (["1_a", "2_b"], [], {"1_a": "pending", "2_b": "pending"}, ["1_a", "2_b"]),
+        (["1_a", "2_b"], [row("1_a")], {"1_a": "applied", "2_b": "pending"}, ["2_b"]),
+        (["1_a"], [row("1_a")], {"1_a": "applied"}, []),
+        (["1_a"], [row("1_a", "other")], {"1_a": "changed"}, []),
+        (["1_a"], [row("1_a", finished=False)], {"1_a": "unfinished"}, []),
+        (["2_b"], [row("1_a"), row("2_b")], {"1_a": "missing", "2_b": "applied"}, []),
+        (["1_a", "2_b"], [row("2_b")], {"1_a": "out-of-order", "2_b": "applied"}, ["1_a"]),
+        (["2_b"], [row("1_a")], {"1_a": "missing", "2_b": "pending"}, ["2_b"]),
+        ([], [row("hand-made")], {"hand-made": "missing"}, []),
+    ],
+)
+def test_plan(files: list[str], history: list[Record], states: dict[str, str], todo: list[str]) -> None:
+    made = plan([file(name) for name in files], history)
+    assert {entry.name: entry.state for entry in made.entries} == states
+    assert [m.name for m in made.todo] == todo
+
+
+@pytest.mark.parametrize("to", ["2_b", "2_b.sql", "2"])
+def test_to_cuts_the_plan_short(to: str) -> None:
+    made = plan([file("1_a"), file("2_b"), file("3_c")], [row("1_a")], to)
+    assert [m.name for m in made.todo] == ["2_b"]
+    assert made.names("pending") == ("2_b", "3_c")
+
+
+def test_to_an_applied_one_leaves_nothing_to_do() -> None:
+    assert plan([file("1_a"), file("2_b")], [row("1_a")], "1_a").todo == ()
+
+
+def test_to_naming_nothing_names_the_nearest() -> None:
+    with pytest.raises(ConfigurationError, match='"2_bb"') as caught:
+        plan([file("1_a"), file("2_b")], [], "2_bb")
+    assert "2_b" in caught.value.detail
+
+
+@given(st.lists(st.integers(1, 30), unique=True), st.sets(st.integers(1, 30)))
+def test_a_plan_counts_every_name_once_and_never_runs_what_is_applied(versions: list[int], applied: set[int]) -> None:
+    files = [file(f"{v}_m") for v in sorted(versions)]
+    made = plan(files, [row(f"{v}_m") for v in sorted(applied)])
+    assert {e.name for e in made.entries} == {f"{v}_m" for v in {*versions, *applied}}
+    assert len(made.entries) == len({*versions, *applied})
+    assert {m.version for m in made.todo} == set(versions) - applied
+    assert bool(made.disagreements()) == (
+        applied - set(versions) != set()
+        or any(v < max(applied & set(versions), default=0) for v in set(versions) - applied)
+    )
+
+
+def test_disagreements_are_all_named_with_what_to_do(tmp_path: Path) -> None:
+    write(tmp_path, **{"1_a": "select 1;\n", "2_b": "select 2;\n", "4_d": "select 4;\n", "5_gone": "x"})
+    files = read(tmp_path)
+    by_name = {m.name: m for m in files}
+    history = [
+        row("1_a", "other"),
+        row("3_gone", by_name["5_gone"].checksum),
+        row("4_d", by_name["4_d"].checksum, finished=False),
+    ]
+    with pytest.raises(HistoryDisagrees, match="4 migrations") as caught:
+        check(plan(files, history), {"1_a": "select 0;\n"})
+    detail = caught.value.detail
+    assert "1_a: changed since it was applied at 2025-01-11 09:30:00Z." in detail
+    assert "-select 0;\n+select 1;" in detail
+    assert "2_b: not applied, but the newer 4_d is." in detail
+    assert "3_gone: applied, but its file is gone. 5_gone has the same text: it looks renamed." in detail
+    assert "4_d: began, but did not finish." in detail
+    assert len(caught.value.hint.splitlines()) == 4
+
+
+def test_a_long_difference_is_cut_and_an_unkept_text_left_out(tmp_path: Path) -> None:
+    files = read(write(tmp_path, **{"1_a": "new\n" * 100}))
+    made = plan(files, [row("1_a", "other")])
+    with pytest.raises(HistoryDisagrees) as caught:
+        check(made, {"1_a": "old\n" * 100})
+    assert caught.value.detail.endswith("...")
+    with pytest.raises(HistoryDisagrees) as caught:
+        check(made, {})
+    assert "\n" not in caught.value.detail
+
+
+def test_agreement_is_silent() -> None:
+    check(Plan(()), {})
+
+
+def test_new_names_by_utc_and_never_writes_over(tmp_path: Path) -> None:
+    path = create(tmp_path / "sql", "Add E-Mail, please!", MOMENT)
+    assert path.name == "20250111T093000_add_e_mail_please.sql"
+    assert [m.name for m in read(tmp_path / "sql")] == [path.stem]
+    with pytest.raises(ConfigurationError, match="this second"):
+        create(tmp_path / "sql", "another", MOMENT)
+    assert len(list((tmp_path / "sql").iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["", "!!!", "x" * 101])
+def test_new_refuses_what_makes_no_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="makes no file name"):
+        create(tmp_path, name, MOMENT)
+
+
+def test_durations() -> None:
+    told = {text: migrations._milliseconds(text) for text in ("0", "15", "500ms", "10s", "5min", "1h")}
+    assert told == {"0": 0, "15": 15, "500ms": 500, "10s": 10_000, "5min": 300_000, "1h": 3_600_000}

@@ -1,0 +1,219 @@
+"""The lexer, as a table of what the server's own scanner does."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ops.statements import (
+    Comment,
+    LexicalError,
+    Statement,
+    copies_through_client,
+    line_and_column,
+    outside_transaction,
+    scan,
+    transaction_control,
+)
+
+
+def split(text: str) -> list[str]:
+    return [text[piece.start : piece.end] for piece in scan(text) if isinstance(piece, Statement)]
+
+
+def only(text: str) -> Statement:
+    (statement,) = [piece for piece in scan(text) if isinstance(piece, Statement)]
+    return statement
+
+
+LONG = "INSERT INTO t VALUES (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, "
+"""Behind this the lexer jumps from landmark to landmark."""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        (" ;; ; ", []),
+        ("-- nothing\n/* at all */", []),
+        ("select 1; select 2", ["select 1", "select 2"]),
+        ("select 1 -- the; end\n; select 2;", ["select 1", "select 2"]),
+        ("select 1 /* a; /* b; */ c; */; select 2", ["select 1", "select 2"]),
+        ("select 'a;''b;'; select 2", ["select 'a;''b;'", "select 2"]),
+        ("select e'a\\';b', E'\\\\'; select 2", ["select e'a\\';b', E'\\\\'", "select 2"]),
+        ("select e'a'\n  'b\\';'; select 2", ["select e'a'\n  'b\\';'", "select 2"]),
+        ("select e'a' -- c\n 'b\\';'; select 2", ["select e'a' -- c\n 'b\\';'", "select 2"]),
+        ("select 'a\\'; select 2", ["select 'a\\'", "select 2"]),
+        ('select "a;""b;"; select 2', ['select "a;""b;"', "select 2"]),
+        ("select U&'a;', u&\"b;\", b'0;', x'f;', n'c;'; d", ["select U&'a;', u&\"b;\", b'0;', x'f;', n'c;'", "d"]),
+        ("select $$a;$x$;$$, $x$;$$;$x$; select 2", ["select $$a;$x$;$$, $x$;$$;$x$", "select 2"]),
+        ("select $ä$;$ä$; select 2", ["select $ä$;$ä$", "select 2"]),
+        ("select a$1$, 'x;'; y", ["select a$1$, 'x;'", "y"]),
+        ("execute q($1,$2); y", ["execute q($1,$2)", "y"]),
+        ("select 1--;\n+2; y", ["select 1--;\n+2", "y"]),
+        ("select 4 -/* ; */ 2; y", ["select 4 -/* ; */ 2", "y"]),
+        ("create rule r as on insert to t do (a; b); y", ["create rule r as on insert to t do (a; b)", "y"]),
+        ("select a); b", ["select a)", "b"]),
+        (
+            "create or replace function f() begin atomic select 1; select case when a then b end as end; end; y",
+            ["create or replace function f() begin atomic select 1; select case when a then b end as end; end", "y"],
+        ),
+        ("create procedure p() begin atomic end; y", ["create procedure p() begin atomic end", "y"]),
+        (
+            "create function f() returns int as 'begin; end;' language sql; y",
+            ["create function f() returns int as 'begin; end;' language sql", "y"],
+        ),
+        (
+            LONG + "'a;''b', e'\\';', $$;$$, $t$;$t$, a$t$, 11e5); y",
+            [LONG + "'a;''b', e'\\';', $$;$$, $t$;$t$, a$t$, 11e5)", "y"],
+        ),
+        (LONG + "11) -- ;\n; y", [LONG + "11)", "y"]),
+        (LONG + "'x' /* ; */)", [LONG + "'x' /* ; */)"]),
+        (LONG + "type'a\\'); y", [LONG + "type'a\\')", "y"]),
+    ],
+)
+def test_statements_end_where_the_server_ends_them(text: str, expected: list[str]) -> None:
+    assert split(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "offset"),
+    [
+        ("select 'a", "unterminated quoted string", 7),
+        ("select e'a\\'", "unterminated quoted string", 7),
+        ('select "a', "unterminated quoted name", 7),
+        ("select $x$a$$", "unterminated dollar-quoted string", 7),
+        ("select /* /* */", "unterminated comment", 7),
+        ("select 1;\n\\d", "a psql meta-command or a stray backslash", 10),
+        ("select\u00a01", "an invisible character, U+00A0", 6),
+        ("select 1\u200b;", "an invisible character, U+200B", 8),
+        (LONG + "\u00a011)", "an invisible character, U+00A0", len(LONG)),
+    ],
+)
+def test_what_cannot_be_sql_is_named_with_its_place(text: str, reason: str, offset: int) -> None:
+    with pytest.raises(LexicalError) as caught:
+        list(scan(text))
+    assert caught.value.reason.startswith(reason)
+    assert caught.value.offset == offset
+    assert caught.value.hint.endswith(".")
+
+
+def test_invisible_characters_may_stand_in_strings_and_comments() -> None:
+    assert len(split("select '\u00a0' -- \u00a0\n, $$\u200b$$, \"\u00a0\" /* \ufeff */")) == 1
+
+
+def test_comments_come_with_their_places() -> None:
+    text = "-- one\nselect 1; -- two"
+    assert [text[c.start : c.end] for c in scan(text) if isinstance(c, Comment)] == ["-- one", "-- two"]
+
+
+def test_line_and_column_count_characters_from_one() -> None:
+    assert line_and_column("ä\n😀b", 3) == (2, 2)
+    assert line_and_column("", 0) == (1, 1)
+
+
+FRAGMENTS = st.sampled_from(
+    [
+        "'a;b'",
+        "E'\\';'",
+        '";"',
+        "$$;$$",
+        "$q$;'$q$",
+        "-- ;'\n",
+        "/* ; /* ' */ */",
+        "(a; b)",
+        "x$1",
+        " 12 ",
+        "é",
+        " + ",
+        "\n",
+    ]
+)
+
+
+@given(st.lists(st.lists(FRAGMENTS, max_size=6), max_size=5))
+def test_both_gaits_find_the_same_ends(statements: list[list[str]]) -> None:
+    """Read by token behind an unknown word, by landmark behind INSERT: the parts must be the same."""
+    bodies = [" ".join(fragments) for fragments in statements]
+    slow = split("".join(f"frobnicate {body} ;" for body in bodies))
+    fast = split("".join(f"insert {body} ;" for body in bodies))
+    assert [s.removeprefix("frobnicate") for s in slow] == [s.removeprefix("insert") for s in fast]
+    assert len(slow) == len(bodies)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("BEGIN", "BEGIN"),
+        ("begin transaction isolation level serializable", "BEGIN"),
+        ("start transaction", "START TRANSACTION"),
+        ("commit work", "COMMIT"),
+        ("END", "END"),
+        ("abort", "ABORT"),
+        ("rollback", "ROLLBACK"),
+        ("rollback and chain", "ROLLBACK"),
+        ("rollback prepared 'x'", "ROLLBACK"),
+        ("commit prepared 'x'", "COMMIT PREPARED"),
+        ("prepare transaction 'x'", "PREPARE TRANSACTION"),
+        ("/* hidden */ co\u006dmit", "COMMIT"),
+        ("rollback to savepoint a", None),
+        ("rollback work to a", None),
+        ("savepoint a", None),
+        ("release a", None),
+        ("prepare q as select 1", None),
+        ("select 'commit'", None),
+        ("do $$begin commit; end$$", None),
+        ('"commit"', None),
+    ],
+)
+def test_transaction_control_is_told_from_its_look_alikes(text: str, words: str | None) -> None:
+    assert transaction_control(only(text)) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("vacuum", "VACUUM"),
+        ("vacuum (full, verbose) t", "VACUUM"),
+        ("create database x", "CREATE DATABASE"),
+        ("drop database if exists x", "DROP DATABASE"),
+        ("alter database x set tablespace y", "ALTER DATABASE ... SET TABLESPACE"),
+        ("create tablespace x location 'y'", "CREATE TABLESPACE"),
+        ("alter system set x = 1", "ALTER SYSTEM"),
+        ("create index concurrently on t (a)", "CREATE INDEX CONCURRENTLY"),
+        ("create unique index concurrently if not exists i on t (a)", "CREATE INDEX CONCURRENTLY"),
+        ("drop index concurrently i", "DROP INDEX CONCURRENTLY"),
+        ("reindex index concurrently i", "REINDEX CONCURRENTLY"),
+        ("reindex (verbose) table concurrently t", "REINDEX CONCURRENTLY"),
+        ("reindex database x", "REINDEX DATABASE"),
+        ("reindex (verbose) schema x", "REINDEX SCHEMA"),
+        ("cluster", "CLUSTER"),
+        ("discard all", "DISCARD ALL"),
+        ("alter table a detach partition b concurrently", "DETACH PARTITION CONCURRENTLY"),
+        ("reindex table t", None),
+        ("cluster t", None),
+        ("refresh materialized view concurrently v", None),
+        ("create index i on t (a)", None),
+        ("discard temp", None),
+        ("alter database x set search_path = y", None),
+        ("select 'vacuum'", None),
+    ],
+)
+def test_what_needs_to_be_outside_a_transaction(text: str, words: str | None) -> None:
+    assert outside_transaction(only(text)) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "through"),
+    [
+        ("copy t from stdin", True),
+        ("copy t (a, b, c, d, e, f, g, h, i, j, k) from stdin with (format csv)", True),
+        ("copy (select 1) to stdout", True),
+        ("copy t (stdin) from '/tmp/x'", False),
+        ("copy t from program 'cat'", False),
+        ("select stdin from copy", False),
+    ],
+)
+def test_copy_through_the_client_is_told(text: str, through: bool) -> None:
+    assert copies_through_client(only(text)) is through
