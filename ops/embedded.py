@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,9 +63,13 @@ def server(checkout: Path, environment: str) -> Server:
 
 
 def is_running(server: Server) -> bool:
-    if not (server.data / "postmaster.pid").exists():
-        return False
-    return _run("pg_ctl", "status", "-D", str(server.data)).returncode == 0
+    """Whether the server listens. Asked of its socket: a pid file outlives a crash, and costs a process to check."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(server.socket_folder / f".s.PGSQL.{PORT}"))
+        except OSError:
+            return False
+    return True
 
 
 def start(server: Server, database: str) -> bool:
@@ -95,24 +100,13 @@ def remove(server: Server) -> None:
 
 def attach(server: Server) -> Mapping[str, str]:
     """How to connect to the server; Unreachable where it does not run. Starts nothing."""
-    if not _process_lives(server):
+    if not is_running(server):
         raise Unreachable(
             "the PostgreSQL that comes with the package is not running",
             detail=f"Its data is in {server.root}." if server.data.exists() else "It has not been made yet.",
             hint="Start it with `invoke up`; `invoke migrate` starts it too.",
         )
     return server.parameters()
-
-
-def _process_lives(server: Server) -> bool:
-    """As `is_running`, without a process of its own: status pays for it."""
-    try:
-        os.kill(int((server.data / "postmaster.pid").read_text().splitlines()[0]), 0)
-    except PermissionError:
-        return True
-    except (OSError, ValueError, IndexError):
-        return False
-    return True
 
 
 def programs() -> Path:

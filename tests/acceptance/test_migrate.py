@@ -1,0 +1,341 @@
+"""`invoke migrate` and `invoke status` on a server of one's own: results, failures, runners, terminals."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import COMMAND, Done, Invoke, environment
+from tests.conftest import Database
+
+PARTS = re.compile(r"^[^\n]+\nDETAIL: .+\nHINT: .+", re.DOTALL | re.MULTILINE)
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def on(invoke: Invoke, database: Database) -> Run:
+    """invoke, with DATABASE_URL leading to the test's database."""
+
+    def run(*arguments: str, env: dict[str, str] | None = None, status: int | None = 0) -> Done:
+        return invoke(*arguments, env={"DATABASE_URL": database.url, **(env or {})}, status=status)
+
+    return run
+
+
+def test_json_has_exactly_the_promised_shape(on: Run, database: Database) -> None:
+    assert on("status", "--json").json == {
+        "env": "dev",
+        "target": "hyperpage_dev",
+        "total": 1,
+        "applied": 0,
+        "pending": 1,
+        "migrations": [
+            {
+                "name": "001_initial_schema",
+                "status": "pending",
+                "applied_at": None,
+                "checksum": "34c8122ddc6a4de13a5b713bbfbcba391b8f7c8c0f42e575a2db65ad7240fe65",
+                "duration_ms": None,
+            }
+        ],
+    }
+    ran = on("migrate", "--json").json
+    assert set(ran) == {"env", "target", "run_id", "backup", "applied", "total", "pending", "duration_ms"}
+    assert (ran["applied"], ran["total"], ran["pending"]) == (["001_initial_schema"], 1, 0)
+    assert re.fullmatch(r"\d{8}T\d{6}-[0-9a-f]{4}", ran["backup"])
+    (migration,) = on("status", "--json").json["migrations"]
+    assert migration["status"] == "applied"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", migration["applied_at"])
+    assert database.rows("SELECT run_id, backup_id FROM ratchet.migrations") == [(ran["run_id"], ran["backup"])]
+
+
+def test_a_failing_file_says_where_and_what_stays(on: Run, clone: Path, database: Database) -> None:
+    (clone / "sql" / "002_ok.sql").write_text("create table ok ();")
+    (clone / "sql" / "003_bad.sql").write_text("create table gone ();\n\n  select emial from app_state;\n")
+    failed = on("migrate", status=5)
+    assert 'migration 003_bad failed at line 3, column 10: column "emial" does not exist' in failed.stderr
+    assert "001_initial_schema and 002_ok were applied; 003_bad was rolled back." in failed.stderr
+    (backup,) = [path.name for path in clone.glob("backups/dev/hyperpage_dev/*")]
+    assert f"The backup taken before this run is {backup}." in failed.stderr
+    assert PARTS.search(failed.stderr)
+    assert database.rows("SELECT to_regclass('ok') IS NOT NULL, to_regclass('gone')") == [(True, None)]
+    again = on("migrate", "--json", status=5).json
+    assert again["applied"] == []
+    assert again["pending"] == 1
+    assert again["error"]["migration"] == "003_bad"
+    assert (again["error"]["line"], again["error"]["column"], again["error"]["sqlstate"]) == (3, 10, "42703")
+
+
+@pytest.mark.parametrize("runners", [2, 20])
+def test_runners_started_together_apply_every_file_once(clone: Path, database: Database, runners: int) -> None:
+    for number in range(2, 12):
+        (clone / "sql" / f"{number:03}_t.sql").write_text(f"create table t{number} (); select pg_sleep(0.05);")
+    env = environment({"DATABASE_URL": database.url, "MIGRATION_TIMEOUT": "90000"})
+    command = [*COMMAND, "migrate", "--json"]
+    processes = [
+        subprocess.Popen(command, cwd=clone, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(runners)
+    ]
+    results = [(process.communicate(timeout=180), process.returncode) for process in processes]
+    assert [status for _, status in results] == [0] * runners, results
+    assert database.rows("SELECT count(*), count(DISTINCT name), count(DISTINCT run_id) FROM ratchet.migrations") == [
+        (11, 11, 1)
+    ]
+    assert len(list(clone.glob("backups/dev/hyperpage_dev/*"))) == 1
+
+
+def test_a_waiver_is_kept_in_the_history(on: Run, clone: Path, database: Database) -> None:
+    on("migrate", "--without-backup=fresh copy of nothing")
+    assert database.rows("SELECT backup_id, backup_waived FROM ratchet.migrations") == [(None, "fresh copy of nothing")]
+    assert not (clone / "backups").exists()
+
+
+def test_a_backup_that_fails_stops_the_run(on: Run, clone: Path, database: Database) -> None:
+    (clone / "backups").write_text("in the way")
+    before = database.fingerprint()
+    failed = on("migrate", status=9)
+    assert PARTS.search(failed.stderr)
+    assert database.fingerprint() == before
+
+
+def bad(name: str, content: bytes) -> Callable[[Path], object]:
+    return lambda clone: (clone / "sql" / name).write_bytes(content)
+
+
+def inventory(text: str) -> Callable[[Path], object]:
+    return lambda clone: (clone / "inventory" / "dev.yml").write_text(text)
+
+
+DEV = "all: {hosts: {db: {pg_url: \"{{ env('DATABASE_URL') }}\", pg_dbname: x, %s}}}"
+
+
+@pytest.mark.parametrize(
+    ("prepare", "arguments", "status", "expected"),
+    [
+        (None, ["migrate", "--env=nope"], 2, 'unknown environment "nope"'),
+        (inventory(DEV % "pg_user: '{{ nothing }}'"), ["migrate"], 2, "'nothing' is undefined"),
+        (inventory(DEV % "pg_prot: 1"), ["migrate"], 2, 'unknown variable "pg_prot". Did you mean pg_port?'),
+        (inventory(DEV % "pg_prot: 1, confirm: maybe"), ["migrate"], 2, "2 mistakes"),
+        (inventory("all: ["), ["status"], 2, "not YAML"),
+        (bad("1_again.sql", b""), ["migrate"], 2, "the same version 1"),
+        (bad("add email.sql", b""), ["migrate"], 2, "add email.sql: the file name is not one of a migration"),
+        (bad("002_a.sql", b"select 1;\n\0"), ["migrate"], 2, "a NUL byte at byte 11 (line 2)"),
+        (bad("002_a.sql", b"-- caf\xe9"), ["migrate"], 2, "not UTF-8: byte 0xe9"),
+        (bad("002_a.sql", b"-- migrate: up\n"), ["migrate"], 2, 'line 1, column 1: unknown directive "up"'),
+        (bad("002_a.sql", b"select 1;\n BEGIN;"), ["migrate"], 2, "002_a, line 2, column 2: BEGIN"),
+        (bad("002_a.sql", b"COMMIT;"), ["migrate"], 2, "002_a, line 1, column 1: COMMIT"),
+        (bad("002_a.sql", b"\n\nrollback"), ["migrate"], 2, "002_a, line 3, column 1: ROLLBACK"),
+        (bad("002_a.sql", b"\\connect x"), ["migrate"], 2, "002_a, line 1, column 1: a psql meta-command"),
+        (None, ["migrate", "--to=nothing"], 2, '--to names no migration: "nothing"'),
+        (None, ["migrate", "--sql=nowhere"], 2, "no migrations folder nowhere"),
+        (None, ["migrate", "--limit=nowhere"], 2, "leaves no target of dev"),
+        (None, ["migrate", "--without-backup= "], 2, "--without-backup needs a reason"),
+        (None, ["verify", "--backup=nothing"], 9, 'there is no backup "nothing"'),
+        (None, ["restore", "--backup=nothing", "--into=x"], 9, 'there is no backup "nothing"'),
+        (None, ["rollback"], 2, "there is no rollback"),
+        (None, ["render", "--write=notes.txt"], 2, "no file that can be written"),
+        (None, ["new", "!!!"], 2, "makes no file name"),
+    ],
+)
+def test_bad_input_is_named_in_three_parts_and_changes_nothing(
+    on: Run,
+    clone: Path,
+    database: Database,
+    prepare: Callable[[Path], object] | None,
+    arguments: list[str],
+    status: int,
+    expected: str,
+) -> None:
+    if prepare:
+        prepare(clone)
+    before = database.fingerprint()
+    failed = on(*arguments, status=status)
+    assert expected in failed.stderr
+    assert re.search(r"^HINT: .+", failed.stderr, re.MULTILINE)
+    assert "invoke.exceptions" not in failed.stderr
+    assert database.fingerprint() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"port": "1"}, "port 1"),
+        ({"host": "/nowhere"}, "/nowhere"),
+        ({"dbname": "nodb"}, 'database "nodb" does not exist'),
+        ({"user": "nobody_there"}, "nobody_there"),
+    ],
+)
+def test_what_cannot_be_reached_is_10_and_names_where(
+    invoke: Invoke, database: Database, change: dict[str, str], expected: str
+) -> None:
+    elsewhere = Database({**database.parameters, **change})
+    failed = invoke("migrate", env={"DATABASE_URL": elsewhere.url}, status=10)
+    assert PARTS.search(failed.stderr)
+    assert expected in failed.stderr
+
+
+def test_a_wrong_password_is_not_printed(invoke: Invoke, database: Database) -> None:
+    if "password" not in database.parameters:
+        pytest.skip("this server asks for no password")
+    wrong = Database({**database.parameters, "password": "canary-7f3a"})
+    for env in ({}, {"INVOKE_RUN_ECHO": "1"}):
+        failed = invoke("migrate", env={"DATABASE_URL": wrong.url, **env}, status=10)
+        assert "password authentication failed" in failed.stderr
+        assert "canary" not in failed.stderr + failed.stdout
+
+
+def test_a_read_only_server_is_refused(on: Run, database: Database) -> None:
+    database.run(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
+    assert "is read-only" in on("migrate", status=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "state", "told"),
+    [
+        (lambda sql: (sql / "002_b.sql").write_text("create table other ();"), "changed", "-create table b"),
+        (lambda sql: (sql / "002_b.sql").unlink(), "missing", "its file is gone"),
+        (lambda sql: (sql / "0_late.sql").write_text(""), "out-of-order", "not applied, but the newer"),
+    ],
+)
+def test_a_history_that_disagrees_is_8_and_status_shows_it(
+    on: Run, clone: Path, database: Database, change: Callable[[Path], object], state: str, told: str
+) -> None:
+    (clone / "sql" / "002_b.sql").write_text("create table b ();")
+    on("migrate")
+    change(clone / "sql")
+    before = database.fingerprint()
+    failed = on("migrate", status=8)
+    assert told in failed.stderr
+    assert PARTS.search(failed.stderr)
+    assert state in {m["status"] for m in on("status", "--json").json["migrations"]}
+    assert "1 to be settled" in on("status").stdout
+    on("status", "--check", status=8)
+    assert database.fingerprint() == before
+
+
+def test_reading_tasks_write_nothing(on: Run, clone: Path, database: Database) -> None:
+    before = database.fingerprint(), sorted(clone.rglob("*"))
+    for task in (["status"], ["status", "--json"], ["backups"], ["render"], ["migrate", "--dry-run"]):
+        on(*task)
+    after = [path for path in sorted(clone.rglob("*")) if "__pycache__" not in path.parts]
+    assert (database.fingerprint(), after) == before
+
+
+def test_render_masks_on_the_screen_and_writes_privately(on: Run, clone: Path, database: Database) -> None:
+    secret = database.parameters.get("password", "")
+    shown = on("render").stdout
+    assert f"dbname={database.name}" in shown
+    assert not secret or secret not in shown
+    on("render", "--write=pg_service.conf")
+    on("render", "--write=.pgpass")
+    if "'" not in secret:
+        on("render", "--write=.env")
+    for name in ("pg_service.conf", ".pgpass"):
+        assert (clone / name).stat().st_mode & 0o777 == 0o600
+    asked = subprocess.run(
+        ["psql", "-XAtc", "SELECT current_database()"],
+        env={
+            "PATH": os.environ["PATH"],
+            "PGSERVICEFILE": str(clone / "pg_service.conf"),
+            "PGPASSFILE": str(clone / ".pgpass"),
+            "PGSERVICE": "hyperpage_dev",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert asked.stdout.strip() == database.name, asked.stderr
+
+
+def test_confirmation_takes_a_person_or_yes(on: Run, clone: Path) -> None:
+    dev = clone / "inventory" / "dev.yml"
+    dev.write_text(dev.read_text() + "      confirm: true\n")
+    refused = on("migrate", status=2)
+    assert "dev was not confirmed" in refused.stderr
+    assert on("status", "--json").json["applied"] == 0
+    on("migrate", "--yes")
+    assert on("status", "--json").json["applied"] == 1
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_cancels_the_statement_and_frees_the_lock(
+    clone: Path, database: Database, number: signal.Signals, status: int
+) -> None:
+    (clone / "sql" / "002_slow.sql").write_text("create table slow (); select pg_sleep(20);")
+    env = environment({"DATABASE_URL": database.url})
+    process = subprocess.Popen([*COMMAND, "migrate"], cwd=clone, env=env, stderr=subprocess.PIPE, text=True)
+    sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%%pg_sleep(20)%%' AND state = 'active' AND pid <> pg_backend_pid()"
+    deadline = time.monotonic() + 30
+    while database.rows(sleeping.replace("%%", "%")) != [(1,)]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=10)
+    assert process.returncode == status, stderr
+    assert "Traceback" not in stderr
+    assert database.rows(sleeping.replace("%%", "%")) == [(0,)]
+    assert database.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]
+    assert database.rows("SELECT to_regclass('slow')") == [(None,)]
+
+
+def on_terminal(clone: Path, columns: int, env: dict[str, str], *arguments: str) -> tuple[int, str]:
+    """Run invoke on a pseudo-terminal; its status and all that it wrote."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(clone)
+        os.execve(
+            COMMAND[0], [*COMMAND, *arguments], environment({"TERM": "xterm-256color", "COLUMNS": str(columns), **env})
+        )
+    written = b""
+    while True:
+        ready, _, _ = select.select([terminal], [], [], 60)
+        try:
+            chunk = os.read(terminal, 65536) if ready else b""
+        except OSError:
+            chunk = b""
+        if not chunk:
+            break
+        written += chunk
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), written.decode()
+
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9]m")
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_a_terminal_gets_colour_and_a_table_that_fits(clone: Path, database: Database, columns: int) -> None:
+    env = {"DATABASE_URL": database.url}
+    status, migrated = on_terminal(clone, columns, env, "migrate")
+    assert status == 0
+    assert "applied 001_initial_schema" in migrated
+    status, shown = on_terminal(clone, columns, env, "status")
+    assert COLOUR.search(shown)
+    assert max(len(ESCAPE.sub("", line).rstrip()) for line in shown.splitlines()) <= columns
+
+
+@pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_no_color_and_dumb_terminals_get_none(clone: Path, database: Database, env: dict[str, str]) -> None:
+    given = {"DATABASE_URL": database.url, **env}
+    written = "".join(on_terminal(clone, 80, given, task)[1] for task in ("migrate", "status"))
+    assert "001_initial_schema" in written
+    assert not COLOUR.search(written)
+    if "TERM" in env:
+        assert "\x1b" not in written
+
+
+def test_a_pipe_gets_plain_text(on: Run) -> None:
+    ran = on("migrate")
+    shown = on("status")
+    assert "\x1b" not in ran.stdout + ran.stderr + shown.stdout + shown.stderr
+    assert "001_initial_schema  applied" in shown.stdout

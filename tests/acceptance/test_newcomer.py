@@ -1,0 +1,64 @@
+"""The main job, as a newcomer meets it: a checkout, nothing set, two commands."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from tests.acceptance.conftest import Invoke
+
+
+def test_from_nothing_to_a_migrated_database_with_a_backup_behind_it(invoke: Invoke, clone: Path) -> None:
+    first = invoke("migrate", "--env=dev")
+    assert "started PostgreSQL for dev" in first.stderr
+    assert "001_initial_schema" in first.stderr
+    assert "1 migration applied" in first.stdout
+    (manifest,) = clone.glob("backups/dev/hyperpage_dev/*/manifest.json")
+    assert json.loads(manifest.read_text())["files"]["database.dump"]["size"] > 0
+    assert str(manifest.parent.relative_to(clone)) in first.stdout
+
+    status = invoke("status", "--json").json
+    assert (status["total"], status["applied"], status["pending"]) == (1, 1, 0)
+
+    second = invoke("migrate", "--json")
+    assert (second.json["applied"], second.json["backup"], second.json["pending"]) == ([], None, 0)
+    assert len(list(clone.glob("backups/dev/hyperpage_dev/*"))) == 1
+
+    assert "0001" not in invoke("status", "--check").stdout
+    rolled = invoke("rollback", status=2)
+    assert f"invoke restore --env=dev --backup={manifest.parent.name} --into=hyperpage_dev_restored" in rolled.stderr
+    invoke("restore", f"--backup={manifest.parent.name}", "--into=hyperpage_dev_restored")
+    invoke("verify", f"--backup={manifest.parent.name}")
+
+    up = invoke("up")
+    assert re.search(r"^DATABASE_URL='postgresql://postgres@/hyperpage_dev\?host=", up.stdout)
+    url = up.stdout.split("'")[1]
+    assert invoke("status", "--json", env={"DATABASE_URL": url}).json["applied"] == 1
+
+    assert "stopped" in invoke("down").stderr
+    stopped = invoke("status", status=10)
+    assert "HINT: Start it with `invoke up`" in stopped.stderr
+    invoke("up")
+    assert invoke("status", "--json").json == status
+
+
+def test_a_new_migration_is_pending_until_it_is_applied(invoke: Invoke, clone: Path) -> None:
+    path = clone / invoke("new", "Add e-mail!").stdout.strip()
+    assert re.fullmatch(r"\d{8}T\d{6}_add_e_mail\.sql", path.name)
+    path.write_text(path.read_text() + "ALTER TABLE users ADD COLUMN phone text;\n")
+    dry = invoke("migrate", "--dry-run", "--json", status=None)
+    assert dry.status == 10, "a dry run starts no server"
+    invoke("up")
+    assert invoke("migrate", "--dry-run", "--json").json["pending"] == 2
+    assert invoke("status", "--check", status=3).stdout.endswith("total 2, applied 0, pending 2\n")
+    assert invoke("migrate", "--to=001", "--json").json["applied"] == ["001_initial_schema"]
+    assert invoke("migrate", "--json").json["applied"] == [path.stem]
+    assert [b["good"] for b in invoke("backups", "--json").json["backups"]] == [True, True]
+
+
+def test_list_reads_like_a_table_of_contents(invoke: Invoke) -> None:
+    listed = invoke("--list").stdout.splitlines()
+    tasks = [line.split(None, 1) for line in listed if line.startswith("  ")]
+    assert all(len(task) == 2 and task[1].endswith(".") for task in tasks)
+    assert {name for name, _ in tasks} >= {"migrate", "status", "backup", "backups", "restore", "rollback", "render"}

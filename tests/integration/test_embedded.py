@@ -1,0 +1,150 @@
+"""The PostgreSQL that comes with the package: made, found, stopped, and no mode widened on the way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ops import connection, embedded
+from ops.errors import RatchetError, Unreachable
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[embedded.Server]:
+    made = embedded.server(tmp_path, "unit")
+    yield made
+    embedded.remove(made)
+
+
+def modes(*folders: Path) -> dict[Path, int]:
+    return {each: stat.S_IMODE(each.stat().st_mode) for folder in folders for each in (folder, *folder.parents)}
+
+
+def test_it_starts_is_found_stops_and_starts_again_with_its_data(server: embedded.Server) -> None:
+    with pytest.raises(Unreachable, match="not running") as caught:
+        embedded.attach(server)
+    assert "not been made" in caught.value.detail
+    assert embedded.start(server, "app") is True
+    assert embedded.start(server, "app") is False
+    parameters = {**embedded.attach(server), "dbname": "app"}
+    with connection.connect(parameters) as session:
+        session.execute("CREATE TABLE kept ()")
+    assert embedded.stop(server) is True
+    assert embedded.stop(server) is False
+    with pytest.raises(Unreachable) as caught:
+        embedded.attach(server)
+    assert str(server.root) in caught.value.detail
+    embedded.start(server, "app")
+    with connection.connect(parameters) as session:
+        assert session.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+
+
+def test_it_listens_on_a_socket_in_a_folder_of_its_own(server: embedded.Server) -> None:
+    embedded.start(server, "app")
+    assert stat.S_IMODE(server.socket_folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE(server.data.stat().st_mode) == 0o700
+    with connection.connect({**server.parameters(), "dbname": "app"}) as session:
+        assert session.execute("SHOW listen_addresses").fetchone() == ("",)
+
+
+def test_no_mode_outside_its_folder_changes(server: embedded.Server, tmp_path: Path) -> None:
+    home = Path.home()
+    before = modes(home, tmp_path, embedded.programs())
+    embedded.start(server, "app")
+    assert modes(home, tmp_path, embedded.programs()) == before
+
+
+def test_as_root_it_runs_where_the_programs_cannot_be_reached(
+    server: embedded.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a virtual environment below a home of 0700."""
+    if os.geteuid() != 0:
+        pytest.skip("only root has to run the server as someone else")
+    closed = tmp_path / "home"
+    package = embedded.programs().parent.parent
+    for folder in (package, package.with_name(package.name + ".libs")):
+        shutil.copytree(folder, closed / folder.name, symlinks=True)
+    closed.chmod(0o700)
+    monkeypatch.setattr(embedded, "programs", lambda: closed / package.name / "pginstall" / "bin")
+    before = modes(closed)
+    embedded.start(server, "app")
+    copy = embedded._server_programs()
+    try:
+        assert not copy.is_relative_to(closed)
+        assert modes(closed) == before
+        with connection.connect({**server.parameters(), "dbname": "app"}) as session:
+            session.execute("CREATE EXTENSION pg_trgm")
+    finally:
+        embedded.stop(server)
+        shutil.rmtree(copy.parents[2])
+
+
+def test_a_long_checkout_path_gets_a_short_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "_state_folder", lambda: tmp_path / ("x" * 90))
+    server = embedded.server(tmp_path, "unit")
+    assert len(str(server.socket_folder)) < 60
+    assert server.socket_folder != server.root / "socket"
+
+
+def test_checkouts_and_environments_have_servers_of_their_own(tmp_path: Path) -> None:
+    servers = {embedded.server(tmp_path / a, b).root for a in ("x", "y") for b in ("dev", "test")}
+    assert len(servers) == 4
+
+
+def test_first_runs_at_once_make_one_server(server: embedded.Server) -> None:
+    started: list[bool] = []
+    threads = [threading.Thread(target=lambda: started.append(embedded.start(server, "app"))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(started) == [False] * 5 + [True]
+
+
+def test_an_initdb_that_was_cut_short_is_made_again(server: embedded.Server) -> None:
+    (server.data / "base").mkdir(parents=True)
+    assert embedded.start(server, "app")
+
+
+def test_a_server_that_cannot_start_says_why(server: embedded.Server) -> None:
+    embedded.start(server, "app")
+    embedded.stop(server)
+    with (server.data / "postgresql.conf").open("a") as file:
+        file.write("nonsense = here\n")
+    with pytest.raises(Unreachable, match="could not start") as caught:
+        embedded.start(server, "app")
+    assert "nonsense" in caught.value.detail
+
+
+def test_a_missing_wheel_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(RatchetError, match="not installed"):
+        embedded.programs()
+
+
+def test_what_a_crash_leaves_is_not_taken_for_a_server(server: embedded.Server) -> None:
+    """A pid file of a process that is gone, and a socket that no one listens on."""
+    embedded.start(server, "app")
+    parameters = {**server.parameters(), "dbname": "app"}
+    with connection.connect(parameters) as session:
+        session.execute("CREATE TABLE kept ()")
+    left = (server.data / "postmaster.pid").read_text().splitlines()
+    embedded.stop(server)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (server.data / "postmaster.pid").write_text("\n".join([str(gone.pid), *left[1:]]) + "\n")
+    with socket.socket(socket.AF_UNIX) as abandoned:
+        abandoned.bind(str(server.socket_folder / ".s.PGSQL.5432"))
+    with pytest.raises(Unreachable, match="not running"):
+        embedded.attach(server)
+    embedded.start(server, "app")
+    with connection.connect(parameters) as session:
+        assert session.execute("SELECT count(*) FROM kept").fetchone() == (0,)
