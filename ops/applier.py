@@ -95,15 +95,9 @@ class Options:
     pinned_identifier: str = ""
 
 
-def look(connection: psycopg.Connection, ledger: Ledger, files: Sequence[Migration], to: str | None = None) -> Plan:
-    """The plan as the database stands, without writing or locking anything."""
-    return plan(files, ledger.read(connection), to)
-
-
-def agreed(connection: psycopg.Connection, ledger: Ledger, made: Plan) -> Plan:
+def _agreed(connection: psycopg.Connection, ledger: Ledger, made: Plan) -> Plan:
     """The same plan, once it is sure that files and history agree; HistoryDisagrees where they do not."""
-    changed = made.names("changed")
-    check(made, ledger.bodies(connection, changed) if changed else {})
+    check(made, ledger.bodies(connection, made.names("changed")))
     return made
 
 
@@ -121,21 +115,21 @@ def migrate(
     session = _Session(connect, ledger, options)
     with closing(session):
         session.open()
-        made = agreed(session.connection, ledger, look(session.connection, ledger, files, options.to))
+        made = _agreed(session.connection, ledger, plan(files, ledger.read(session.connection), options.to))
         judge(made.todo)
         todo = tuple(migration.name for migration in made.todo)
         yield events.Planned(todo, total=len(made.entries), pending=len(made.names("pending")))
         if todo:
             yield from session.lock(options.wait)
             yield from _under_lock(session, files, backup)
-            made = look(session.connection, ledger, files, options.to)
+            made = plan(files, ledger.read(session.connection), options.to)
         yield events.Finished(total=len(made.entries), pending=len(made.names("pending")))
 
 
 def _under_lock(session: _Session, files: Sequence[Migration], backup: Backup | None) -> Iterator[events.Event]:
     """Plan again, since another run may have been first; back up; apply batch by batch."""
     history = session.ledger.read(session.connection)
-    made = agreed(session.connection, session.ledger, plan(files, history, session.options.to))
+    made = _agreed(session.connection, session.ledger, plan(files, history, session.options.to))
     scripts = judge(made.todo)
     if not scripts:
         return

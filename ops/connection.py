@@ -84,7 +84,7 @@ def parse_url(url: str) -> dict[str, str]:
         # libpq's message may quote the URL with its password: it is left out, and out of the chain.
         raise ConfigurationError(
             "the connection URL cannot be read",
-            detail="libpq does not take it for a URL.",
+            detail="It is not what libpq takes for a URL.",
             hint="Write postgresql://user:password@host:5432/database, with special characters percent-encoded.",
         ) from None
 
@@ -126,7 +126,7 @@ def refuse_unfit(server: Server, pinned_identifier: str = "") -> None:
     if server.read_only:
         raise ConfigurationError(
             f"{where} is read-only",
-            detail="default_transaction_read_only is on for this server, database or role.",
+            detail="The setting default_transaction_read_only is on for this server, database or role.",
             hint="Use a role that may write, or lift the setting with those who made it.",
         )
     if server.encoding == "SQL_ASCII":

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psycopg import Connection, sql
-from psycopg.errors import DuplicateSchema, DuplicateTable, UniqueViolation
-from psycopg.rows import class_row
+from psycopg.errors import DuplicateSchema, DuplicateTable, InvalidSchemaName, UndefinedTable, UniqueViolation
+from psycopg.rows import args_row
 
 from ops import __version__
 from ops.migrations import Record, Script
@@ -57,15 +57,16 @@ class Ledger:
         return bool(row and row[0])
 
     def read(self, connection: Connection) -> list[Record]:
-        """Every row, oldest first; none where the table is not there. Creates nothing."""
-        if not self.exists(connection):
-            return []
-        with connection.cursor(row_factory=class_row(Record)) as cursor:
-            return cursor.execute(self._query("read")).fetchall()
+        """Every row, oldest first; none where the table is not there. Creates nothing, in one round trip."""
+        with connection.cursor(row_factory=args_row(Record)) as cursor:
+            try:
+                return cursor.execute(self._query("read")).fetchall()
+            except (UndefinedTable, InvalidSchemaName):
+                return []
 
     def read_run(self, connection: Connection, run_id: str, names: Sequence[str]) -> list[Record]:
         """The rows of one run among `names`, in order."""
-        with connection.cursor(row_factory=class_row(Record)) as cursor:
+        with connection.cursor(row_factory=args_row(Record)) as cursor:
             return cursor.execute(self._query("read_run"), (run_id, list(names))).fetchall()
 
     def bodies(self, connection: Connection, names: Sequence[str]) -> dict[str, str]:

@@ -22,18 +22,18 @@ CREATE TABLE IF NOT EXISTS {table} (
 );
 
 -- name: exists
--- Whether the ledger is there; asked of the catalog, so that reading it never writes and never fails.
+-- Whether the ledger is there, by the catalog.
 SELECT to_regclass({regclass}) IS NOT NULL;
 
 -- name: read
 -- Every row, oldest first.
-SELECT name, checksum, created_at, executed_at, duration_ms, run_id, backup_id
+SELECT name, checksum, executed_at, duration_ms
 FROM {table}
 ORDER BY id;
 
 -- name: read_run
 -- The rows of one run among some names, for verifying what was acknowledged.
-SELECT name, checksum, created_at, executed_at, duration_ms, run_id, backup_id
+SELECT name, checksum, executed_at, duration_ms
 FROM {table}
 WHERE run_id = %s AND name = ANY (%s)
 ORDER BY id;

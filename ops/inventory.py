@@ -81,6 +81,7 @@ class _Group:
     variables: dict[str, Any] = field(default_factory=dict)
     hosts: dict[str, dict[str, Any]] = field(default_factory=dict)
     parents: set[str] = field(default_factory=set)
+    priority: int = 1
 
 
 def environments(folder: Path) -> tuple[str, ...]:
@@ -207,7 +208,10 @@ def _read_group(groups: dict[str, _Group], name: str, content: object, where: st
         for key in parts
         if key not in ("vars", "hosts", "children")
     ]
-    group.variables |= _mapping(parts.get("vars"), f"{where}: vars", mistakes)
+    variables = dict(_mapping(parts.get("vars"), f"{where}: vars", mistakes))
+    priority = variables.pop("ansible_group_priority", group.priority)
+    group.priority = priority if isinstance(priority, int) else group.priority
+    group.variables |= variables
     for host, variables in _mapping(parts.get("hosts"), f"{where}: hosts", mistakes).items():
         if not _NAME.fullmatch(host):
             mistakes.append(f'{where}: hosts: "{host}" is no name. Use letters, digits, "_", "." and "-", at most 63.')
@@ -220,7 +224,7 @@ def _read_group(groups: dict[str, _Group], name: str, content: object, where: st
 def _targets(folder: Path, environment: str, groups: dict[str, _Group], mistakes: list[str]) -> Iterator[Target]:
     file_variables = _files(folder / "group_vars", mistakes)
     host_variables = _files(folder / "host_vars", mistakes)
-    order = sorted(groups, key=lambda name: (_depth(groups, name), _priority(groups[name]), name))
+    order = sorted(groups, key=lambda name: (_depth(groups, name), groups[name].priority, name))
     for host in dict.fromkeys(host for group in groups.values() for host in group.hosts):
         mine = _ancestry(groups, [name for name in groups if host in groups[name].hosts])
         members = [name for name in order if name in mine]
@@ -255,11 +259,6 @@ def _ancestry(groups: dict[str, _Group], names: Sequence[str]) -> set[str]:
             found.add(name)
             waiting += groups[name].parents
     return found
-
-
-def _priority(group: _Group) -> int:
-    given = group.variables.get("ansible_group_priority", 1)
-    return given if isinstance(given, int) else 1
 
 
 def _depth(groups: dict[str, _Group], name: str, seen: frozenset[str] = frozenset()) -> int:

@@ -7,18 +7,20 @@ is fetched when it is needed and not kept, so that memory does not grow with the
 
 from __future__ import annotations
 
-import difflib
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from ops import statements
 from ops.errors import ConfigurationError, HistoryDisagrees, Place, several
+
+if TYPE_CHECKING:
+    from ops import statements
 
 State = Literal["applied", "pending", "changed", "missing", "out-of-order", "unfinished"]
 
@@ -47,7 +49,7 @@ class Migration:
     name: str
     version: int
     checksum: str
-    path: Path
+    path: str
 
     def text(self) -> str:
         """Read the file again; an error when it is no longer what the plan was made of."""
@@ -79,11 +81,8 @@ class Record:
 
     name: str
     checksum: str
-    created_at: datetime
     executed_at: datetime | None
     duration_ms: int | None
-    run_id: str
-    backup_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +122,13 @@ def read(folder: Path) -> tuple[Migration, ...]:
         )
     found: list[Migration] = []
     mistakes: list[str] = []
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() == ".sql" and not path.name.startswith(".") and path.is_file():
+    # scandir and open, not pathlib's walk: status reads every file, and there may be thousands.
+    for name in sorted(e.name for e in os.scandir(folder) if e.name.lower().endswith(".sql") and e.is_file()):
+        if not name.startswith("."):
             try:
-                found.append(_read_file(path))
+                found.append(_read_file(f"{folder}/{name}", name))
             except _MistakeError as mistake:
-                mistakes.append(f"{path}: {mistake}")
+                mistakes.append(f"{folder}/{name}: {mistake}")
     found.sort(key=lambda migration: migration.version)
     mistakes += _duplicates(found)
     if mistakes:
@@ -161,21 +161,24 @@ class _MistakeError(Exception):
     """Something wrong with one file, to be listed with the others."""
 
 
-def _read_file(path: Path) -> Migration:
-    match = _FILE_NAME.fullmatch(path.name)
+def _read_file(path: str, name: str) -> Migration:
+    match = _FILE_NAME.fullmatch(name)
     if match is None:
         raise _MistakeError(f"the file name is not one of a migration. {_NAMING}")
     _, checksum = _decode(path)
-    return Migration(path.stem, int(match["version"].replace("T", "")), checksum, path)
+    return Migration(name[:-4], int(match["version"].replace("T", "")), checksum, path)
 
 
-def _decode(path: Path) -> tuple[str, str]:
+def _decode(path: str) -> tuple[str, str]:
     """The text with LF line ends and without a BOM, and its checksum."""
     try:
-        raw = path.read_bytes()
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            raw = file.read()
     except OSError as error:
         raise _MistakeError(f"cannot be read: {error.strerror}.") from error
-    raw = raw.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
+    raw = raw.removeprefix(b"\xef\xbb\xbf")
+    if b"\r" in raw:
+        raw = raw.replace(b"\r\n", b"\n")
     if (nul := raw.find(b"\0")) >= 0:
         raise _MistakeError(f"a NUL byte at byte {nul + 1}{_line_of(raw, nul)}, which PostgreSQL cannot store.")
     try:
@@ -193,7 +196,7 @@ def _line_of(raw: bytes, offset: int) -> str:
 
 def _duplicates(found: Sequence[Migration]) -> list[str]:
     return [
-        f"{one.path} and {other.path.name}: the same version {one.version}."
+        f"{one.path} and {other.name}.sql: the same version {one.version}."
         for one, other in pairwise(found)
         if one.version == other.version
     ]
@@ -215,6 +218,8 @@ def judge(migrations: Iterable[Migration]) -> tuple[Script, ...]:
 
 
 def _judge(migration: Migration) -> tuple[Script, list[tuple[Place, str]]]:
+    from ops import statements
+
     text = migration.text()
     parsed: list[statements.Statement] = []
     declared: list[statements.Comment] = []
@@ -237,6 +242,8 @@ def _judge(migration: Migration) -> tuple[Script, list[tuple[Place, str]]]:
 
 def _unfit(statement: statements.Statement, directives: Directives) -> str | None:
     """Why a statement cannot be part of a migration, as a sentence."""
+    from ops import statements
+
     control = statements.transaction_control(statement)
     if control:
         return f"{control} in a migration. Transactions are the runner's: take it out."
@@ -324,6 +331,8 @@ def _last_version(files: Sequence[Migration], to: str) -> int:
     for migration in files:
         if wanted in (migration.name, migration.name.partition("_")[0]):
             return migration.version
+    import difflib
+
     near = difflib.get_close_matches(wanted, [m.name for m in files], n=1, cutoff=0.3)
     raise ConfigurationError(
         f'--to names no migration: "{to}"',
@@ -361,7 +370,7 @@ _ADVICE = {
 
 def _disagreement(entry: Entry, plan: Plan, bodies: dict[str, str]) -> str:
     if entry.state == "changed" and entry.migration and entry.record:
-        head = f"{entry.name}: changed since it was applied at {entry.record.created_at:%Y-%m-%d %H:%M:%S}Z."
+        head = f"{entry.name}: changed since it was applied{_when(entry.record)}."
         return "\n".join([head, *_difference(bodies.get(entry.name), entry.migration.text())])
     if entry.state == "missing" and entry.record:
         twin = [e.name for e in plan.entries if e.migration and e.migration.checksum == entry.record.checksum]
@@ -373,8 +382,15 @@ def _disagreement(entry: Entry, plan: Plan, bodies: dict[str, str]) -> str:
     return f"{entry.name}: began, but did not finish."
 
 
+def _when(record: Record) -> str:
+    moment = record.executed_at
+    return f" at {moment.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S}Z" if moment else ""
+
+
 def _difference(applied: str | None, now: str) -> list[str]:
     if applied is None:
         return []
+    import difflib
+
     lines = list(difflib.unified_diff(applied.splitlines(), now.splitlines(), "applied", "file", n=1, lineterm=""))
     return lines[:20] + (["..."] if len(lines) > 20 else [])

@@ -1,7 +1,8 @@
-"""What is shown: events and results, to people or to programs.
+"""Results, shown to people or to programs.
 
-Owns every word that is printed but the errors'. Data goes to stdout, talk and progress to stderr. Bars and
-colour only on a terminal; NO_COLOR and TERM=dumb are honoured. Refuses to decide anything.
+Owns the words of every result. Data goes to stdout, talk to stderr; colour and drawn tables only on a terminal,
+where NO_COLOR and TERM=dumb are honoured. Refuses to decide anything. What moves while a run goes on is drawn
+in progress.
 """
 
 from __future__ import annotations
@@ -9,18 +10,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import IO, TYPE_CHECKING, Any
 
-from ops import events
 from ops.errors import ConfigurationError, RatchetError
-from ops.migrations import Entry, Plan
 
 if TYPE_CHECKING:
     from ops.backup import Listed, Manifest
+    from ops.migrations import Entry, Plan
+    from ops.progress import Outcome
 
 _COLOURS = {
     "applied": "green",
@@ -33,47 +32,6 @@ _COLOURS = {
 }
 _SHOWN_AT_MOST = 40
 """Rows of a plan's table; the count is told, and `invoke status` lists all."""
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a run of one target came to, gathered from its events, complete even when it failed."""
-
-    environment: str
-    target: str
-    run_id: str
-    backup_id: str | None = None
-    backup_path: str | None = None
-    plan: tuple[str, ...] = ()
-    applied: list[str] = field(default_factory=list)
-    total: int = 0
-    pending: int = 0
-    duration_ms: int = 0
-    error: RatchetError | None = None
-
-    def take(self, event: events.Event) -> None:
-        if isinstance(event, events.Planned):
-            self.plan, self.total, self.pending = event.todo, event.total, event.pending
-        elif isinstance(event, events.BackupTaken):
-            self.backup_id, self.backup_path = event.backup_id, event.path
-        elif isinstance(event, events.MigrationApplied):
-            self.applied.append(event.name)
-            self.pending -= 1
-        elif isinstance(event, events.Finished):
-            self.total, self.pending = event.total, event.pending
-
-    def as_json(self) -> dict[str, Any]:
-        shape: dict[str, Any] = {
-            "env": self.environment,
-            "target": self.target,
-            "run_id": self.run_id,
-            "backup": self.backup_id,
-            "applied": self.applied,
-            "total": self.total,
-            "pending": self.pending,
-            "duration_ms": self.duration_ms,
-        }
-        return shape | ({"error": self.error.as_json()} if self.error else {})
 
 
 def on_terminal(stream: IO[str]) -> bool:
@@ -130,7 +88,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
 
 def status(environment: str, target: str, plan: Plan) -> None:
     """The table of `status` and its last line, on stdout."""
-    rows = [(e.name, e.state, _when(e), _took(e.record.duration_ms if e.record else None)) for e in plan.entries]
+    rows = [(e.name, e.state, _when(e), took(e.record.duration_ms if e.record else None)) for e in plan.entries]
     table(f"{environment}: {target}", ("migration", "state", "applied at", "took"), rows)
     counts = [f"total {len(plan.entries)}"]
     counts += [f"{name} {len(plan.names(name))}" for name in ("applied", "pending")]
@@ -145,7 +103,7 @@ def planned(outcome: Outcome) -> None:
         talk(f"{where}: nothing to apply" + (f"; {outcome.pending} pending beyond --to" if outcome.pending else ""))
         return
     rows = [(str(number), name) for number, name in enumerate(todo[:_SHOWN_AT_MOST], 1)]
-    table(f"{where}: {_count(len(todo), 'migration')} to apply", ("", "migration"), rows, sys.stderr)
+    table(f"{where}: {count(len(todo), 'migration')} to apply", ("", "migration"), rows, sys.stderr)
     if len(todo) > _SHOWN_AT_MOST:
         talk(f"... and {len(todo) - _SHOWN_AT_MOST} more, up to {todo[-1]}")
 
@@ -184,8 +142,8 @@ def finished(outcome: Outcome) -> None:
     if not outcome.applied:
         data(f"nothing to apply: total {outcome.total}, pending {outcome.pending}")
         return
-    applied = _count(len(outcome.applied), "migration")
-    data(f"{applied} applied in {_took(outcome.duration_ms)}, {outcome.pending} pending")
+    applied = count(len(outcome.applied), "migration")
+    data(f"{applied} applied in {took(outcome.duration_ms)}, {outcome.pending} pending")
     data(f"backup before it: {outcome.backup_path}" if outcome.backup_path else "no backup was taken before it")
 
 
@@ -230,7 +188,7 @@ def no_rollback(environment: str, target: str, newest: Manifest | None) -> Confi
     return ConfigurationError(
         "there is no rollback",
         detail=f"{detail}\nThe newest backup of {target} is {newest.backup_id}, of {newest.created_at}, "
-        f"with {_count(len(newest.history), 'migration')} in it.",
+        f"with {count(len(newest.history), 'migration')} in it.",
         hint="Mend forward with a new migration; or restore beside it, and decide what to keep:\n"
         f"invoke restore --env={environment} --backup={newest.backup_id} --into={newest.database}_restored",
     )
@@ -265,108 +223,6 @@ def _draw_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     Console(file=stream, highlight=False).print(drawn)
 
 
-def draw(stream: Iterable[events.Event], outcome: Outcome, *, quiet: bool = False) -> None:
-    """Follow a run: every event is shown as it comes and gathered into the outcome."""
-    with _screen(len(outcome.plan), quiet) as screen:
-        for event in stream:
-            outcome.take(event)
-            screen.show(event)
-
-
-@contextmanager
-def _screen(todo: int, quiet: bool) -> Iterator[_Lines]:
-    if quiet or not on_terminal(sys.stderr):
-        yield _Lines(quiet)
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TimeElapsedColumn(),
-    )
-    with Progress(
-        *columns[:3],
-        MofNCompleteColumn(),
-        columns[3],
-        console=Console(stderr=True, highlight=False),
-        transient=True,
-    ) as progress:
-        yield _Bars(progress, todo)
-
-
-class _Lines:
-    """Events as lines of text: for a log, a pipe, a dumb terminal; none where a program reads the result."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
-
-    def show(self, event: events.Event) -> None:
-        line = _line(event)
-        if line and not self._quiet:
-            self.write(line)
-
-    def write(self, line: str) -> None:
-        talk(line)
-
-
-class _Bars(_Lines):
-    """Events as lines above a bar that moves."""
-
-    def __init__(self, progress: Any, todo: int) -> None:
-        super().__init__(quiet=False)
-        self._progress = progress
-        self._todo = todo
-        self._task = progress.add_task("looking", total=None)
-        self._applied = 0
-
-    def write(self, line: str) -> None:
-        self._progress.console.print(line, markup=False)
-
-    def show(self, event: events.Event) -> None:
-        super().show(event)
-        if isinstance(event, events.BackupProgress):
-            word = "dumping" if event.phase == "dump" else "reading back"
-            total = event.total if event.phase == "verify" else None
-            self._progress.update(
-                self._task, description=f"{word}, {size(event.done)}", total=total, completed=event.done
-            )
-        elif isinstance(event, events.BatchSent):
-            more = f" and {len(event.names) - 1} more" if len(event.names) > 1 else ""
-            self._update(f"applying {event.names[0]}{more}")
-        elif isinstance(event, events.MigrationApplied):
-            self._applied += 1
-            self._update("applying")
-
-    def _update(self, description: str) -> None:
-        width = max(20, self._progress.console.width - 56)
-        short = description if len(description) <= width else description[: width - 3] + "..."
-        self._progress.update(self._task, description=short, total=self._todo, completed=self._applied)
-
-
-def _line(event: events.Event) -> str:
-    if isinstance(event, events.LockAwaited):
-        return f"waiting for the migration lock: held by {event.holder}"
-    if isinstance(event, events.BackupTaken):
-        return f"backup {event.backup_id}: {size(event.size)}, read back whole, {_took(event.duration_ms)}"
-    if isinstance(event, events.Retrying):
-        return f"{event.name}: {event.reason}; trying again in {_took(event.delay_ms)}"
-    if isinstance(event, events.MigrationApplied):
-        return f"applied {event.name}, {_took(event.duration_ms)}"
-    if isinstance(event, events.ServerNotice):
-        return f"{event.severity}: {event.message}"
-    return ""
-
-
 def size(number: int) -> str:
     """Bytes for people: 512 B, 12.3 kB, 4.5 GB."""
     if number < 1000:
@@ -378,7 +234,7 @@ def size(number: int) -> str:
     return f"{scaled:.1f} {unit}"
 
 
-def _took(milliseconds: int | None) -> str:
+def took(milliseconds: int | None) -> str:
     if milliseconds is None:
         return ""
     if milliseconds < 1000:
@@ -397,5 +253,5 @@ def _iso(moment: datetime) -> str:
     return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,6 +69,8 @@ class Settings:
     @contextmanager
     def client_environment(self) -> Iterator[dict[str, str]]:
         """Environment variables with which libpq's programs connect here: files of mode 0600 that go away again."""
+        import tempfile
+
         with tempfile.TemporaryDirectory(prefix="pgratchet-") as folder:
             service, passfile = Path(folder, "pg_service.conf"), Path(folder, "pgpass")
             write_private(service, self.service_file)

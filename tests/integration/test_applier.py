@@ -21,7 +21,7 @@ from ops.errors import (
     Unreachable,
 )
 from ops.history import Ledger
-from ops.migrations import Migration, Record
+from ops.migrations import Migration, Record, plan
 from tests.conftest import Database, Ran, Write
 
 LEDGER = Ledger()
@@ -69,7 +69,7 @@ def test_reading_the_plan_writes_nothing(database: Database, write: Write) -> No
     assert next(stream) == events.Planned(("1_a",), total=1, pending=1)
     stream.close()
     with database.connect() as session:
-        assert applier.look(session, LEDGER, files).names("pending") == ("1_a",)
+        assert plan(files, LEDGER.read(session)).names("pending") == ("1_a",)
     assert database.fingerprint() == before
 
 

@@ -20,7 +20,8 @@ ROOMS: dict[str, set[str]] = {
     "history": {"migrations", "__init__"},
     "applier": {"batch", "connection", "events", "history", "migrations", "errors"},
     "backup": {"events", "errors", "__init__"},
-    "report": {"events", "errors", "migrations", "backup"},
+    "report": {"errors", "migrations", "backup", "progress"},
+    "progress": {"events", "errors", "report"},
     "embedded": {"connection", "errors"},
 }
 LIBRARIES: dict[str, set[str]] = {
@@ -28,7 +29,7 @@ LIBRARIES: dict[str, set[str]] = {
     "msgspec": {"inventory"},
     "jinja2": {"settings"},
     "psycopg": {"connection", "history", "applier", "embedded"},
-    "rich": {"report"},
+    "rich": {"report", "progress"},
     "invoke": set(),
 }
 

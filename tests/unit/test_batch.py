@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from ops import batch
@@ -14,7 +12,7 @@ from ops.statements import Statement, scan
 
 def script(name: str, text: str) -> Script:
     statements = tuple(piece for piece in scan(text) if isinstance(piece, Statement))
-    return Script(Migration(name, 1, "c", Path(f"{name}.sql")), text, statements, Directives())
+    return Script(Migration(name, 1, "c", f"{name}.sql"), text, statements, Directives())
 
 
 def frame(_: Script) -> batch.Frame:

@@ -24,11 +24,11 @@ def write(folder: Path, **files: Any) -> Path:
 
 
 def file(name: str, checksum: str = "c") -> Migration:
-    return Migration(name, int(name.partition("_")[0]), checksum, Path(f"{name}.sql"))
+    return Migration(name, int(name.partition("_")[0]), checksum, f"{name}.sql")
 
 
 def row(name: str, checksum: str = "c", *, finished: bool = True) -> Record:
-    return Record(name, checksum, MOMENT, MOMENT if finished else None, 1, "run", None)
+    return Record(name, checksum, MOMENT if finished else None, 1)
 
 
 def mistakes(caught: pytest.ExceptionInfo[ConfigurationError]) -> list[str]:
@@ -85,7 +85,7 @@ def test_a_file_that_changes_under_the_run_is_refused(tmp_path: Path) -> None:
     write(tmp_path, **{"1_a": "select 2"})
     with pytest.raises(ConfigurationError, match="was changed while"):
         one.text()
-    one.path.unlink()
+    Path(one.path).unlink()
     with pytest.raises(ConfigurationError, match="was changed while"):
         one.text()
 

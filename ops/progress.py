@@ -1,0 +1,160 @@
+"""A run as it goes on: its events drawn on a terminal, written as lines elsewhere, gathered into an outcome.
+
+Owns what moves. Everything goes to stderr, so that stdout stays data. Refuses to know where the events come
+from: a local applier and one on another machine look the same.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from ops import events
+from ops.errors import RatchetError
+from ops.report import on_terminal, size, talk, took
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run of one target came to, gathered from its events, complete even when it failed."""
+
+    environment: str
+    target: str
+    run_id: str
+    backup_id: str | None = None
+    backup_path: str | None = None
+    plan: tuple[str, ...] = ()
+    applied: list[str] = field(default_factory=list)
+    total: int = 0
+    pending: int = 0
+    duration_ms: int = 0
+    error: RatchetError | None = None
+
+    def take(self, event: events.Event) -> None:
+        if isinstance(event, events.Planned):
+            self.plan, self.total, self.pending = event.todo, event.total, event.pending
+        elif isinstance(event, events.BackupTaken):
+            self.backup_id, self.backup_path = event.backup_id, event.path
+        elif isinstance(event, events.MigrationApplied):
+            self.applied.append(event.name)
+            self.pending -= 1
+        elif isinstance(event, events.Finished):
+            self.total, self.pending = event.total, event.pending
+
+    def as_json(self) -> dict[str, Any]:
+        shape: dict[str, Any] = {
+            "env": self.environment,
+            "target": self.target,
+            "run_id": self.run_id,
+            "backup": self.backup_id,
+            "applied": self.applied,
+            "total": self.total,
+            "pending": self.pending,
+            "duration_ms": self.duration_ms,
+        }
+        return shape | ({"error": self.error.as_json()} if self.error else {})
+
+
+def draw(stream: Iterable[events.Event], outcome: Outcome, *, quiet: bool = False) -> None:
+    """Follow a run: every event is shown as it comes and gathered into the outcome."""
+    with _screen(len(outcome.plan), quiet) as screen:
+        for event in stream:
+            outcome.take(event)
+            screen.show(event)
+
+
+@contextmanager
+def _screen(todo: int, quiet: bool) -> Iterator[_Lines]:
+    if quiet or not on_terminal(sys.stderr):
+        yield _Lines(quiet)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+    )
+    with Progress(
+        *columns[:3],
+        MofNCompleteColumn(),
+        columns[3],
+        console=Console(stderr=True, highlight=False),
+        transient=True,
+    ) as progress:
+        yield _Bars(progress, todo)
+
+
+class _Lines:
+    """Events as lines of text: for a log, a pipe, a dumb terminal; none where a program reads the result."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+
+    def show(self, event: events.Event) -> None:
+        line = _line(event)
+        if line and not self._quiet:
+            self.write(line)
+
+    def write(self, line: str) -> None:
+        talk(line)
+
+
+class _Bars(_Lines):
+    """Events as lines above a bar that moves."""
+
+    def __init__(self, progress: Any, todo: int) -> None:
+        super().__init__(quiet=False)
+        self._progress = progress
+        self._todo = todo
+        self._task = progress.add_task("looking", total=None)
+        self._applied = 0
+
+    def write(self, line: str) -> None:
+        self._progress.console.print(line, markup=False)
+
+    def show(self, event: events.Event) -> None:
+        super().show(event)
+        if isinstance(event, events.BackupProgress):
+            word = "dumping" if event.phase == "dump" else "reading back"
+            total = event.total if event.phase == "verify" else None
+            self._progress.update(
+                self._task, description=f"{word}, {size(event.done)}", total=total, completed=event.done
+            )
+        elif isinstance(event, events.BatchSent):
+            more = f" and {len(event.names) - 1} more" if len(event.names) > 1 else ""
+            self._update(f"applying {event.names[0]}{more}")
+        elif isinstance(event, events.MigrationApplied):
+            self._applied += 1
+            self._update("applying")
+
+    def _update(self, description: str) -> None:
+        width = max(20, self._progress.console.width - 56)
+        short = description if len(description) <= width else description[: width - 3] + "..."
+        self._progress.update(self._task, description=short, total=self._todo, completed=self._applied)
+
+
+def _line(event: events.Event) -> str:
+    if isinstance(event, events.LockAwaited):
+        return f"waiting for the migration lock: held by {event.holder}"
+    if isinstance(event, events.BackupTaken):
+        return f"backup {event.backup_id}: {size(event.size)}, read back whole, {took(event.duration_ms)}"
+    if isinstance(event, events.Retrying):
+        return f"{event.name}: {event.reason}; trying again in {took(event.delay_ms)}"
+    if isinstance(event, events.MigrationApplied):
+        return f"applied {event.name}, {took(event.duration_ms)}"
+    if isinstance(event, events.ServerNotice):
+        return f"{event.severity}: {event.message}"
+    return ""
