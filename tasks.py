@@ -188,6 +188,15 @@ def _connect(given: Settings) -> Connection:
     return connect(given.parameters())
 
 
+@contextmanager
+def _connected(given: Settings) -> Iterator[Connection]:
+    """A connection for the block, and our errors for what the server says in it."""
+    from ops.connection import translated
+
+    with translated(), closing(_connect(given)) as connection:
+        yield connection
+
+
 def _take_backup(given: Settings, connection: Connection, history: Sequence[Record]) -> Generator[Event, None, str]:
     """A backup of what the connection leads to, by libpq's programs and the same settings."""
     from ops import backup, embedded
@@ -254,7 +263,7 @@ def status(
     for target in _targets(env, limit):
         given = _settings(target, start=False)
         ledger = _ledger(given)
-        with _connect(given) as connection:
+        with _connected(given) as connection:
             plan = migrations.plan(files, ledger.read(connection))
             if json:
                 report.as_json({"env": target.environment, "target": target.name, **report.migrations(plan)})
@@ -262,7 +271,7 @@ def status(
                 report.status(target.environment, target.name, plan)
             if check:
                 migrations.check(plan, ledger.bodies(connection, plan.names("changed")))
-        pending += len(plan.names("pending"))
+        pending += len(plan.names("pending", "unfinished"))
     if check and pending:
         raise Exit(code=3)
 
@@ -275,7 +284,7 @@ def backup(_: Context, env: str | None = None, limit: str | None = None, json: b
     for target in _targets(env, limit):
         given = _settings(target, start=True)
         outcome = progress.Outcome(target.environment, target.name, os.urandom(6).hex())
-        with _connect(given) as connection:
+        with _connected(given) as connection:
             progress.draw(_take_backup(given, connection, _ledger(given).read(connection)), outcome, quiet=json)
         report.backup_taken(outcome, json=json)
 
@@ -342,7 +351,7 @@ def restore(_: Context, backup: str, into: str, env: str | None = None, limit: s
 
     target, listed = _find_backup(env, limit, backup)
     given = _settings(target, start=True)
-    with _connect(given) as connection, given.client_environment() as environ:
+    with _connected(given) as connection, given.client_environment() as environ:
         server = sessions.inspect(connection)
         programs = backups.find_programs(server.version, tls=connection.pgconn.ssl_in_use, embedded=_wheel())
         outcome = progress.Outcome(target.environment, target.name, "")

@@ -92,13 +92,21 @@ def _fault(script: Script, index: int, offset: int, sqlstate: str | None) -> Fau
 
 
 def batches(scripts: Iterable[Script], size: int) -> Iterator[tuple[Script, ...]]:
-    """Cut the scripts, in order, into runs of at most `size` that stay under the size limit together."""
+    """Cut the scripts, in order, into runs of at most `size` that stay under the size limit together.
+
+    One without a transaction is alone.
+    """
     current: list[Script] = []
     for script in scripts:
-        total = sum(len(each.text) for each in current) + len(script.text)
-        if current and (len(current) >= size or total > SIZE_LIMIT):
+        if current and not _fits(script, current, size):
             yield tuple(current)
             current = []
         current.append(script)
     if current:
         yield tuple(current)
+
+
+def _fits(script: Script, current: Sequence[Script], size: int) -> bool:
+    together = script.directives.transactional and current[-1].directives.transactional
+    total = sum(len(each.text) for each in current) + len(script.text)
+    return together and len(current) < size and total <= SIZE_LIMIT

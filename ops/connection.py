@@ -15,7 +15,7 @@ import psycopg
 from psycopg import generators, pq, sql
 from psycopg.rows import class_row
 
-from ops.errors import ConfigurationError, Unreachable
+from ops.errors import ConfigurationError, MigrationFailed, Unreachable
 
 OLDEST = 130000
 """The oldest server_version_num taken: 13, the first with pg_current_xact_id and its status."""
@@ -66,6 +66,23 @@ def connect(parameters: Mapping[str, str], *, application_name: str = "pgratchet
             f"libpq does not take the settings of {describe(parameters)}",
             detail=str(error).strip(),
             hint="Mend templates/pg_service.conf.j2 or the inventory; `invoke render` shows the result.",
+        ) from error
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn what the server says to our own statements, those of the history and the lock, into our errors."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if error.sqlstate is None:
+            raise Unreachable(
+                "the connection was lost", detail=sentence(first_line(error)), hint="Run again when the server answers."
+            ) from error
+        raise MigrationFailed(
+            f"the server refused what the history needs: {first_line(error)}",
+            detail="\n".join(told(error)),
+            hint="Give the role of this environment that right, such as CREATE on the database for the first run.",
         ) from error
 
 
@@ -186,3 +203,18 @@ def send(connection: psycopg.Connection, text: str) -> Answer:
     if lost and not failed:
         return Answer(good, psycopg.OperationalError("the connection broke"), lost)
     return Answer(good, psycopg.errors.error_from_result(failed[0]) if failed else None, lost)
+
+
+def first_line(error: psycopg.Error) -> str:
+    """What the server or libpq says in one line."""
+    return (error.diag.message_primary or str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def sentence(text: str) -> str:
+    return text if text.endswith((".", "?", "!")) else text + "."
+
+
+def told(error: psycopg.Error) -> list[str]:
+    """What the server says beyond that line, as sentences."""
+    diagnostic = error.diag
+    return [sentence(t) for t in (diagnostic.message_detail, diagnostic.context, diagnostic.message_hint) if t]

@@ -56,6 +56,15 @@ class BatchSent:
 
 
 @dataclass(frozen=True, slots=True)
+class StatementDone:
+    """A statement of a migration without a transaction has taken effect, and that is recorded."""
+
+    name: str
+    number: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Retrying:
     """A lock was not to be had in time; the batch that begins with `name` is tried again."""
 
@@ -94,6 +103,7 @@ Event = (
     | BackupProgress
     | BackupTaken
     | BatchSent
+    | StatementDone
     | Retrying
     | MigrationApplied
     | ServerNotice

@@ -39,6 +39,16 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a migration without a transaction has come: statements done, and the one begun on its own."""
+
+    done: int
+    begun: int | None
+    body: str | None
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ledger:
     """One history table, by schema and name."""
 
@@ -85,7 +95,6 @@ class Ledger:
 
     def begin(self, connection: Connection, script: Script, run: Run) -> str:
         """The statement that opens a migration's transaction, as text for a simple query."""
-        body = script.text if len(script.text) <= BODY_LIMIT else None
         return self._text(
             connection,
             "begin_migration",
@@ -95,12 +104,40 @@ class Ledger:
             backup_id=run.backup_id,
             backup_waived=run.backup_waived,
             tool_version=__version__,
-            body=body,
+            body=_body(script),
         )
 
     def finish(self, connection: Connection, script: Script) -> str:
         """The statement that closes it."""
         return self._text(connection, "finish_migration", name=script.migration.name)
+
+    def progress(self, connection: Connection, name: str) -> Progress | None:
+        """Where an unfinished migration without a transaction stands; None when it has not begun."""
+        row = connection.execute(self._query("progress"), (name,)).fetchone()
+        return Progress(*row) if row else None
+
+    def begin_steps(self, connection: Connection, script: Script, run: Run) -> None:
+        migration, body = script.migration, _body(script)
+        values = (migration.name, migration.checksum, run.run_id, run.backup_id, run.backup_waived, __version__, body)
+        connection.execute(self._query("begin_steps"), values)
+
+    def resume_steps(self, connection: Connection, script: Script, run: Run) -> None:
+        migration, body = script.migration, _body(script)
+        values = (migration.checksum, run.run_id, run.backup_id, run.backup_waived, __version__, body, migration.name)
+        connection.execute(self._query("resume_steps"), values)
+
+    def step_begun(self, connection: Connection, name: str, number: int | None) -> None:
+        connection.execute(self._query("step_begun"), (number, name))
+
+    def step_done(self, connection: Connection, name: str, number: int) -> str:
+        """The statement that records it, as text, so that it can share a transaction."""
+        parts = {"number": sql.Literal(number), "name": sql.Literal(name)}
+        return self._query("step_done", **parts).as_string(connection)
+
+    def finish_steps(self, connection: Connection, name: str) -> int:
+        """Finish the row; the milliseconds since it was begun."""
+        row = connection.execute(self._query("finish_steps"), (name,)).fetchone()
+        return int(row[0]) if row else 0
 
     def _text(self, connection: Connection, query: str, /, **values: str | None) -> str:
         literals = {key: sql.Literal(value) for key, value in values.items()}
@@ -112,6 +149,10 @@ class Ledger:
 
     def _table(self) -> sql.Identifier:
         return sql.Identifier(self.schema, self.table)
+
+
+def _body(script: Script) -> str | None:
+    return script.text if len(script.text) <= BODY_LIMIT else None
 
 
 @lru_cache

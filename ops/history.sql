@@ -4,6 +4,8 @@ CREATE SCHEMA IF NOT EXISTS {schema};
 
 -- name: create_table
 -- The ledger. executed_at is null while a migration is unfinished; body is the text that ran, up to 1 MB.
+-- statements_done and statement_begun are for migrations without a transaction: how many of its statements
+-- took effect, and the number of the one that was begun on its own and whose end is not known.
 CREATE TABLE IF NOT EXISTS {table} (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name text NOT NULL UNIQUE,
@@ -18,7 +20,8 @@ CREATE TABLE IF NOT EXISTS {table} (
     tool_version text NOT NULL,
     source text NOT NULL DEFAULT 'run',
     body text,
-    statements_done integer
+    statements_done integer,
+    statement_begun integer
 );
 
 -- name: exists
@@ -54,3 +57,36 @@ UPDATE {table}
 SET executed_at = clock_timestamp(),
     duration_ms = round(extract(epoch FROM clock_timestamp() - created_at) * 1000)
 WHERE name = {name} AND xmin = pg_current_xact_id()::xid;
+
+-- name: progress
+-- How far a migration without a transaction has come.
+SELECT statements_done, statement_begun, body, checksum
+FROM {table}
+WHERE name = %s AND executed_at IS NULL;
+
+-- name: begin_steps
+-- Before the first statement of a migration without a transaction.
+INSERT INTO {table} (name, checksum, run_id, backup_id, backup_waived, tool_version, body, statements_done)
+VALUES (%s, %s, %s, %s, %s, %s, %s, 0);
+
+-- name: resume_steps
+-- The rest of it may have been changed since; what was done, and who began it when, stays.
+UPDATE {table}
+SET checksum = %s, run_id = %s, backup_id = coalesce(%s, backup_id), backup_waived = %s, tool_version = %s, body = %s
+WHERE name = %s AND executed_at IS NULL;
+
+-- name: step_begun
+-- Before a statement that cannot share a transaction with its record; null when it is known to have failed.
+UPDATE {table} SET statement_begun = %s WHERE name = %s AND executed_at IS NULL;
+
+-- name: step_done
+-- With the statement, or right behind it.
+UPDATE {table} SET statements_done = {number}, statement_begun = NULL WHERE name = {name} AND executed_at IS NULL;
+
+-- name: finish_steps
+-- Behind the last statement.
+UPDATE {table}
+SET executed_at = clock_timestamp(),
+    duration_ms = round(extract(epoch FROM clock_timestamp() - created_at) * 1000)
+WHERE name = %s AND executed_at IS NULL
+RETURNING duration_ms;

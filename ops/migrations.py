@@ -107,7 +107,7 @@ class Plan:
 
     def disagreements(self) -> tuple[Entry, ...]:
         """What must be settled by a person before anything may run."""
-        return tuple(entry for entry in self.entries if entry.state not in ("applied", "pending"))
+        return tuple(entry for entry in self.entries if entry.state not in ("applied", "pending", "unfinished"))
 
 
 def read(folder: Path) -> tuple[Migration, ...]:
@@ -250,6 +250,9 @@ def _unfit(statement: statements.Statement, directives: Directives) -> str | Non
     if statements.copies_through_client(statement):
         return "COPY through the client. Write the rows as INSERT statements."
     outside = statements.outside_transaction(statement)
+    head = statement.head
+    if outside == "CREATE INDEX CONCURRENTLY" and head[head.index("CONCURRENTLY") + 1] == "ON":
+        return "CREATE INDEX CONCURRENTLY without a name. Name it: what it leaves when it fails must be found again."
     if outside and directives.transactional:
         return f"{outside} cannot run inside a transaction. Declare above all statements: -- migrate: no-transaction"
     return None
@@ -304,7 +307,7 @@ def plan(files: Sequence[Migration], history: Sequence[Record], to: str | None =
     entries = [_entry(m, records.get(m.name), newest) for m in files]
     entries += [Entry(r.name, "missing", None, r) for r in history if r.name not in by_name]
     entries.sort(key=lambda entry: (_version_of(entry.name), entry.name))
-    pending = [e.migration for e in entries if e.state in ("pending", "out-of-order") and e.migration]
+    pending = [e.migration for e in entries if e.state in ("pending", "out-of-order", "unfinished") and e.migration]
     last = _last_version(files, to) if to is not None else None
     return Plan(tuple(entries), tuple(m for m in pending if last is None or m.version <= last))
 
@@ -316,9 +319,9 @@ def _entry(migration: Migration, record: Record | None, newest: int) -> Entry:
 def _state(migration: Migration, record: Record | None, newest: int) -> State:
     if record is None:
         return "pending" if migration.version > newest else "out-of-order"
-    if record.checksum != migration.checksum:
-        return "changed"
-    return "applied" if record.executed_at else "unfinished"
+    if record.executed_at is None:
+        return "unfinished"  # its rest may be mended: what was done of it is compared when it goes on
+    return "applied" if record.checksum == migration.checksum else "changed"
 
 
 def _version_of(name: str) -> int:
@@ -342,7 +345,7 @@ def _last_version(files: Sequence[Migration], to: str) -> int:
 
 
 def check(plan: Plan, bodies: dict[str, str]) -> None:
-    """Raise HistoryDisagrees, naming everything that is changed, missing, out of order or unfinished.
+    """Raise HistoryDisagrees, naming everything that is changed, missing or out of order.
 
     `bodies` are the texts that ran, by name, for showing what changed.
     """
@@ -364,7 +367,6 @@ _ADVICE = {
     "changed": "Put the applied text back, and make the change in a new migration.",
     "missing": "Put the file back, as it was applied, from version control.",
     "out-of-order": "Give the late file a newer version than every applied one, and run again.",
-    "unfinished": "See what it did, then put the database right; `invoke rollback` names the backup.",
 }
 
 
@@ -376,10 +378,8 @@ def _disagreement(entry: Entry, plan: Plan, bodies: dict[str, str]) -> str:
         twin = [e.name for e in plan.entries if e.migration and e.migration.checksum == entry.record.checksum]
         renamed = f" {twin[0]} has the same text: it looks renamed." if twin else ""
         return f"{entry.name}: applied, but its file is gone.{renamed}"
-    if entry.state == "out-of-order":
-        newest = max(plan.names("applied", "changed", "unfinished"), key=_version_of)
-        return f"{entry.name}: not applied, but the newer {newest} is."
-    return f"{entry.name}: began, but did not finish."
+    newest = max(plan.names("applied", "changed", "unfinished"), key=_version_of)
+    return f"{entry.name}: not applied, but the newer {newest} is."
 
 
 def _when(record: Record) -> str:

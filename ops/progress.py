@@ -151,6 +151,8 @@ def _line(event: events.Event) -> str:
         return f"waiting for the migration lock: held by {event.holder}"
     if isinstance(event, events.BackupTaken):
         return f"backup {event.backup_id}: {size(event.size)}, read back whole, {took(event.duration_ms)}"
+    if isinstance(event, events.StatementDone):
+        return f"{event.name}: statement {event.number} of {event.total}"
     if isinstance(event, events.Retrying):
         return f"{event.name}: {event.reason}; trying again in {took(event.delay_ms)}"
     if isinstance(event, events.MigrationApplied):

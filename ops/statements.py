@@ -355,3 +355,61 @@ def _concurrent(head: tuple[str, ...]) -> str | None:
 def _behind_options(head: tuple[str, ...]) -> tuple[str, ...]:
     """The words of REINDEX behind its options in parentheses."""
     return head[head.index(")") + 1 :] if ")" in head[1:] else head[1:]
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrentIndex:
+    """The index that a statement builds or drops CONCURRENTLY, by the parts of its names, folded as the server does."""
+
+    creates: bool
+    name: tuple[str, ...]
+    table: tuple[str, ...] = ()
+
+
+def concurrent_index(text: str, statement: Statement) -> ConcurrentIndex | None:
+    """What a statement of `text` does to which index; None when it is no CREATE or DROP INDEX CONCURRENTLY."""
+    command = outside_transaction(statement)
+    if command not in ("CREATE INDEX CONCURRENTLY", "DROP INDEX CONCURRENTLY"):
+        return None
+    tokens = list(_names(text, statement))
+    at = tokens.index(_Name("concurrently", quoted=False)) + 1
+    while tokens[at] in (_Name("if", False), _Name("not", False), _Name("exists", False)):
+        at += 1
+    name, at = _dotted(tokens, at)
+    if command.startswith("DROP"):
+        return ConcurrentIndex(False, name)
+    at += 2 if tokens[at + 1] == _Name("only", False) else 1
+    return ConcurrentIndex(True, name, _dotted(tokens, at)[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    text: str
+    quoted: bool
+
+
+_NAMES = re.compile(
+    rf"""--[^\n\r]*|"(?P<quoted>(?:[^"]|"")*)"|(?P<word>[{_NAME}][{_NAME}0-9$]*)|(?P<dot>\.)|(?P<other>[^\s])"""
+)
+
+
+def _names(text: str, statement: Statement) -> Iterator[_Name]:
+    """The names, dots and first other symbols of a statement; enough of it to know what it names."""
+    for match in _NAMES.finditer(_BLOCK_COMMENT.sub(" ", text[statement.start : statement.end])):
+        if match["quoted"] is not None:
+            yield _Name(match["quoted"].replace('""', '"'), quoted=True)
+        elif match["word"]:
+            yield _Name(match["word"].lower(), quoted=False)
+        elif match["dot"] or match["other"]:
+            yield _Name(match["dot"] or match["other"], quoted=False)
+
+
+_BLOCK_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+
+
+def _dotted(tokens: list[_Name], at: int) -> tuple[tuple[str, ...], int]:
+    parts = [tokens[at].text]
+    while at + 2 < len(tokens) and tokens[at + 1] == _Name(".", quoted=False):
+        at += 2
+        parts.append(tokens[at].text)
+    return tuple(parts), at + 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ops import applier, events, migrations
+from ops import applier, events, migrations, session
 from ops.applier import Options
 from ops.errors import (
     BackupFailed,
@@ -68,8 +68,8 @@ def test_reading_the_plan_writes_nothing(database: Database, write: Write) -> No
     stream = applier.migrate(database.connect, LEDGER, files, None, Options("run"))
     assert next(stream) == events.Planned(("1_a",), total=1, pending=1)
     stream.close()
-    with database.connect() as session:
-        assert plan(files, LEDGER.read(session)).names("pending") == ("1_a",)
+    with database.connect() as connection:
+        assert plan(files, LEDGER.read(connection)).names("pending") == ("1_a",)
     assert database.fingerprint() == before
 
 
@@ -233,7 +233,7 @@ def test_without_the_lock_the_unique_row_keeps_two_runs_apart(
 ) -> None:
     """As behind a pooler: both believe that they hold the lock, and meet at the history row."""
     files = write(m1_a="create table a (); select pg_sleep(0.5)", m2_b="create table b ()")
-    monkeypatch.setattr(applier, "_try_lock", lambda *_: True)
+    monkeypatch.setattr(session, "_try_lock", lambda *_: True)
     barrier = threading.Barrier(2)
     applied: list[str] = []
 
@@ -357,9 +357,9 @@ def test_a_history_with_another_name_is_used(database: Database, write: Write) -
     ledger = Ledger('odd "schema"', "odd 'table'")
     files = write(m1_a="create table a ()")
     list(applier.migrate(database.connect, ledger, files, None, Options("run")))
-    with database.connect() as session:
-        assert [r.name for r in ledger.read(session)] == ["1_a"]
-        assert Ledger().read(session) == []
+    with database.connect() as connection:
+        assert [r.name for r in ledger.read(connection)] == ["1_a"]
+        assert Ledger().read(connection) == []
 
 
 def test_a_hostile_name_in_a_text_is_only_text(database: Database, write: Write) -> None:

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from ops.statements import (
     Comment,
+    ConcurrentIndex,
     LexicalError,
     Statement,
+    concurrent_index,
     copies_through_client,
     line_and_column,
     outside_transaction,
@@ -217,3 +219,21 @@ def test_what_needs_to_be_outside_a_transaction(text: str, words: str | None) ->
 )
 def test_copy_through_the_client_is_told(text: str, through: bool) -> None:
     assert copies_through_client(only(text)) is through
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("create index concurrently I on T (a)", ConcurrentIndex(True, ("i",), ("t",))),
+        (
+            'create unique index concurrently if not exists "My ""I" /* on x */ on only "S".t using btree (a)',
+            ConcurrentIndex(True, ('My "I',), ("S", "t")),
+        ),
+        ("drop index concurrently if exists s.i cascade", ConcurrentIndex(False, ("s", "i"))),
+        ("drop index concurrently i", ConcurrentIndex(False, ("i",))),
+        ("reindex index concurrently i", None),
+        ("create index i on t (a)", None),
+    ],
+)
+def test_the_index_of_a_concurrent_statement(text: str, expected: ConcurrentIndex | None) -> None:
+    assert concurrent_index(text, only(text)) == expected

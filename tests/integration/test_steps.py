@@ -1,0 +1,238 @@
+"""Migrations without a transaction: progress, evidence, and never an INVALID index passed over."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from ops import applier, events
+from ops.applier import Options
+from ops.errors import ConfigurationError, HistoryDisagrees, StoppedPartWay
+from ops.history import Ledger
+from tests.conftest import Database, Ran, Write
+
+HEAD = "-- migrate: no-transaction\n"
+
+
+def migrate(database: Database, files: object, **options: object) -> Ran:
+    given = Options(**{"run_id": "run", **options})  # type: ignore[arg-type]
+    return Ran(list(applier.migrate(database.connect, Ledger(), files, None, given)))  # type: ignore[arg-type]
+
+
+def row(database: Database) -> tuple[object, ...]:
+    columns = "statements_done, statement_begun, executed_at IS NOT NULL"
+    (found,) = database.rows(f"SELECT {columns} FROM ratchet.migrations ORDER BY id DESC LIMIT 1")
+    return found
+
+
+def valid(database: Database, name: str) -> object:
+    found = database.rows(
+        "SELECT indisvalid, indexrelid::bigint FROM pg_index WHERE indexrelid = to_regclass(%s)", name
+    )
+    return found[0][0] if found else None
+
+
+@pytest.fixture
+def doubles(database: Database) -> Database:
+    """A table on which no unique index can be built."""
+    database.run("CREATE TABLE t (x int); INSERT INTO t VALUES (1), (1)")
+    return database
+
+
+def test_statements_run_one_by_one_and_each_is_recorded(database: Database, write: Write) -> None:
+    files = write(
+        m1_a=HEAD + "create table t (x int);\ninsert into t select generate_series(1, 9);\n"
+        "create unique index concurrently i on t (x);\nvacuum t;\n"
+        "do $$ begin for n in 1..3 loop insert into t values (100 + n); commit; end loop; end $$;\n"
+        "drop index concurrently i;",
+        m2_b="create table after ()",
+    )
+    ran = migrate(database, files)
+    assert ran.applied == ["1_a", "2_b"]
+    assert [(e.number, e.total) for e in ran.events if isinstance(e, events.StatementDone)] == [
+        (n, 6) for n in range(1, 7)
+    ]
+    assert database.rows("SELECT count(*) FROM t") == [(12,)]
+    assert database.rows(
+        "SELECT statements_done, executed_at > created_at FROM ratchet.migrations WHERE name = '1_a'"
+    ) == [(6, True)]
+    assert migrate(database, files).applied == []
+
+
+def test_it_stops_at_the_statement_and_goes_on_there(doubles: Database, write: Write) -> None:
+    files = write(
+        m1_a=HEAD + "create table one ();\ncreate table t2 (x int);\n  insert into t2 values (1 / 0);\nselect 1"
+    )
+    with pytest.raises(
+        StoppedPartWay, match="stopped at statement 3 of 4, line 4, column 3: division by zero"
+    ) as caught:
+        migrate(doubles, files)
+    assert caught.value.detail.endswith("Statements 1 to 2 took effect, and that stays.")
+    assert row(doubles) == (2, None, False)
+    fixed = write(m1_a=files[0].text().replace("1 / 0", "7"))
+    assert migrate(doubles, fixed).applied == ["1_a"]
+    assert doubles.rows("SELECT x FROM t2") == [(7,)]
+    assert doubles.rows("SELECT checksum FROM ratchet.migrations") == [(fixed[0].checksum,)]
+
+
+def test_the_part_that_ran_cannot_be_changed(database: Database, write: Write) -> None:
+    files = write(m1_a=HEAD + "create table one ();\nselect 1 / 0")
+    with pytest.raises(StoppedPartWay):
+        migrate(database, files)
+    with pytest.raises(HistoryDisagrees, match="changed in the part that has already run"):
+        migrate(database, write(m1_a=HEAD + "create table other ();\nselect 1"))
+    with pytest.raises(HistoryDisagrees, match="changed in the part that has already run"):
+        migrate(database, write(m1_a=HEAD))
+    assert row(database) == (1, None, False)
+
+
+@pytest.mark.parametrize("exists", ["", "if not exists "])
+def test_the_invalid_index_that_our_statement_left_is_built_anew(doubles: Database, write: Write, exists: str) -> None:
+    files = write(m1_a=HEAD + f"create unique index concurrently {exists}i on t (x);")
+    for _ in range(2):
+        with pytest.raises(StoppedPartWay, match="could not create unique index"):
+            migrate(doubles, files)
+        assert valid(doubles, "i") is False
+        assert row(doubles) == (0, 1, False)
+    doubles.run("TRUNCATE t; INSERT INTO t VALUES (1), (2)")
+    assert migrate(doubles, files).applied == ["1_a"]
+    assert valid(doubles, "i") is True
+
+
+def test_an_invalid_index_of_someone_elses_is_named_with_its_repair(doubles: Database, write: Write) -> None:
+    with pytest.raises(Exception, match="could not create"):
+        doubles.run("CREATE UNIQUE INDEX CONCURRENTLY i ON t (x)")
+    doubles.run("TRUNCATE t")
+    doubles.run("CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS i ON t (x)")
+    assert valid(doubles, "i") is False, "the server passes it over and reports success"
+    files = write(m1_a=HEAD + "create unique index concurrently if not exists i on t (x);")
+    with pytest.raises(StoppedPartWay, match="i is there already, and it is INVALID") as caught:
+        migrate(doubles, files)
+    (repair,) = [line for line in caught.value.hint.splitlines() if line.startswith("DROP")]
+    assert repair == 'DROP INDEX CONCURRENTLY "public"."i";'
+    doubles.run(repair)
+    assert migrate(doubles, files).applied == ["1_a"]
+    assert valid(doubles, "i") is True
+
+
+@pytest.mark.parametrize(
+    ("statement", "left", "repeated"),
+    [
+        ("create index concurrently i on t (x)", "CREATE INDEX i ON t (x)", False),
+        ("create index concurrently i on t (x)", "", True),
+        ("drop index concurrently gone", "", False),
+        ("vacuum t", "", True),
+    ],
+)
+def test_a_statement_in_doubt_is_decided_by_the_catalog(
+    database: Database, write: Write, statement: str, left: str, repeated: bool
+) -> None:
+    """As a runner leaves it that was killed between the statement's end and its record."""
+    database.run("CREATE TABLE t (x int)")
+    files = write(m1_a=HEAD + f"select 1;\n{statement};\nselect 2")
+    database.run("CREATE TABLE keep ()")
+    with database.connect() as session:
+        Ledger().create(session)
+    database.run(
+        "INSERT INTO ratchet.migrations (name, checksum, run_id, tool_version, statements_done, statement_begun)"
+        f" VALUES ('1_a', '{files[0].checksum}', 'dead', '0', 1, 2)"
+    )
+    if left:
+        database.run(left)
+    before = database.rows("SELECT to_regclass('i')::oid::bigint")
+    assert migrate(database, files).applied == ["1_a"]
+    after = database.rows("SELECT to_regclass('i')::oid::bigint")
+    assert (before == after) is (not (repeated and "index" in statement))
+    assert row(database) == (3, None, True)
+
+
+def test_a_procedure_in_doubt_is_for_a_person_to_decide(database: Database, write: Write) -> None:
+    files = write(m1_a=HEAD + "do $$ begin commit; end $$;\ncreate table b ()")
+    with database.connect() as session:
+        Ledger().create(session)
+    database.run(
+        "INSERT INTO ratchet.migrations (name, checksum, run_id, tool_version, statements_done, statement_begun, body)"
+        f" VALUES ('1_a', '{files[0].checksum}', 'dead', '0', 0, 1, 'x')"
+    )
+    with pytest.raises(
+        StoppedPartWay, match="statement 1 of 2, line 2, column 1, and whether that took effect is unknown"
+    ):
+        migrate(database, files)
+    assert database.rows("SELECT to_regclass('b')") == [(None,)]
+
+
+def test_a_backend_ended_while_it_builds_leaves_nothing_that_is_passed_over(database: Database, write: Write) -> None:
+    database.run("CREATE TABLE t (x int)")
+    files = write(m1_a=HEAD + "create index concurrently i on t (x);")
+    building = (
+        "SELECT pid FROM pg_stat_activity WHERE query LIKE 'create index concurrently%' AND pid <> pg_backend_pid()"
+    )
+    with database.connect() as snapshot:
+        snapshot.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        snapshot.execute("LOCK TABLE t IN ROW EXCLUSIVE MODE")
+        ended: list[bool] = []
+
+        def end() -> None:
+            deadline = time.monotonic() + 20
+            while time.monotonic() < deadline and not ended:
+                for (pid,) in database.rows(building):
+                    database.run(f"SELECT pg_terminate_backend({pid})")
+                    ended.append(True)
+                time.sleep(0.05)
+
+        thread = threading.Thread(target=end)
+        thread.start()
+        with pytest.raises(StoppedPartWay, match="statement 1 of 1"):
+            migrate(database, files, wait=10_000)
+        thread.join()
+        snapshot.rollback()
+    assert ended
+    assert row(database) == (0, 1, False)
+    assert migrate(database, files).applied == ["1_a"]
+    assert valid(database, "i") is True
+    assert database.rows("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(0,)]
+
+
+def test_settings_of_the_file_hold_for_its_rest_and_no_further(database: Database, write: Write) -> None:
+    database.run("CREATE SCHEMA s")
+    files = write(
+        m1_a=HEAD + "set search_path = s;\ncreate table here ();\nselect 1 / 0;\ncreate table there ();",
+    )
+    with pytest.raises(StoppedPartWay):
+        migrate(database, files)
+    fixed = write(m1_a=files[0].text().replace("1 / 0", "1"), m2_b="create table outside ()")
+    migrate(database, fixed)
+    found = database.rows("SELECT to_regclass('s.here'), to_regclass('s.there'), to_regclass('public.outside')")
+    assert None not in found[0]
+
+
+def test_a_lock_is_tried_for_again(database: Database, write: Write) -> None:
+    database.run("CREATE TABLE t ()")
+    with database.connect() as holder:
+        holder.execute("BEGIN; LOCK TABLE t IN ACCESS SHARE MODE")
+        threading.Timer(1.0, holder.rollback).start()
+        ran = migrate(database, write(m1_a=HEAD + "alter table t add column x int"), lock_timeout=200)
+    assert ran.of(events.Retrying)
+    assert ran.applied == ["1_a"]
+
+
+def test_an_unfinished_transactional_file_is_for_a_person(database: Database, write: Write) -> None:
+    files = write(m1_a="create table a ()")
+    with database.connect() as session:
+        Ledger().create(session)
+    database.run(
+        "INSERT INTO ratchet.migrations (name, checksum, run_id, tool_version)"
+        f" VALUES ('1_a', '{files[0].checksum}', 'x', '0')"
+    )
+    before = database.fingerprint()
+    with pytest.raises(HistoryDisagrees, match="without an end"):
+        migrate(database, files)
+    assert database.fingerprint() == before
+
+
+def test_an_index_built_concurrently_has_a_name(database: Database, write: Write) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        migrate(database, write(m1_a=HEAD + "create index concurrently on t (x)"))
+    assert "without a name" in caught.value.detail
