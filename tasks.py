@@ -19,7 +19,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from ops import inventory, report, settings
-from ops.errors import BackupFailed, ConfigurationError, RatchetError
+from ops.errors import BackupFailed, ConfigurationError, Interrupted, RatchetError, Terminated
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -57,10 +57,6 @@ _HELP = {
 }
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, as an interrupt: the statement is cancelled, the lock released, the partial files removed."""
-
-
 def _surface(body: Callable[..., None]) -> Callable[..., None]:
     """A task's outside: errors become three parts and an exit code, signals become 130 and 143."""
 
@@ -70,21 +66,35 @@ def _surface(body: Callable[..., None]) -> Callable[..., None]:
         try:
             body(*args, **flags)
         except RatchetError as error:
-            report.failure(error)
-            raise Exit(code=error.exit_code) from None
-        except _Terminated:
-            raise Exit("terminated; what was not reported as applied was rolled back", code=143) from None
-        except KeyboardInterrupt:
-            raise Exit("interrupted; what was not reported as applied was rolled back", code=130) from None
+            _fail(error, json=flags.get("json", False))
+        except KeyboardInterrupt as stop:
+            _fail(Interrupted(stop, hint="Run it again to go on."), json=False)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise Exit(code=141) from None
+        except OSError as error:
+            _fail(_unusable(error), json=flags.get("json", False))
 
     return run
 
 
+def _fail(error: RatchetError, *, json: bool) -> None:
+    if json and not error.printed:
+        report.as_json({"error": error.as_json()})
+    report.failure(error)
+    raise Exit(code=error.status) from None
+
+
+def _unusable(error: OSError) -> RatchetError:
+    return ConfigurationError(
+        f"cannot use {error.filename or 'a file'}",
+        detail=f"{error.strerror}.",
+        hint="See that it is there, that this user may read and write it, and that the disk has room.",
+    )
+
+
 def _terminate(_signal: int, _frame: object) -> None:
-    raise _Terminated
+    raise Terminated
 
 
 def _task(*flags: str) -> Callable[[Callable[..., None]], Any]:
@@ -108,7 +118,7 @@ def _settings(target: inventory.Target, *, start: bool) -> Settings:
         if not start:
             return dict(embedded.attach(server))
         if embedded.start(server, str(settings.single(target, "pg_dbname", os.environ))):
-            report.talk(f"started PostgreSQL for {target.environment}; invoke down stops it")
+            report.talk(f"started PostgreSQL for {target.environment}; invoke down --env={target.environment} stops it")
         return server.parameters()
 
     return settings.resolve(target, TEMPLATES, os.environ, local_server)
@@ -144,13 +154,14 @@ def migrate(
     files = migrations.read(Path(sql))
     for target in _targets(env, limit):
         outcome = progress.Outcome(target.environment, target.name, os.urandom(6).hex())
-        with _outcome(outcome, json):
+        with _outcome(outcome, json, dry_run):
             given = _settings(target, start=not dry_run)
             options = _options(given, outcome.run_id, to, without_backup)
             with closing(_run(given, files, options)) as events:
                 plan = next(events)
                 outcome.take(plan)
-                report.planned(outcome)
+                if not json:
+                    report.planned(outcome, only=dry_run)
                 if not dry_run:
                     _consent(given, outcome, yes)
                     progress.draw(events, outcome, quiet=json)
@@ -232,7 +243,7 @@ def _consent(given: Settings, outcome: Outcome, yes: bool) -> None:
 
 
 @contextmanager
-def _outcome(outcome: Outcome, json: bool) -> Iterator[None]:
+def _outcome(outcome: Outcome, json: bool, dry_run: bool) -> Iterator[None]:
     """Prints the JSON of a run, also of one that fails."""
     started = time.monotonic()
     try:
@@ -240,10 +251,15 @@ def _outcome(outcome: Outcome, json: bool) -> Iterator[None]:
     except RatchetError as error:
         outcome.error = error
         raise
+    except KeyboardInterrupt as stop:
+        outcome.error = Interrupted(stop, detail="Nothing was under way.", hint="Run it again to go on.")
+        raise outcome.error from None
     finally:
+        if outcome.error:
+            outcome.error.printed = json
         outcome.duration_ms = round((time.monotonic() - started) * 1000)
         if json:
-            report.as_json(outcome.as_json())
+            report.as_json(outcome.as_json(plan=dry_run))
 
 
 @_task("env", "sql", "limit", "check", "json")
@@ -382,15 +398,14 @@ def rollback(_: Context, env: str | None = None, limit: str | None = None) -> No
 @_task("env", "limit", "write")
 def render(_: Context, env: str | None = None, limit: str | None = None, write: str | None = None) -> None:
     """Show the settings as rendered, or write them to a file."""
-    for target in _targets(env, limit):
-        given = _settings(target, start=False)
-        if write is None:
-            report.data(given.render("pg_service.conf", masked=True).rstrip())
-            report.data(given.render("database.env", masked=True).rstrip())
-        else:
-            name = settings.format_of(Path(write))
-            settings.write_private(Path(write), given.render(name, masked=False), replace=True)
-            report.talk(f"wrote {write}, readable by you alone")
+    given = [_settings(target, start=False) for target in _targets(env, limit)]
+    if write is None:
+        for each in given:
+            report.data(each.render("pg_service.conf", masked=True).rstrip())
+            report.data(each.render("database.env", masked=True).rstrip())
+    else:
+        settings.write_private(Path(write), settings.together(Path(write), given), replace=True)
+        report.talk(f"wrote {write}, readable by you alone")
 
 
 @_task("env")

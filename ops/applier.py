@@ -22,7 +22,7 @@ import psycopg
 from ops import batch as batches
 from ops import connection as sessions
 from ops import events, steps
-from ops.errors import HistoryDisagrees, LockBusy, MigrationFailed, Place
+from ops.errors import HistoryDisagrees, Interrupted, LockBusy, MigrationFailed, Place
 from ops.history import Ledger, Run
 from ops.migrations import Migration, Plan, Record, Script, check, judge, plan
 from ops.session import CLEAR, Connect, Session, listed
@@ -132,7 +132,10 @@ class _Work:
         while scripts:
             yield events.BatchSent(tuple(script.migration.name for script in scripts))
             sent = batches.compose(scripts, self._frame)
-            answer = self.session.send(sent.text, [script.migration.name for script in scripts])
+            try:
+                answer = self.session.send(sent.text, [script.migration.name for script in scripts])
+            except KeyboardInterrupt as signal:
+                raise self._interrupted(signal, scripts) from None
             yield from self.session.notices()
             committed = self._committed(scripts)
             for name, duration in committed.items():
@@ -158,7 +161,10 @@ class _Work:
 
     def step_through(self, script: Script) -> Iterator[events.Event]:
         """Run a script that declares no-transaction, statement by statement."""
-        yield from steps.run(self.session, script, self.run, self.options.lock_timeout)
+        try:
+            yield from steps.run(self.session, script, self.run, self.options.lock_timeout)
+        except KeyboardInterrupt as signal:
+            raise self._interrupted(signal, [script]) from None
         self.applied.append(script.migration.name)
 
     def _frame(self, script: Script) -> batches.Frame:
@@ -198,6 +204,21 @@ class _Work:
             )
         return [script for script in scripts if script.migration.name not in recorded]
 
+    def _interrupted(self, signal: KeyboardInterrupt, scripts: Sequence[Script]) -> Interrupted:
+        """Say what stays, by the history's own word: part of a batch may have been committed."""
+        try:
+            self.session.connection.rollback()
+            applied = [*self.applied, *self._committed(scripts)]
+            told = f"{listed(applied)} {_was(applied)} applied, and {'stays' if len(applied) == 1 else 'stay'}."
+        except psycopg.Error:
+            applied, told = ["?"], "What took effect could not be asked: `invoke status` tells."
+        rest = "What was under way was rolled back; a file without a transaction keeps its finished statements."
+        return Interrupted(
+            signal,
+            detail=f"{told} {rest}" if applied else f"Nothing was applied. {rest}",
+            hint="Run `invoke migrate` again to go on.",
+        )
+
     def _insist(self, unrecorded: Sequence[Script]) -> None:
         """No error and yet no row: what the server acknowledged is not what the history holds."""
         if unrecorded:
@@ -222,7 +243,7 @@ class _Work:
         return MigrationFailed(
             f"migration {failed.migration.name} failed{at}: {reason}",
             detail="\n".join([*sessions.told(error), f"{done}{failed.migration.name} was rolled back."]),
-            hint=f"{_advice(error)} {failed.migration.path} and run `invoke migrate` again.{backup}",
+            hint=f"{_advice(error)} {failed.migration.path}; then run `invoke migrate` again.{backup}",
             place=place,
         )
 
@@ -245,6 +266,8 @@ def _was(names: Sequence[str]) -> str:
 
 
 def _advice(error: psycopg.Error) -> str:
+    if error.sqlstate is None or error.sqlstate.startswith("57P"):
+        return "The connection was lost, which need not be the fault of"
     if error.sqlstate == "57014":
         return "Give it time with `-- migrate: statement-timeout=5min` in"
     if error.sqlstate in _TRY_AGAIN:

@@ -256,7 +256,7 @@ def _partial(place: Path, backup_id: str) -> Iterator[Path]:
         raise BackupFailed(
             f"the backup could not be written to {place}",
             detail=f"{error.strerror or error}.",
-            hint="Make room there, or set backup_dir in the inventory. Nothing was migrated.",
+            hint="Make room or give access there, or set backup_dir in the inventory. Nothing was migrated.",
         ) from error
     finally:
         with suppress(OSError):
@@ -312,7 +312,11 @@ def _read_back(programs: Programs, path: Path, size: int, digest: str) -> Genera
         status = process.wait()
         _demand(status, complaints, "pg_restore")
     if (done, actual.hexdigest()) != (size, digest):
-        raise _failed("the backup", f"{path} is not what was written: {done} bytes of {size}, or other content.")
+        raise BackupFailed(
+            "the backup is not what was written",
+            detail=f"{path}: " + (f"{done} bytes of {size}." if done != size else "its SHA-256 is another."),
+            hint="Use another, and find out what changed this one; `invoke backups` lists them.",
+        )
 
 
 @contextmanager
@@ -355,7 +359,7 @@ def _failed(program: str, detail: str) -> BackupFailed:
     return BackupFailed(
         f"no backup: {program} failed",
         detail=detail,
-        hint="Mend the cause and run again. Nothing was migrated.",
+        hint="Mend the cause and run again; no migration runs without a good backup.",
     )
 
 

@@ -35,6 +35,7 @@ _SOCKET_LIMIT = 100
 class Server:
     """One server per checkout and environment. `root` holds everything of it: data, socket, log."""
 
+    environment: str
     root: Path
     socket_folder: Path
 
@@ -58,8 +59,8 @@ def server(checkout: Path, environment: str) -> Server:
     root = _state_folder() / f"{environment}-{short}"
     own = root / "socket"
     if len(os.fsencode(own)) + len("/.s.PGSQL.5432.lock") <= _SOCKET_LIMIT:
-        return Server(root, own)
-    return Server(root, Path(tempfile.gettempdir()) / f"pgratchet-{os.getuid()}-{short}")
+        return Server(environment, root, own)
+    return Server(environment, root, Path(tempfile.gettempdir()) / f"pgratchet-{os.getuid()}-{short}")
 
 
 def is_running(server: Server) -> bool:
@@ -104,7 +105,7 @@ def attach(server: Server) -> Mapping[str, str]:
         raise Unreachable(
             "the PostgreSQL that comes with the package is not running",
             detail=f"Its data is in {server.root}." if server.data.exists() else "It has not been made yet.",
-            hint="Start it with `invoke up`; `invoke migrate` starts it too.",
+            hint=f"Start it with `invoke up --env={server.environment}`; `invoke migrate` starts it too.",
         )
     return server.parameters()
 

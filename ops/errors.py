@@ -10,7 +10,8 @@ Every mistake that a user can make or meet is one of these, and carries the exit
     ├── OutcomeUnknown        7  the server could not be asked what became of a COMMIT
     ├── HistoryDisagrees      8  the files and the history tell different stories
     ├── BackupFailed          9  no backup, so no migration
-    └── Unreachable          10  network, host key, login
+    ├── Unreachable          10  network, host key, login
+    └── Interrupted         130  a signal; 143 for SIGTERM
 
 The wording follows PostgreSQL's style guide: the message is one line, lower case, without a full stop;
 detail and hint are sentences.
@@ -50,6 +51,8 @@ class RatchetError(Exception):
         self.detail = detail
         self.hint = hint
         self.place = place
+        self.status: int = self.exit_code
+        self.printed = False  # whether a program has been given it as JSON
 
     def __str__(self) -> str:
         """The three parts as people read them; a detail of several lines keeps them, indented."""
@@ -105,6 +108,22 @@ class BackupFailed(RatchetError):
 
 class Unreachable(RatchetError):
     exit_code = 10
+
+
+class Interrupted(RatchetError):
+    exit_code = 130
+
+    def __init__(self, signal: KeyboardInterrupt, *, detail: str = "", hint: str = "") -> None:
+        terminated = isinstance(signal, Terminated)
+        super().__init__("terminated" if terminated else "interrupted", detail=detail, hint=hint)
+        self.status = 143 if terminated else 130
+
+    def as_json(self) -> dict[str, str | int | None]:
+        return super().as_json() | {"code": self.status}
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as an interrupt: the statement is cancelled, the lock released, the partial files removed."""
 
 
 def several(summary: str, mistakes: list[str], hint: str) -> ConfigurationError:

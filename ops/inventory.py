@@ -278,11 +278,12 @@ def _limited(targets: tuple[Target, ...], limit: str | None, environment: str) -
         for target in targets
         if any(fnmatch.fnmatchcase(name, p) for p in patterns for name in (target.name, *target.groups))
     )
-    if not chosen:
+    idle = [p for p in patterns if not any(fnmatch.fnmatchcase(n, p) for t in targets for n in (t.name, *t.groups))]
+    if idle or not chosen:
         names = ", ".join(target.name for target in targets)
         raise ConfigurationError(
-            f'--limit="{limit}" leaves no target of {environment}',
-            detail=f"Its targets are: {names}.",
+            f'--limit="{limit}" names no target of {environment}',
+            detail=f"Its targets are: {names}.{''.join(f' None is {p}.' for p in idle)}",
             hint="Give names of targets or groups, with * and ?, separated by commas.",
         )
     return chosen

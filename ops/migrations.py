@@ -331,8 +331,9 @@ def _version_of(name: str) -> int:
 
 def _last_version(files: Sequence[Migration], to: str) -> int:
     wanted = to.removesuffix(".sql")
+    number = int(wanted.replace("T", "")) if re.fullmatch(r"[0-9]{1,40}(T[0-9]{1,20})?", wanted) else None
     for migration in files:
-        if wanted in (migration.name, migration.name.partition("_")[0]):
+        if wanted == migration.name or number == migration.version:
             return migration.version
     import difflib
 

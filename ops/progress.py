@@ -28,8 +28,8 @@ class Outcome:
     backup_path: str | None = None
     plan: tuple[str, ...] = ()
     applied: list[str] = field(default_factory=list)
-    total: int = 0
-    pending: int = 0
+    total: int | None = None
+    pending: int | None = None
     duration_ms: int = 0
     error: RatchetError | None = None
 
@@ -40,11 +40,12 @@ class Outcome:
             self.backup_id, self.backup_path = event.backup_id, event.path
         elif isinstance(event, events.MigrationApplied):
             self.applied.append(event.name)
-            self.pending -= 1
+            self.pending = self.pending - 1 if self.pending else self.pending
         elif isinstance(event, events.Finished):
             self.total, self.pending = event.total, event.pending
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self, *, plan: bool = False) -> dict[str, Any]:
+        """The shape of `migrate --json`; counts are null where the run did not come so far as to know them."""
         shape: dict[str, Any] = {
             "env": self.environment,
             "target": self.target,
@@ -55,6 +56,8 @@ class Outcome:
             "pending": self.pending,
             "duration_ms": self.duration_ms,
         }
+        if plan:
+            shape["plan"] = self.plan
         return shape | ({"error": self.error.as_json()} if self.error else {})
 
 
@@ -84,7 +87,7 @@ def _screen(todo: int, quiet: bool) -> Iterator[_Lines]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=18),
         TimeElapsedColumn(),
     )
     with Progress(
@@ -134,14 +137,14 @@ class _Bars(_Lines):
                 self._task, description=f"{word}, {size(event.done)}", total=total, completed=event.done
             )
         elif isinstance(event, events.BatchSent):
-            more = f" and {len(event.names) - 1} more" if len(event.names) > 1 else ""
-            self._update(f"applying {event.names[0]}{more}")
+            several = f"applying {len(event.names)}, from {event.names[0]}"
+            self._update(several if len(event.names) > 1 else f"applying {event.names[0]}")
         elif isinstance(event, events.MigrationApplied):
             self._applied += 1
             self._update("applying")
 
     def _update(self, description: str) -> None:
-        width = max(20, self._progress.console.width - 56)
+        width = max(20, self._progress.console.width - 45)
         short = description if len(description) <= width else description[: width - 3] + "..."
         self._progress.update(self._task, description=short, total=self._todo, completed=self._applied)
 

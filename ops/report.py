@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _COLOURS = {
     "applied": "green",
-    "good": "green",
+    "complete": "green",
     "pending": "yellow",
     "changed": "red",
     "missing": "red",
@@ -34,8 +34,8 @@ _SHOWN_AT_MOST = 40
 """Rows of a plan's table; the count is told, and `invoke status` lists all."""
 
 
-def on_terminal(stream: IO[str]) -> bool:
-    return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+def on_terminal(stream: IO[str] | None) -> bool:
+    return stream is not None and stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
 def talk(text: str) -> None:
@@ -96,16 +96,16 @@ def status(environment: str, target: str, plan: Plan) -> None:
     data(", ".join(counts) + (f", {len(others)} to be settled" if others else ""))
 
 
-def planned(outcome: Outcome) -> None:
-    """What a run is going to do, on stderr."""
+def planned(outcome: Outcome, *, only: bool) -> None:
+    """What a run is going to do, on stderr; where that is all that was asked for, on stdout."""
+    stream = sys.stdout if only else sys.stderr
     where, todo = f"{outcome.environment}: {outcome.target}", outcome.plan
-    if not todo:
-        talk(f"{where}: nothing to apply" + (f"; {outcome.pending} pending beyond --to" if outcome.pending else ""))
-        return
     rows = [(str(number), name) for number, name in enumerate(todo[:_SHOWN_AT_MOST], 1)]
-    table(f"{where}: {count(len(todo), 'migration')} to apply", ("", "migration"), rows, sys.stderr)
+    table(f"{where}: {count(len(todo), 'migration')} to apply", ("", "migration"), rows, stream)
     if len(todo) > _SHOWN_AT_MOST:
-        talk(f"... and {len(todo) - _SHOWN_AT_MOST} more, up to {todo[-1]}")
+        print(f"... and {len(todo) - _SHOWN_AT_MOST} more, up to {todo[-1]}", file=stream, flush=True)
+    if not todo and only:
+        data(f"{where}: nothing to apply")
 
 
 def backups(environment: str, target: str, found: Sequence[Listed]) -> None:
@@ -115,19 +115,20 @@ def backups(environment: str, target: str, found: Sequence[Listed]) -> None:
         manifest = each.manifest
         if manifest:
             known = (manifest.created_at.replace("T", " ").replace("+00:00", "Z"), size(manifest.size))
-            rows.append((each.path.name, "good", *known, str(len(manifest.history))))
+            rows.append((each.path.name, "complete", *known, str(len(manifest.history)), manifest.database))
         else:
-            rows.append((each.path.name, each.problem, "", "", ""))
-    table(f"{environment}: {target}", ("backup", "state", "taken at", "size", "migrations in it"), rows)
+            rows.append((each.path.name, each.problem, "", "", "", ""))
+    table(f"{environment}: {target}", ("backup", "state", "taken at", "size", "applied", "database"), rows)
     if not rows:
-        data("no backups")
+        data(f"{environment}: {target}: no backups")
 
 
 def backups_json(found: Sequence[Listed]) -> list[dict[str, Any]]:
     return [
         {
             "id": each.path.name,
-            "good": each.manifest is not None,
+            "complete": each.manifest is not None,
+            "database": each.manifest.database if each.manifest else None,
             "problem": each.problem or None,
             "path": str(each.path),
             "created_at": each.manifest.created_at if each.manifest else None,
@@ -140,7 +141,8 @@ def backups_json(found: Sequence[Listed]) -> list[dict[str, Any]]:
 def finished(outcome: Outcome) -> None:
     """The last lines of a run that went well, on stdout."""
     if not outcome.applied:
-        data(f"nothing to apply: total {outcome.total}, pending {outcome.pending}")
+        where = f"{outcome.environment}: {outcome.target}"
+        data(f"{where}: nothing to apply: total {outcome.total}, pending {outcome.pending}")
         return
     applied = count(len(outcome.applied), "migration")
     data(f"{applied} applied in {took(outcome.duration_ms)}, {outcome.pending} pending")
@@ -172,7 +174,10 @@ def backup_taken(outcome: Outcome, *, json: bool) -> None:
 
 def connection(environment: str, target: str, variables: str, embedded: bool) -> None:
     """How to connect, on stdout; what it is, beside it."""
-    talk(f"{environment}: {target}: " + ("PostgreSQL of the package, running" if embedded else "a server of your own"))
+    if not embedded:
+        talk(f"{environment}: {target}: a server of your own; `invoke render` shows the settings")
+        return
+    talk(f"{environment}: {target}: the PostgreSQL of the package is running")
     data("\n".join(line for line in variables.splitlines() if line.startswith("DATABASE_URL")))
 
 
@@ -188,7 +193,7 @@ def no_rollback(environment: str, target: str, newest: Manifest | None) -> Confi
     return ConfigurationError(
         "there is no rollback",
         detail=f"{detail}\nThe newest backup of {target} is {newest.backup_id}, of {newest.created_at}, "
-        f"with {count(len(newest.history), 'migration')} in it.",
+        f"of the database {newest.database} with {count(len(newest.history), 'migration')} applied.",
         hint="Mend forward with a new migration; or restore beside it, and decide what to keep:\n"
         f"invoke restore --env={environment} --backup={newest.backup_id} --into={newest.database}_restored",
     )
@@ -214,13 +219,15 @@ def _draw_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, name in enumerate(header):
         drawn.add_column(name, overflow="fold", justify="right" if name in ("took", "size") else "left", ratio=None)
-        drawn.columns[number].no_wrap = name in ("state", "took", "size", "applied at", "taken at")
+        drawn.columns[number].no_wrap = name in ("state", "took", "size", "applied at", "taken at", "backup")
     for row in rows:
         drawn.add_row(*(Text(cell, style=_COLOURS.get(cell, "") if i == 1 else "") for i, cell in enumerate(row)))
-    Console(file=stream, highlight=False).print(drawn)
+    console = Console(file=stream, highlight=False)
+    console.print(Text(title, style="bold"), soft_wrap=True)
+    console.print(drawn)
 
 
 def size(number: int) -> str:

@@ -53,7 +53,7 @@ the lock, a dead client's statement ends, and strings are read as the lexer read
 
 _HOLDER = """
 SELECT 'pid ' || a.pid || ', ' || coalesce(nullif(a.application_name, ''), 'unnamed') || ' as ' || a.usename
-       || coalesce(' from ' || host(a.client_addr), '') || to_char(a.backend_start, ', since HH24:MI:SS TZ')
+       || coalesce(' from ' || host(a.client_addr), '') || to_char(a.backend_start, '", since "HH24:MI:SS TZ')
 FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +143,18 @@ def format_of(path: Path) -> str:
         detail="The name says what goes in: pg_service.conf, pgpass, or a name that ends in .env.",
         hint="For instance `invoke render --write=.env`.",
     )
+
+
+def together(path: Path, targets: Sequence[Settings]) -> str:
+    """What a file of this name holds for the targets, secrets included. An env file can speak for one only."""
+    name = format_of(path)
+    if name == "database.env" and len(targets) > 1:
+        raise ConfigurationError(
+            f"{path} can hold the variables of one target, and there are {len(targets)}",
+            detail="They are: " + ", ".join(each.target for each in targets) + ".",
+            hint="Choose one with --limit=NAME.",
+        )
+    return "".join(each.render(name, masked=False) for each in targets)
 
 
 class _Environment:
@@ -294,6 +306,7 @@ def _from_url(url: str) -> dict[str, str]:
     """The variables that a connection URL sets. Options that no variable stands for are refused, not dropped."""
     from ops.connection import parse_url
 
+    _refuse_unencoded(url)
     given = {f"pg_{key}": value for key, value in parse_url(url).items()}
     unknown = sorted(key.removeprefix("pg_") for key in given if key not in inventory.Variables.__struct_fields__)
     if unknown:
@@ -303,6 +316,18 @@ def _from_url(url: str) -> dict[str, str]:
             hint="Take them out of the URL, and write them into templates/pg_service.conf.j2 where they are needed.",
         )
     return given
+
+
+def _refuse_unencoded(url: str) -> None:
+    """An @ or / of a password that was not encoded would end up in the host or port, and be shown there."""
+    authority = url.partition("?")[0].partition("://")[2]
+    user, _, rest = authority.partition("@")
+    if "@" in rest or ("/" in user and rest):
+        raise ConfigurationError(
+            "the connection URL cannot be read",
+            detail="It has an @ or a / that belongs to the user or password and is not encoded.",
+            hint="Percent-encode special characters in it: %40 for @, %2F for /, %3A for a colon.",
+        )
 
 
 def _read_service(text: str, target: str) -> dict[str, str]:
@@ -334,8 +359,11 @@ def _run_password_command(variables: inventory.Variables) -> str:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"no answer within {variables.password_timeout} s"
-        raise _no_password(command[0], f"{reason}.") from None
+        late = f"No answer came within {variables.password_timeout} s."
+        reason = (
+            late if isinstance(error, subprocess.TimeoutExpired) else f"{command[0]} cannot be run: {error.strerror}."
+        )
+        raise _no_password(command[0], reason) from None
     if done.returncode != 0:
         raise _no_password(
             command[0],

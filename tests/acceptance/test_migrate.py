@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -138,7 +139,7 @@ DEV = "all: {hosts: {db: {pg_url: \"{{ env('DATABASE_URL') }}\", pg_dbname: x, %
         (bad("002_a.sql", b"\\connect x"), ["migrate"], 2, "002_a, line 1, column 1: a psql meta-command"),
         (None, ["migrate", "--to=nothing"], 2, '--to names no migration: "nothing"'),
         (None, ["migrate", "--sql=nowhere"], 2, "no migrations folder nowhere"),
-        (None, ["migrate", "--limit=nowhere"], 2, "leaves no target of dev"),
+        (None, ["migrate", "--limit=nowhere"], 2, "names no target of dev"),
         (None, ["migrate", "--without-backup= "], 2, "--without-backup needs a reason"),
         (None, ["verify", "--backup=nothing"], 9, 'there is no backup "nothing"'),
         (None, ["restore", "--backup=nothing", "--into=x"], 9, 'there is no backup "nothing"'),
@@ -272,16 +273,20 @@ def test_a_signal_cancels_the_statement_and_frees_the_lock(
     clone: Path, database: Database, number: signal.Signals, status: int
 ) -> None:
     (clone / "sql" / "002_slow.sql").write_text("create table slow (); select pg_sleep(20);")
+    command = [*COMMAND, "migrate", "--json"]
     env = environment({"DATABASE_URL": database.url})
-    process = subprocess.Popen([*COMMAND, "migrate"], cwd=clone, env=env, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=clone, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
     deadline = time.monotonic() + 30
     while database.rows(sleeping) != [(1,)]:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=10)
+    stdout, stderr = process.communicate(timeout=10)
     assert process.returncode == status, stderr
+    assert json.loads(stdout)["error"]["code"] == status
+    assert "001_initial_schema was applied, and stays." in stderr
+    assert database.rows("SELECT name FROM ratchet.migrations") == [("001_initial_schema",)]
     assert "Traceback" not in stderr
     assert database.rows(sleeping) == [(0,)]
     assert database.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]

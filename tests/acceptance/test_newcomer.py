@@ -38,7 +38,7 @@ def test_from_nothing_to_a_migrated_database_with_a_backup_behind_it(invoke: Inv
 
     assert "stopped" in invoke("down").stderr
     stopped = invoke("status", status=10)
-    assert "HINT: Start it with `invoke up`" in stopped.stderr
+    assert "HINT: Start it with `invoke up --env=dev`" in stopped.stderr
     invoke("up")
     assert invoke("status", "--json").json == status
 
@@ -54,7 +54,7 @@ def test_a_new_migration_is_pending_until_it_is_applied(invoke: Invoke, clone: P
     assert invoke("status", "--check", status=3).stdout.endswith("total 2, applied 0, pending 2\n")
     assert invoke("migrate", "--to=001", "--json").json["applied"] == ["001_initial_schema"]
     assert invoke("migrate", "--json").json["applied"] == [path.stem]
-    assert [b["good"] for b in invoke("backups", "--json").json["backups"]] == [True, True]
+    assert [b["complete"] for b in invoke("backups", "--json").json["backups"]] == [True, True]
 
 
 def test_list_reads_like_a_table_of_contents(invoke: Invoke) -> None:

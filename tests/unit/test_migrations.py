@@ -150,7 +150,7 @@ def test_plan(files: list[str], history: list[Record], states: dict[str, str], t
     assert [m.name for m in made.todo] == todo
 
 
-@pytest.mark.parametrize("to", ["2_b", "2_b.sql", "2"])
+@pytest.mark.parametrize("to", ["2_b", "2_b.sql", "2", "002"])
 def test_to_cuts_the_plan_short(to: str) -> None:
     made = plan([file("1_a"), file("2_b"), file("3_c")], [row("1_a")], to)
     assert [m.name for m in made.todo] == ["2_b"]

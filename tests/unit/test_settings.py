@@ -158,7 +158,7 @@ def test_the_password_command_runs_only_when_asked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "detail"),
     [
-        (["/nowhere/at/all"], "No such file"),
+        (["/nowhere/at/all"], "cannot be run: No such file"),
         ([sys.executable, "-c", "import sys; sys.exit('locked')"], "locked"),
         ([sys.executable, "-c", "pass"], "one line"),
         ([sys.executable, "-c", "print('a\\nb')"], "one line"),
