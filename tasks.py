@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 # A run is short: the collector's passes over what was just imported cost a no-op a tenth of its time.
 gc.set_threshold(50_000)
 
+# What libpq would read behind our back, such as PGHOSTADDR, reaches a run only through the inventory.
+ENVIRON = dict(os.environ)
+for _name in [name for name in os.environ if name.startswith("PG")]:
+    del os.environ[_name]
+
 HERE = Path(os.path.relpath(Path(__file__).parent))
 INVENTORY = HERE / "inventory"
 TEMPLATES = HERE / "templates"
@@ -74,6 +79,8 @@ def _surface(body: Callable[..., None]) -> Callable[..., None]:
             raise Exit(code=141) from None
         except OSError as error:
             _fail(_unusable(error), json=flags.get("json", False))
+        except UnicodeError as error:
+            _fail(_unwritable(error), json=False)
 
     return run
 
@@ -90,6 +97,14 @@ def _unusable(error: OSError) -> RatchetError:
         f"cannot use {error.filename or 'a file'}",
         detail=f"{error.strerror}.",
         hint="See that it is there, that this user may read and write it, and that the disk has room.",
+    )
+
+
+def _unwritable(error: UnicodeError) -> RatchetError:
+    return ConfigurationError(
+        "a text cannot be written or read",
+        detail=f"{error}.",
+        hint="Give it in UTF-8, and run where the locale is UTF-8: PYTHONUTF8=1 makes it so.",
     )
 
 
@@ -117,11 +132,11 @@ def _settings(target: inventory.Target, *, start: bool) -> Settings:
         server = _embedded(target)
         if not start:
             return dict(embedded.attach(server))
-        if embedded.start(server, str(settings.single(target, "pg_dbname", os.environ))):
+        if embedded.start(server, str(settings.single(target, "pg_dbname", ENVIRON))):
             report.talk(f"started PostgreSQL for {target.environment}; invoke down --env={target.environment} stops it")
         return server.parameters()
 
-    return settings.resolve(target, TEMPLATES, os.environ, local_server)
+    return settings.resolve(target, TEMPLATES, ENVIRON, local_server)
 
 
 def _embedded(target: inventory.Target) -> Server:
@@ -152,10 +167,9 @@ def migrate(
     from ops import migrations, progress
 
     files = migrations.read(Path(sql))
-    for target in _targets(env, limit):
-        outcome = progress.Outcome(target.environment, target.name, os.urandom(6).hex())
+    for given in [_settings(target, start=not dry_run) for target in _targets(env, limit)]:
+        outcome = progress.Outcome(given.environment, given.target, os.urandom(6).hex())
         with _outcome(outcome, json, dry_run):
-            given = _settings(target, start=not dry_run)
             options = _options(given, outcome.run_id, to, without_backup)
             with closing(_run(given, files, options)) as events:
                 plan = next(events)
@@ -340,7 +354,7 @@ def _wheel() -> Callable[[], Path]:
 
 
 def _backup_folder(target: inventory.Target) -> Path:
-    return HERE / str(settings.single(target, "backup_dir", os.environ))
+    return HERE / str(settings.single(target, "backup_dir", ENVIRON))
 
 
 def _find_backup(env: str | None, limit: str | None, backup_id: str) -> tuple[inventory.Target, Listed]:

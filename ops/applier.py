@@ -22,10 +22,10 @@ import psycopg
 from ops import batch as batches
 from ops import connection as sessions
 from ops import events, steps
-from ops.errors import HistoryDisagrees, Interrupted, LockBusy, MigrationFailed, Place
+from ops.errors import HistoryDisagrees, Interrupted, LockBusy, MigrationFailed, Place, StoppedPartWay
 from ops.history import Ledger, Run
 from ops.migrations import Migration, Plan, Record, Script, check, judge, plan
-from ops.session import CLEAR, Connect, Session, listed
+from ops.session import Connect, Session, listed
 
 Backup = Callable[[psycopg.Connection, Sequence[Record]], Generator[events.Event, None, str]]
 
@@ -78,7 +78,7 @@ def migrate(
         if todo:
             yield from session.lock()
             yield from _under_lock(session, options, files, backup)
-            made = plan(files, ledger.read(session.connection), options.to)
+            made = _agreed(session.connection, ledger, plan(files, ledger.read(session.connection), options.to))
         yield events.Finished(total=len(made.entries), pending=_left(made))
 
 
@@ -131,7 +131,7 @@ class _Work:
         tries = 0
         while scripts:
             yield events.BatchSent(tuple(script.migration.name for script in scripts))
-            sent = batches.compose(scripts, self._frame)
+            sent = batches.compose(scripts, self._frame, self.session.clearing())
             try:
                 answer = self.session.send(sent.text, [script.migration.name for script in scripts])
             except KeyboardInterrupt as signal:
@@ -145,9 +145,10 @@ class _Work:
             if answer.error is None or not scripts:
                 self._insist(scripts)
                 continue
-            error, fault = answer.error, _fault(sent, answer, scripts[0])
+            self._refuse_broken_out(scripts)
+            error, fault = answer.error, _fault(sent, answer, scripts[0], ran=bool(committed))
             failed = sent.scripts[fault.index]
-            if fault.framing and error.sqlstate == "23505":
+            if self._is_fence(error):
                 scripts = self._applied_elsewhere(scripts, failed)
                 continue
             if before := scripts[: scripts.index(failed)]:
@@ -173,14 +174,13 @@ class _Work:
         statement = options.statement_timeout if given.statement_timeout is None else given.statement_timeout
         connection, ledger = self.session.connection, self.session.ledger
         opening = (
+            *self.session.clearing(),
             "BEGIN",
-            *CLEAR,
-            *self.session.settings,
             f"SET LOCAL lock_timeout = {lock}",
             f"SET LOCAL statement_timeout = {statement}",
             ledger.begin(connection, script, self.run),
         )
-        closing = ("RESET SESSION AUTHORIZATION", "RESET ROLE", ledger.finish(connection, script), "COMMIT")
+        closing = ("RESET SESSION AUTHORIZATION", "RESET ROLE", *ledger.finish(connection, script), "COMMIT")
         return batches.Frame(opening, closing)
 
     def _committed(self, scripts: Sequence[Script]) -> dict[str, int]:
@@ -192,9 +192,29 @@ class _Work:
             if record.executed_at and record.checksum == wanted[record.name]
         }
 
+    def _is_fence(self, error: psycopg.Error) -> bool:
+        """Whether the unique name of the history refused us: another run was first."""
+        ledger, told = self.session.ledger, error.diag
+        return error.sqlstate == "23505" and (told.schema_name, told.table_name) == (ledger.schema, ledger.table)
+
+    def _refuse_broken_out(self, scripts: Sequence[Script]) -> None:
+        """A row of ours without an end, after an error: the file ended our transaction, and part of it stays."""
+        names = [script.migration.name for script in scripts]
+        rows = self.session.ledger.read_run(self.session.connection, self.run.run_id, names)
+        if rows:
+            raise StoppedPartWay(
+                f"migration {rows[0].name} ended its own transaction and then failed",
+                detail="What came before that end took effect, and stays; its row in the history has no end.",
+                hint="See what is there, and put it right by hand: finish the row, or undo that part and delete it.",
+                place=Place(rows[0].name),
+            )
+
     def _applied_elsewhere(self, scripts: Sequence[Script], failed: Script) -> Sequence[Script]:
         """The lock did not hold another runner off, as behind a pooler; the history's unique name did."""
-        recorded = {record.name for record in self.session.ledger.read(self.session.connection) if record.executed_at}
+        rows = self.session.ledger.read(self.session.connection)
+        recorded = {record.name: record.checksum for record in rows if record.executed_at}
+        ours = [script.migration for script in scripts]
+        check(plan(ours, [row for row in rows if row.name in {migration.name for migration in ours}]), {})
         if failed.migration.name not in recorded:
             raise LockBusy(
                 f"another run has begun {failed.migration.name} and not finished it",
@@ -243,18 +263,23 @@ class _Work:
         return MigrationFailed(
             f"migration {failed.migration.name} failed{at}: {reason}",
             detail="\n".join([*sessions.told(error), f"{done}{failed.migration.name} was rolled back."]),
-            hint=f"{_advice(error)} {failed.migration.path}; then run `invoke migrate` again.{backup}",
+            hint=f"{_advice(error, place)} {failed.migration.path}; then run `invoke migrate` again.{backup}",
             place=place,
         )
 
 
-def _fault(sent: batches.Batch, answer: sessions.Answer, first: Script) -> batches.Fault:
-    """Where the error belongs. Of a lost connection only the first script that is not committed is known."""
+def _fault(sent: batches.Batch, answer: sessions.Answer, first: Script, *, ran: bool) -> batches.Fault:
+    """Where the error belongs: where something ran, to the first script that is not committed, and no other.
+
+    Of a lost connection that is all that is known; and a rule of the database can add results of its own, so
+    that counting them leads astray.
+    """
     assert answer.error is not None
-    if answer.lost:
-        place = Place(first.migration.name, sqlstate=answer.error.sqlstate)
-        return batches.Fault(sent.scripts.index(first), place, framing=False)
-    return batches.locate(sent, answer.answered, _position(answer.error), answer.error.sqlstate)
+    found = batches.locate(sent, answer.answered, _position(answer.error), answer.error.sqlstate)
+    expected = sent.scripts.index(first)
+    if answer.lost or (ran and found.index != expected):
+        return batches.Fault(expected, Place(first.migration.name, sqlstate=answer.error.sqlstate), framing=False)
+    return found
 
 
 def _position(error: psycopg.Error) -> int | None:
@@ -265,9 +290,11 @@ def _was(names: Sequence[str]) -> str:
     return "was" if len(names) == 1 else "were"
 
 
-def _advice(error: psycopg.Error) -> str:
+def _advice(error: psycopg.Error, place: Place) -> str:
     if error.sqlstate is None or error.sqlstate.startswith("57P"):
         return "The connection was lost, which need not be the fault of"
+    if error.sqlstate == "22012" and place.line is None:
+        return "It must leave its own row of the history, and its transaction, alone: fix"
     if error.sqlstate == "57014":
         return "Give it time with `-- migrate: statement-timeout=5min` in"
     if error.sqlstate in _TRY_AGAIN:

@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ops import __version__, events
 from ops.errors import BackupFailed, ConfigurationError
@@ -228,10 +228,10 @@ def _listed(path: Path) -> Listed:
     if path.suffix == ".partial":
         return Listed(path, None, "It was not finished.")
     try:
-        manifest = Manifest(**json.loads((path / MANIFEST).read_text("utf-8")))
+        manifest = _manifest(json.loads((path / MANIFEST).read_text("utf-8")))
     except FileNotFoundError:
         return Listed(path, None, "It has no manifest.")
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return Listed(path, None, "Its manifest cannot be read.")
     for name, file in manifest.files.items():
         if not (path / name).is_file() or (path / name).stat().st_size != file["size"]:
@@ -239,6 +239,27 @@ def _listed(path: Path) -> Listed:
     if manifest.backup_id != path.name:
         return Listed(path, None, f"Its manifest is that of {manifest.backup_id}.")
     return Listed(path, manifest)
+
+
+def _manifest(given: dict[str, Any]) -> Manifest:
+    """A manifest of this format; ValueError or TypeError for anything else."""
+    manifest = Manifest(**given)
+    numbers = (
+        manifest.server_version,
+        manifest.dump_ms,
+        manifest.verify_ms,
+        *(f["size"] for f in manifest.files.values()),
+    )
+    texts = (
+        manifest.backup_id,
+        manifest.database,
+        manifest.created_at,
+        *(f["sha256"] for f in manifest.files.values()),
+    )
+    right = all(isinstance(n, int) for n in numbers) and all(isinstance(t, str) for t in texts)
+    if manifest.format != FORMAT or DUMP not in manifest.files or not right or not isinstance(manifest.history, dict):
+        raise ValueError("not a manifest")
+    return manifest
 
 
 @contextmanager

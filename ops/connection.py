@@ -158,6 +158,10 @@ def refuse_unfit(server: Server, pinned_identifier: str = "") -> None:
 def new_database(connection: psycopg.Connection, name: str) -> Iterator[None]:
     """An empty database that is dropped again when the block fails."""
     quoted = sql.Identifier(name)
+    if not name or "\0" in name or len(name.encode(errors="surrogateescape")) > 63:
+        raise ConfigurationError(
+            f'"{name}" cannot be the name of a database', hint="Give one of 1 to 63 bytes with --into=NAME."
+        )
     try:
         connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(quoted))
     except psycopg.Error as error:

@@ -11,13 +11,13 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psycopg import Connection, sql
 from psycopg.errors import DuplicateSchema, DuplicateTable, InvalidSchemaName, UndefinedTable, UniqueViolation
-from psycopg.rows import args_row
 
 from ops import __version__
 from ops.migrations import Record, Script
@@ -68,16 +68,15 @@ class Ledger:
 
     def read(self, connection: Connection) -> list[Record]:
         """Every row, oldest first; none where the table is not there. Creates nothing, in one round trip."""
-        with connection.cursor(row_factory=args_row(Record)) as cursor:
-            try:
-                return cursor.execute(self._query("read")).fetchall()
-            except (UndefinedTable, InvalidSchemaName):
-                return []
+        try:
+            return [_record(*row) for row in connection.execute(self._query("read"))]
+        except (UndefinedTable, InvalidSchemaName):
+            return []
 
     def read_run(self, connection: Connection, run_id: str, names: Sequence[str]) -> list[Record]:
         """The rows of one run among `names`, in order."""
-        with connection.cursor(row_factory=args_row(Record)) as cursor:
-            return cursor.execute(self._query("read_run"), (run_id, list(names))).fetchall()
+        rows = connection.execute(self._query("read_run"), (run_id, list(names)))
+        return [_record(*row) for row in rows]
 
     def bodies(self, connection: Connection, names: Sequence[str]) -> dict[str, str]:
         """The texts that ran, by name, of those that were kept."""
@@ -107,9 +106,13 @@ class Ledger:
             body=_body(script),
         )
 
-    def finish(self, connection: Connection, script: Script) -> str:
-        """The statement that closes it."""
-        return self._text(connection, "finish_migration", name=script.migration.name)
+    def finish(self, connection: Connection, script: Script) -> tuple[str, str]:
+        """The statements that close it: finish the row, and fail unless that was done."""
+        migration = script.migration
+        return (
+            self._text(connection, "finish_migration", name=migration.name),
+            self._text(connection, "insist", name=migration.name, checksum=migration.checksum),
+        )
 
     def progress(self, connection: Connection, name: str) -> Progress | None:
         """Where an unfinished migration without a transaction stands; None when it has not begun."""
@@ -149,6 +152,11 @@ class Ledger:
 
     def _table(self) -> sql.Identifier:
         return sql.Identifier(self.schema, self.table)
+
+
+def _record(name: str, checksum: str, executed_ms: int | None, duration_ms: int | None) -> Record:
+    moment = None if executed_ms is None else datetime.fromtimestamp(executed_ms / 1000, timezone.utc)
+    return Record(name, checksum, moment, duration_ms)
 
 
 def _body(script: Script) -> str | None:

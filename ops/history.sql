@@ -29,14 +29,14 @@ CREATE TABLE IF NOT EXISTS {table} (
 SELECT to_regclass({regclass}) IS NOT NULL;
 
 -- name: read
--- Every row, oldest first.
-SELECT name, checksum, executed_at, duration_ms
+-- Every row, oldest first; the moment as milliseconds since 1970, which no DateStyle of a database changes.
+SELECT name, checksum, round(extract(epoch FROM executed_at) * 1000)::bigint, duration_ms
 FROM {table}
 ORDER BY id;
 
 -- name: read_run
 -- The rows of one run among some names, for verifying what was acknowledged.
-SELECT name, checksum, executed_at, duration_ms
+SELECT name, checksum, round(extract(epoch FROM executed_at) * 1000)::bigint, duration_ms
 FROM {table}
 WHERE run_id = %s AND name = ANY (%s)
 ORDER BY id;
@@ -54,9 +54,13 @@ VALUES ({name}, {checksum}, {run_id}, {backup_id}, {backup_waived}, {tool_versio
 -- The last one. It finds its row only in the transaction that wrote it, so a file that ended the transaction
 -- under our feet leaves an unfinished row, never a false one.
 UPDATE {table}
-SET executed_at = clock_timestamp(),
-    duration_ms = round(extract(epoch FROM clock_timestamp() - created_at) * 1000)
-WHERE name = {name} AND xmin = pg_current_xact_id()::xid;
+SET executed_at = pg_catalog.clock_timestamp(),
+    duration_ms = pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - created_at) * 1000)
+WHERE name = {name} AND xmin = pg_catalog.pg_current_xact_id()::xid;
+
+-- name: insist
+-- Fails with a division by zero, and so rolls back, unless that finished exactly this row.
+SELECT 1 / pg_catalog.count(*) FROM {table} WHERE name = {name} AND checksum = {checksum} AND executed_at IS NOT NULL;
 
 -- name: progress
 -- How far a migration without a transaction has come.

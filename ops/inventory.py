@@ -96,7 +96,12 @@ def load(folder: Path, environment: str, limit: str | None = None) -> tuple[Targ
     """
     path = _environment_file(folder, environment)
     mistakes: list[str] = []
-    groups = _groups(path, mistakes)
+    try:
+        groups = _groups(path, mistakes)
+    except RecursionError:
+        raise several(
+            "the inventory cannot be used", [f"{path}: a group inside itself, by an anchor."], _HINT
+        ) from None
     targets = tuple(_targets(folder, environment, groups, mistakes))
     mistakes += [f"{path}: target {t.name}: {m}" for t in targets for m in judge(t.variables)]
     if not targets and not mistakes:
@@ -174,8 +179,8 @@ def _read(path: Path, mistakes: list[str]) -> dict[str, Any]:
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         mistakes.append(f"{path}{where}: not YAML: {error.problem}.")
         return {}
-    except (UnicodeDecodeError, yaml.YAMLError):
-        mistakes.append(f"{path}: not YAML in UTF-8.")
+    except (ValueError, RecursionError, yaml.YAMLError):
+        mistakes.append(f"{path}: not YAML in UTF-8, or with a value that cannot be read.")
         return {}
     return _mapping(content, f"{path}", mistakes)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 State = Literal["applied", "pending", "changed", "missing", "out-of-order", "unfinished"]
 
 _FILE_NAME = re.compile(r"(?P<version>[0-9]{1,40}(?:T[0-9]{1,20})?)_[A-Za-z0-9_.-]{1,180}\.sql")
-_DIRECTIVE = re.compile(r"--\s*migrate:\s*(?P<text>.*)")
+_DIRECTIVE = re.compile(r"--\s*migrate\s*:\s*(?P<text>.*)", re.IGNORECASE)
 _DURATION = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>ms|s|min|h)?")
 _UNIT_MS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, None: 1}
 _NAMING = (
@@ -123,7 +123,7 @@ def read(folder: Path) -> tuple[Migration, ...]:
     found: list[Migration] = []
     mistakes: list[str] = []
     # scandir and open, not pathlib's walk: status reads every file, and there may be thousands.
-    for name in sorted(e.name for e in os.scandir(folder) if e.name.lower().endswith(".sql") and e.is_file()):
+    for name in sorted(e.name for e in os.scandir(folder) if _looks_like_sql(e.name) and not e.is_dir()):
         if not name.startswith("."):
             try:
                 found.append(_read_file(f"{folder}/{name}", name))
@@ -161,10 +161,16 @@ class _MistakeError(Exception):
     """Something wrong with one file, to be listed with the others."""
 
 
+def _looks_like_sql(name: str) -> bool:
+    return name.strip().lower().endswith(".sql")
+
+
 def _read_file(path: str, name: str) -> Migration:
     match = _FILE_NAME.fullmatch(name)
     if match is None:
         raise _MistakeError(f"the file name is not one of a migration. {_NAMING}")
+    if not os.path.isfile(path):  # noqa: PTH113
+        raise _MistakeError("not a file that can be read; a link that leads nowhere, or a pipe.")
     _, checksum = _decode(path)
     return Migration(name[:-4], int(match["version"].replace("T", "")), checksum, path)
 

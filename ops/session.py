@@ -72,6 +72,7 @@ class Session:
     settings: tuple[str, ...] = ()
     _notices: list[events.ServerNotice] = field(default_factory=list)
     _connection: psycopg.Connection | None = None
+    _pid: int = 0
 
     @property
     def connection(self) -> psycopg.Connection:
@@ -86,6 +87,7 @@ class Session:
         self.pinned_identifier = server.system_identifier
         self.settings = tuple(statement for since, statement in _SETTINGS if server.version >= since)
         self._connection.add_notice_handler(self._take_notice)
+        self._pid = self._connection.info.backend_pid
 
     def close(self) -> None:
         """End the session, and the lock with it."""
@@ -94,7 +96,7 @@ class Session:
 
     def lock(self) -> Iterator[events.Event]:
         """Poll for the migration lock; LockBusy, naming the holder, when the wait is over."""
-        sessions.send(self.connection, ";".join(self.settings))
+        self.clear()
         deadline = time.monotonic() + self.wait / 1000
         announced = False
         while not _try_lock(self.connection, self.ledger):
@@ -117,7 +119,17 @@ class Session:
             self._return(names, answer.error)
         else:
             self.connection.rollback()
+            if answer.error:
+                self.clear()
         return answer
+
+    def clearing(self) -> tuple[str, ...]:
+        """Statements that leave the session as new. In a transaction of their own: the next one then begins with
+        the role's own defaults, and what follows in another string is decoded and parsed by them."""
+        return ("BEGIN READ WRITE", *CLEAR, *self.settings, "COMMIT")
+
+    def clear(self) -> None:
+        sessions.send(self.connection, ";".join(self.clearing()))
 
     def notices(self) -> Iterator[events.Event]:
         """The server's messages since they were last asked for."""
@@ -127,17 +139,29 @@ class Session:
     def _return(self, names: Sequence[str], lost: psycopg.Error) -> None:
         """Return to the server and to the lock; OutcomeUnknown when neither comes within the wait."""
         deadline = time.monotonic() + self.wait / 1000
+        gone = self._pid
         while True:
             try:
                 self.close()
                 self.open()
                 for _ in self.lock():
                     pass
+                self._wait_for_end(gone, deadline)
                 return
             except RatchetError as error:
                 if time.monotonic() >= deadline or not isinstance(error, Unreachable):
                     raise _unknown(names, lost, error) from error
             time.sleep(0.5)
+
+    def _wait_for_end(self, pid: int, deadline: float) -> None:
+        """The lock alone does not prove the lost session's end: what it ran may have given the lock away."""
+        while self.connection.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchone():
+            if time.monotonic() >= deadline:
+                raise LockBusy(
+                    f"the lost session, pid {pid}, still works",
+                    hint=f"Wait for it, or end it with SELECT pg_terminate_backend({pid}).",
+                )
+            time.sleep(0.1)
 
     def _take_notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         severity = diagnostic.severity_nonlocalized or "NOTICE"

@@ -74,15 +74,12 @@ class Settings:
         with tempfile.TemporaryDirectory(prefix="pgratchet-") as folder:
             service, passfile = Path(folder, "pg_service.conf"), Path(folder, "pgpass")
             write_private(service, self.service_file)
-            write_private(passfile, self.render("pgpass", masked=False))
+            secret = self.render("pgpass", masked=False)
+            write_private(passfile, secret)
             inherited = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
-            yield {
-                **inherited,
-                "PGSERVICEFILE": str(service),
-                "PGPASSFILE": str(passfile),
-                "PGSERVICE": self.target,
-                "LC_ALL": "C",
-            }
+            ours = {"PGSERVICEFILE": str(service), "PGSERVICE": self.target, "LC_ALL": "C"}
+            # With no secret of ours libpq looks into the user's own ~/.pgpass, for the session and the dump alike.
+            yield {**inherited, **ours, **({"PGPASSFILE": str(passfile)} if secret else {})}
 
 
 def write_private(path: Path, text: str, *, replace: bool = False) -> None:
@@ -111,7 +108,8 @@ def resolve(
     variables = _typed(target, values)
     if variables.pg_url:
         variables = _typed(target, values | _from_url(variables.pg_url))
-    context = {name: getattr(variables, name) for name in variables.__struct_fields__}
+    secrets = ("pg_password", "pg_url", "password_command")
+    context = {name: getattr(variables, name) for name in variables.__struct_fields__ if name not in secrets}
     renderer = _Templates(templates, {"env": asked_elsewhere})
     service = renderer.text(
         FORMATS["pg_service.conf"], {**context, "target": target.name, "environment": target.environment}
@@ -195,10 +193,10 @@ class _Templates:
                 detail=f"{error.message}.",
                 hint="Mend the template; nothing was connected to.",
             ) from error
-        except jinja2.TemplateError as error:
+        except Exception as error:
             raise ConfigurationError(
                 f"{self._folder / template} cannot be rendered",
-                detail=f"{error.message}.",
+                detail=_reason(error),
                 hint="Give the variable a value in the inventory, or take it out of the template.",
             ) from error
 
@@ -218,6 +216,10 @@ class _Templates:
         environment.globals.update(self._names)
         environment.filters["percent"] = _percent
         return environment
+
+
+def _reason(error: Exception) -> str:
+    return f"{str(error).rstrip('.') or type(error).__name__}."
 
 
 def _percent(value: object) -> str:
@@ -273,11 +275,13 @@ def _render_values(
     values: dict[str, Any] = {}
     mistakes: list[str] = []
     for name, value in target.variables.items():
+        if name.startswith("ansible_"):
+            continue
         asked = connection if name.startswith("pg_") else others
         try:
             values[name] = _render_value(_Templates(templates, {"env": asked}), value)
-        except jinja2.TemplateError as error:
-            mistakes.append(f"{target.environment}: {target.name}: {name}: {error.message}.")
+        except Exception as error:  # noqa: BLE001  an expression in a value can raise anything
+            mistakes.append(f"{target.environment}: {target.name}: {name}: {_reason(error)}")
     if mistakes:
         raise several(
             "the settings cannot be rendered",
@@ -333,14 +337,22 @@ def _refuse_unencoded(url: str) -> None:
 def _read_service(text: str, target: str) -> dict[str, str]:
     """The parameters of a rendered service file, as libpq reads them: one section, name=value, # for comments."""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    wrong = [line for line in lines[1:] if "=" not in line or line.startswith("[")]
-    if not lines or lines[0] != f"[{target}]" or wrong:
+    pairs = [line.partition("=") for line in lines[1:]]
+    names = [name for name, _, _ in pairs]
+    wrong = [name for name, equals, _ in pairs if not equals or not name.isidentifier()]
+    if not lines or lines[0] != f"[{target}]" or wrong or len(set(names)) < len(names):
         raise ConfigurationError(
             "templates/pg_service.conf.j2 does not render to one service",
-            detail=f'It must begin with "[{target}]" and go on with lines of name=value.',
+            detail=f'It must begin with "[{target}]" and go on with lines of name=value, each name once.',
             hint="`invoke render` is strict about it because psql and pg_dump read the same text.",
         )
-    return dict(line.split("=", 1) for line in lines[1:])
+    if secret := {"password", "passfile", "service", "servicefile"} & set(names):
+        raise ConfigurationError(
+            f"templates/pg_service.conf.j2 has the parameter {min(secret)}",
+            detail="The service file is shown by `invoke render`, and speaks for one target alone.",
+            hint="Leave it out: the password comes from pg_password or password_command, and goes into pgpass.",
+        )
+    return {name: value for name, _, value in pairs}
 
 
 def _identity(settings: Settings) -> dict[str, str]:
@@ -358,10 +370,12 @@ def _run_password_command(variables: inventory.Variables) -> str:
             timeout=variables.password_timeout,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         late = f"No answer came within {variables.password_timeout} s."
         reason = (
-            late if isinstance(error, subprocess.TimeoutExpired) else f"{command[0]} cannot be run: {error.strerror}."
+            late
+            if isinstance(error, subprocess.TimeoutExpired)
+            else f"{command[0]} cannot be run: {getattr(error, 'strerror', error)}."
         )
         raise _no_password(command[0], reason) from None
     if done.returncode != 0:
@@ -369,9 +383,9 @@ def _run_password_command(variables: inventory.Variables) -> str:
             command[0],
             f"It ended with status {done.returncode}.\n{done.stderr.decode(errors='replace').strip()}",
         )
-    secret = done.stdout.decode().removesuffix("\n").removesuffix("\r")
-    if not secret or any(character in secret for character in "\r\n\0"):
-        raise _no_password(command[0], "It must print one line, the password.")
+    secret = done.stdout.decode(errors="replace").removesuffix("\n").removesuffix("\r")
+    if not secret or any(character in secret for character in "\r\n\0\ufffd"):
+        raise _no_password(command[0], "It must print one line in UTF-8, the password.")
     return secret
 
 

@@ -126,7 +126,7 @@ class _Scanner:
         if kind in ("word", "number"):
             word = match.group().upper()
             self._token(start, word)
-            self._body.word(word)
+            self._body.word(word, self._parentheses)
             return False
         if kind == "space":
             return False
@@ -210,7 +210,7 @@ class _Scanner:
             self._parentheses = max(0, self._parentheses - 1)
         shown = {"escape": "'", "dollar": "'"}.get(kind, opening[-1])
         self._token(start, shown)
-        self._body.word(shown)
+        self._body.word(shown, self._parentheses)
 
     def _until(self, closing: str, start: int, name: str) -> None:
         # A doubled quote closes one string and opens the next: for finding the end that is the same.
@@ -265,16 +265,18 @@ class _AtomicBody:
 
     def __init__(self) -> None:
         self._depth = 0
-        self._before = ("", "")
+        self._before = ""
 
     @property
     def inside(self) -> bool:
         return self._depth > 0
 
-    def word(self, word: str) -> None:
-        last, self._before = self._before[1], (self._before[1], word)
-        if word == "ATOMIC" and last == "BEGIN":
+    def word(self, word: str, parentheses: int) -> None:
+        last, self._before = self._before, word
+        if word == "ATOMIC" and last == "BEGIN" and not parentheses:
             self._depth = max(self._depth, 1)
+        elif word == ";" and self._depth:
+            self._depth = 1  # no CASE goes on behind it: what looked like one was a label
         elif self._depth and last not in ("AS", "."):
             if word == "CASE":
                 self._depth += 1
@@ -283,7 +285,7 @@ class _AtomicBody:
 
 
 def transaction_control(statement: Statement) -> str | None:
-    """The words of a statement that begins or ends a transaction, else None. Savepoints do neither."""
+    """The words of a statement that begins, ends or sets up a transaction, else None. Savepoints do none of it."""
     head = statement.head
     first = head[0]
     if first in ("BEGIN", "COMMIT", "END", "ABORT"):
@@ -291,7 +293,7 @@ def transaction_control(statement: Statement) -> str | None:
     if first == "ROLLBACK":
         to_savepoint = "TO" in head[1:3]
         return None if to_savepoint else first
-    if head[:2] in (("START", "TRANSACTION"), ("PREPARE", "TRANSACTION")):
+    if head[:2] in (("START", "TRANSACTION"), ("PREPARE", "TRANSACTION"), ("SET", "TRANSACTION")):
         return " ".join(head[:2])
     return None
 

@@ -24,7 +24,7 @@ from ops import events, statements
 from ops.errors import HistoryDisagrees, Place, StoppedPartWay
 from ops.history import Progress, Run
 from ops.migrations import Script
-from ops.session import CLEAR, Session
+from ops.session import Session
 from ops.statements import ConcurrentIndex, Statement
 
 _TRY_AGAIN = ("55P03", "40P01", "40001")
@@ -91,8 +91,11 @@ class _Steps:
         """A session as new, and what the file has SET so far: that is no effect of its own, and does not last."""
         directives = self.script.directives
         settings = [self._text(n) for n in range(1, done + 1) if self._statement(n).head[0] in ("SET", "RESET")]
-        timeouts = f"SET statement_timeout = {directives.statement_timeout or 0}"
-        self.session.send(";\n".join((*CLEAR, *self.session.settings, timeouts, *settings)), [self.name])
+        timeouts = (
+            f"SET statement_timeout = {directives.statement_timeout or 0}",
+            f"SET lock_timeout = {directives.lock_timeout or 0}",
+        )
+        self.session.send(";\n".join((*self.session.clearing(), *timeouts, *settings)), [self.name])
 
     def _step(self, number: int, *, in_doubt: bool) -> Iterator[events.Event]:
         statement = self._statement(number)

@@ -345,3 +345,9 @@ def test_a_pipe_gets_plain_text(on: Run) -> None:
     shown = on("status")
     assert "\x1b" not in ran.stdout + ran.stderr + shown.stdout + shown.stderr
     assert "001_initial_schema  applied" in shown.stdout
+
+
+def test_what_libpq_reads_of_itself_does_not_redirect_a_run(on: Run, database: Database) -> None:
+    stray = {"PGHOSTADDR": "127.0.0.9", "PGOPTIONS": "-c datestyle=German", "PGDATABASE": "x", "PGSERVICE": "y"}
+    assert on("migrate", "--json", env=stray).json["applied"] == ["001_initial_schema"]
+    assert database.rows("SELECT count(*) FROM ratchet.migrations") == [(1,)]

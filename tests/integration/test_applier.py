@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
+import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from ops.errors import (
     LockBusy,
     MigrationFailed,
     OutcomeUnknown,
+    StoppedPartWay,
     Unreachable,
 )
 from ops.history import Ledger
@@ -378,3 +382,120 @@ def test_many_statements_and_odd_texts(database: Database, write: Write) -> None
     )
     assert len(migrate(database, files).applied) == 5
     assert database.rows("SELECT count(*) FROM n") == [(5000,)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 10])
+def test_encodings_and_defaults_that_a_file_sets_never_reach_the_next(
+    database: Database, write: Write, batch_size: int
+) -> None:
+    """The server decodes and parses a string before it runs any of it, and begins a transaction by the defaults."""
+    files = write(
+        m1_a="set client_encoding = 'LATIN1'; set standard_conforming_strings = off; set datestyle = 'German';"
+        "set default_transaction_read_only = on; set default_transaction_isolation = 'serializable'",
+        m2_b="create table t as select 'café €'::text as a, 'C:\\new'::text as b,"
+        " current_setting('transaction_isolation') as c",
+    )
+    assert migrate(database, files, batch_size=batch_size).applied == ["1_a", "2_b"]
+    assert database.rows("SELECT a, b, c FROM t") == [("café €", "C:\\new", "read committed")]
+    assert database.rows("SELECT body FROM ratchet.migrations WHERE name = '2_b'") == [(files[1].text(),)]
+
+
+def test_the_history_is_read_whatever_the_databases_date_style(database: Database, write: Write) -> None:
+    database.run(f"ALTER DATABASE {database.name} SET datestyle = 'German'")
+    database.run(f"ALTER DATABASE {database.name} SET timezone = 'Asia/Kathmandu'")
+    migrate(database, write(m1_a="create table a ()"))
+    with database.connect() as connection:
+        (record,) = LEDGER.read(connection)
+    assert record.executed_at is not None
+    assert abs(record.executed_at.timestamp() - time.time()) < 60
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "delete from ratchet.migrations where name = '1_a'",
+        "update ratchet.migrations set checksum = 'x' where name = '1_a'",
+        "savepoint s; update ratchet.migrations set body = null where name = '1_a'; release s",
+    ],
+)
+def test_a_file_that_meddles_with_its_own_row_is_rolled_back(database: Database, write: Write, text: str) -> None:
+    files = write(m1_a=f"create table a ();\n{text}")
+    with pytest.raises(MigrationFailed, match="1_a failed") as caught:
+        migrate(database, files)
+    assert "leave its own row of the history" in caught.value.hint
+    assert history(database) == []
+    assert database.rows("SELECT to_regclass('a')") == [(None,)]
+
+
+def test_a_file_that_fakes_the_next_ones_row_is_found_out(database: Database, write: Write) -> None:
+    files = write(
+        m1_a="insert into ratchet.migrations (name, checksum, run_id, tool_version, executed_at)"
+        " values ('2_b', 'fake', 'r', 't', now())",
+        m2_b="create table b ()",
+    )
+    with pytest.raises(HistoryDisagrees, match="1 migration"):
+        migrate(database, files)
+
+
+def test_what_ends_our_transaction_unseen_is_never_called_rolled_back(
+    database: Database, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the lexer had been fooled: the net behind it is the row itself."""
+    monkeypatch.setattr("ops.statements.transaction_control", lambda _: None)
+    files = write(m1_a="create table half (); commit; select 1 / 0")
+    with pytest.raises(StoppedPartWay, match="1_a ended its own transaction"):
+        migrate(database, files)
+    assert database.rows("SELECT to_regclass('half') IS NULL") == [(False,)]
+    assert history(database) == [("1_a", False)]
+    files = write(m1_a="create table half (); commit; select 1", m2_b="create table b ()")
+    with pytest.raises(HistoryDisagrees):
+        migrate(database, files)
+
+
+def test_results_that_a_rule_adds_do_not_lead_an_error_astray(database: Database, write: Write) -> None:
+    files = write(
+        m1_a="create table a (x int); create table l (x int);"
+        "create rule r as on insert to a do also (select 1; insert into l values (new.x); select 2);"
+        + "insert into a values (1);"
+        * 12,
+        m2_b="create table p (x int primary key); insert into p values (1); insert into p values (1)",
+        m3_c="create table c ()",
+    )
+    with pytest.raises(MigrationFailed, match=r"2_b failed.*duplicate key"):
+        migrate(database, files)
+    assert history(database) == [("1_a", True)]
+
+
+def test_a_lost_session_that_gave_the_lock_away_is_waited_for(database: Database, write: Write) -> None:
+    """The line is cut on this side only: the backend works on, without the lock, and commits."""
+    files = write(m1_a="create table a (); select pg_advisory_unlock_all(); select pg_sleep(3)")
+    lines: list[psycopg.Connection] = []
+
+    def connect() -> psycopg.Connection:
+        lines.append(database.connect())
+        return lines[-1]
+
+    def cut() -> None:
+        time.sleep(1.5)
+        with socket.socket(fileno=os.dup(lines[0].fileno())) as line:
+            line.shutdown(socket.SHUT_RD)
+
+    thread = threading.Thread(target=cut)
+    thread.start()
+    ran = list(applier.migrate(connect, LEDGER, files, None, Options("run", wait=15_000)))
+    thread.join()
+    assert len(lines) == 2
+    assert [e.name for e in ran if isinstance(e, events.MigrationApplied)] == ["1_a"]
+    assert history(database) == [("1_a", True)]
+
+
+def test_a_role_without_rights_is_told_so(database: Database, write: Write) -> None:
+    database.run(
+        "DO $$ BEGIN CREATE ROLE no_rights LOGIN PASSWORD 'x'; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+    )
+    weak = Database({**database.parameters, "user": "no_rights", "password": "x"})
+    before = database.fingerprint()
+    with pytest.raises(MigrationFailed, match="the server refused what the history needs: permission denied") as caught:
+        migrate(weak, write(m1_a="select 1"))
+    assert caught.value.hint
+    assert database.fingerprint() == before

@@ -197,6 +197,30 @@ def test_what_is_no_backup_is_listed_with_the_reason(source: Source, programs: P
     assert newest.backup_id == manifest.backup_id
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": {}},
+        {"files": []},
+        {"files": {"database.dump": {}}},
+        {"server_version": "x"},
+        {"format": 2},
+        {"more": 1},
+    ],
+)
+def test_a_manifest_edited_by_hand_is_no_manifest(
+    source: Source, programs: Programs, tmp_path: Path, change: dict[str, object]
+) -> None:
+    take(source, tmp_path, programs)
+    (listed,) = backup.find(tmp_path, "env", "target")
+    path = listed.path / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    (after,) = backup.find(tmp_path, "env", "target")
+    assert after.problem == "Its manifest cannot be read."
+    with pytest.raises(BackupFailed, match="is no backup"):
+        list(backup.verify(after, programs))
+
+
 def test_a_restore_that_fails_takes_its_database_with_it(
     migrated: Database, source: Source, programs: Programs, tmp_path: Path
 ) -> None:

@@ -131,6 +131,11 @@ def test_an_undefined_name_in_a_template_stops(tmp_path: Path) -> None:
         ("[other]\nhost=h\n", "one service"),
         ("[{{ target }}]\nhost=h\n[two]\n", "one service"),
         ("[{{ target }}]\nnonsense\n", "one service"),
+        ("[{{ target }}]\nhost=h\nhost=other\n", "one service"),
+        ("[{{ target }}]\nhost = h\n", "one service"),
+        ("[{{ target }}]\npassword=x\n", "has the parameter password"),
+        ("[{{ target }}]\nuser={{ pg_password }}\n", "cannot be rendered"),
+        ("[{{ target }}]\nuser={{ 1 / 0 }}\n", "cannot be rendered"),
         ("", "one service"),
     ],
 )

@@ -61,6 +61,11 @@ LONG = "INSERT INTO t VALUES (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, "
             "create or replace function f() begin atomic select 1; select case when a then b end as end; end; y",
             ["create or replace function f() begin atomic select 1; select case when a then b end as end; end", "y"],
         ),
+        (
+            "create function f() begin atomic select 1 case; end; y",
+            ["create function f() begin atomic select 1 case; end", "y"],
+        ),
+        ("create function f(begin atomic) as 'x'; y", ["create function f(begin atomic) as 'x'", "y"]),
         ("create procedure p() begin atomic end; y", ["create procedure p() begin atomic end", "y"]),
         (
             "create function f() returns int as 'begin; end;' language sql; y",
@@ -161,6 +166,8 @@ def test_both_gaits_find_the_same_ends(statements: list[list[str]]) -> None:
         ("/* hidden */ co\u006dmit", "COMMIT"),
         ("rollback to savepoint a", None),
         ("rollback work to a", None),
+        ("set transaction read only", "SET TRANSACTION"),
+        ("set session characteristics as transaction read only", None),
         ("savepoint a", None),
         ("release a", None),
         ("prepare q as select 1", None),
