@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from ops.applier import Options
     from ops.backup import Listed
-    from ops.embedded import Server
     from ops.events import Event
     from ops.history import Ledger
     from ops.migrations import Migration, Record
@@ -57,6 +56,7 @@ _HELP = {
     "check": "exit 3 when anything is pending, 8 when files and history disagree",
     "backup": "the backup's id, as invoke backups lists it",
     "into": "the name of the new database to restore into",
+    "remove": "delete its data too",
     "name": "what it does, in a few words",
     "write": "write pg_service.conf, pgpass, or an env file, with secrets, mode 0600",
 }
@@ -129,7 +129,7 @@ def _settings(target: inventory.Target, *, start: bool) -> Settings:
     def local_server() -> dict[str, str]:
         from ops import embedded
 
-        server = _embedded(target)
+        server = embedded.server(HERE, target.environment, make=start)
         if not start:
             return dict(embedded.attach(server))
         if embedded.start(server, str(settings.single(target, "pg_dbname", ENVIRON))):
@@ -137,12 +137,6 @@ def _settings(target: inventory.Target, *, start: bool) -> Settings:
         return server.parameters()
 
     return settings.resolve(target, TEMPLATES, ENVIRON, local_server)
-
-
-def _embedded(target: inventory.Target) -> Server:
-    from ops import embedded
-
-    return embedded.server(HERE, target.environment)
 
 
 def _ledger(given: Settings) -> Ledger:
@@ -430,14 +424,19 @@ def up(_: Context, env: str | None = None) -> None:
         report.connection(given.environment, given.target, given.render("database.env", masked=True), given.embedded)
 
 
-@_task("env")
-def down(_: Context, env: str | None = None) -> None:
-    """Stop that PostgreSQL; its data stays."""
+@_task("env", "remove")
+def down(_: Context, env: str | None = None, remove: bool = False) -> None:
+    """Stop that PostgreSQL; its data stays unless --remove is given."""
     from ops import embedded
 
-    for target in _targets(env, None):
-        stopped = embedded.stop(_embedded(target))
-        report.talk(f"{target.environment}: " + ("stopped; its data stays" if stopped else "it was not running"))
+    name = _targets(env, None)[0].environment
+    server = embedded.server(HERE, name)
+    stopped = embedded.stop(server)
+    if remove:
+        embedded.remove(server)
+    report.talk(
+        f"{name}: {'stopped' if stopped else 'it was not running'}; its data {'is gone' if remove else 'stays'}"
+    )
 
 
 @task(help={"fast": "only the tests that need no server"})

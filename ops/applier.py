@@ -11,8 +11,6 @@ the answer, what was committed. Files that declare no-transaction are run by ste
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -25,12 +23,9 @@ from ops import events, steps
 from ops.errors import HistoryDisagrees, Interrupted, LockBusy, MigrationFailed, Place, StoppedPartWay
 from ops.history import Ledger, Run
 from ops.migrations import Migration, Plan, Record, Script, check, judge, plan
-from ops.session import Connect, Session, listed
+from ops.session import Connect, Retry, Session, listed
 
 Backup = Callable[[psycopg.Connection, Sequence[Record]], Generator[events.Event, None, str]]
-
-_TRY_AGAIN = ("55P03", "40P01", "40001")
-"""Lock not available in time, deadlock, serialization failure: the transaction is gone, and may be repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +122,7 @@ class _Work:
 
     def apply(self, scripts: Sequence[Script]) -> Iterator[events.Event]:
         """Apply the scripts, in one round trip where nothing goes wrong; a lock not had in time is tried for again."""
-        deadline = time.monotonic() + self.options.wait / 1000
-        tries = 0
+        retry = Retry(self.options.wait)
         while scripts:
             yield events.BatchSent(tuple(script.migration.name for script in scripts))
             sent = batches.compose(scripts, self._frame, self.session.clearing())
@@ -154,9 +148,8 @@ class _Work:
             if before := scripts[: scripts.index(failed)]:
                 # The server parsed the whole string and found a syntax error before it ran any of it.
                 yield from self.apply(before)
-            elif error.sqlstate in _TRY_AGAIN and time.monotonic() < deadline:
-                tries += 1
-                yield self._pause(failed, error, tries)
+            elif retry.allows(error):
+                yield from retry.pause(failed.migration.name, error)
                 continue
             raise self._failure(error, fault, failed)
 
@@ -250,11 +243,6 @@ class _Work:
                 place=Place(unrecorded[0].migration.name),
             )
 
-    def _pause(self, failed: Script, error: psycopg.Error, tries: int) -> events.Retrying:
-        delay = random.uniform(0.05, min(5.0, 0.2 * 2**tries))  # noqa: S311  full jitter, no secret
-        time.sleep(delay)
-        return events.Retrying(failed.migration.name, sessions.first_line(error), int(delay * 1000))
-
     def _failure(self, error: psycopg.Error, fault: batches.Fault, failed: Script) -> MigrationFailed:
         place, reason = fault.place, sessions.first_line(error)
         at = "" if place.line is None else f" at line {place.line}, column {place.column}"
@@ -297,6 +285,6 @@ def _advice(error: psycopg.Error, place: Place) -> str:
         return "It must leave its own row of the history, and its transaction, alone: fix"
     if error.sqlstate == "57014":
         return "Give it time with `-- migrate: statement-timeout=5min` in"
-    if error.sqlstate in _TRY_AGAIN:
+    if error.sqlstate in Retry.ERRORS:
         return "See who holds the lock, or give it time with `-- migrate: lock-timeout=10s` in"
     return "Fix"

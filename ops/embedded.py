@@ -13,12 +13,13 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,15 +53,33 @@ class Server:
         return {"host": str(self.socket_folder), "port": PORT, "user": USER}
 
 
-def server(checkout: Path, environment: str) -> Server:
-    """Where the server of this checkout and environment is, made or not."""
-    checkout = checkout.resolve()
-    short = hashlib.sha256(f"{checkout}\0{environment}".encode()).hexdigest()[:8]
+def server(checkout: Path, environment: str, *, make: bool = False) -> Server:
+    """Where the server of this checkout and environment is, made or not.
+
+    A file in the checkout names it, so that a checkout takes its server along when it is moved, and a fresh one
+    in an old one's place does not find another's data. `make` writes that file where it is missing.
+    """
+    short = _identity(checkout / ".pgratchet" / environment, make=make)
     root = _state_folder() / f"{environment}-{short}"
     own = root / "socket"
     if len(os.fsencode(own)) + len("/.s.PGSQL.5432.lock") <= _SOCKET_LIMIT:
         return Server(environment, root, own)
     return Server(environment, root, Path(tempfile.gettempdir()) / f"pgratchet-{os.getuid()}-{short}")
+
+
+def _identity(file: Path, *, make: bool) -> str:
+    """The name in the file; of several that make it at once, the first one's."""
+    if make and not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        draft = file.with_name(f".{file.name}.{os.urandom(6).hex()}")
+        draft.write_text(os.urandom(4).hex() + "\n")
+        with suppress(FileExistsError):
+            os.link(draft, file)
+        draft.unlink()
+    try:
+        return re.sub(r"[^0-9a-f]", "", file.read_text())[:16] or "none"
+    except FileNotFoundError:
+        return "none"
 
 
 def is_running(server: Server) -> bool:
@@ -97,6 +116,7 @@ def remove(server: Server) -> None:
     stop(server)
     shutil.rmtree(server.root, ignore_errors=True)
     shutil.rmtree(server.socket_folder, ignore_errors=True)
+    _lock_file(server).unlink(missing_ok=True)
 
 
 def attach(server: Server) -> Mapping[str, str]:
@@ -172,13 +192,17 @@ def _ensure_database(server: Server, database: str) -> None:
                 return
 
 
+def _lock_file(server: Server) -> Path:
+    return server.root.with_name(f"{server.root.name}.lock")
+
+
 @contextmanager
 def _one_at_a_time(server: Server) -> Iterator[None]:
     """Twenty first runs make one server: the others wait here."""
     import fcntl
 
     _make_parents(server.root.parent)
-    descriptor = os.open(server.root.parent / f"{server.root.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(_lock_file(server), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -168,6 +168,28 @@ class Session:
         self._notices.append(events.ServerNotice(severity, diagnostic.message_primary or ""))
 
 
+class Retry:
+    """Trying again what a lock kept from happening, for so many milliseconds, with full jitter between the tries.
+
+    Lock not available in time, deadlock, serialization failure: the transaction is gone, and may be repeated.
+    """
+
+    ERRORS = ("55P03", "40P01", "40001")
+
+    def __init__(self, wait: int) -> None:
+        self._deadline = time.monotonic() + wait / 1000
+        self._tries = 0
+
+    def allows(self, error: psycopg.Error) -> bool:
+        return error.sqlstate in self.ERRORS and time.monotonic() < self._deadline
+
+    def pause(self, name: str, error: psycopg.Error) -> Iterator[events.Event]:
+        self._tries += 1
+        delay = random.uniform(0.05, min(5.0, 0.2 * 2**self._tries))  # noqa: S311  no secret
+        yield events.Retrying(name, sessions.first_line(error), int(delay * 1000))
+        time.sleep(delay)
+
+
 def _unknown(names: Sequence[str], lost: psycopg.Error, error: RatchetError) -> OutcomeUnknown:
     return OutcomeUnknown(
         f"the connection was lost, and whether {listed(names)} took effect is unknown",

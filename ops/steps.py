@@ -11,8 +11,6 @@ IF NOT EXISTS the next one skips it and reports success; so the index is looked 
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,10 +22,9 @@ from ops import events, statements
 from ops.errors import HistoryDisagrees, Place, StoppedPartWay
 from ops.history import Progress, Run
 from ops.migrations import Script
-from ops.session import Session
+from ops.session import Retry, Session
 from ops.statements import ConcurrentIndex, Statement
 
-_TRY_AGAIN = ("55P03", "40P01", "40001")
 _COMMITS_INSIDE = ("CALL", "DO")
 _INDEX = """
 SELECT i.indisvalid FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
@@ -111,20 +108,16 @@ class _Steps:
             self.lock_timeout if self.script.directives.lock_timeout is None else self.script.directives.lock_timeout
         )
         opening = f"BEGIN;\nSET LOCAL lock_timeout = {timeout};\n"
-        deadline = time.monotonic() + self.session.wait / 1000
-        tries = 0
+        retry = Retry(self.session.wait)
         while True:
             answer = self.session.send(f"{opening}{self._text(number)}\n;\n{record};\nCOMMIT", [self.name])
             if answer.error is None or (answer.lost and self._done() >= number):
                 return
             if answer.error.sqlstate == "25001":  # what only the server knows to be impossible in a transaction
                 return self._alone(number)
-            if answer.error.sqlstate not in _TRY_AGAIN or time.monotonic() >= deadline:
+            if not retry.allows(answer.error):
                 raise self._stopped(number, answer.error, len(opening))
-            tries += 1
-            delay = random.uniform(0.05, min(5.0, 0.2 * 2**tries))  # noqa: S311  full jitter, no secret
-            yield events.Retrying(self.name, sessions.first_line(answer.error), int(delay * 1000))
-            time.sleep(delay)
+            yield from retry.pause(self.name, answer.error)
 
     def _alone(self, number: int) -> None:
         """A statement in no transaction: recorded before, looked at behind."""

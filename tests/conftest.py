@@ -100,7 +100,7 @@ def _url(parameters: dict[str, str]) -> str:
 
 @contextmanager
 def _embedded_server(folder: Path) -> Iterator[Server]:
-    server = embedded.server(folder, "tests")
+    server = embedded.server(folder, "tests", make=True)
     try:
         embedded.start(server, "postgres")
         yield Server("embedded", {**server.parameters(), "dbname": "postgres"})

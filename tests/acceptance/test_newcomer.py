@@ -41,6 +41,8 @@ def test_from_nothing_to_a_migrated_database_with_a_backup_behind_it(invoke: Inv
     assert "HINT: Start it with `invoke up --env=dev`" in stopped.stderr
     invoke("up")
     assert invoke("status", "--json").json == status
+    assert "its data is gone" in invoke("down", "--remove").stderr
+    assert invoke("migrate", "--json").json["applied"] == ["001_initial_schema"]
 
 
 def test_a_new_migration_is_pending_until_it_is_applied(invoke: Invoke, clone: Path) -> None:

@@ -19,7 +19,7 @@ from ops.errors import RatchetError, Unreachable
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[embedded.Server]:
-    made = embedded.server(tmp_path, "unit")
+    made = embedded.server(tmp_path, "unit", make=True)
     yield made
     embedded.remove(made)
 
@@ -95,8 +95,22 @@ def test_a_long_checkout_path_gets_a_short_socket(tmp_path: Path, monkeypatch: p
 
 
 def test_checkouts_and_environments_have_servers_of_their_own(tmp_path: Path) -> None:
-    servers = {embedded.server(tmp_path / a, b).root for a in ("x", "y") for b in ("dev", "test")}
-    assert len(servers) == 4
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+    roots = [embedded.server(tmp_path / a, b, make=True).root for a in ("x", "y") for b in ("dev", "test")]
+    assert len(set(roots)) == 4
+    assert roots == [embedded.server(tmp_path / a, b).root for a in ("x", "y") for b in ("dev", "test")]
+
+
+def test_a_moved_checkout_keeps_its_server_and_a_fresh_one_has_none(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    old.mkdir()
+    root = embedded.server(old, "dev", make=True).root
+    old.rename(tmp_path / "new")
+    old.mkdir()
+    assert embedded.server(tmp_path / "new", "dev").root == root
+    assert embedded.server(old, "dev").root != root
+    assert list(old.iterdir()) == []
 
 
 def test_first_runs_at_once_make_one_server(server: embedded.Server) -> None:
