@@ -32,6 +32,7 @@ class Server:
     in_recovery: bool
     read_only: bool
     encoding: str
+    pooled: bool
 
     @property
     def major(self) -> int:
@@ -45,7 +46,8 @@ SELECT current_setting('server_version_num')::int AS version,
        system_identifier::text,
        pg_is_in_recovery() AS in_recovery,
        current_setting('transaction_read_only')::bool AS read_only,
-       current_setting('server_encoding') AS encoding
+       current_setting('server_encoding') AS encoding,
+       pg_backend_pid() <> %s AS pooled
 FROM pg_control_system()
 """
 
@@ -108,7 +110,8 @@ def parse_url(url: str) -> dict[str, str]:
 
 def inspect(connection: psycopg.Connection) -> Server:
     with connection.cursor(row_factory=class_row(Server)) as cursor:
-        server = cursor.execute(_SERVER).fetchone()
+        # A pooler hands out a process id of its own: what the server says is another's (facts, 2a).
+        server = cursor.execute(_SERVER, (connection.info.backend_pid,)).fetchone()
     assert server is not None
     return server
 
@@ -145,6 +148,12 @@ def refuse_unfit(server: Server, pinned_identifier: str = "") -> None:
             f"{where} is read-only",
             detail="The setting default_transaction_read_only is on for this server, database or role.",
             hint="Use a role that may write, or lift the setting with those who made it.",
+        )
+    if server.pooled:
+        raise ConfigurationError(
+            f"{where} is reached through a connection pooler",
+            detail="Behind a pooler the migration lock stays on a server connection that others are given next.",
+            hint="Give the server's own address for migrations; the application can keep the pooler's.",
         )
     if server.encoding == "SQL_ASCII":
         raise ConfigurationError(
