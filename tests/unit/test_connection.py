@@ -1,0 +1,52 @@
+"""Where a session may lead, judged from what the server says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ops.connection import Server, describe, parse_url, refuse_unfit
+from ops.errors import ConfigurationError
+
+FIT = Server(
+    version=180006,
+    database="app",
+    user="me",
+    system_identifier="7",
+    in_recovery=False,
+    read_only=False,
+    encoding="UTF8",
+    pooled=False,
+)
+
+
+def test_a_fit_server_is_taken() -> None:
+    refuse_unfit(FIT)
+    refuse_unfit(FIT, "7")
+    refuse_unfit(replace(FIT, version=130000))
+    assert FIT.major == 18
+
+
+@pytest.mark.parametrize(
+    ("server", "pinned", "message"),
+    [
+        (replace(FIT, in_recovery=True, read_only=True), "", "is on a standby"),
+        (replace(FIT, read_only=True), "", "is read-only"),
+        (replace(FIT, version=120022), "", "the server is PostgreSQL 12"),
+        (replace(FIT, encoding="SQL_ASCII"), "", "SQL_ASCII"),
+        (replace(FIT, pooled=True), "", "through a connection pooler"),
+        (FIT, "8", "not on the server that this environment is pinned to"),
+        (replace(FIT, in_recovery=True), "8", "pinned to"),
+    ],
+)
+def test_an_unfit_one_is_refused_with_what_to_do(server: Server, pinned: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        refuse_unfit(server, pinned)
+    assert caught.value.detail
+    assert caught.value.hint
+
+
+def test_a_place_is_described_without_the_password() -> None:
+    given = parse_url("postgresql://me:s3cret@db:6000/app")
+    assert describe(given) == 'database "app" on db, port 6000, as me'
