@@ -126,7 +126,11 @@ class _Bars(_Lines):
         self._applied = 0
 
     def write(self, line: str) -> None:
-        self._progress.console.print(line, markup=False)
+        from rich.text import Text
+
+        text = Text(line)
+        text.highlight_regex(r"^applied\b", "green")
+        self._progress.console.print(text, soft_wrap=True)
 
     def show(self, event: events.Event) -> None:
         super().show(event)

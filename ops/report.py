@@ -109,16 +109,16 @@ def planned(outcome: Outcome, *, only: bool) -> None:
 
 
 def backups(environment: str, target: str, found: Sequence[Listed]) -> None:
-    """The list of `backups`, newest first."""
+    """The list of `backups`, newest first; an id begins with the time in UTC."""
     rows = []
     for each in found:
         manifest = each.manifest
         if manifest:
-            known = (manifest.created_at.replace("T", " ").replace("+00:00", "Z"), size(manifest.size))
-            rows.append((each.path.name, "complete", *known, str(len(manifest.history)), manifest.database))
+            applied = str(len(manifest.history))
+            rows.append((each.path.name, "complete", size(manifest.size), applied, manifest.database))
         else:
-            rows.append((each.path.name, each.problem, "", "", "", ""))
-    table(f"{environment}: {target}", ("backup", "state", "taken at", "size", "applied", "database"), rows)
+            rows.append((each.path.name, each.problem, "", "", ""))
+    table(f"{environment}: {target}", ("backup", "state", "size", "applied", "database"), rows)
     if not rows:
         data(f"{environment}: {target}: no backups")
 
@@ -220,9 +220,9 @@ def _draw_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     from rich.text import Text
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, name in enumerate(header):
-        drawn.add_column(name, overflow="fold", justify="right" if name in ("took", "size") else "left", ratio=None)
-        drawn.columns[number].no_wrap = name in ("state", "took", "size", "applied at", "taken at", "backup")
+    for name in header:
+        whole = name in ("took", "size", "applied at", "applied", "backup")
+        drawn.add_column(name, overflow="fold", no_wrap=whole, justify="right" if name in ("took", "size") else "left")
     for row in rows:
         drawn.add_row(*(Text(cell, style=_COLOURS.get(cell, "") if i == 1 else "") for i, cell in enumerate(row)))
     console = Console(file=stream, highlight=False)
