@@ -128,7 +128,9 @@ def _outside_server() -> Iterator[Server]:
                 },
             )
     elif given := os.environ.get("TEST_DATABASE_URL"):
-        yield Server("given", connection.parse_url(given))
+        yield Server(
+            "given", {"host": "localhost", "port": "5432", "dbname": "postgres", **connection.parse_url(given)}
+        )
     else:
         pytest.skip(NO_DOCKER)
 
