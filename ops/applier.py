@@ -67,12 +67,12 @@ def migrate(
     with closing(session), sessions.translated():
         session.open()
         made = _agreed(session.connection, ledger, plan(files, ledger.read(session.connection), options.to))
-        judge(made.todo)
+        scripts = judge(made.todo)
         todo = tuple(migration.name for migration in made.todo)
         yield events.Planned(todo, total=len(made.entries), pending=_left(made))
         if todo:
             yield from session.lock()
-            yield from _under_lock(session, options, files, backup)
+            yield from _under_lock(session, options, files, scripts, backup)
             made = _agreed(session.connection, ledger, plan(files, ledger.read(session.connection), options.to))
         yield events.Finished(total=len(made.entries), pending=_left(made))
 
@@ -82,12 +82,13 @@ def _left(made: Plan) -> int:
 
 
 def _under_lock(
-    session: Session, options: Options, files: Sequence[Migration], backup: Backup | None
+    session: Session, options: Options, files: Sequence[Migration], judged: Sequence[Script], backup: Backup | None
 ) -> Iterator[events.Event]:
-    """Plan again, since another run may have been first; back up; apply batch by batch."""
+    """Plan again, since another run may have been first; back up; apply what is left of the judged, batch by batch."""
     history = session.ledger.read(session.connection)
     made = _agreed(session.connection, session.ledger, plan(files, history, options.to))
-    scripts = judge(made.todo)
+    todo = {migration.name for migration in made.todo}
+    scripts = [script for script in judged if script.migration.name in todo]
     if not scripts:
         return
     _refuse_half_done(scripts, made)
@@ -125,16 +126,13 @@ class _Work:
         retry = Retry(self.options.wait)
         while scripts:
             yield events.BatchSent(tuple(script.migration.name for script in scripts))
-            sent = batches.compose(scripts, self._frame, self.session.clearing())
+            sent = batches.compose(scripts, self._frame)
             try:
                 answer = self.session.send(sent.text, [script.migration.name for script in scripts])
             except KeyboardInterrupt as signal:
-                raise self._interrupted(signal, scripts) from None
+                yield from self._interrupted(signal, scripts)
             yield from self.session.notices()
-            committed = self._committed(scripts)
-            for name, duration in committed.items():
-                self.applied.append(name)
-                yield events.MigrationApplied(name, duration)
+            committed = yield from self._committed(scripts)
             scripts = [script for script in scripts if script.migration.name not in committed]
             if answer.error is None or not scripts:
                 self._insist(scripts)
@@ -158,7 +156,7 @@ class _Work:
         try:
             yield from steps.run(self.session, script, self.run, self.options.lock_timeout)
         except KeyboardInterrupt as signal:
-            raise self._interrupted(signal, [script]) from None
+            yield from self._interrupted(signal, [script])
         self.applied.append(script.migration.name)
 
     def _frame(self, script: Script) -> batches.Frame:
@@ -167,23 +165,24 @@ class _Work:
         statement = options.statement_timeout if given.statement_timeout is None else given.statement_timeout
         connection, ledger = self.session.connection, self.session.ledger
         opening = (
-            *self.session.clearing(),
             "BEGIN",
             f"SET LOCAL lock_timeout = {lock}",
             f"SET LOCAL statement_timeout = {statement}",
             ledger.begin(connection, script, self.run),
         )
         closing = ("RESET SESSION AUTHORIZATION", "RESET ROLE", *ledger.finish(connection, script), "COMMIT")
-        return batches.Frame(opening, closing)
+        return batches.Frame(opening, (*closing, *self.session.clearing()))
 
-    def _committed(self, scripts: Sequence[Script]) -> dict[str, int]:
-        """Which of the scripts this run has committed, with their durations, by the history's own word."""
+    def _committed(self, scripts: Sequence[Script]) -> Generator[events.Event, None, set[str]]:
+        """Report which of the scripts this run has committed, by the history's own word; returns their names."""
         wanted = {script.migration.name: script.migration.checksum for script in scripts}
-        return {
-            record.name: record.duration_ms or 0
-            for record in self.session.ledger.read_run(self.session.connection, self.run.run_id, list(wanted))
-            if record.executed_at and record.checksum == wanted[record.name]
-        }
+        found = set[str]()
+        for record in self.session.ledger.read_run(self.session.connection, self.run.run_id, list(wanted)):
+            if record.executed_at and record.checksum == wanted[record.name]:
+                found.add(record.name)
+                self.applied.append(record.name)
+                yield events.MigrationApplied(record.name, record.duration_ms or 0)
+        return found
 
     def _is_fence(self, error: psycopg.Error) -> bool:
         """Whether the unique name of the history refused us: another run was first."""
@@ -217,20 +216,22 @@ class _Work:
             )
         return [script for script in scripts if script.migration.name not in recorded]
 
-    def _interrupted(self, signal: KeyboardInterrupt, scripts: Sequence[Script]) -> Interrupted:
-        """Say what stays, by the history's own word: part of a batch may have been committed."""
+    def _interrupted(self, signal: KeyboardInterrupt, scripts: Sequence[Script]) -> Iterator[events.Event]:
+        """Ask the history what stays, since part of a batch may have been committed; then raise Interrupted."""
         try:
             self.session.connection.rollback()
-            applied = [*self.applied, *self._committed(scripts)]
-            told = f"{listed(applied)} {_was(applied)} applied, and {'stays' if len(applied) == 1 else 'stay'}."
+            self.session.clear()
+            yield from self._committed(scripts)
+            stays = "stays" if len(self.applied) == 1 else "stay"
+            done = f"{listed(self.applied)} {_was(self.applied)} applied, and {stays}."
+            told = done if self.applied else "Nothing was applied."
         except psycopg.Error:
-            applied, told = ["?"], "What took effect could not be asked: `invoke status` tells."
-        rest = "What was under way was rolled back; a file without a transaction keeps its finished statements."
-        return Interrupted(
+            told = "What took effect could not be asked: `invoke status` tells."
+        raise Interrupted(
             signal,
-            detail=f"{told} {rest}" if applied else f"Nothing was applied. {rest}",
+            detail=f"{told} What was under way was rolled back; a file without a transaction keeps what it finished.",
             hint="Run `invoke migrate` again to go on.",
-        )
+        ) from None
 
     def _insist(self, unrecorded: Sequence[Script]) -> None:
         """No error and yet no row: what the server acknowledged is not what the history holds."""

@@ -46,8 +46,8 @@ class Fault:
     framing: bool
 
 
-def compose(scripts: Sequence[Script], frame: Callable[[Script], Frame], ending: Sequence[str] = ()) -> Batch:
-    """Put the scripts, each in its frame, into one string, with `ending` behind them."""
+def compose(scripts: Sequence[Script], frame: Callable[[Script], Frame]) -> Batch:
+    """Put the scripts, each in its frame, into one string."""
     pieces: list[str] = []
     offsets: list[int] = []
     results: list[int] = []
@@ -62,9 +62,7 @@ def compose(scripts: Sequence[Script], frame: Callable[[Script], Frame], ending:
         pieces += (opening, script.text, closing)
         length += len(opening) + len(script.text) + len(closing)
         count += len(around.opening) + len(script.statements) + len(around.closing)
-    return Batch(
-        tuple(scripts), "".join([*pieces, *(f"{statement};\n" for statement in ending)]), tuple(offsets), tuple(results)
-    )
+    return Batch(tuple(scripts), "".join(pieces), tuple(offsets), tuple(results))
 
 
 def locate(batch: Batch, answered: int, position: int | None, sqlstate: str | None) -> Fault:

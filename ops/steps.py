@@ -66,6 +66,7 @@ class _Steps:
             yield from self._step(number, in_doubt=before is not None and before.begun == number)
             yield from self.session.notices()
             yield events.StatementDone(self.name, number, total)
+        self.session.clear()
         yield events.MigrationApplied(self.name, ledger.finish_steps(self.session.connection, self.name))
 
     def _same_so_far(self, before: Progress) -> None:
@@ -85,14 +86,14 @@ class _Steps:
         )
 
     def _set_up(self, done: int) -> None:
-        """A session as new, and what the file has SET so far: that is no effect of its own, and does not last."""
+        """The timeouts, and what the file has SET so far: that is no effect of its own, and does not last."""
         directives = self.script.directives
         settings = [self._text(n) for n in range(1, done + 1) if self._statement(n).head[0] in ("SET", "RESET")]
         timeouts = (
             f"SET statement_timeout = {directives.statement_timeout or 0}",
             f"SET lock_timeout = {directives.lock_timeout or 0}",
         )
-        self.session.send(";\n".join((*self.session.clearing(), *timeouts, *settings)), [self.name])
+        self.session.send(";\n".join((*timeouts, *settings)), [self.name])
 
     def _step(self, number: int, *, in_doubt: bool) -> Iterator[events.Event]:
         statement = self._statement(number)

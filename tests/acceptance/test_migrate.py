@@ -285,6 +285,7 @@ def test_a_signal_cancels_the_statement_and_frees_the_lock(
     stdout, stderr = process.communicate(timeout=10)
     assert process.returncode == status, stderr
     assert json.loads(stdout)["error"]["code"] == status
+    assert json.loads(stdout)["applied"] == ["001_initial_schema"]
     assert "001_initial_schema was applied, and stays." in stderr
     assert database.rows("SELECT name FROM ratchet.migrations") == [("001_initial_schema",)]
     assert "Traceback" not in stderr
