@@ -1,19 +1,23 @@
 """PostgreSQL's lexical rules: where statements begin and end, what they begin with, and where that is.
 
-Owns the lexer. Refuses to know files, directives or databases: text in, statements out. The rules are those
+Owns the lexer. Refuses to know files, directives or databases: UTF-8 in, statements out. The rules are those
 of the server's own scanner (src/backend/parser/scan.l) with standard_conforming_strings on, which the applier
 sets, and of psql (psqlscan.l) for what a semicolon does not end: parentheses and BEGIN ATOMIC bodies.
 
-Two gaits, one set of rules. The head of a statement is read token by token, since its words say what the
-statement is. The rest only matters where a quote, a comment, a dollar, a parenthesis or a semicolon stands,
-so a search jumps from one to the next: that keeps a file of 100 MB a matter of seconds.
+Bytes, as the server's scanner: every byte above 127 is a letter of a name to it, so nothing is decoded, and a
+file costs no more memory than its size. Three gaits, one set of rules. The head of a statement is read token by
+token, since its words say what the statement is. The rest only matters where a quote, a comment, a dollar, a
+parenthesis or a semicolon stands, so a search jumps from one to the next. What large files are made of, rows of
+INSERT, is passed over by one expression a statement: parentheses do not matter there, as no INSERT can hold a
+semicolon in them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 HEAD = 12
 """Tokens that are kept of a statement, enough to tell what it is; of COPY, whose source comes late, all are."""
@@ -21,58 +25,70 @@ HEAD = 12
 # Files are large because of these, and no refused form begins with them.
 _SAID_BY_FIRST_WORD = frozenset(("INSERT", "UPDATE", "DELETE", "SELECT", "VALUES", "WITH", "COMMENT"))
 # Characters that look like a space, which the server takes for part of a name, and psql's backslash.
-_STRAY = r"\xa0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff\\"
-_NAME = r"A-Za-z_\x80-\U0010ffff"
+_STRAY = rb"\\|\xc2\xa0|\xe1\x9a\x80|\xe2\x80[\x80-\x8b\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80|\xef\xbb\xbf"
+_LETTER = rb"A-Za-z_\x80-\xff"
+_SPACE = b" \t\n\r\f\v"
 _TOKEN = re.compile(
-    rf"""
-    (?P<space>    [ \t\n\r\f\v]+ )
-  | (?P<line>     --[^\n\r]* )
-  | (?P<block>    /\* )
-  | (?P<escape>   [eE]' )
-  | (?P<string>   (?:[uU]&)?' )
-  | (?P<quoted>   (?:[uU]&)?" )
-  | (?P<dollar>   \$(?:[{_NAME}][{_NAME}0-9]*)?\$ )
-  | (?P<stray>    [{_STRAY}] )
-  | (?P<word>     [{_NAME}](?:(?![{_STRAY}])[{_NAME}0-9$])* )
-  | (?P<number>   [0-9]+ | \$[0-9]+ )
-  | (?P<symbol>   . )
-    """,
+    rb"""
+    [ \t\n\r\f\v]*
+    (?:
+        (?P<stray>   %(stray)b )
+      | (?P<line>    --[^\n\r]* )
+      | (?P<block>   /\* )
+      | (?P<escape>  [eE]' )
+      | (?P<string>  (?:[uU]&)?' )
+      | (?P<quoted>  (?:[uU]&)?" )
+      | (?P<dollar>  \$(?:[%(letter)b][%(letter)b0-9]*)?\$ )
+      | (?P<word>    [%(letter)b][%(letter)b0-9$]* )
+      | (?P<number>  [0-9]+ | \$[0-9]+ )
+      | (?P<symbol>  . )
+      | (?P<end>     \Z )
+    )
+    """
+    % {b"stray": _STRAY, b"letter": _LETTER},
     re.VERBOSE | re.DOTALL,
 )
-_LANDMARK = re.compile(rf"""['"$;(){_STRAY}]|--|/\*""")
-_BLOCK_EDGE = re.compile(r"/\*|\*/")
-_ESCAPE_STOP = re.compile(r"['\\]")
+_LANDMARK = re.compile(rb"""'|"|\$|;|\(|\)|--|/\*|""" + _STRAY)
+# Runs of what cannot matter, and plain strings between them. A string behind an e may be an E'' string.
+_ROWS = re.compile(
+    rb"""
+    [^'"$;\\/\-\xc2\xe1-\xe3\xef]*
+    (?: (?: (?<![eE])'[^']*' | -(?!-) | /(?!\*) ) [^'"$;\\/\-\xc2\xe1-\xe3\xef]* ){0,1000}
+    """,
+    re.VERBOSE,
+)
+_STRAY_WITHIN = re.compile(_STRAY)
+_BLOCK_EDGE = re.compile(rb"/\*|\*/")
+_ESCAPE_STOP = re.compile(rb"['\\]")
 # A string goes on after white space that holds a line end; an E'' string goes on as an E'' string.
-_CONTINUATION = re.compile(r"(?:[ \t\f\v]|--[^\n\r]*)*[\n\r](?:[ \t\n\r\f\v]|--[^\n\r]*[\n\r])*'")
-_NAME_PART = re.compile(rf"[{_NAME}0-9$]")
+_CONTINUATION = re.compile(rb"(?:[ \t\f\v]|--[^\n\r]*)*[\n\r](?:[ \t\n\r\f\v]|--[^\n\r]*[\n\r])*'")
+_NAME_PART = re.compile(rb"[" + _LETTER + rb"0-9$]")
+_REST_OF_LINE = re.compile(rb"[ \t\r]*(?:\n|\Z)")
+_END_OF_ROWS = re.compile(rb"^\\\.\r?(?:\n|\Z)", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """One statement: offsets in characters, the end exclusive and before its semicolon.
+class Statement(NamedTuple):
+    """One statement: offsets in bytes, the end exclusive and before its semicolon.
 
     `head` holds the first tokens, at least one: words in upper case, quoted names and strings as a lone quote mark,
-    symbols as they are.
+    symbols as they are. `rows` is where the data of a COPY ... FROM STDIN stands, behind its line.
     """
 
     start: int
     end: int
     head: tuple[str, ...]
-
-    def begins(self, *words: str) -> bool:
-        return self.head[: len(words)] == words
+    rows: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Comment:
-    """A `--` comment: offsets in characters, the line end not included."""
+class Comment(NamedTuple):
+    """A `--` comment: offsets in bytes, the line end not included."""
 
     start: int
     end: int
 
 
 class LexicalError(ValueError):
-    """The text cannot be PostgreSQL's SQL; `offset` is where, in characters, and `hint` what to do."""
+    """The text cannot be PostgreSQL's SQL; `offset` is where, in bytes, and `hint` what to do."""
 
     def __init__(self, reason: str, offset: int, hint: str = "") -> None:
         super().__init__(reason)
@@ -81,96 +97,145 @@ class LexicalError(ValueError):
         self.hint = hint
 
 
-def line_and_column(text: str, offset: int) -> tuple[int, int]:
-    """The place of a character, both counted from 1 in characters, as editors show it."""
-    line_start = text.rfind("\n", 0, offset) + 1
-    return text.count("\n", 0, line_start) + 1, offset - line_start + 1
+def line_and_column(text: bytes, offset: int) -> tuple[int, int]:
+    """The place of a byte, both counted from 1, the column in characters, as editors show it."""
+    line_start = text.rfind(b"\n", 0, offset) + 1
+    return text.count(b"\n", 0, line_start) + 1, len(text[line_start:offset].decode(errors="replace")) + 1
 
 
-def scan(text: str) -> Iterator[Statement | Comment]:
-    """Yield the statements and the line comments of `text` in order of their ends; LexicalError where it stops."""
+def byte_offset(text: bytes, position: int) -> int:
+    """Where a character is that the server counts from 1."""
+    return position - 1 if text.isascii() else len(text.decode()[: position - 1].encode())
+
+
+def scan(text: bytes) -> Iterator[Statement | Comment]:
+    """Yield the statements and the line comments of `text` in order; LexicalError where it stops."""
     scanner = _Scanner(text)
     while scanner.position < len(text):
-        yield from scanner.next_statement()
+        statement = scanner.statement()
+        if scanner.comments:
+            yield from scanner.comments
+            scanner.comments.clear()
+        if statement is not None:
+            yield statement
 
 
 class _Scanner:
     """A position in a text. Every method begins at `position` and leaves it behind what it read."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: bytes) -> None:
         self.text = text
         self.position = 0
+        self.comments: list[Comment] = []
         self._floor = 0  # where the last token that is not a bare word or number ended
-        self._comments: list[Comment] = []
 
-    def next_statement(self) -> Iterator[Statement | Comment]:
+    def statement(self) -> Statement | None:
+        """Read to the end of a statement, or of the text."""
         self._start = self._end = -1
         self._head: list[str] = []
         self._parentheses = 0
         self._body = _AtomicBody()
-        while self.position < len(self.text):
-            ended = self._step_by_token() if _wants_words(self._head) else self._step_by_landmark()
-            if self._comments:
-                yield from self._comments
-                self._comments.clear()
-            if ended:
-                break
-        if self._head:
-            yield Statement(self._start, self._end, tuple(self._head))
+        step = self._by_token
+        while self.position < len(self.text) and not step():
+            if step == self._by_token:
+                step = self._gait()
+        if not self._head:
+            return None
+        found = Statement(self._start, self._end, tuple(self._head))
+        return found._replace(rows=self._rows(found)) if copies_from_client(found) else found
 
-    def _step_by_token(self) -> bool:
+    def _by_token(self) -> bool:
         match = _TOKEN.match(self.text, self.position)
-        assert match is not None  # the last alternative takes any character
-        kind, start = match.lastgroup or "", self.position
-        self.position = match.end()
-        if kind in ("word", "number"):
-            word = match.group().upper()
-            self._token(start, word)
-            self._body.word(word, self._parentheses)
+        assert match is not None  # the last alternatives take anything
+        kind = match.lastgroup or ""
+        start, self.position = match.start(kind), match.end()
+        if kind == "word":
+            word = match.group(kind)
+            if not word.isascii() and (stray := _STRAY_WITHIN.search(word)):
+                self.position = start + stray.start()
+                word = word[: stray.start()]
+            self._word(start, word.upper().decode())
             return False
-        if kind == "space":
+        if kind == "number":
+            self._word(start, match.group(kind).decode())
             return False
+        if kind == "symbol" and match.group(kind) == b";" and self._ends():
+            return True
         if kind in ("line", "block"):
             self._comment(kind, start)
-        else:
-            if kind == "symbol" and match.group() == ";" and self._ends():
-                return True
-            self._read(kind, start, match.group())
+        elif kind != "end":
+            self._read(kind, start, match.group(kind))
         self._floor = self.position
         return False
 
-    def _step_by_landmark(self) -> bool:
+    def _by_landmark(self) -> bool:
         """Jump to the next landmark; the statement ends at its last character that is neither space nor comment."""
-        text, start = self.text, self.position
-        match = _LANDMARK.search(text, start)
-        stop = match.start() if match else len(text)
-        passed = text[start:stop].rstrip(" \t\n\r\f\v")
-        if passed:
-            self._end = start + len(passed)
-        self.position = stop
-        return self._landmark(stop, text[stop]) if match else False
+        match = _LANDMARK.search(self.text, self.position)
+        stop = match.start() if match else len(self.text)
+        self._pass(stop)
+        return self._landmark(stop) if match else False
 
-    def _landmark(self, stop: int, mark: str) -> bool:
-        before = self._name_before(stop) if mark in "'$" else ""
-        if mark == "$" and before:  # a dollar within a name, as in tab$1
+    def _by_rows(self) -> bool:
+        match = _ROWS.match(self.text, self.position)
+        assert match is not None  # it takes the empty string
+        stop = match.end()
+        if stop > self.position:
+            self._pass(stop)
+        if self.text.startswith(b";", stop):
+            self.position = stop + 1
+            return True
+        if stop < len(self.text):
+            return self._landmark(stop)
+        return False
+
+    def _pass(self, stop: int) -> None:
+        """Move to `stop` over what cannot matter."""
+        text, end = self.text, stop
+        while end > self.position and text[end - 1] in _SPACE:
+            end -= 1
+        if end > self.position:
+            self._end = end
+        self.position = stop
+
+    def _landmark(self, stop: int) -> bool:
+        mark = self.text[stop]
+        before = self._name_before(stop) if mark in b"'$" else b""
+        if mark == 0x24 and before:  # a dollar within a name, as in tab$1
             self.position = self._end = stop + 1
             return False
-        if mark == "'" and before in ("e", "E"):
+        if mark == 0x27 and before in (b"e", b"E"):
             self.position = stop + 1
-            self._read("escape", stop - 1, "'")
+            self._read("escape", stop - 1, b"'")
             self._floor = self.position
             return False
-        return self._step_by_token()
+        return self._by_token()
 
-    def _name_before(self, stop: int) -> str:
-        """The name or keyword that touches `stop` from the left, without the digits of a number before it."""
+    def _name_before(self, stop: int) -> bytes:
+        """The name or keyword that touches `stop` from the left, without a number or parameter before it."""
         start = stop
         while start > self._floor and _NAME_PART.match(self.text, start - 1):
             start -= 1
-        return self.text[start:stop].lstrip("0123456789")
+        return self.text[start:stop].lstrip(b"0123456789$")
+
+    def _gait(self) -> Callable[[], bool]:
+        """How to go on behind a token: by token while its word can matter."""
+        head = self._head
+        if not head:
+            return self._by_token
+        if head[0] in _SAID_BY_FIRST_WORD:
+            return self._by_rows
+        if len(head) < HEAD or head[0] == "COPY":
+            return self._by_token
+        routine = head[3] if head[1:3] == ["OR", "REPLACE"] else head[1]
+        is_routine = head[0] == "CREATE" and routine in ("FUNCTION", "PROCEDURE")
+        return self._by_token if is_routine else self._by_landmark
 
     def _ends(self) -> bool:
         return self._parentheses == 0 and not self._body.inside
+
+    def _word(self, start: int, word: str) -> None:
+        self._token(start, word)
+        self._body.word(word, self._parentheses)
 
     def _token(self, start: int, shown: str) -> None:
         if self._start < 0:
@@ -183,7 +248,7 @@ class _Scanner:
         if kind == "block":
             self._block_comment(start)
         else:
-            self._comments.append(Comment(start, self.position))
+            self.comments.append(Comment(start, self.position))
 
     def _block_comment(self, start: int) -> None:
         depth = 1
@@ -191,32 +256,32 @@ class _Scanner:
             edge = _BLOCK_EDGE.search(self.text, self.position)
             if edge is None:
                 raise LexicalError("unterminated comment", start, "Close it with */; comments nest.")
-            depth += 1 if edge.group() == "/*" else -1
+            depth += 1 if edge.group() == b"/*" else -1
             self.position = edge.end()
 
-    def _read(self, kind: str, start: int, opening: str) -> None:
+    def _read(self, kind: str, start: int, opening: bytes) -> None:
         """Read the rest of what `opening` began, and note it as one token."""
         if kind == "escape":
             self._escape_string(start)
         elif kind in ("string", "quoted"):
-            self._until(opening[-1], start, "quoted string" if kind == "string" else "quoted name")
+            self._until(opening[-1:], start, "quoted string" if kind == "string" else "quoted name")
         elif kind == "dollar":
             self._until(opening, start, "dollar-quoted string")
         elif kind == "stray":
             raise _stray(opening, start)
-        elif opening == "(":
+        elif opening == b"(":
             self._parentheses += 1
-        elif opening == ")":
+        elif opening == b")":
             self._parentheses = max(0, self._parentheses - 1)
-        shown = {"escape": "'", "dollar": "'"}.get(kind, opening[-1])
+        shown = {"escape": "'", "dollar": "'"}.get(kind, chr(opening[-1]))
         self._token(start, shown)
         self._body.word(shown, self._parentheses)
 
-    def _until(self, closing: str, start: int, name: str) -> None:
+    def _until(self, closing: bytes, start: int, name: str) -> None:
         # A doubled quote closes one string and opens the next: for finding the end that is the same.
         end = self.text.find(closing, self.position)
         if end < 0:
-            raise LexicalError(f"unterminated {name}", start, f"Close it with {closing}.")
+            raise LexicalError(f"unterminated {name}", start, f"Close it with {closing.decode()}.")
         self.position = end + len(closing)
 
     def _escape_string(self, start: int) -> None:
@@ -225,7 +290,7 @@ class _Scanner:
             if stop is None:
                 raise LexicalError("unterminated quoted string", start, "Close it with '.")
             self.position = stop.end()
-            if stop.group() == "\\" or self.text.startswith("'", self.position):
+            if stop.group() == b"\\" or self.text.startswith(b"'", self.position):
                 self.position += 1
             else:
                 again = _CONTINUATION.match(self.text, self.position)
@@ -233,31 +298,34 @@ class _Scanner:
                     return
                 self.position = again.end()
 
+    def _rows(self, copy: Statement) -> tuple[int, int]:
+        """Where the rows of a COPY are: from the next line to a line that is only a backslash and a dot."""
+        line = _REST_OF_LINE.match(self.text, self.position)
+        if line is None:
+            raise LexicalError(
+                "something behind COPY ... FROM STDIN on its line", self.position, "Its rows begin on the next line."
+            )
+        end = _END_OF_ROWS.search(self.text, line.end())
+        if end is None:
+            raise LexicalError(
+                "the rows of COPY ... FROM STDIN have no end", copy.start, "End them with a line that is only \\."
+            )
+        self.position = self._floor = end.end()
+        return line.end(), end.start()
 
-def _stray(character: str, offset: int) -> LexicalError:
-    if character == "\\":
+
+def _stray(character: bytes, offset: int) -> LexicalError:
+    if character == b"\\":
         return LexicalError(
             "a psql meta-command or a stray backslash",
             offset,
             "Only SQL can be here: psql's backslash commands are not understood by the server.",
         )
     return LexicalError(
-        f"an invisible character, U+{ord(character):04X}, which PostgreSQL does not take for a space",
+        f"an invisible character, U+{ord(character.decode()):04X}, which PostgreSQL does not take for a space",
         offset,
         "Replace it with an ordinary space; it often comes in by copying from a web page or a document.",
     )
-
-
-def _wants_words(head: list[str]) -> bool:
-    """Whether the next token's word can matter: in every head, in all of COPY, in the body of a routine."""
-    if not head:
-        return True
-    if head[0] in _SAID_BY_FIRST_WORD:
-        return False
-    if len(head) < HEAD or head[0] == "COPY":
-        return True
-    routine = head[3] if head[1:3] == ["OR", "REPLACE"] else head[1]
-    return head[0] == "CREATE" and routine in ("FUNCTION", "PROCEDURE")
 
 
 class _AtomicBody:
@@ -284,6 +352,11 @@ class _AtomicBody:
                 self._depth -= 1
 
 
+def is_harmless(statement: Statement) -> bool:
+    """Whether the first word alone says that the statement is none of those below; almost all are."""
+    return statement.head[0] in _SAID_BY_FIRST_WORD
+
+
 def transaction_control(statement: Statement) -> str | None:
     """The words of a statement that begins, ends or sets up a transaction, else None. Savepoints do none of it."""
     head = statement.head
@@ -298,15 +371,24 @@ def transaction_control(statement: Statement) -> str | None:
     return None
 
 
-def copies_through_client(statement: Statement) -> bool:
-    """Whether the statement is a COPY whose rows travel between client and server."""
+def copies_from_client(statement: Statement) -> bool:
+    """Whether the statement is a COPY whose rows come from the client."""
+    return _copies(statement, "FROM")
+
+
+def copies_to_client(statement: Statement) -> bool:
+    """Whether the statement is a COPY whose rows go to the client."""
+    return _copies(statement, "TO")
+
+
+def _copies(statement: Statement, direction: str) -> bool:
     if statement.head[0] != "COPY":
         return False
     depth = 0
     for word, after in zip(statement.head, statement.head[1:], strict=False):
         depth += {"(": 1, ")": -1}.get(word, 0)
-        if depth == 0 and word in ("FROM", "TO") and after in ("STDIN", "STDOUT"):
-            return True
+        if depth == 0 and word == direction:
+            return after in ("STDIN", "STDOUT")  # the server takes either word for either direction
     return False
 
 
@@ -368,7 +450,7 @@ class ConcurrentIndex:
     table: tuple[str, ...] = ()
 
 
-def concurrent_index(text: str, statement: Statement) -> ConcurrentIndex | None:
+def concurrent_index(text: bytes, statement: Statement) -> ConcurrentIndex | None:
     """What a statement of `text` does to which index; None when it is no CREATE or DROP INDEX CONCURRENTLY."""
     command = outside_transaction(statement)
     if command not in ("CREATE INDEX CONCURRENTLY", "DROP INDEX CONCURRENTLY"):
@@ -390,14 +472,12 @@ class _Name:
     quoted: bool
 
 
-_NAMES = re.compile(
-    rf"""--[^\n\r]*|"(?P<quoted>(?:[^"]|"")*)"|(?P<word>[{_NAME}][{_NAME}0-9$]*)|(?P<dot>\.)|(?P<other>[^\s])"""
-)
+_NAMES = re.compile(r"""--[^\n\r]*|"(?P<quoted>(?:[^"]|"")*)"|(?P<word>[^\W0-9][\w$]*)|(?P<dot>\.)|(?P<other>[^\s])""")
 
 
-def _names(text: str, statement: Statement) -> Iterator[_Name]:
+def _names(text: bytes, statement: Statement) -> Iterator[_Name]:
     """The names, dots and first other symbols of a statement; enough of it to know what it names."""
-    for match in _NAMES.finditer(_BLOCK_COMMENT.sub(" ", text[statement.start : statement.end])):
+    for match in _NAMES.finditer(_BLOCK_COMMENT.sub(b" ", text[statement.start : statement.end]).decode()):
         if match["quoted"] is not None:
             yield _Name(match["quoted"].replace('""', '"'), quoted=True)
         elif match["word"]:
@@ -406,7 +486,7 @@ def _names(text: str, statement: Statement) -> Iterator[_Name]:
             yield _Name(match["dot"] or match["other"], quoted=False)
 
 
-_BLOCK_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+_BLOCK_COMMENT = re.compile(rb"/\*.*?\*/", re.DOTALL)
 
 
 def _dotted(tokens: list[_Name], at: int) -> tuple[tuple[str, ...], int]:

@@ -12,7 +12,8 @@ from ops.statements import (
     LexicalError,
     Statement,
     concurrent_index,
-    copies_through_client,
+    copies_from_client,
+    copies_to_client,
     line_and_column,
     outside_transaction,
     scan,
@@ -21,11 +22,12 @@ from ops.statements import (
 
 
 def split(text: str) -> list[str]:
-    return [text[piece.start : piece.end] for piece in scan(text) if isinstance(piece, Statement)]
+    raw = text.encode()
+    return [raw[piece.start : piece.end].decode() for piece in scan(raw) if isinstance(piece, Statement)]
 
 
 def only(text: str) -> Statement:
-    (statement,) = [piece for piece in scan(text) if isinstance(piece, Statement)]
+    (statement,) = [piece for piece in scan(text.encode()) if isinstance(piece, Statement)]
     return statement
 
 
@@ -96,11 +98,15 @@ def test_statements_end_where_the_server_ends_them(text: str, expected: list[str
         ("select\u00a01", "an invisible character, U+00A0", 6),
         ("select 1\u200b;", "an invisible character, U+200B", 8),
         (LONG + "\u00a011)", "an invisible character, U+00A0", len(LONG)),
+        ("select a\u3000b", "an invisible character, U+3000", 8),
+        ("create table long_enough (a int, b int, c int, d\u2003int)", "an invisible character, U+2003", 48),
+        ("select 1;\ncopy t from stdin; select 2", "something behind COPY ... FROM STDIN on its line", 28),
+        ("select 1;\ncopy t from stdin;\n1\n\\. \n", "the rows of COPY ... FROM STDIN have no end", 10),
     ],
 )
 def test_what_cannot_be_sql_is_named_with_its_place(text: str, reason: str, offset: int) -> None:
     with pytest.raises(LexicalError) as caught:
-        list(scan(text))
+        list(scan(text.encode()))
     assert caught.value.reason.startswith(reason)
     assert caught.value.offset == offset
     assert caught.value.hint.endswith(".")
@@ -111,13 +117,13 @@ def test_invisible_characters_may_stand_in_strings_and_comments() -> None:
 
 
 def test_comments_come_with_their_places() -> None:
-    text = "-- one\nselect 1; -- two"
-    assert [text[c.start : c.end] for c in scan(text) if isinstance(c, Comment)] == ["-- one", "-- two"]
+    text = b"-- one\nselect 1; -- two"
+    assert [text[c.start : c.end] for c in scan(text) if isinstance(c, Comment)] == [b"-- one", b"-- two"]
 
 
 def test_line_and_column_count_characters_from_one() -> None:
-    assert line_and_column("ä\n😀b", 3) == (2, 2)
-    assert line_and_column("", 0) == (1, 1)
+    assert line_and_column("ä\n😀b".encode(), 7) == (2, 2)
+    assert line_and_column(b"", 0) == (1, 1)
 
 
 FRAGMENTS = st.sampled_from(
@@ -129,7 +135,7 @@ FRAGMENTS = st.sampled_from(
         "$q$;'$q$",
         "-- ;'\n",
         "/* ; /* ' */ */",
-        "(a; b)",
+        "(a, b)",
         "x$1",
         " 12 ",
         "é",
@@ -214,18 +220,36 @@ def test_what_needs_to_be_outside_a_transaction(text: str, words: str | None) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "through"),
+    ("text", "from_client", "to_client"),
     [
-        ("copy t from stdin", True),
-        ("copy t (a, b, c, d, e, f, g, h, i, j, k) from stdin with (format csv)", True),
-        ("copy (select 1) to stdout", True),
-        ("copy t (stdin) from '/tmp/x'", False),
-        ("copy t from program 'cat'", False),
-        ("select stdin from copy", False),
+        ("copy t from stdin;\n\\.\n", True, False),
+        ("copy t (a, b, c, d, e, f, g, h, i, j, k) from stdin with (format csv);\n\\.", True, False),
+        ("copy t from stdout;\n\\.\n", True, False),
+        ("copy (select 1 from stdin) to stdout", False, True),
+        ("copy t to stdin", False, True),
+        ("copy t (stdin) from '/tmp/x'", False, False),
+        ("copy t from program 'cat'", False, False),
+        ("select stdin from copy", False, False),
     ],
 )
-def test_copy_through_the_client_is_told(text: str, through: bool) -> None:
-    assert copies_through_client(only(text)) is through
+def test_copy_through_the_client_is_told(text: str, from_client: bool, to_client: bool) -> None:
+    assert (copies_from_client(only(text)), copies_to_client(only(text))) == (from_client, to_client)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("copy t from stdin;\n1\t'\n2\t\\\\.\n\\.\nselect 1", "1\t'\n2\t\\\\.\n"),
+        ("copy t from stdin; \t\n\\.\nselect 1", ""),
+        ("copy t from stdin;\n1; -- /*\n\\.;\n\\.\nselect 1", "1; -- /*\n\\.;\n"),
+    ],
+)
+def test_the_rows_of_a_copy_are_told_from_what_follows(text: str, rows: str) -> None:
+    first, second = [piece for piece in scan(text.encode()) if isinstance(piece, Statement)]
+    assert first.rows is not None
+    assert text.encode()[slice(*first.rows)].decode() == rows
+    assert second.head == ("SELECT",)
+    assert second.rows is None
 
 
 @pytest.mark.parametrize(
@@ -243,4 +267,4 @@ def test_copy_through_the_client_is_told(text: str, through: bool) -> None:
     ],
 )
 def test_the_index_of_a_concurrent_statement(text: str, expected: ConcurrentIndex | None) -> None:
-    assert concurrent_index(text, only(text)) == expected
+    assert concurrent_index(text.encode(), only(text)) == expected
