@@ -5,8 +5,13 @@ backup to call; it knows no terminal, no SSH and no settings files. It yields ev
 
 What it rests on, measured (facts 2a to 2e): the lock is a courtesy, and the history row, inserted first in each
 transaction under a unique name, is the proof; whatever a file SETs outlives its transaction, so each transaction
-begins by clearing the session; a COMMIT whose answer was lost may have happened, so the history is asked, and not
-the answer, what was committed. Files that declare no-transaction are run by steps.
+is followed by one that clears the session; a COMMIT whose answer was lost may have happened, so the history is
+asked, and not the answer, what was committed. Files that declare no-transaction are run by steps.
+
+Of the migrations in a batch only the last waits for the disk (synchronous_commit). The log is written in order, so
+that one COMMIT on the disk has all earlier ones there with it; and after a crash a migration that is lost is lost
+with its row, and so are all behind it. Nothing is reported as applied before that last COMMIT was answered, and
+where an error keeps it from coming, `_settled` makes one that waits.
 """
 
 from __future__ import annotations
@@ -14,16 +19,26 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import psycopg
 
-from ops import batch as batches
 from ops import connection as sessions
-from ops import events, steps
-from ops.errors import HistoryDisagrees, Interrupted, LockBusy, MigrationFailed, Place, StoppedPartWay
-from ops.history import Ledger, Run
+from ops import events
+from ops.errors import (
+    HistoryDisagrees,
+    Interrupted,
+    LockBusy,
+    MigrationFailed,
+    Place,
+    StoppedPartWay,
+)
+from ops.history import Ledger, Run, records
 from ops.migrations import Migration, Plan, Record, Script, check, judge, plan
 from ops.session import Connect, Retry, Session, listed
+
+if TYPE_CHECKING:
+    from ops.batch import Fault, Frame
 
 Backup = Callable[[psycopg.Connection, Sequence[Record]], Generator[events.Event, None, str]]
 
@@ -63,18 +78,27 @@ def migrate(
     nothing pending neither lock nor backup is taken. Raises the error of the first failure; what was reported
     as applied by then is applied, and stays.
     """
-    session = Session(connect, ledger, options.wait, options.pinned_identifier)
+    session = Session(connect, ledger, options.wait, options.lock_timeout, options.pinned_identifier)
     with closing(session), sessions.translated():
-        session.open()
-        made = _agreed(session.connection, ledger, plan(files, ledger.read(session.connection), options.to))
+        made = plan(files, session.open(), options.to)
+        made = _agreed(session.connection, ledger, made)
         scripts = judge(made.todo)
+        _refuse_pooled(session.server, scripts, backup)
         todo = tuple(migration.name for migration in made.todo)
         yield events.Planned(todo, total=len(made.entries), pending=_left(made))
         if todo:
-            yield from session.lock()
             yield from _under_lock(session, options, files, scripts, backup)
             made = _agreed(session.connection, ledger, plan(files, ledger.read(session.connection), options.to))
         yield events.Finished(total=len(made.entries), pending=_left(made))
+
+
+def _refuse_pooled(server: sessions.Server, scripts: Sequence[Script], backup: Backup | None) -> None:
+    """Behind a pooler only transactions work: no dump, and no statement that is none."""
+    alone = [script.name for script in scripts if not script.directives.transactional]
+    if alone:
+        sessions.refuse_pooled(server, f"{listed(alone)} cannot run: there is no transaction in it")
+    if scripts and backup:
+        sessions.refuse_pooled(server, "no backup can be taken")
 
 
 def _left(made: Plan) -> int:
@@ -84,18 +108,21 @@ def _left(made: Plan) -> int:
 def _under_lock(
     session: Session, options: Options, files: Sequence[Migration], judged: Sequence[Script], backup: Backup | None
 ) -> Iterator[events.Event]:
-    """Plan again, since another run may have been first; back up; apply what is left of the judged, batch by batch."""
-    history = session.ledger.read(session.connection)
-    made = _agreed(session.connection, session.ledger, plan(files, history, options.to))
+    """Lock; plan again, since another run may have been first; back up; apply what is left of the judged."""
+    from ops.batch import batches
+
+    history = yield from session.lock()
+    made = _agreed(session.connection, session.ledger, plan(files, history or [], options.to))
     todo = {migration.name for migration in made.todo}
-    scripts = [script for script in judged if script.migration.name in todo]
+    scripts = [script for script in judged if script.name in todo]
     if not scripts:
         return
     _refuse_half_done(scripts, made)
-    backup_id = (yield from backup(session.connection, history)) if backup else None
-    session.ledger.create(session.connection)
+    backup_id = (yield from backup(session.connection, history or [])) if backup else None
+    if history is None:
+        session.ledger.create(session.connection)
     work = _Work(session, options, Run(options.run_id, backup_id, options.waiver))
-    for group in batches.batches(scripts, options.batch_size):
+    for group in batches(scripts, options.batch_size):
         yield from work.apply(group) if group[0].directives.transactional else work.step_through(group[0])
 
 
@@ -103,12 +130,12 @@ def _refuse_half_done(scripts: Sequence[Script], made: Plan) -> None:
     """A transactional file has a finished row or none: anything else is not our doing."""
     unfinished = made.names("unfinished")
     for script in scripts:
-        if script.directives.transactional and script.migration.name in unfinished:
+        if script.directives.transactional and script.name in unfinished:
             raise HistoryDisagrees(
-                f"{script.migration.name} is in the history without an end, and runs in one transaction",
+                f"{script.name} is in the history without an end, and runs in one transaction",
                 detail="Its row was written or changed by something else than a run of it.",
                 hint="See whether its changes are there; then finish the row, or delete it, by hand.",
-                place=Place(script.migration.name),
+                place=Place(script.name),
             )
 
 
@@ -125,64 +152,131 @@ class _Work:
         """Apply the scripts, in one round trip where nothing goes wrong; a lock not had in time is tried for again."""
         retry = Retry(self.options.wait)
         while scripts:
-            yield events.BatchSent(tuple(script.migration.name for script in scripts))
-            sent = batches.compose(scripts, self._frame)
+            yield events.BatchSent(tuple(script.name for script in scripts))
             try:
-                answer = self.session.send(sent.text, [script.migration.name for script in scripts])
+                sent = self._send(scripts)
             except KeyboardInterrupt as signal:
                 yield from self._interrupted(signal, scripts)
             yield from self.session.notices()
-            committed = yield from self._committed(scripts)
-            scripts = [script for script in scripts if script.migration.name not in committed]
-            if answer.error is None or not scripts:
+            committed = yield from self._committed(scripts, sent.records)
+            scripts = [script for script in scripts if script.name not in committed]
+            error = sent.answer.error
+            if error is None or not scripts:
                 self._insist(scripts)
                 continue
             self._refuse_broken_out(scripts)
-            error, fault = answer.error, _fault(sent, answer, scripts[0], ran=bool(committed))
-            failed = sent.scripts[fault.index]
+            fault = _attributed(sent, scripts[0], ran=bool(committed))
+            failed = next(script for script in scripts if script.name == fault.place.migration)
             if self._is_fence(error):
                 scripts = self._applied_elsewhere(scripts, failed)
-                continue
-            if before := scripts[: scripts.index(failed)]:
+            elif before := scripts[: scripts.index(failed)]:
                 # The server parsed the whole string and found a syntax error before it ran any of it.
                 yield from self.apply(before)
-            elif retry.allows(error):
-                yield from retry.pause(failed.migration.name, error)
-                continue
+                raise self._failure(error, fault, failed)
+            else:
+                yield from self._pause(retry, error, fault, failed)
+
+    def _pause(self, retry: Retry, error: psycopg.Error, fault: Fault, failed: Script) -> Iterator[events.Event]:
+        """Wait before another try, where one can help; else raise what the error comes to."""
+        busy = self.session.is_busy(error, framing=fault.framing)
+        if busy and retry.is_over():
+            raise self.session.busy("another run")
+        if not busy and not retry.allows(error):
             raise self._failure(error, fault, failed)
+        reason = "another run holds the migration lock" if busy else sessions.first_line(error)
+        yield from retry.pause(failed.name, reason, self.session.blockers)
 
     def step_through(self, script: Script) -> Iterator[events.Event]:
         """Run a script that declares no-transaction, statement by statement."""
+        from ops import steps
+
         try:
             yield from steps.run(self.session, script, self.run, self.options.lock_timeout)
         except KeyboardInterrupt as signal:
             yield from self._interrupted(signal, [script])
-        self.applied.append(script.migration.name)
+        self.applied.append(script.name)
 
-    def _frame(self, script: Script) -> batches.Frame:
+    def _send(self, scripts: Sequence[Script]) -> _Sent:
+        """Send the scripts and the question what became of them; where that got no answer, ask once more."""
+        from ops.batch import travels_alone
+
+        if travels_alone(scripts[0]):
+            answer, fault = self._send_in_windows(scripts[0])
+        else:
+            answer, fault = self._send_together(scripts)
+        found = records(answer) if answer.error is None else self._settled(scripts)
+        return _Sent(answer, found or [], fault)
+
+    def _send_together(self, scripts: Sequence[Script]) -> tuple[sessions.Answer, Fault | None]:
+        from ops.batch import compose, locate
+
+        names, last = [script.name for script in scripts], scripts[-1]
+        parts = [(script, script.migration.text()) for script in scripts]
+        batch = compose(parts, lambda s, text: self._frame(s, text, waits=s is last), [self._question(names)])
+        answer = self.session.send(batch.text, names)
+        return answer, locate(batch, answer.answered, *_told(answer.error)) if answer.error else None
+
+    def _send_in_windows(self, script: Script) -> tuple[sessions.Answer, Fault | None]:
+        """One transaction over as many round trips as the text has windows."""
+        from ops.batch import Fault, locate_in_window, windows
+
+        names, text = [script.name], script.migration.text()
+        frame = self._frame(script, text, waits=True)
+        answer = self.session.send(b";\n".join(frame.opening), names)
+        if answer.error is not None:
+            return answer, Fault(Place(script.name, sqlstate=answer.error.sqlstate), framing=True)
+        for window in windows(text):
+            rows = memoryview(text)[slice(*window.rows)] if window.rows else None
+            answer = self.session.send(text[window.start : window.end], names, rows=rows)
+            if answer.error is not None:
+                return answer, locate_in_window(script, text, window, answer.answered, *_told(answer.error))
+        answer = self.session.send(b";\n".join((*frame.closing, self._question(names))), names)
+        return answer, Fault(Place(script.name, sqlstate=answer.error.sqlstate)) if answer.error else None
+
+    def _question(self, names: Sequence[str]) -> bytes:
+        return self.session.ledger.reading_run(self.session.connection, self.run.run_id, names)
+
+    def _settled(self, scripts: Sequence[Script]) -> list[Record]:
+        """The history's own word on what is committed, once a COMMIT behind all of it is on the disk."""
+        question = self._question([script.name for script in scripts])
+        commit = b"BEGIN READ WRITE; SELECT pg_catalog.pg_current_xact_id(); COMMIT;\n"
+        return records(sessions.send(self.session.connection, commit + question)) or []
+
+    def _frame(self, script: Script, text: bytes, *, waits: bool) -> Frame:
+        """The transaction around a script; its COMMIT `waits` for the disk or leaves that to a later one."""
+        from ops.batch import Frame
+
         given, options = script.directives, self.options
         lock = options.lock_timeout if given.lock_timeout is None else given.lock_timeout
         statement = options.statement_timeout if given.statement_timeout is None else given.statement_timeout
-        connection, ledger = self.session.connection, self.session.ledger
+        connection, ledger, session = self.session.connection, self.session.ledger, self.session
         opening = (
-            "BEGIN",
-            f"SET LOCAL lock_timeout = {lock}",
-            f"SET LOCAL statement_timeout = {statement}",
-            ledger.begin(connection, script, self.run),
+            *session.entering(),
+            b"BEGIN",
+            *session.guarding(),
+            b"SET LOCAL lock_timeout = %d" % lock,
+            b"SET LOCAL statement_timeout = %d" % statement,
+            ledger.begin(connection, script, text, self.run),
         )
-        closing = ("RESET SESSION AUTHORIZATION", "RESET ROLE", *ledger.finish(connection, script), "COMMIT")
-        return batches.Frame(opening, (*closing, *self.session.clearing()))
+        closing = (
+            b"RESET SESSION AUTHORIZATION",
+            b"RESET ROLE",
+            b"RESET synchronous_commit" if waits else b"SET LOCAL synchronous_commit = off",
+            ledger.finish(connection, script),
+            b"COMMIT",
+        )
+        return Frame(opening, (*closing, *session.clearing()))
 
-    def _committed(self, scripts: Sequence[Script]) -> Generator[events.Event, None, set[str]]:
+    def _committed(self, scripts: Sequence[Script], found: Sequence[Record]) -> Generator[events.Event, None, set[str]]:
         """Report which of the scripts this run has committed, by the history's own word; returns their names."""
-        wanted = {script.migration.name: script.migration.checksum for script in scripts}
-        found = set[str]()
-        for record in self.session.ledger.read_run(self.session.connection, self.run.run_id, list(wanted)):
-            if record.executed_at and record.checksum == wanted[record.name]:
-                found.add(record.name)
+        wanted = {script.name: script.migration.checksum for script in scripts}
+        committed = set[str]()
+        for record in found:
+            if record.executed_at and record.checksum == wanted.get(record.name):
+                committed.add(record.name)
                 self.applied.append(record.name)
                 yield events.MigrationApplied(record.name, record.duration_ms or 0)
-        return found
+        return committed
 
     def _is_fence(self, error: psycopg.Error) -> bool:
         """Whether the unique name of the history refused us: another run was first."""
@@ -191,7 +285,7 @@ class _Work:
 
     def _refuse_broken_out(self, scripts: Sequence[Script]) -> None:
         """A row of ours without an end, after an error: the file ended our transaction, and part of it stays."""
-        names = [script.migration.name for script in scripts]
+        names = [script.name for script in scripts]
         rows = self.session.ledger.read_run(self.session.connection, self.run.run_id, names)
         if rows:
             raise StoppedPartWay(
@@ -207,21 +301,20 @@ class _Work:
         recorded = {record.name: record.checksum for record in rows if record.executed_at}
         ours = [script.migration for script in scripts]
         check(plan(ours, [row for row in rows if row.name in {migration.name for migration in ours}]), {})
-        if failed.migration.name not in recorded:
+        if failed.name not in recorded:
             raise LockBusy(
-                f"another run has begun {failed.migration.name} and not finished it",
+                f"another run has begun {failed.name} and not finished it",
                 detail="Its row is in the history without an end.",
                 hint="Wait for that run, then look at `invoke status`.",
-                place=Place(failed.migration.name),
+                place=Place(failed.name),
             )
-        return [script for script in scripts if script.migration.name not in recorded]
+        return [script for script in scripts if script.name not in recorded]
 
     def _interrupted(self, signal: KeyboardInterrupt, scripts: Sequence[Script]) -> Iterator[events.Event]:
         """Ask the history what stays, since part of a batch may have been committed; then raise Interrupted."""
         try:
-            self.session.connection.rollback()
             self.session.clear()
-            yield from self._committed(scripts)
+            yield from self._committed(scripts, self._settled(scripts))
             stays = "stays" if len(self.applied) == 1 else "stay"
             done = f"{listed(self.applied)} {_was(self.applied)} applied, and {stays}."
             told = done if self.applied else "Nothing was applied."
@@ -236,43 +329,55 @@ class _Work:
     def _insist(self, unrecorded: Sequence[Script]) -> None:
         """No error and yet no row: what the server acknowledged is not what the history holds."""
         if unrecorded:
-            names = listed([script.migration.name for script in unrecorded])
+            names = listed([script.name for script in unrecorded])
             raise HistoryDisagrees(
                 f"the server acknowledged {names}, but the history has no finished row",
                 detail="The migration must have ended its transaction or changed the history itself.",
                 hint="See what it did before anything else is run; `invoke rollback` names the backup.",
-                place=Place(unrecorded[0].migration.name),
+                place=Place(unrecorded[0].name),
             )
 
-    def _failure(self, error: psycopg.Error, fault: batches.Fault, failed: Script) -> MigrationFailed:
+    def _failure(self, error: psycopg.Error, fault: Fault, failed: Script) -> MigrationFailed:
         place, reason = fault.place, sessions.first_line(error)
         at = "" if place.line is None else f" at line {place.line}, column {place.column}"
         done = f"{listed(self.applied)} {_was(self.applied)} applied; " if self.applied else ""
         backup = f" The backup taken before this run is {self.run.backup_id}." if self.run.backup_id else ""
+        waited = [f"It waited for {blocker}." for blocker in self.session.blockers if error.sqlstate in Retry.ERRORS]
         return MigrationFailed(
-            f"migration {failed.migration.name} failed{at}: {reason}",
-            detail="\n".join([*sessions.told(error), f"{done}{failed.migration.name} was rolled back."]),
+            f"migration {failed.name} failed{at}: {reason}",
+            detail="\n".join([*sessions.told(error), *waited, f"{done}{failed.name} was rolled back."]),
             hint=f"{_advice(error, place)} {failed.migration.path}; then run `invoke migrate` again.{backup}",
             place=place,
         )
 
 
-def _fault(sent: batches.Batch, answer: sessions.Answer, first: Script, *, ran: bool) -> batches.Fault:
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What became of a batch: the answer, the rows that the history has of it, and where an error belongs."""
+
+    answer: sessions.Answer
+    records: list[Record]
+    fault: Fault | None
+
+
+def _attributed(sent: _Sent, first: Script, *, ran: bool) -> Fault:
     """Where the error belongs: where something ran, to the first script that is not committed, and no other.
 
     Of a lost connection that is all that is known; and a rule of the database can add results of its own, so
     that counting them leads astray.
     """
-    assert answer.error is not None
-    found = batches.locate(sent, answer.answered, _position(answer.error), answer.error.sqlstate)
-    expected = sent.scripts.index(first)
-    if answer.lost or (ran and found.index != expected):
-        return batches.Fault(expected, Place(first.migration.name, sqlstate=answer.error.sqlstate), framing=False)
-    return found
+    from ops.batch import Fault
+
+    assert sent.fault is not None
+    if sent.answer.lost or (ran and sent.fault.place.migration != first.name):
+        return Fault(Place(first.name, sqlstate=sent.fault.place.sqlstate))
+    return sent.fault
 
 
-def _position(error: psycopg.Error) -> int | None:
-    return int(error.diag.statement_position) if error.diag.statement_position else None
+def _told(error: psycopg.Error) -> tuple[int | None, str | None]:
+    """The position and the code of an error."""
+    position = error.diag.statement_position
+    return int(position) if position else None, error.sqlstate
 
 
 def _was(names: Sequence[str]) -> str:

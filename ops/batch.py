@@ -1,9 +1,12 @@
-"""One round trip's worth of migrations: how it is put together, and where in it an error belongs.
+"""What travels in one round trip: several small migrations, or a part of a large one; and where in it an error belongs.
 
-Pure text and arithmetic. Each migration is framed by its own BEGIN and COMMIT, so a batch is not one
+Pure text and arithmetic. In a batch each migration is framed by its own BEGIN and COMMIT, so it is not one
 transaction but several that travel together: an error ends the string at its place, what was committed before
 it stays, and only the migration it stands in is rolled back. A syntax error is found before anything runs,
 wherever it stands, because the server parses the whole string first.
+
+A migration that is larger than a batch may be, or that holds the rows of a COPY, travels alone and in windows
+of whole statements, all in one transaction: no more of it than a window is in flight, however large it is.
 """
 
 from __future__ import annotations
@@ -13,71 +16,84 @@ from dataclasses import dataclass
 
 from ops.errors import Place
 from ops.migrations import Script
-from ops.statements import line_and_column
+from ops.statements import Statement, byte_offset, line_and_column, scan
 
 SIZE_LIMIT = 256_000
-"""Characters of text up to which migrations share a batch: a large one goes alone, so that progress shows."""
+"""Bytes up to which migrations share a batch, and of a window: what is in flight stays small, and progress shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
     """The statements around a migration's text, without semicolons."""
 
-    opening: Sequence[str]
-    closing: Sequence[str]
+    opening: Sequence[bytes]
+    closing: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`text` is what is sent. Per script: where its text begins in it, and how many results come before that."""
+    """`text` is what is sent. Per script: where its text is in it, and how many results come before that."""
 
     scripts: tuple[Script, ...]
-    text: str
-    offsets: tuple[int, ...]
+    text: bytes
+    places: tuple[slice, ...]
     results: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """Whole statements of a text, or one COPY and the rows behind it. `start` and `end` are offsets in the text."""
+
+    start: int
+    end: int
+    statements: tuple[Statement, ...]
+    rows: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
-    """Where an error belongs: the index of its script, and the place. `framing`: it lies in our own opening."""
+    """Where an error belongs. `framing`: it lies in our own opening."""
 
-    index: int
     place: Place
-    framing: bool
+    framing: bool = False
 
 
-def compose(scripts: Sequence[Script], frame: Callable[[Script], Frame]) -> Batch:
-    """Put the scripts, each in its frame, into one string."""
-    pieces: list[str] = []
-    offsets: list[int] = []
+def compose(
+    parts: Sequence[tuple[Script, bytes]], frame: Callable[[Script, bytes], Frame], behind: Sequence[bytes] = ()
+) -> Batch:
+    """Put the scripts with their texts, each in its frame, into one string; `behind` are statements that end it."""
+    pieces: list[bytes] = []
+    places: list[slice] = []
     results: list[int] = []
     length = count = 0
-    for script in scripts:
-        around = frame(script)
-        opening = "".join(f"{statement};\n" for statement in around.opening)
+    for script, text in parts:
+        around = frame(script, text)
+        opening = b"".join(b"%b;\n" % statement for statement in around.opening)
         # The line end closes a comment on the last line, the semicolon a statement that has none.
-        closing = "\n;\n" + "".join(f"{statement};\n" for statement in around.closing)
-        offsets.append(length + len(opening))
+        closing = b"\n;\n" + b"".join(b"%b;\n" % statement for statement in around.closing)
+        places.append(slice(length + len(opening), length + len(opening) + len(text)))
         results.append(count + len(around.opening))
-        pieces += (opening, script.text, closing)
-        length += len(opening) + len(script.text) + len(closing)
-        count += len(around.opening) + len(script.statements) + len(around.closing)
-    return Batch(tuple(scripts), "".join(pieces), tuple(offsets), tuple(results))
+        pieces += (opening, text, closing)
+        length += len(opening) + len(text) + len(closing)
+        count += len(around.opening) + script.statements + len(around.closing)
+    pieces += (b"%b;\n" % statement for statement in behind)
+    return Batch(tuple(script for script, _ in parts), b"".join(pieces), tuple(places), tuple(results))
 
 
 def locate(batch: Batch, answered: int, position: int | None, sqlstate: str | None) -> Fault:
-    """The place of an error: `answered` statements succeeded before it; `position` is 1-based in the whole text."""
+    """The place of an error: `answered` statements succeeded before it; `position` is in characters of the text."""
     if position is not None:
-        for index, (script, offset) in enumerate(zip(batch.scripts, batch.offsets, strict=True)):
-            within = position - 1 - offset
+        offset = byte_offset(batch.text, position)
+        for index, place in enumerate(batch.places):
             # An unfinished last statement is noticed at the semicolon that was put behind the text.
-            if 0 <= within <= len(script.text) + 1:
-                return _fault(script, index, min(within, len(script.text)), sqlstate)
+            if place.start <= offset <= place.stop + 1:
+                return _fault(batch, index, min(offset, place.stop) - place.start, sqlstate)
     index = max((i for i, first in enumerate(_beginnings(batch)) if first <= answered), default=0)
-    script, statement = batch.scripts[index], answered - batch.results[index]
-    if 0 <= statement < len(script.statements):
-        return _fault(script, index, script.statements[statement].start, sqlstate)
-    return Fault(index, Place(script.migration.name, sqlstate=sqlstate), framing=statement < 0)
+    script, number = batch.scripts[index], answered - batch.results[index]
+    if 0 <= number < script.statements:
+        found = [piece for piece in scan(batch.text[batch.places[index]]) if isinstance(piece, Statement)]
+        return _fault(batch, index, found[number].start, sqlstate)
+    return Fault(Place(script.name, sqlstate=sqlstate), framing=number < 0)
 
 
 def _beginnings(batch: Batch) -> Iterator[int]:
@@ -86,15 +102,43 @@ def _beginnings(batch: Batch) -> Iterator[int]:
     return (first - opening for first in batch.results)
 
 
-def _fault(script: Script, index: int, offset: int, sqlstate: str | None) -> Fault:
-    line, column = line_and_column(script.text, offset)
-    return Fault(index, Place(script.migration.name, line, column, sqlstate), framing=False)
+def _fault(batch: Batch, index: int, offset: int, sqlstate: str | None) -> Fault:
+    line, column = line_and_column(batch.text[batch.places[index]], offset)
+    return Fault(Place(batch.scripts[index].name, line, column, sqlstate))
+
+
+def windows(text: bytes) -> Iterator[Window]:
+    """Cut a text into windows, in order."""
+    held: list[Statement] = []
+    for piece in scan(text):
+        if not isinstance(piece, Statement):
+            continue
+        if held and (piece.rows or piece.end - held[0].start > SIZE_LIMIT):
+            yield Window(held[0].start, held[-1].end, tuple(held))
+            held = []
+        if piece.rows:
+            yield Window(piece.start, piece.end, (piece,), piece.rows)
+        else:
+            held.append(piece)
+    if held:
+        yield Window(held[0].start, held[-1].end, tuple(held))
+
+
+def locate_in_window(
+    script: Script, text: bytes, window: Window, answered: int, position: int | None, sqlstate: str | None
+) -> Fault:
+    """The place, in the whole text, of an error that a window met."""
+    if position is not None:
+        offset = window.start + byte_offset(text[window.start : window.end], position)
+    else:
+        offset = window.statements[min(answered, len(window.statements) - 1)].start
+    return Fault(Place(script.name, *line_and_column(text, offset), sqlstate))
 
 
 def batches(scripts: Iterable[Script], size: int) -> Iterator[tuple[Script, ...]]:
     """Cut the scripts, in order, into runs of at most `size` that stay under the size limit together.
 
-    One without a transaction is alone.
+    One without a transaction is alone, and so is one that travels in windows.
     """
     current: list[Script] = []
     for script in scripts:
@@ -106,7 +150,11 @@ def batches(scripts: Iterable[Script], size: int) -> Iterator[tuple[Script, ...]
         yield tuple(current)
 
 
+def travels_alone(script: Script) -> bool:
+    return script.copies or script.size > SIZE_LIMIT or not script.directives.transactional
+
+
 def _fits(script: Script, current: Sequence[Script], size: int) -> bool:
-    together = script.directives.transactional and current[-1].directives.transactional
-    total = sum(len(each.text) for each in current) + len(script.text)
-    return together and len(current) < size and total <= SIZE_LIMIT
+    alone = travels_alone(script) or travels_alone(current[-1])
+    total = sum(each.size for each in current) + script.size
+    return not alone and len(current) < size and total <= SIZE_LIMIT

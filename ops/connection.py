@@ -7,13 +7,12 @@ held open between commands and a file's text can travel as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import psycopg
 from psycopg import generators, pq, sql
-from psycopg.rows import class_row
 
 from ops.errors import ConfigurationError, MigrationFailed, Unreachable
 
@@ -40,14 +39,9 @@ class Server:
 
 
 _SERVER = """
-SELECT current_setting('server_version_num')::int AS version,
-       current_database() AS database,
-       session_user::text AS user,
-       system_identifier::text,
-       pg_is_in_recovery() AS in_recovery,
-       current_setting('transaction_read_only')::bool AS read_only,
-       current_setting('server_encoding') AS encoding,
-       pg_backend_pid() <> %s AS pooled
+SELECT current_setting('server_version_num'), current_database(), session_user, system_identifier,
+       pg_is_in_recovery(), current_setting('transaction_read_only')::bool, current_setting('server_encoding'),
+       pg_backend_pid()
 FROM pg_control_system()
 """
 
@@ -109,11 +103,27 @@ def parse_url(url: str) -> dict[str, str]:
 
 
 def inspect(connection: psycopg.Connection) -> Server:
-    with connection.cursor(row_factory=class_row(Server)) as cursor:
+    """Ask the server of a connection what it is."""
+    return look(connection, b"")[0]
+
+
+def look(connection: psycopg.Connection, query: bytes) -> tuple[Server, Answer]:
+    """Ask the server what it is, and the query behind that, in one round trip; the query may fail."""
+    answer = send(connection, b"%b;\n%b" % (_SERVER.encode(), query))
+    if not answer.results:
+        raise answer.error or psycopg.OperationalError("the server gave no answer")
+    (version, database, user, identifier, recovery, read_only, encoding, pid), *_ = rows(answer.results[0])
+    return Server(
+        version=int(version or 0),
+        database=database or "",
+        user=user or "",
+        system_identifier=identifier or "",
+        in_recovery=recovery == "t",
+        read_only=read_only == "t",
+        encoding=encoding or "",
         # A pooler hands out a process id of its own: what the server says is another's (facts, 2a).
-        server = cursor.execute(_SERVER, (connection.info.backend_pid,)).fetchone()
-    assert server is not None
-    return server
+        pooled=int(pid or 0) != connection.info.backend_pid,
+    ), answer
 
 
 def database_size(connection: psycopg.Connection) -> int:
@@ -149,17 +159,23 @@ def refuse_unfit(server: Server, pinned_identifier: str = "") -> None:
             detail="The setting default_transaction_read_only is on for this server, database or role.",
             hint="Use a role that may write, or lift the setting with those who made it.",
         )
-    if server.pooled:
-        raise ConfigurationError(
-            f"{where} is reached through a connection pooler",
-            detail="Behind a pooler the migration lock stays on a server connection that others are given next.",
-            hint="Give the server's own address for migrations; the application can keep the pooler's.",
-        )
     if server.encoding == "SQL_ASCII":
         raise ConfigurationError(
             f"{where} has the encoding SQL_ASCII",
             detail="The server would store the bytes of a migration unchecked and unconverted.",
             hint="Recreate the database with the encoding UTF8.",
+        )
+
+
+def refuse_pooled(server: Server, what: str) -> None:
+    """Raise where a connection pooler stands before the server, and `what` cannot be done through one."""
+    if server.pooled:
+        raise ConfigurationError(
+            f'database "{server.database}" is reached through a connection pooler, where {what}',
+            detail="A pooler in transaction mode gives each transaction another of the server's sessions, "
+            "and what is set in a session stays behind for others.",
+            hint="Give the server's own address as pg_direct_host and pg_direct_port; `invoke render` goes on "
+            "to give the application the pooler's.",
         )
 
 
@@ -190,32 +206,78 @@ def new_database(connection: psycopg.Connection, name: str) -> Iterator[None]:
 class Answer:
     """What a simple query of several statements came to.
 
-    `answered` statements succeeded before the `error`; `lost` says that the connection broke, so that more of
-    them may have succeeded than were heard of.
+    `results` are those of the statements that succeeded before the `error`; `lost` says that the connection
+    broke, so that more of them may have succeeded than were heard of.
     """
 
-    answered: int
+    results: Sequence[pq.abc.PGresult]
     error: psycopg.Error | None
     lost: bool = False
 
+    @property
+    def answered(self) -> int:
+        return len(self.results)
 
-def send(connection: psycopg.Connection, text: str) -> Answer:
-    """Send a text of several statements in one round trip, by the simple protocol, and count the results.
+    @property
+    def tables(self) -> list[pq.abc.PGresult]:
+        """Those of the results that have columns."""
+        return [result for result in self.results if result.nfields]
+
+
+def send(connection: psycopg.Connection, text: bytes) -> Answer:
+    """Send a text of several statements in one round trip, by the simple protocol, and keep every result.
 
     A cursor would drop the results before an error, which say which statement it was; hence one level lower.
     """
     try:
         with connection.lock:
-            connection.pgconn.send_query(text.encode())
+            connection.pgconn.send_query(text)
             results = connection.wait(generators.execute(connection.pgconn))
     except psycopg.OperationalError as error:
-        return Answer(0, error, lost=True)
-    good = sum(r.status in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK) for r in results)
-    failed = [r for r in results if r.status == pq.ExecStatus.FATAL_ERROR]
+        return Answer((), error, lost=True)
+    return _answer(connection, results)
+
+
+def copy(connection: psycopg.Connection, statement: bytes, data: memoryview) -> Answer:
+    """Send a COPY ... FROM STDIN and its rows, a piece at a time, so that no second copy of them is made."""
+    begun = send(connection, statement)
+    if begun.error:
+        return begun
+    pgconn, wait = connection.pgconn, connection.wait
+    try:
+        with connection.lock:
+            for at in range(0, len(data), _PIECE):
+                wait(generators.copy_to(pgconn, data[at : at + _PIECE]))
+            return Answer((wait(generators.copy_end(pgconn, None)),), None)
+    except KeyboardInterrupt:
+        with suppress(psycopg.Error):
+            wait(generators.copy_end(pgconn, b"interrupted"))
+        raise
+    except psycopg.Error as error:
+        return Answer((), error, lost=pgconn.status != pq.ConnStatus.OK)
+
+
+_PIECE = 64_000
+_GOOD = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.EMPTY_QUERY)
+
+
+def _answer(connection: psycopg.Connection, results: Sequence[pq.abc.PGresult]) -> Answer:
+    good = [result for result in results if result.status in _GOOD]
+    failed = [result for result in results if result.status == pq.ExecStatus.FATAL_ERROR]
     lost = connection.pgconn.status != pq.ConnStatus.OK
-    if lost and not failed:
-        return Answer(good, psycopg.OperationalError("the connection broke"), lost)
-    return Answer(good, psycopg.errors.error_from_result(failed[0]) if failed else None, lost)
+    if failed:
+        return Answer(good, psycopg.errors.error_from_result(failed[0]), lost)
+    return Answer(good, psycopg.OperationalError("the connection broke") if lost else None, lost)
+
+
+def rows(result: pq.abc.PGresult) -> list[tuple[str | None, ...]]:
+    """The rows of a result as the server's text."""
+    columns = range(result.nfields)
+    return [tuple(_text(result.get_value(n, c)) for c in columns) for n in range(result.ntuples)]
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else bytes(value).decode()
 
 
 def first_line(error: psycopg.Error) -> str:

@@ -66,11 +66,23 @@ class StatementDone:
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
-    """A lock was not to be had in time; the batch that begins with `name` is tried again."""
+    """A lock was not to be had in time; the batch that begins with `name` is tried again.
+
+    `blockers` are those who were in the way, each in a phrase, where they could be seen.
+    """
 
     name: str
     reason: str
     delay_ms: int
+    blockers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotsAwaited:
+    """Open transactions would keep a statement of `name` waiting; it begins when they have ended."""
+
+    name: str
+    holders: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +117,7 @@ Event = (
     | BatchSent
     | StatementDone
     | Retrying
+    | SnapshotsAwaited
     | MigrationApplied
     | ServerNotice
     | Finished

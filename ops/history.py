@@ -9,24 +9,27 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
+from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING
+from string import Formatter
 
-from psycopg import Connection, sql
-from psycopg.errors import DuplicateSchema, DuplicateTable, InvalidSchemaName, UndefinedTable, UniqueViolation
+from psycopg import Connection
+from psycopg.pq import Escaping
+from psycopg.pq.abc import Escaping as Quote
 
 from ops import __version__
+from ops.connection import Answer, rows, send
 from ops.migrations import Record, Script
 
-if TYPE_CHECKING:
-    from typing_extensions import LiteralString
+_Value = str | bytes | int | list[str] | None
+_NO_TABLE = ("42P01", "3F000")
+_MADE_MEANWHILE = ("23505", "42P07", "42P06", "3F000")
 
 BODY_LIMIT = 1_000_000
-"""Characters of a migration's text up to which it is kept beside its row."""
+"""Bytes of a migration's text up to which it is kept beside its row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,110 +64,136 @@ class Ledger:
         digest = hashlib.sha256(f"pgratchet:{self.schema}.{self.table}".encode()).digest()
         return int.from_bytes(digest[:8], "big", signed=True)
 
-    def exists(self, connection: Connection) -> bool:
-        qualified = self._table().as_string(connection)
-        row = connection.execute(self._query("exists", regclass=sql.Literal(qualified))).fetchone()
-        return bool(row and row[0])
+    def reading(self, connection: Connection) -> bytes:
+        """The query for every row, oldest first, as text; `records` reads its answer. It creates nothing."""
+        return self._text(connection, "read")
 
     def read(self, connection: Connection) -> list[Record]:
         """Every row, oldest first; none where the table is not there. Creates nothing, in one round trip."""
-        try:
-            return [_record(*row) for row in connection.execute(self._query("read"))]
-        except (UndefinedTable, InvalidSchemaName):
-            return []
+        return records(send(connection, self.reading(connection))) or []
+
+    def reading_run(self, connection: Connection, run_id: str, names: Sequence[str]) -> bytes:
+        """The query for the rows of one run among `names`, in order, as text."""
+        return self._text(connection, "read_run", run_id=run_id, names=list(names))
 
     def read_run(self, connection: Connection, run_id: str, names: Sequence[str]) -> list[Record]:
         """The rows of one run among `names`, in order."""
-        rows = connection.execute(self._query("read_run"), (run_id, list(names)))
-        return [_record(*row) for row in rows]
+        return records(send(connection, self.reading_run(connection, run_id, names))) or []
 
     def bodies(self, connection: Connection, names: Sequence[str]) -> dict[str, str]:
         """The texts that ran, by name, of those that were kept."""
-        rows = connection.execute(self._query("bodies"), (list(names),)).fetchall() if names else []
-        return {name: body for name, body in rows if body is not None}
+        found = self._rows(connection, "bodies", names=list(names)) if names else []
+        return {str(name): body for name, body in found if body is not None}
 
     def create(self, connection: Connection) -> None:
-        """Make schema and table where they are missing; twice at once too, where a pooler voids the lock."""
-        for _ in range(3):
-            if self.exists(connection):
+        """Make the table, and the schema where that is missing; twice at once too, where a pooler voids the lock.
+
+        The table is tried for first: a role may own the schema without the right to make one.
+        """
+        for query in cycle(("create_table", "create_schema")):
+            error = send(connection, self._text(connection, query)).error
+            if error is None and query == "create_table":
                 return
-            with suppress(UniqueViolation, DuplicateTable, DuplicateSchema):
-                connection.execute(self._query("create_schema"))
-                connection.execute(self._query("create_table"))
+            if error is not None and error.sqlstate not in _MADE_MEANWHILE:
+                raise error
 
-    def begin(self, connection: Connection, script: Script, run: Run) -> str:
+    def begin(self, connection: Connection, script: Script, text: bytes, run: Run) -> bytes:
         """The statement that opens a migration's transaction, as text for a simple query."""
-        return self._text(
-            connection,
-            "begin_migration",
-            name=script.migration.name,
-            checksum=script.migration.checksum,
-            run_id=run.run_id,
-            backup_id=run.backup_id,
-            backup_waived=run.backup_waived,
-            tool_version=__version__,
-            body=_body(script),
-        )
+        return self._text(connection, "begin_migration", **_values(script, text, run))
 
-    def finish(self, connection: Connection, script: Script) -> tuple[str, str]:
-        """The statements that close it: finish the row, and fail unless that was done."""
-        migration = script.migration
-        return (
-            self._text(connection, "finish_migration", name=migration.name),
-            self._text(connection, "insist", name=migration.name, checksum=migration.checksum),
-        )
+    def finish(self, connection: Connection, script: Script) -> bytes:
+        """The statement that closes it: finish the row, and fail unless that was done."""
+        return self._text(connection, "finish_migration", name=script.name, checksum=script.migration.checksum)
 
     def progress(self, connection: Connection, name: str) -> Progress | None:
         """Where an unfinished migration without a transaction stands; None when it has not begun."""
-        row = connection.execute(self._query("progress"), (name,)).fetchone()
-        return Progress(*row) if row else None
+        for done, begun, body, checksum in self._rows(connection, "progress", name=name):
+            return Progress(int(done or 0), int(begun) if begun else None, body, str(checksum))
+        return None
 
-    def begin_steps(self, connection: Connection, script: Script, run: Run) -> None:
-        migration, body = script.migration, _body(script)
-        values = (migration.name, migration.checksum, run.run_id, run.backup_id, run.backup_waived, __version__, body)
-        connection.execute(self._query("begin_steps"), values)
+    def begin_steps(self, connection: Connection, script: Script, text: bytes, run: Run) -> None:
+        self._rows(connection, "begin_steps", **_values(script, text, run))
 
-    def resume_steps(self, connection: Connection, script: Script, run: Run) -> None:
-        migration, body = script.migration, _body(script)
-        values = (migration.checksum, run.run_id, run.backup_id, run.backup_waived, __version__, body, migration.name)
-        connection.execute(self._query("resume_steps"), values)
+    def resume_steps(self, connection: Connection, script: Script, text: bytes, run: Run) -> None:
+        self._rows(connection, "resume_steps", **_values(script, text, run))
 
     def step_begun(self, connection: Connection, name: str, number: int | None) -> None:
-        connection.execute(self._query("step_begun"), (number, name))
+        self._rows(connection, "step_begun", number=number, name=name)
 
-    def step_done(self, connection: Connection, name: str, number: int) -> str:
+    def step_done(self, connection: Connection, name: str, number: int) -> bytes:
         """The statement that records it, as text, so that it can share a transaction."""
-        parts = {"number": sql.Literal(number), "name": sql.Literal(name)}
-        return self._query("step_done", **parts).as_string(connection)
+        return self._text(connection, "step_done", number=number, name=name)
 
-    def finish_steps(self, connection: Connection, name: str) -> int:
-        """Finish the row; the milliseconds since it was begun."""
-        row = connection.execute(self._query("finish_steps"), (name,)).fetchone()
-        return int(row[0]) if row else 0
+    def finish_steps(self, connection: Connection, name: str) -> int | None:
+        """Finish the row; the milliseconds since it was begun, None where there was no row to finish."""
+        finished = self._rows(connection, "finish_steps", name=name)
+        return int(finished[0][0] or 0) if finished else None
 
-    def _text(self, connection: Connection, query: str, /, **values: str | None) -> str:
-        literals = {key: sql.Literal(value) for key, value in values.items()}
-        return self._query(query, **literals).as_string(connection)
+    def _rows(self, connection: Connection, query: str, /, **values: _Value) -> list[tuple[str | None, ...]]:
+        """Send a query on its own; raises what the server says."""
+        answer = send(connection, self._text(connection, query, **values))
+        if answer.error is not None:
+            raise answer.error
+        return rows(answer.results[-1])
 
-    def _query(self, query: str, /, **parts: sql.Composable) -> sql.Composed:
-        text = sql.SQL(_queries()[query])
-        return text.format(schema=sql.Identifier(self.schema), table=self._table(), **parts)
+    def _text(self, connection: Connection, query: str, /, **values: _Value) -> bytes:
+        """A query with its values as literals, for what travels with other statements in one string."""
+        names = {"schema": (self.schema,), "table": (self.schema, self.table)}
+        quote = Escaping(connection.pgconn)
+        pieces: list[bytes] = []
+        for text, place in _pieces(query):
+            pieces.append(text)
+            if place in names:
+                pieces.append(b".".join(bytes(quote.escape_identifier(name.encode())) for name in names[place]))
+            elif place:
+                pieces.append(_literal(quote, values[place]))
+        return b"".join(pieces)
 
-    def _table(self) -> sql.Identifier:
-        return sql.Identifier(self.schema, self.table)
+
+def records(answer: Answer) -> list[Record] | None:
+    """The rows that a query for them was answered with; None where there is no table yet."""
+    if answer.error is None:
+        return [_record(*row) for row in rows(answer.tables[-1])]
+    if answer.error.sqlstate in _NO_TABLE:
+        return None
+    raise answer.error
 
 
-def _record(name: str, checksum: str, executed_ms: int | None, duration_ms: int | None) -> Record:
-    moment = None if executed_ms is None else datetime.fromtimestamp(executed_ms / 1000, timezone.utc)
-    return Record(name, checksum, moment, duration_ms)
+def _record(name: str | None, checksum: str | None, executed_ms: str | None, duration_ms: str | None) -> Record:
+    moment = None if executed_ms is None else datetime.fromtimestamp(int(executed_ms) / 1000, timezone.utc)
+    return Record(name or "", checksum or "", moment, None if duration_ms is None else int(duration_ms))
 
 
-def _body(script: Script) -> str | None:
-    return script.text if len(script.text) <= BODY_LIMIT else None
+def _values(script: Script, text: bytes, run: Run) -> dict[str, _Value]:
+    return {
+        "name": script.name,
+        "checksum": script.migration.checksum,
+        "run_id": run.run_id,
+        "backup_id": run.backup_id,
+        "backup_waived": run.backup_waived,
+        "tool_version": __version__,
+        "body": text if len(text) <= BODY_LIMIT else None,
+    }
+
+
+def _literal(quote: Quote, value: _Value) -> bytes:
+    if value is None:
+        return b"NULL"
+    if isinstance(value, int):
+        return b"%d" % value
+    if isinstance(value, list):
+        return b"ARRAY[%b]::text[]" % b", ".join(_literal(quote, each) for each in value)
+    return bytes(quote.escape_literal(value if isinstance(value, bytes) else value.encode()))
 
 
 @lru_cache
-def _queries() -> dict[str, LiteralString]:
+def _pieces(query: str) -> tuple[tuple[bytes, str], ...]:
+    """A query as text and, behind each piece of it, the name of what stands there."""
+    return tuple((text.encode(), name or "") for text, name, _, _ in Formatter().parse(_queries()[query]))
+
+
+@lru_cache
+def _queries() -> dict[str, str]:
     """The statements of history.sql by name, without their comments."""
     text = Path(__file__).with_name("history.sql").read_text("utf-8")
     named = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]

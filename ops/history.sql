@@ -24,10 +24,6 @@ CREATE TABLE IF NOT EXISTS {table} (
     statement_begun integer
 );
 
--- name: exists
--- Whether the ledger is there, by the catalog.
-SELECT to_regclass({regclass}) IS NOT NULL;
-
 -- name: read
 -- Every row, oldest first; the moment as milliseconds since 1970, which no DateStyle of a database changes.
 SELECT name, checksum, round(extract(epoch FROM executed_at) * 1000)::bigint, duration_ms
@@ -38,12 +34,12 @@ ORDER BY id;
 -- The rows of one run among some names, for verifying what was acknowledged.
 SELECT name, checksum, round(extract(epoch FROM executed_at) * 1000)::bigint, duration_ms
 FROM {table}
-WHERE run_id = %s AND name = ANY (%s)
+WHERE run_id = {run_id} AND name = ANY ({names})
 ORDER BY id;
 
 -- name: bodies
 -- The texts that ran, for showing what changed.
-SELECT name, body FROM {table} WHERE name = ANY (%s);
+SELECT name, body FROM {table} WHERE name = ANY ({names});
 
 -- name: begin_migration
 -- The first statement of a migration's transaction: a second runner waits here, and then fails on the name.
@@ -52,45 +48,52 @@ VALUES ({name}, {checksum}, {run_id}, {backup_id}, {backup_waived}, {tool_versio
 
 -- name: finish_migration
 -- The last one. It finds its row only in the transaction that wrote it, so a file that ended the transaction
--- under our feet leaves an unfinished row, never a false one.
-UPDATE {table}
-SET executed_at = pg_catalog.clock_timestamp(),
-    duration_ms = pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - created_at) * 1000)
-WHERE name = {name} AND xmin = pg_catalog.pg_current_xact_id()::xid;
-
--- name: insist
--- Fails with a division by zero, and so rolls back, unless that finished exactly this row.
-SELECT 1 / pg_catalog.count(*) FROM {table} WHERE name = {name} AND checksum = {checksum} AND executed_at IS NOT NULL;
+-- under our feet leaves an unfinished row, never a false one. Unless exactly this row is finished by it, it fails
+-- with a division by zero, and so rolls back.
+WITH finished AS (
+    UPDATE {table}
+    SET executed_at = pg_catalog.clock_timestamp(),
+        duration_ms = pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - created_at) * 1000)
+    WHERE name = {name} AND checksum = {checksum} AND xmin = pg_catalog.pg_current_xact_id()::xid
+    RETURNING executed_at
+)
+SELECT 1 / pg_catalog.count(executed_at) FROM finished;
 
 -- name: progress
 -- How far a migration without a transaction has come.
 SELECT statements_done, statement_begun, body, checksum
 FROM {table}
-WHERE name = %s AND executed_at IS NULL;
+WHERE name = {name} AND executed_at IS NULL;
 
 -- name: begin_steps
 -- Before the first statement of a migration without a transaction.
 INSERT INTO {table} (name, checksum, run_id, backup_id, backup_waived, tool_version, body, statements_done)
-VALUES (%s, %s, %s, %s, %s, %s, %s, 0);
+VALUES ({name}, {checksum}, {run_id}, {backup_id}, {backup_waived}, {tool_version}, {body}, 0);
 
 -- name: resume_steps
 -- The rest of it may have been changed since; what was done, and who began it when, stays.
 UPDATE {table}
-SET checksum = %s, run_id = %s, backup_id = coalesce(%s, backup_id), backup_waived = %s, tool_version = %s, body = %s
-WHERE name = %s AND executed_at IS NULL;
+SET checksum = {checksum}, run_id = {run_id}, backup_id = coalesce({backup_id}, backup_id),
+    backup_waived = {backup_waived}, tool_version = {tool_version}, body = {body}
+WHERE name = {name} AND executed_at IS NULL;
 
 -- name: step_begun
 -- Before a statement that cannot share a transaction with its record; null when it is known to have failed.
-UPDATE {table} SET statement_begun = %s WHERE name = %s AND executed_at IS NULL;
+UPDATE {table} SET statement_begun = {number} WHERE name = {name} AND executed_at IS NULL;
 
 -- name: step_done
--- With the statement, or right behind it.
-UPDATE {table} SET statements_done = {number}, statement_begun = NULL WHERE name = {name} AND executed_at IS NULL;
+-- With the statement, or right behind it. Fails with a division by zero where the row is gone.
+WITH done AS (
+    UPDATE {table} SET statements_done = {number}, statement_begun = NULL
+    WHERE name = {name} AND executed_at IS NULL
+    RETURNING statements_done
+)
+SELECT 1 / pg_catalog.count(*) FROM done;
 
 -- name: finish_steps
 -- Behind the last statement.
 UPDATE {table}
 SET executed_at = clock_timestamp(),
     duration_ms = round(extract(epoch FROM clock_timestamp() - created_at) * 1000)
-WHERE name = %s AND executed_at IS NULL
+WHERE name = {name} AND executed_at IS NULL
 RETURNING duration_ms;

@@ -31,12 +31,15 @@ Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 class Variables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Every variable that a target may have. The ones that begin with pg_ are what the templates read.
 
-    Those of libpq mean what libpq's documentation says of the parameter behind the prefix.
+    Those of libpq mean what libpq's documentation says of the parameter behind the prefix. pg_host may be a
+    connection pooler's, for the application; pg_direct_host and pg_direct_port are then the server's own.
     """
 
     pg_url: str = ""
     pg_host: str = ""
     pg_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 5432
+    pg_direct_host: str = ""
+    pg_direct_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 5432
     pg_dbname: Text
     pg_user: str = ""
     pg_password: str = ""

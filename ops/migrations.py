@@ -2,11 +2,13 @@
 
 Owns the naming rule, the directives, the checksum and `plan`, one pure function that dry run, status and the
 real run all use. Refuses to know connections. The one read is `read` and `Migration.text`: the text of a file
-is fetched when it is needed and not kept, so that memory does not grow with the folder.
+is fetched when it is needed and not kept, so that memory grows with the largest file and not with the folder.
+Texts are bytes, UTF-8 with LF line ends and without a BOM: what the checksum is of, and what is sent.
 """
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 import re
@@ -25,9 +27,10 @@ if TYPE_CHECKING:
 State = Literal["applied", "pending", "changed", "missing", "out-of-order", "unfinished"]
 
 _FILE_NAME = re.compile(r"(?P<version>[0-9]{1,40}(?:T[0-9]{1,20})?)_[A-Za-z0-9_.-]{1,180}\.sql")
-_DIRECTIVE = re.compile(r"--\s*migrate\s*:\s*(?P<text>.*)", re.IGNORECASE)
+_DIRECTIVE = re.compile(rb"--\s*migrate\s*:\s*(?P<text>.*)", re.IGNORECASE)
 _DURATION = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>ms|s|min|h)?")
 _UNIT_MS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, None: 1}
+_PIECE = 1_000_000
 _NAMING = (
     "Name it <version>_<name>.sql, such as 0042_add_email.sql or 20250111T093000_add_email.sql; `invoke new` does."
 )
@@ -51,12 +54,12 @@ class Migration:
     checksum: str
     path: str
 
-    def text(self) -> str:
+    def text(self) -> bytes:
         """Read the file again; an error when it is no longer what the plan was made of."""
         try:
-            content, checksum = _decode(self.path)
+            content, checksum = _content(self.path)
         except _MistakeError:
-            content = checksum = ""
+            content, checksum = b"", ""
         if checksum != self.checksum:
             raise ConfigurationError(
                 f"{self.path} was changed while the run was going on",
@@ -67,12 +70,17 @@ class Migration:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A migration's text, judged fit to run: `statements` counts what the server will see."""
+    """A migration, judged fit to run. `size` is its text's in bytes; `copies`: rows of COPY stand in it."""
 
     migration: Migration
-    text: str
-    statements: tuple[statements.Statement, ...]
     directives: Directives
+    statements: int
+    size: int
+    copies: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.migration.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +179,11 @@ def _read_file(path: str, name: str) -> Migration:
         raise _MistakeError(f"the file name is not one of a migration. {_NAMING}")
     if not os.path.isfile(path):  # noqa: PTH113
         raise _MistakeError("not a file that can be read; a link that leads nowhere, or a pipe.")
-    _, checksum = _decode(path)
+    _, checksum = _content(path)
     return Migration(name[:-4], int(match["version"].replace("T", "")), checksum, path)
 
 
-def _decode(path: str) -> tuple[str, str]:
+def _content(path: str) -> tuple[bytes, str]:
     """The text with LF line ends and without a BOM, and its checksum."""
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
@@ -187,12 +195,21 @@ def _decode(path: str) -> tuple[str, str]:
         raw = raw.replace(b"\r\n", b"\n")
     if (nul := raw.find(b"\0")) >= 0:
         raise _MistakeError(f"a NUL byte at byte {nul + 1}{_line_of(raw, nul)}, which PostgreSQL cannot store.")
+    if not raw.isascii():
+        _refuse_other_encodings(raw)
+    return raw, hashlib.sha256(raw).hexdigest()
+
+
+def _refuse_other_encodings(raw: bytes) -> None:
+    """Decode it, a piece at a time: a text that is not ASCII would take four times its size."""
+    decoder, done = codecs.getincrementaldecoder("utf-8")(), 0
     try:
-        return raw.decode("utf-8"), hashlib.sha256(raw).hexdigest()
+        for done in range(0, len(raw), _PIECE):
+            decoder.decode(raw[done : done + _PIECE], final=done + _PIECE >= len(raw))
     except UnicodeDecodeError as error:
-        where = _line_of(raw, error.start)
+        at = done - (len(error.object) - len(raw[done : done + _PIECE])) + error.start
         raise _MistakeError(
-            f"not UTF-8: byte 0x{raw[error.start]:02x} at byte {error.start + 1}{where}. Save the file as UTF-8."
+            f"not UTF-8: byte 0x{raw[at]:02x} at byte {at + 1}{_line_of(raw, at)}. Save the file as UTF-8."
         ) from error
 
 
@@ -227,23 +244,27 @@ def _judge(migration: Migration) -> tuple[Script, list[tuple[Place, str]]]:
     from ops import statements
 
     text = migration.text()
-    parsed: list[statements.Statement] = []
     declared: list[statements.Comment] = []
+    notable: list[statements.Statement] = []
     mistakes: list[tuple[int, str]] = []
+    first = count = 0
     try:
         for piece in statements.scan(text):
             if isinstance(piece, statements.Statement):
-                parsed.append(piece)
+                first = first if count else piece.start
+                count += 1
+                if not statements.is_harmless(piece):
+                    notable.append(piece)
             elif _DIRECTIVE.match(text, piece.start, piece.end):
                 declared.append(piece)
     except statements.LexicalError as error:
         mistakes.append((error.offset, f"{error.reason}. {error.hint}"))
-    first = parsed[0].start if parsed else len(text)
-    directives, wrong = _directives(text, declared, first)
+    directives, wrong = _directives(text, declared, first if count else len(text))
     mistakes += wrong
-    mistakes += [(s.start, why) for s in parsed if (why := _unfit(s, directives))]
+    mistakes += [(s.start, why) for s in notable if (why := _unfit(s, directives))]
     places = [(Place(migration.name, *statements.line_and_column(text, at)), why) for at, why in sorted(mistakes)]
-    return Script(migration, text, tuple(parsed), directives), places
+    copies = any(statement.rows for statement in notable)
+    return Script(migration, directives, count, len(text), copies), places
 
 
 def _unfit(statement: statements.Statement, directives: Directives) -> str | None:
@@ -253,8 +274,10 @@ def _unfit(statement: statements.Statement, directives: Directives) -> str | Non
     control = statements.transaction_control(statement)
     if control:
         return f"{control} in a migration. Transactions are the runner's: take it out."
-    if statements.copies_through_client(statement):
-        return "COPY through the client. Write the rows as INSERT statements."
+    if statements.copies_to_client(statement):
+        return "COPY to the client. A migration has no one to give the rows to: take it out."
+    if statement.rows and not directives.transactional:
+        return "COPY ... FROM STDIN in a file without a transaction. Put it into a file of its own."
     outside = statements.outside_transaction(statement)
     head = statement.head
     if outside == "CREATE INDEX CONCURRENTLY" and head[head.index("CONCURRENTLY") + 1] == "ON":
@@ -265,7 +288,7 @@ def _unfit(statement: statements.Statement, directives: Directives) -> str | Non
 
 
 def _directives(
-    text: str, declared: Iterable[statements.Comment], first: int
+    text: bytes, declared: Iterable[statements.Comment], first: int
 ) -> tuple[Directives, list[tuple[int, str]]]:
     """The directives folded into one, and what is wrong with them. `first` is where the first statement is."""
     result, mistakes = Directives(), list[tuple[int, str]]()
@@ -275,7 +298,7 @@ def _directives(
             mistakes.append((comment.start, "a directive below the first statement. Put it above all statements."))
         elif match:
             try:
-                result = _apply(result, match["text"])
+                result = _apply(result, match["text"].decode())
             except _MistakeError as mistake:
                 mistakes.append((comment.start, str(mistake)))
     return result, mistakes
@@ -380,7 +403,7 @@ _ADVICE = {
 def _disagreement(entry: Entry, plan: Plan, bodies: dict[str, str]) -> str:
     if entry.state == "changed" and entry.migration and entry.record:
         head = f"{entry.name}: changed since it was applied{_when(entry.record)}."
-        return "\n".join([head, *_difference(bodies.get(entry.name), entry.migration.text())])
+        return "\n".join([head, *_difference(bodies.get(entry.name), entry.migration.text().decode())])
     if entry.state == "missing" and entry.record:
         twin = [e.name for e in plan.entries if e.migration and e.migration.checksum == entry.record.checksum]
         renamed = f" {twin[0]} has the same text: it looks renamed." if twin else ""

@@ -161,7 +161,10 @@ def _line(event: events.Event) -> str:
     if isinstance(event, events.StatementDone):
         return f"{event.name}: statement {event.number} of {event.total}"
     if isinstance(event, events.Retrying):
-        return f"{event.name}: {event.reason}; trying again in {took(event.delay_ms)}"
+        waited = f", waiting for {'; '.join(event.blockers)}" if event.blockers else ""
+        return f"{event.name}: {event.reason}{waited}; trying again in {took(event.delay_ms)}"
+    if isinstance(event, events.SnapshotsAwaited):
+        return f"{event.name}: waiting for open transactions: {'; '.join(event.holders)}"
     if isinstance(event, events.MigrationApplied):
         return f"applied {event.name}, {took(event.duration_ms)}"
     if isinstance(event, events.ServerNotice):

@@ -64,6 +64,8 @@ class Settings:
         secret = self.password() if not masked else MASK
         has_secret = bool(self.variables.password_command or self.variables.pg_password)
         context = {**self.connection, "password": secret if has_secret else "", **_identity(self)}
+        if name == "database.env" and self.variables.pg_direct_host:  # the application's way is the pooler's
+            context |= {"host": self.variables.pg_host, "port": str(self.variables.pg_port)}
         return _Templates(self.templates, {}).text(FORMATS[name], context)
 
     @contextmanager
@@ -110,6 +112,8 @@ def resolve(
         variables = _typed(target, values | _from_url(variables.pg_url))
     secrets = ("pg_password", "pg_url", "password_command")
     context = {name: getattr(variables, name) for name in variables.__struct_fields__ if name not in secrets}
+    if variables.pg_direct_host:
+        context |= {"pg_host": variables.pg_direct_host, "pg_port": variables.pg_direct_port}
     renderer = _Templates(templates, {"env": asked_elsewhere})
     service = renderer.text(
         FORMATS["pg_service.conf"], {**context, "target": target.name, "environment": target.environment}

@@ -11,14 +11,16 @@ IF NOT EXISTS the next one skips it and reports success; so the index is looked 
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
 
+from ops import blockers, events, statements
 from ops import connection as sessions
-from ops import events, statements
 from ops.errors import HistoryDisagrees, Place, StoppedPartWay
 from ops.history import Progress, Run
 from ops.migrations import Script
@@ -26,6 +28,15 @@ from ops.session import Retry, Session
 from ops.statements import ConcurrentIndex, Statement
 
 _COMMITS_INSIDE = ("CALL", "DO")
+_WAITS_FOR_SNAPSHOTS = (
+    "CREATE INDEX CONCURRENTLY",
+    "DROP INDEX CONCURRENTLY",
+    "REINDEX CONCURRENTLY",
+    "DETACH PARTITION CONCURRENTLY",
+)
+_SHORT = 0.2
+"""Seconds; a transaction that lasts no longer is not worth a word."""
+_SET_CONFIG = re.compile(rb"select\s+(pg_catalog\s*\.\s*)?set_config\s*\([^()]*\)\s*", re.IGNORECASE)
 _INDEX = """
 SELECT i.indisvalid FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
 WHERE c.relname = %s AND i.indrelid = to_regclass(%s)
@@ -37,28 +48,31 @@ SELECT nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespa
 
 def run(session: Session, script: Script, given: Run, lock_timeout: int) -> Iterator[events.Event]:
     """Run what is left of a script; StoppedPartWay where it stops, after which the next run goes on there."""
-    steps = _Steps(session, script, lock_timeout)
-    yield from steps.run(given)
+    text = script.migration.text()
+    found = tuple(piece for piece in statements.scan(text) if isinstance(piece, Statement))
+    yield from _Steps(session, script, text, found, lock_timeout).run(given)
 
 
 @dataclass(slots=True)
 class _Steps:
     session: Session
     script: Script
+    text: bytes
+    statements: tuple[Statement, ...]
     lock_timeout: int
 
     @property
     def name(self) -> str:
-        return self.script.migration.name
+        return self.script.name
 
     def run(self, given: Run) -> Iterator[events.Event]:
-        ledger, total = self.session.ledger, len(self.script.statements)
+        ledger, total = self.session.ledger, len(self.statements)
         before = ledger.progress(self.session.connection, self.name)
         if before is None:
-            ledger.begin_steps(self.session.connection, self.script, given)
+            ledger.begin_steps(self.session.connection, self.script, self.text, given)
         else:
             self._same_so_far(before)
-            ledger.resume_steps(self.session.connection, self.script, given)
+            ledger.resume_steps(self.session.connection, self.script, self.text, given)
         done = before.done if before else 0
         self._set_up(done)
         for number in range(done + 1, total + 1):
@@ -67,16 +81,20 @@ class _Steps:
             yield from self.session.notices()
             yield events.StatementDone(self.name, number, total)
         self.session.clear()
-        yield events.MigrationApplied(self.name, ledger.finish_steps(self.session.connection, self.name))
+        duration = ledger.finish_steps(self.session.connection, self.name)
+        if duration is None:
+            raise self._row_gone()
+        yield events.MigrationApplied(self.name, duration)
 
     def _same_so_far(self, before: Progress) -> None:
         """What was done of the file must still be its beginning; the rest may have been mended."""
         if before.checksum == self.script.migration.checksum:
             return
         if before.body is not None:
-            old = [p for p in statements.scan(before.body) if isinstance(p, Statement)]
-            done = [before.body[s.start : s.end] for s in old[: before.done]]
-            if done == [self._text(number) for number in range(1, min(before.done, len(self.script.statements)) + 1)]:
+            body = before.body.encode()
+            old = [piece for piece in statements.scan(body) if isinstance(piece, Statement)]
+            done = [body[s.start : s.end] for s in old[: before.done]]
+            if done == [self._text(number) for number in range(1, min(before.done, len(self.statements)) + 1)]:
                 return
         raise HistoryDisagrees(
             f"{self.name} was changed in the part that has already run",
@@ -88,18 +106,22 @@ class _Steps:
     def _set_up(self, done: int) -> None:
         """The timeouts, and what the file has SET so far: that is no effect of its own, and does not last."""
         directives = self.script.directives
-        settings = [self._text(n) for n in range(1, done + 1) if self._statement(n).head[0] in ("SET", "RESET")]
+        settings = [self._text(number) for number in range(1, done + 1) if self._only_sets(number)]
+        # A concurrent build that gives up a lock leaves an INVALID index: it waits as long as a whole run may.
+        lock = self.session.wait if directives.lock_timeout is None else directives.lock_timeout
         timeouts = (
-            f"SET statement_timeout = {directives.statement_timeout or 0}",
-            f"SET lock_timeout = {directives.lock_timeout or 0}",
+            b"SET statement_timeout = %d" % (directives.statement_timeout or 0),
+            b"SET lock_timeout = %d" % lock,
         )
-        self.session.send(";\n".join((*timeouts, *settings)), [self.name])
+        self.session.send(b";\n".join((*timeouts, *settings)), [self.name])
 
     def _step(self, number: int, *, in_doubt: bool) -> Iterator[events.Event]:
         statement = self._statement(number)
         if statement.head[0] not in _COMMITS_INSIDE and statements.outside_transaction(statement) is None:
             yield from self._in_transaction(number)
-        elif not (in_doubt and self._settled(number)):
+            return
+        yield from self._snapshots_ended(number)
+        if not (in_doubt and self._settled(number)):
             self._alone(number)
 
     def _in_transaction(self, number: int) -> Iterator[events.Event]:
@@ -108,17 +130,46 @@ class _Steps:
         timeout = (
             self.lock_timeout if self.script.directives.lock_timeout is None else self.script.directives.lock_timeout
         )
-        opening = f"BEGIN;\nSET LOCAL lock_timeout = {timeout};\n"
+        opening = b"BEGIN;\nSET LOCAL lock_timeout = %d;\n" % timeout
         retry = Retry(self.session.wait)
         while True:
-            answer = self.session.send(f"{opening}{self._text(number)}\n;\n{record};\nCOMMIT", [self.name])
-            if answer.error is None or (answer.lost and self._done() >= number):
+            text = b"%b%b\n;\n%b;\nCOMMIT" % (opening, self._text(number), record)
+            answer = self.session.send(text, [self.name])
+            if answer.error is None:
+                return
+            done = answer.lost and self._done() >= number
+            self._set_up(number if done else number - 1)  # an error leaves a session that is clear, or another one
+            if done:
                 return
             if answer.error.sqlstate == "25001":  # what only the server knows to be impossible in a transaction
                 return self._alone(number)
             if not retry.allows(answer.error):
                 raise self._stopped(number, answer.error, len(opening))
-            yield from retry.pause(self.name, answer.error)
+            yield from retry.pause(self.name, sessions.first_line(answer.error), self.session.blockers)
+
+    def _snapshots_ended(self, number: int) -> Iterator[events.Event]:
+        """Wait for the open snapshots that a concurrent command would wait for, before it is begun.
+
+        It is lock-free for others, but it waits for every transaction that is older than itself, without end.
+        Those that begin while this waits are not waited for here; the command's own lock_timeout bounds them.
+        """
+        if statements.outside_transaction(self._statement(number)) not in _WAITS_FOR_SNAPSHOTS:
+            return
+        retry, seen = Retry(self.session.wait), blockers.snapshots(self.session.connection)
+        time.sleep(_SHORT if seen else 0)
+        announced = False
+        while open_ones := [v for k, v in blockers.snapshots(self.session.connection).items() if k in seen]:
+            if retry.is_over():
+                raise self._stop(
+                    number,
+                    ": open transactions would keep it waiting",
+                    [f"In its way is {holder}." for holder in open_ones],
+                    "Wait for them to end, or end them with pg_terminate_backend; then run `invoke migrate` again.",
+                )
+            if not announced:
+                yield events.SnapshotsAwaited(self.name, tuple(open_ones))
+                announced = True
+            time.sleep(_SHORT)
 
     def _alone(self, number: int) -> None:
         """A statement in no transaction: recorded before, looked at behind."""
@@ -134,7 +185,17 @@ class _Steps:
             raise self._stopped(number, answer.error, 0)
         if index and index.creates and not self._is_valid(index):
             raise self._invalid(number, index)
-        self.session.send(ledger.step_done(self.session.connection, self.name, number), [self.name])
+        self._note_done(number)
+
+    def _note_done(self, number: int) -> None:
+        """Record that a statement is done; once more where the line is lost just then."""
+        record = self.session.ledger.step_done(self.session.connection, self.name, number)
+        answer = self.session.send(record, [self.name])
+        if answer.lost:
+            self._set_up(number)
+            answer = self.session.send(record, [self.name])
+        if answer.error is not None:
+            raise self._stopped(number, answer.error, 0)
 
     def _settled(self, number: int) -> bool:
         """Of a statement that was begun and whose end is not known: whether the catalog shows that it is done.
@@ -149,11 +210,30 @@ class _Steps:
             return False
         valid = self._is_valid(index)
         if index.creates and valid is False:
-            self.session.connection.execute(sql.SQL("DROP INDEX CONCURRENTLY {}").format(self._index_name(index)))
+            self._drop(number, index)
         if valid if index.creates else valid is None:
-            self.session.send(self.session.ledger.step_done(self.session.connection, self.name, number), [self.name])
+            self._note_done(number)
             return True
         return False
+
+    def _drop(self, number: int, index: ConcurrentIndex) -> None:
+        """Clear away what our own interrupted build left."""
+        drop = sql.SQL("DROP INDEX CONCURRENTLY {}").format(self._index_name(index))
+        answer = self.session.send(drop.as_string(self.session.connection).encode(), [self.name])
+        if answer.error is not None:
+            raise self._stopped(number, answer.error, 0)
+
+    def _only_sets(self, number: int) -> bool:
+        """Whether all that a statement does is to set the session up for those behind it."""
+        return self._statement(number).head[0] in ("SET", "RESET") or bool(_SET_CONFIG.fullmatch(self._text(number)))
+
+    def _row_gone(self) -> HistoryDisagrees:
+        return HistoryDisagrees(
+            f"every statement of {self.name} took effect, but its row in the history is gone",
+            detail="The migration, or someone else meanwhile, has changed the history itself.",
+            hint="See what it did before anything else is run; `invoke rollback` names the backup.",
+            place=Place(self.name),
+        )
 
     def _is_valid(self, index: ConcurrentIndex) -> bool | None:
         """Whether the index is valid; None when there is none of that name."""
@@ -178,23 +258,24 @@ class _Steps:
         return progress.done if progress else 0
 
     def _statement(self, number: int) -> Statement:
-        return self.script.statements[number - 1]
+        return self.statements[number - 1]
 
-    def _text(self, number: int) -> str:
+    def _text(self, number: int) -> bytes:
         statement = self._statement(number)
-        return self.script.text[statement.start : statement.end]
+        return self.text[statement.start : statement.end]
 
     def _index(self, number: int) -> ConcurrentIndex | None:
-        return statements.concurrent_index(self.script.text, self._statement(number))
+        return statements.concurrent_index(self.text, self._statement(number))
 
     def _stopped(self, number: int, error: psycopg.Error, opening: int) -> StoppedPartWay:
         position = error.diag.statement_position
-        within = int(position) - 1 - opening if position else 0
+        within = statements.byte_offset(self._text(number), int(position) - opening) if position else 0
         offset = self._statement(number).start + max(0, within)
+        waited = [f"It waited for {blocker}." for blocker in self.session.blockers if error.sqlstate in Retry.ERRORS]
         return self._stop(
             number,
             f": {sessions.first_line(error)}",
-            sessions.told(error),
+            [*sessions.told(error), *waited],
             "Mend the cause, or the file from there on, and run `invoke migrate` again: it goes on at that statement.",
             offset=offset,
             sqlstate=error.sqlstate,
@@ -228,12 +309,12 @@ class _Steps:
         sqlstate: str | None = None,
     ) -> StoppedPartWay:
         start = self._statement(number).start if offset is None else offset
-        line, column = statements.line_and_column(self.script.text, start)
+        line, column = statements.line_and_column(self.text, start)
         before = (
             "No statement took effect." if number == 1 else f"{_statements(number - 1)} took effect, and that stays."
         )
         return StoppedPartWay(
-            f"migration {self.name} stopped at statement {number} of {len(self.script.statements)},"
+            f"migration {self.name} stopped at statement {number} of {len(self.statements)},"
             f" line {line}, column {column}{reason}",
             detail="\n".join([*told, before]),
             hint=hint,

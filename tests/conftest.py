@@ -23,6 +23,7 @@ from psycopg import sql
 from ops import applier, connection, embedded, migrations
 from ops.events import Event, MigrationApplied
 from ops.history import Ledger
+from tests import majors
 
 ROOT = Path(__file__).parents[1]
 NO_DOCKER = "no Docker engine answers, and TEST_DATABASE_URL is not set"
@@ -146,13 +147,32 @@ def docker_answers() -> bool:
         return False
 
 
-@pytest.fixture(scope="session", params=["outside", "embedded"])
+@pytest.fixture(scope="session", params=["outside", "embedded", *majors.VERSIONS])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Each server in turn."""
-    outside = request.param == "outside"
-    with _outside_server() if outside else _embedded_server(tmp_path_factory.mktemp("server")) as running:
+    """Each server in turn; the other majors only for the modules that are marked every_major."""
+    with _server(request.param, tmp_path_factory) as running:
         yield running
         assert not running.made, "tests left databases behind"
+
+
+@contextmanager
+def _server(name: str, folders: pytest.TempPathFactory) -> Iterator[Server]:
+    if name in majors.VERSIONS:
+        with majors.server(name) as parameters:
+            yield Server(name, parameters)
+        return
+    with _outside_server() if name == "outside" else _embedded_server(folders.mktemp("server")) as running:
+        yield running
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every major runs what is about the server itself; the rest is about us, and two majors tell as much."""
+    items[:] = [item for item in items if item.get_closest_marker("every_major") or not _is_other_major(item)]
+
+
+def _is_other_major(item: pytest.Item) -> bool:
+    call = getattr(item, "callspec", None)
+    return call is not None and call.params.get("server") in majors.VERSIONS
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import threading
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ops import applier, events, migrations, session
+from ops import applier, events, migrations
 from ops.applier import Options
 from ops.errors import (
     BackupFailed,
@@ -27,6 +28,8 @@ from ops.errors import (
 from ops.history import Ledger
 from ops.migrations import Migration, Record, plan
 from tests.conftest import Database, Ran, Write
+
+pytestmark = pytest.mark.every_major
 
 LEDGER = Ledger()
 Files = Sequence[Migration]
@@ -51,7 +54,7 @@ def test_files_are_applied_in_order_with_their_rows(database: Database, write: W
         "SELECT name, checksum, body, run_id, backup_id, backup_waived, tool_version, source,"
         " applied_by = session_user, executed_at >= created_at, duration_ms >= 0 FROM ratchet.migrations ORDER BY id"
     )
-    assert rows[1][:8] == ("2_b", files[1].checksum, files[1].text(), "run", None, "because", "0.1.0", "run")
+    assert rows[1][:8] == ("2_b", files[1].checksum, files[1].text().decode(), "run", None, "because", "0.1.0", "run")
     assert rows[1][8:] == (True, True, True)
 
 
@@ -237,7 +240,7 @@ def test_without_the_lock_the_unique_row_keeps_two_runs_apart(
 ) -> None:
     """As behind a pooler: both believe that they hold the lock, and meet at the history row."""
     files = write(m1_a="create table a (); select pg_sleep(0.5)", m2_b="create table b ()")
-    monkeypatch.setattr(session, "_try_lock", lambda *_: True)
+    monkeypatch.setattr(Ledger, "lock_key", property(lambda _: random.getrandbits(62)))
     barrier = threading.Barrier(2)
     applied: list[str] = []
 
@@ -397,7 +400,7 @@ def test_encodings_and_defaults_that_a_file_sets_never_reach_the_next(
     )
     assert migrate(database, files, batch_size=batch_size).applied == ["1_a", "2_b"]
     assert database.rows("SELECT a, b, c FROM t") == [("café €", "C:\\new", "read committed")]
-    assert database.rows("SELECT body FROM ratchet.migrations WHERE name = '2_b'") == [(files[1].text(),)]
+    assert database.rows("SELECT body FROM ratchet.migrations WHERE name = '2_b'") == [(files[1].text().decode(),)]
 
 
 def test_the_history_is_read_whatever_the_databases_date_style(database: Database, write: Write) -> None:

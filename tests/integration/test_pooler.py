@@ -1,4 +1,4 @@
-"""PgBouncer in front of the server: noticed before the lock, which would stay behind."""
+"""PgBouncer in transaction mode: files that are transactions work exactly once through it, and leave nothing there."""
 
 from __future__ import annotations
 
@@ -6,65 +6,265 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from ops import applier
+from ops import applier, embedded, events
 from ops.applier import Options
-from ops.errors import ConfigurationError
+from ops.errors import ConfigurationError, MigrationFailed, RatchetError
 from ops.history import Ledger
-from tests.conftest import Database, Write
+from ops.migrations import Migration
+from tests.conftest import Database, Ran, Write
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+ROOT = os.geteuid() == 0
+SLOW = "select pg_sleep(0.05);"
 
 
-@pytest.fixture
-def pooled(database: Database) -> Iterator[Database]:
-    """The test's database through a PgBouncer in transaction mode, on a Unix socket of its own."""
-    if PGBOUNCER is None:
-        pytest.skip("no pgbouncer here: apt-get install pgbouncer")
-    if database.parameters["host"].startswith("/"):
-        pytest.skip("PgBouncer's user cannot reach the embedded server's folder")
+@dataclass
+class Bouncer:
+    """A PgBouncer before one database, on a Unix socket of its own."""
+
+    folder: Path
+    user: str | None
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self) -> None:
+        user = {"user": self.user} if self.user else {}
+        self.processes.append(subprocess.Popen([str(PGBOUNCER), "-q", str(self.folder / "ini")], **user))  # type: ignore[call-overload]
+        deadline = time.monotonic() + 10
+        while not (self.folder / ".s.PGSQL.6432").exists():
+            assert time.monotonic() < deadline, "PgBouncer did not start"
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        self.processes[-1].kill()
+        self.processes[-1].wait(10)
+        for left in self.folder.glob(".s.PGSQL.*"):
+            left.unlink()
+        (self.folder / "pid").unlink(missing_ok=True)
+
+
+Pool = Callable[..., tuple[Database, Bouncer]]
+
+
+@contextmanager
+def bouncer(given: dict[str, str], size: int) -> Iterator[tuple[Database, Bouncer]]:
     folder = Path(tempfile.mkdtemp(prefix="pgratchet-bouncer-"))
-    given = database.parameters
+    local = given["host"].startswith("/")
+    user = (embedded.SYSTEM_USER if local else "postgres") if ROOT else None
     (folder / "users").write_text(f'"{given["user"]}" "{given.get("password", "")}"\n')
     (folder / "ini").write_text(
         "[databases]\n"
         f"* = host={given['host']} port={given['port']}\n"
         "[pgbouncer]\npool_mode = transaction\nlisten_addr =\nlisten_port = 6432\n"
-        f"unix_socket_dir = {folder}\nauth_type = trust\nauth_file = {folder}/users\nlogfile = {folder}/log\n"
+        f"default_pool_size = {size}\nunix_socket_dir = {folder}\npidfile = {folder}/pid\n"
+        f"auth_type = trust\nauth_file = {folder}/users\nlogfile = {folder}/log\n"
     )
     for path in (folder, *folder.iterdir()):
-        shutil.chown(path, "postgres" if os.geteuid() == 0 else os.getuid())
-    user = {"user": "postgres"} if os.geteuid() == 0 else {}
-    process = subprocess.Popen([PGBOUNCER, "-q", str(folder / "ini")], **user)  # type: ignore[call-overload]
-    through = Database({**given, "host": str(folder), "port": "6432"})
+        shutil.chown(path, user or os.getuid())
+    running = Bouncer(folder, user)
     try:
-        _wait_for(folder / ".s.PGSQL.6432")
-        yield through
+        running.start()
+        yield Database({**given, "host": str(folder), "port": "6432"}), running
     finally:
-        process.terminate()
-        process.wait(10)
+        running.kill()
         shutil.rmtree(folder)
 
 
-def _wait_for(socket_file: Path) -> None:
-    deadline = time.monotonic() + 10
-    while not socket_file.exists():
-        assert time.monotonic() < deadline, "PgBouncer did not start"
-        time.sleep(0.05)
+@pytest.fixture
+def pool(database: Database) -> Iterator[Pool]:
+    """Puts a PgBouncer of so many server connections before the test's database."""
+    if PGBOUNCER is None:
+        pytest.skip("no pgbouncer here: apt-get install pgbouncer")
+    open_ones = []
+
+    def make(size: int = 5) -> tuple[Database, Bouncer]:
+        open_ones.append(bouncer(database.parameters, size))
+        return open_ones[-1].__enter__()
+
+    yield make
+    for each in open_ones:
+        each.__exit__(None, None, None)
 
 
-def test_a_pooler_is_refused_before_the_lock(database: Database, pooled: Database, write: Write) -> None:
+def migrate(database: Database, files: Sequence[Migration], **options: object) -> Ran:
+    given = Options(**{"run_id": "run", **options})  # type: ignore[arg-type]
+    return Ran(list(applier.migrate(database.connect, Ledger(), files, None, given)))
+
+
+def applied(database: Database) -> list[object]:
+    rows = database.rows("SELECT name FROM ratchet.migrations WHERE executed_at IS NOT NULL ORDER BY id")
+    return [name for (name,) in rows]
+
+
+def test_a_session_lock_would_stay_behind(database: Database, pool: Pool) -> None:
+    """The fault that all of this is about: what a session does through a pooler is not its own."""
+    pooled, _ = pool(1)
     with pooled.connect() as one:
         one.execute("SELECT pg_advisory_lock(7)")
-    assert database.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(1,)], "it stays behind"
-    files = write(m1_a="create table a ()")
-    before = database.rows("SELECT to_regclass('a'), to_regnamespace('ratchet')")
-    with pytest.raises(ConfigurationError, match="through a connection pooler"):
-        list(applier.migrate(pooled.connect, Ledger(), files, None, Options("run")))
-    assert database.rows("SELECT to_regclass('a'), to_regnamespace('ratchet')") == before
+        one.execute("SET search_path = ''")
+    with pooled.connect() as other:
+        assert other.execute("SHOW search_path").fetchall() == [('""',)]
     assert database.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(1,)]
+
+
+def test_several_runners_through_and_past_the_pooler_apply_each_file_once(
+    database: Database, pool: Pool, write: Write
+) -> None:
+    pooled, _ = pool()
+    files = write(**{f"m{n}_x": f"create table t{n} (); {SLOW} insert into e values ({n})" for n in range(2, 12)})
+    files = write(m1_e="create table e (n int)")
+    barrier = threading.Barrier(6)
+    outcomes: list[list[str] | BaseException] = []
+
+    def one(number: int) -> None:
+        way = database if number == 0 else pooled
+        barrier.wait()
+        try:
+            outcomes.append(migrate(way, files, run_id=f"run {number}", batch_size=3).applied)
+        except BaseException as error:  # noqa: BLE001
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=one, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert all(isinstance(outcome, list) for outcome in outcomes), outcomes
+    assert sorted(name for outcome in outcomes for name in outcome) == sorted(f.name for f in files)  # type: ignore[union-attr]
+    assert applied(database) == [f.name for f in files]
+    assert database.rows("SELECT n, count(*) FROM e GROUP BY n ORDER BY n") == [(n, 1) for n in range(2, 12)]
+    assert database.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]
+
+
+LEFT_BEHIND = (
+    "SELECT current_setting('search_path'), current_user::text, current_setting('statement_timeout'),"
+    " current_setting('lock_timeout'), current_setting('session_replication_role'), to_regclass('left_behind'),"
+    " (SELECT count(*)::int FROM pg_listening_channels()),"
+    " (SELECT count(*)::int FROM pg_prepared_statements WHERE from_sql), current_setting('client_encoding'),"
+    " coalesce(current_setting('my.setting', true), ''), current_setting('idle_in_transaction_session_timeout')"
+)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_is_left_on_the_poolers_connections(
+    database: Database, pool: Pool, write: Write, *, fails: bool
+) -> None:
+    database.run(f"ALTER DATABASE {database.name} SET idle_in_transaction_session_timeout = '7s'")
+    database.run("DO $$ BEGIN CREATE ROLE someone NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    database.run("GRANT ALL ON SCHEMA public TO someone")
+    pooled, _ = pool(1)
+    before = pooled.rows(LEFT_BEHIND)
+    with pooled.connect() as other:
+        other.pgconn.prepare(b"kept", b"SELECT 42")
+    files = write(
+        m1_a="set search_path = ''; set statement_timeout = '9s'; create temp table left_behind (); listen x;"
+        "prepare p as select 1; set session_replication_role = replica; select set_config('my.setting', 'x', false);"
+        "set client_encoding = 'LATIN1'; set role someone;" + ("select 1 / 0" if fails else ""),
+        m2_b="create table t as select 'café'::text as x",
+    )
+    if fails:
+        with pytest.raises(MigrationFailed, match="1_a failed at line 1"):
+            migrate(pooled, files)
+    else:
+        assert migrate(pooled, files).applied == ["1_a", "2_b"]
+        assert database.rows("SELECT x FROM public.t") == [("café",)]
+    assert pooled.rows(LEFT_BEHIND) == before
+    assert pooled.rows("SELECT count(*) FROM pg_prepared_statements WHERE NOT from_sql") == [(1,)], "not ours to end"
+
+
+def test_what_others_left_there_does_not_matter(database: Database, pool: Pool, write: Write) -> None:
+    pooled, _ = pool(1)
+    with pooled.connect() as other:
+        other.execute("SET search_path = pg_catalog; SET statement_timeout = '40ms'")
+    assert migrate(pooled, write(m1_a=f"create table t (); {SLOW}")).applied == ["1_a"]
+    assert database.rows("SELECT to_regclass('public.t') IS NOT NULL") == [(True,)]
+
+
+def test_an_error_is_placed_and_what_came_before_stays(database: Database, pool: Pool, write: Write) -> None:
+    pooled, _ = pool()
+    files = write(m1_a="create table a ()", m2_b="select 1;\nselect 1 / 0", m3_c="create table c ()")
+    with pytest.raises(MigrationFailed, match="2_b failed at line 2, column 1: division by zero"):
+        migrate(pooled, files)
+    assert applied(database) == ["1_a"]
+
+
+def test_large_files_and_rows_go_through(database: Database, pool: Pool, write: Write) -> None:
+    pooled, _ = pool(1)
+    files = write(
+        m1_a="create table a (x int);\n" + "insert into a values (1);\n" * 20_000,
+        m2_b="create table b (x int, y text);\ncopy b from stdin;\n1\tone\n2\t;'\n\\.\nselect 1;",
+    )
+    assert migrate(pooled, files).applied == ["1_a", "2_b"]
+    assert database.rows("SELECT (SELECT count(*) FROM a), (SELECT count(*) FROM b)") == [(20_000, 2)]
+
+
+def test_a_pooler_that_dies_is_returned_to(database: Database, pool: Pool, write: Write) -> None:
+    pooled, running = pool()
+    files = write(m1_a="create table e (n int)", m2_b="insert into e values (1); select pg_sleep(1.5)")
+    migrate(pooled, files[:1])
+    outcome: list[Ran | RatchetError] = []
+
+    def run() -> None:
+        try:
+            outcome.append(migrate(pooled, files, run_id="second", wait=20_000))
+        except RatchetError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    time.sleep(0.7)
+    running.kill()
+    running.start()
+    thread.join(30)
+    assert len(running.processes) == 2
+    (ended,) = outcome
+    done = applied(database)
+    assert database.rows("SELECT count(*)::int FROM e") == [(len(done) - 1,)]
+    if isinstance(ended, Ran):
+        assert done == ["1_a", "2_b"]
+    else:
+        assert isinstance(ended, MigrationFailed), ended
+        assert "2_b was rolled back" in ended.detail
+        assert done == ["1_a"]
+        assert migrate(pooled, files, run_id="third").applied == ["2_b"]
+
+
+def no_backup(*_: object) -> Generator[events.Event, None, str]:
+    raise AssertionError("a backup was begun")
+    yield
+
+
+@pytest.mark.parametrize(
+    ("text", "backup", "reason"),
+    [
+        ("-- migrate: no-transaction\nvacuum", None, "1_a cannot run: there is no transaction in it"),
+        ("create table a ()", no_backup, "no backup can be taken"),
+    ],
+)
+def test_what_is_no_transaction_is_refused_before_anything_is_done(
+    database: Database, pool: Pool, write: Write, text: str, backup: applier.Backup | None, reason: str
+) -> None:
+    pooled, _ = pool(1)
+    files = write(m1_a=text)
+    before = database.fingerprint()
+    with pytest.raises(ConfigurationError, match="through a connection pooler, where") as caught:
+        list(applier.migrate(pooled.connect, Ledger(), files, backup, Options("run")))
+    assert reason in caught.value.message
+    assert "pg_direct_host" in caught.value.hint
+    assert database.fingerprint() == before
+
+
+def test_with_nothing_to_do_a_pooler_is_no_obstacle(database: Database, pool: Pool, write: Write) -> None:
+    pooled, _ = pool(1)
+    files = write(m1_a="-- migrate: no-transaction\ncreate table a ()")
+    migrate(database, files)
+    ran = list(applier.migrate(pooled.connect, Ledger(), files, no_backup, Options("run")))
+    assert [type(event) for event in ran] == [events.Planned, events.Finished]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+import psycopg
 import pytest
 
 from ops import applier, events
@@ -12,6 +13,8 @@ from ops.applier import Options
 from ops.errors import ConfigurationError, HistoryDisagrees, StoppedPartWay
 from ops.history import Ledger
 from tests.conftest import Database, Ran, Write
+
+pytestmark = pytest.mark.every_major
 
 HEAD = "-- migrate: no-transaction\n"
 
@@ -71,7 +74,7 @@ def test_it_stops_at_the_statement_and_goes_on_there(doubles: Database, write: W
         migrate(doubles, files)
     assert caught.value.detail.endswith("Statements 1 to 2 took effect, and that stays.")
     assert row(doubles) == (2, None, False)
-    fixed = write(m1_a=files[0].text().replace("1 / 0", "7"))
+    fixed = write(m1_a=files[0].text().decode().replace("1 / 0", "7"))
     assert migrate(doubles, fixed).applied == ["1_a"]
     assert doubles.rows("SELECT x FROM t2") == [(7,)]
     assert doubles.rows("SELECT checksum FROM ratchet.migrations") == [(fixed[0].checksum,)]
@@ -202,7 +205,7 @@ def test_settings_of_the_file_hold_for_its_rest_and_no_further(database: Databas
     )
     with pytest.raises(StoppedPartWay):
         migrate(database, files)
-    fixed = write(m1_a=files[0].text().replace("1 / 0", "1"), m2_b="create table outside ()")
+    fixed = write(m1_a=files[0].text().decode().replace("1 / 0", "1"), m2_b="create table outside ()")
     migrate(database, fixed)
     found = database.rows("SELECT to_regclass('s.here'), to_regclass('s.there'), to_regclass('public.outside')")
     assert None not in found[0]
@@ -236,3 +239,99 @@ def test_an_index_built_concurrently_has_a_name(database: Database, write: Write
     with pytest.raises(ConfigurationError) as caught:
         migrate(database, write(m1_a=HEAD + "create index concurrently on t (x)"))
     assert "without a name" in caught.value.detail
+
+
+def test_what_the_file_has_set_holds_when_a_statement_is_tried_again(database: Database, write: Write) -> None:
+    """An error clears the session; a table made in another schema than the file said would be the price."""
+    database.run("CREATE SCHEMA s; CREATE TABLE s.t (); CREATE TABLE public.t ()")
+    files = write(
+        m1_a=HEAD + "set search_path = public;\nselect pg_catalog.set_config('search_path', 's', false);\n"
+        "alter table t add column x int;\ncreate table here ()"
+    )
+    with database.connect() as holder:
+        holder.execute("BEGIN; LOCK TABLE s.t IN ACCESS SHARE MODE")
+        threading.Timer(0.6, holder.rollback).start()
+        ran = migrate(database, files, lock_timeout=100)
+    assert ran.of(events.Retrying)
+    assert database.rows("SELECT to_regclass('s.here') IS NOT NULL") == [(True,)]
+    columns = "SELECT attrelid::regclass::text FROM pg_attribute WHERE attname = 'x' AND attrelid IN (%s)"
+    assert database.rows(columns % "'s.t'::regclass, 'public.t'::regclass") == [("s.t",)]
+
+
+@pytest.mark.parametrize(
+    ("text", "stops"),
+    [
+        ("create table b ();\ndelete from ratchet.migrations", True),
+        ("create table b ();\ncall give_up()", True),
+        ("create table b ();\nvacuum b", False),
+    ],
+)
+def test_a_file_that_deletes_its_own_row_is_never_called_applied(
+    database: Database, write: Write, text: str, *, stops: bool
+) -> None:
+    migrate(database, write(m0_first="create table a ()"))
+    database.run(
+        "CREATE PROCEDURE give_up() LANGUAGE sql AS 'DELETE FROM ratchet.migrations WHERE executed_at IS NULL'"
+    )
+    files = write(m1_a=HEAD + text)
+    if stops:
+        with pytest.raises(StoppedPartWay, match="statement 2 of 2"):
+            migrate(database, files)
+    else:
+        assert migrate(database, files).applied == ["1_a"]
+
+
+def test_a_row_that_goes_while_the_last_statement_is_done_is_missed(database: Database, write: Write) -> None:
+    files = write(m1_a=HEAD + "create table b ()")
+    stream = applier.migrate(database.connect, Ledger(), files, None, Options("run"))
+    assert any(isinstance(event, events.StatementDone) for event in stream)
+    database.run("DELETE FROM ratchet.migrations")
+    with pytest.raises(HistoryDisagrees, match="its row in the history is gone"):
+        list(stream)
+
+
+def test_an_open_snapshot_is_waited_for_before_a_build_is_begun(database: Database, write: Write) -> None:
+    database.run("CREATE TABLE t (x int)")
+    files = write(m1_a=HEAD + "create index concurrently i on t (x)")
+    with database.connect() as old:
+        old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+        threading.Timer(1.0, old.rollback).start()
+        ran = migrate(database, files)
+        (waited,) = [e for e in ran.events if isinstance(e, events.SnapshotsAwaited)]
+        assert f"pid {old.info.backend_pid}, " in waited.holders[0]
+    assert valid(database, "i") is True
+
+
+def test_an_open_snapshot_that_stays_ends_the_wait_by_its_deadline(database: Database, write: Write) -> None:
+    """Without that the build waits as long as the other transaction is open."""
+    database.run("CREATE TABLE t (x int)")
+    files = write(m1_a=HEAD + "create index concurrently i on t (x)")
+    with database.connect() as old, database.connect() as shown:
+        old.execute("SET application_name = 'old one'; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+        shown.execute("SET statement_timeout = '700ms'")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            shown.execute("CREATE INDEX CONCURRENTLY shown_to_wait ON t (x)")
+        assert valid(database, "shown_to_wait") is False
+        shown.execute("DROP INDEX shown_to_wait")
+        with pytest.raises(StoppedPartWay, match=r"1_a stopped at statement 1 of 1.*open transactions") as caught:
+            migrate(database, files, wait=700)
+        assert f"pid {old.info.backend_pid}, old one as " in caught.value.detail
+        old.rollback()
+    assert row(database) == (0, None, False)
+    assert valid(database, "i") is None
+    assert migrate(database, files).applied == ["1_a"]
+
+
+def test_a_snapshot_taken_while_a_build_goes_on_ends_it_by_the_lock_timeout(database: Database, write: Write) -> None:
+    """The wait before the build cannot see it; what the build leaves is INVALID, and ours: the next run mends it."""
+    database.run("CREATE TABLE t (x int); INSERT INTO t VALUES (1)")
+    files = write(m1_a=HEAD + "create index concurrently i on t (x)")
+    with database.connect() as old:
+        old.execute("BEGIN; LOCK TABLE t IN ROW EXCLUSIVE MODE")
+        with pytest.raises(StoppedPartWay, match="lock timeout") as caught:
+            migrate(database, files, wait=1500, lock_timeout=600)
+        assert f"It waited for pid {old.info.backend_pid}, " in caught.value.detail
+        old.rollback()
+    assert row(database) == (0, 1, False)
+    assert migrate(database, files).applied == ["1_a"]
+    assert valid(database, "i") is True

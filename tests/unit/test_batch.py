@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ops import batch
@@ -10,40 +12,41 @@ from ops.migrations import Directives, Migration, Script
 from ops.statements import Statement, scan
 
 
-def script(name: str, text: str) -> Script:
-    statements = tuple(piece for piece in scan(text) if isinstance(piece, Statement))
-    return Script(Migration(name, 1, "c", f"{name}.sql"), text, statements, Directives())
+def script(name: str, text: bytes) -> Script:
+    count = sum(isinstance(piece, Statement) for piece in scan(text))
+    return Script(Migration(name, 1, "c", f"{name}.sql"), Directives(), count, len(text))
 
 
-def frame(_: Script) -> batch.Frame:
-    return batch.Frame(("BEGIN", "INSERT"), ("UPDATE", "COMMIT"))
+def frame(_: Script, __: bytes) -> batch.Frame:
+    return batch.Frame((b"BEGIN", b"INSERT"), (b"UPDATE", b"COMMIT"))
 
 
-FIRST, EMPTY, LAST = script("1_a", "a;\n  b -- end"), script("2_b", "-- nothing"), script("3_c", "c;\nd")
-SENT = batch.compose((FIRST, EMPTY, LAST), frame)
+TEXTS = {"1_a": "a'ü';\n  b -- end".encode(), "2_b": b"-- nothing", "3_c": b"c;\nd"}
+FIRST, EMPTY, LAST = SCRIPTS = [script(name, text) for name, text in TEXTS.items()]
+SENT = batch.compose([(s, TEXTS[s.name]) for s in SCRIPTS], frame, [b"SELECT"])
 
 
 def test_every_script_has_its_own_transaction() -> None:
-    frames = ["BEGIN;\nINSERT;\n" + s.text + "\n;\nUPDATE;\nCOMMIT;\n" for s in (FIRST, EMPTY, LAST)]
-    assert SENT.text == "".join(frames)
-    assert [SENT.text[at : at + 2] for at in SENT.offsets] == ["a;", "--", "c;"]
+    frames = [b"BEGIN;\nINSERT;\n" + text + b"\n;\nUPDATE;\nCOMMIT;\n" for text in TEXTS.values()]
+    assert SENT.text == b"".join(frames) + b"SELECT;\n"
+    assert [SENT.text[place] for place in SENT.places] == list(TEXTS.values())
     assert SENT.results == (2, 8, 12)
 
 
 @pytest.mark.parametrize(
     ("answered", "expected"),
     [
-        (0, batch.Fault(0, Place("1_a"), framing=True)),
-        (1, batch.Fault(0, Place("1_a"), framing=True)),
-        (2, batch.Fault(0, Place("1_a", 1, 1), framing=False)),
-        (3, batch.Fault(0, Place("1_a", 2, 3), framing=False)),
-        (4, batch.Fault(0, Place("1_a"), framing=False)),
-        (5, batch.Fault(0, Place("1_a"), framing=False)),
-        (6, batch.Fault(1, Place("2_b"), framing=True)),
-        (8, batch.Fault(1, Place("2_b"), framing=False)),
-        (10, batch.Fault(2, Place("3_c"), framing=True)),
-        (13, batch.Fault(2, Place("3_c", 2, 1), framing=False)),
-        (15, batch.Fault(2, Place("3_c"), framing=False)),
+        (0, batch.Fault(Place("1_a"), framing=True)),
+        (1, batch.Fault(Place("1_a"), framing=True)),
+        (2, batch.Fault(Place("1_a", 1, 1))),
+        (3, batch.Fault(Place("1_a", 2, 3))),
+        (4, batch.Fault(Place("1_a"))),
+        (5, batch.Fault(Place("1_a"))),
+        (6, batch.Fault(Place("2_b"), framing=True)),
+        (8, batch.Fault(Place("2_b"))),
+        (10, batch.Fault(Place("3_c"), framing=True)),
+        (13, batch.Fault(Place("3_c", 2, 1))),
+        (15, batch.Fault(Place("3_c"))),
     ],
 )
 def test_an_error_without_position_belongs_to_the_statement_that_did_not_answer(
@@ -56,15 +59,15 @@ def test_an_error_without_position_belongs_to_the_statement_that_did_not_answer(
     ("index", "within", "place"),
     [
         (0, 0, Place("1_a", 1, 1, "42601")),
-        (0, 5, Place("1_a", 2, 3, "42601")),
-        (0, len(FIRST.text) + 1, Place("1_a", 2, 11, "42601")),
+        (0, 8, Place("1_a", 2, 3, "42601")),
+        (0, 16, Place("1_a", 2, 11, "42601")),
         (2, 3, Place("3_c", 2, 1, "42601")),
     ],
 )
 def test_a_position_is_mapped_into_the_file(index: int, within: int, place: Place) -> None:
-    """Also before anything ran: the server parses the whole string first."""
-    position = SENT.offsets[index] + within + 1
-    assert batch.locate(SENT, 0, position, "42601") == batch.Fault(index, place, framing=False)
+    """Also before anything ran: the server parses the whole string first. It counts characters."""
+    position = len(SENT.text[: SENT.places[index].start].decode()) + within + 1
+    assert batch.locate(SENT, 0, position, "42601") == batch.Fault(place)
 
 
 def test_a_position_in_the_frame_falls_back_to_counting() -> None:
@@ -72,7 +75,49 @@ def test_a_position_in_the_frame_falls_back_to_counting() -> None:
 
 
 def test_batches_hold_at_most_so_many_and_a_large_one_goes_alone() -> None:
-    large = script("9_x", "-" * (batch.SIZE_LIMIT + 1))
+    large = script("9_x", b"-" * (batch.SIZE_LIMIT + 1))
     scripts = [FIRST, EMPTY, LAST, large, FIRST, LAST]
     assert list(batch.batches(scripts, 2)) == [(FIRST, EMPTY), (LAST,), (large,), (FIRST, LAST)]
     assert list(batch.batches([], 2)) == []
+
+
+def test_one_with_rows_or_without_a_transaction_goes_alone() -> None:
+    copies = replace(FIRST, copies=True)
+    alone = replace(FIRST, directives=Directives(transactional=False))
+    assert list(batch.batches([EMPTY, copies, alone, LAST], 10)) == [(EMPTY,), (copies,), (alone,), (LAST,)]
+    assert [batch.travels_alone(s) for s in (EMPTY, copies, alone, LAST)] == [False, True, True, False]
+
+
+TEXT = "select 'é';\n-- c\ncopy t from stdin;\n1\n2\n\\.\nselect 'ü'; select 3 ;".encode()
+
+
+def test_windows_hold_whole_statements_and_rows_apart() -> None:
+    first, copy, last = found = list(batch.windows(TEXT))
+    shown = [TEXT[w.start : w.end].decode() for w in found]
+    assert shown == ["select 'é'", "copy t from stdin", "select 'ü'; select 3"]
+    assert [len(w.statements) for w in found] == [1, 1, 2]
+    assert first.rows is last.rows is None
+    assert copy.rows is not None
+    assert TEXT[slice(*copy.rows)] == b"1\n2\n"
+
+
+def test_windows_stay_under_the_limit_unless_one_statement_does_not() -> None:
+    small, large = b"select 1;" * 3, b"select '" + b"x" * batch.SIZE_LIMIT + b"';"
+    sizes = [w.end - w.start for w in batch.windows(small + large + small * 20_000)]
+    assert sizes[:2] == [len(small) - 1, len(large) - 1]
+    assert all(size <= batch.SIZE_LIMIT for size in sizes[2:])
+    assert len(sizes) == 2 + -(-len(small) * 20_000 // batch.SIZE_LIMIT)
+
+
+def test_an_error_in_a_window_is_placed_in_the_whole_text() -> None:
+    *_, last = batch.windows(TEXT)
+    located = [
+        batch.locate_in_window(FIRST, TEXT, last, 0, 8, "x"),
+        batch.locate_in_window(FIRST, TEXT, last, 1, None, "x"),
+        batch.locate_in_window(FIRST, TEXT, last, 2, None, "x"),
+    ]
+    assert [fault.place for fault in located] == [
+        Place("1_a", 7, 8, "x"),
+        Place("1_a", 7, 13, "x"),
+        Place("1_a", 7, 13, "x"),
+    ]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ops.connection import Server, describe, parse_url, refuse_unfit
+from ops.connection import Server, describe, parse_url, refuse_pooled, refuse_unfit
 from ops.errors import ConfigurationError
 
 FIT = Server(
@@ -35,7 +35,6 @@ def test_a_fit_server_is_taken() -> None:
         (replace(FIT, read_only=True), "", "is read-only"),
         (replace(FIT, version=120022), "", "the server is PostgreSQL 12"),
         (replace(FIT, encoding="SQL_ASCII"), "", "SQL_ASCII"),
-        (replace(FIT, pooled=True), "", "through a connection pooler"),
         (FIT, "8", "not on the server that this environment is pinned to"),
         (replace(FIT, in_recovery=True), "8", "pinned to"),
     ],
@@ -45,6 +44,13 @@ def test_an_unfit_one_is_refused_with_what_to_do(server: Server, pinned: str, me
         refuse_unfit(server, pinned)
     assert caught.value.detail
     assert caught.value.hint
+
+
+def test_behind_a_pooler_the_direct_address_is_asked_for() -> None:
+    refuse_pooled(FIT, "nothing works")
+    with pytest.raises(ConfigurationError, match="through a connection pooler, where nothing works") as caught:
+        refuse_pooled(replace(FIT, pooled=True), "nothing works")
+    assert "pg_direct_host" in caught.value.hint
 
 
 def test_a_place_is_described_without_the_password() -> None:

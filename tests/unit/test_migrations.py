@@ -51,7 +51,7 @@ def test_bom_and_line_ends_make_no_other_file(tmp_path: Path) -> None:
     write(tmp_path, **{"1_a": "select 1;\nselect 2;\n", "2_b": b"\xef\xbb\xbfselect 1;\r\nselect 2;\r\n"})
     first, second = read(tmp_path)
     assert first.checksum == second.checksum
-    assert second.text() == "select 1;\nselect 2;\n"
+    assert second.text() == b"select 1;\nselect 2;\n"
 
 
 def test_checksum_is_sha256_of_the_text(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_directives_stand_above_the_first_statement(tmp_path: Path) -> None:
     )
     (script,) = judge(read(write(tmp_path, **{"1_a": text})))
     assert script.directives == Directives(transactional=False, lock_timeout=10_000, statement_timeout=0)
-    assert len(script.statements) == 1
+    assert (script.statements, script.size, script.copies) == (1, len(text), False)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,10 @@ def test_directives_stand_above_the_first_statement(tmp_path: Path) -> None:
         ("select 1;\n-- migrate: no-transaction", "a directive below the first statement"),
         ("select\n-- migrate: no-transaction\n1", "a directive below the first statement"),
         ("select 1;\nCOMMIT;", "COMMIT in a migration"),
-        ("copy t from stdin", "COPY through the client"),
+        ("copy t to stdout", "COPY to the client"),
+        ("copy t from stdin;\n1", "the rows of COPY ... FROM STDIN have no end"),
+        ("\n-- migrate: no-transaction\ncopy t from stdin;\n\\.\n", "FROM STDIN in a file without a transaction"),
+        ("\\restrict xyz\nselect 1", "a psql meta-command"),
         ("vacuum t", "VACUUM cannot run inside a transaction"),
         ("select 'a", "unterminated quoted string"),
     ],

@@ -42,6 +42,15 @@ def test_the_service_file_is_what_connects() -> None:
     }
 
 
+def test_a_direct_address_is_for_migrations_and_the_poolers_for_the_application() -> None:
+    given = resolve(pg_port=6432, pg_direct_host="primary", pg_direct_port=5433)
+    assert (given.connection["host"], given.connection["port"]) == ("primary", "5433")
+    application = given.render("database.env", masked=True)
+    assert "POSTGRES_HOST='h'\nPOSTGRES_PORT='6432'\n" in application
+    assert "@h:6432/d?" in application
+    assert "primary" not in application
+
+
 def test_dev_takes_the_embedded_server_only_where_no_variable_speaks() -> None:
     assert shipped("dev", {}).connection["host"] == "/socket"
     assert shipped("dev", {"MIGRATION_TIMEOUT": "5"}).embedded

@@ -1,0 +1,175 @@
+"""Whatever is in a file: the rows of a COPY, large files, odd encodings and line ends, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from ops import applier, migrations
+from ops.applier import Options
+from ops.batch import SIZE_LIMIT
+from ops.errors import ConfigurationError, MigrationFailed
+from ops.history import BODY_LIMIT, Ledger
+from ops.migrations import Migration
+from tests.conftest import Database, Ran, Write
+
+pytestmark = pytest.mark.every_major
+
+
+def migrate(database: Database, files: Sequence[Migration], **options: object) -> Ran:
+    given = Options(**{"run_id": "run", **options})  # type: ignore[arg-type]
+    return Ran(list(applier.migrate(database.connect, Ledger(), files, None, given)))
+
+
+ROWS = "create table t (a int, b text);\ncopy t (a, b) from stdin;\n1\tone\n2\t;'\"$$ -- /*\n3\t\\\\.\n4\t\\N\n\\.\n"
+
+
+def test_rows_of_a_copy_are_data(database: Database, write: Write) -> None:
+    with database.connect() as shown, pytest.raises(psycopg.Error):
+        shown.execute(ROWS.encode())
+    files = write(m1_a="select 1", m2_b=ROWS + "select 1;\ncopy t from stdin csv;\n5,five\n\\.\n", m3_c="select 1")
+    assert migrate(database, files).applied == ["1_a", "2_b", "3_c"]
+    assert database.rows("SELECT a, b FROM t ORDER BY a") == [
+        (1, "one"),
+        (2, ";'\"$$ -- /*"),
+        (3, "\\."),
+        (4, None),
+        (5, "five"),
+    ]
+    assert database.rows("SELECT body FROM ratchet.migrations WHERE name = '2_b'") == [(files[1].text().decode(),)]
+
+
+def test_a_row_that_does_not_fit_is_rolled_back_and_told(database: Database, write: Write) -> None:
+    files = write(m1_a="select 1;", m2_b="select 1;\n" + ROWS.replace("2\t", "two\t"), m3_c="select 1")
+    with pytest.raises(
+        MigrationFailed, match=r"2_b failed at line 3, column 1: invalid input syntax for type integer"
+    ) as caught:
+        migrate(database, files)
+    assert "COPY t, line 2, column a" in caught.value.detail
+    assert database.rows("SELECT to_regclass('t')") == [(None,)]
+    assert migrate(database, write(m2_b=ROWS)).applied == ["2_b", "3_c"]
+
+
+def test_many_rows_travel_in_pieces(database: Database, write: Write) -> None:
+    rows = "".join(f"{n}\t{'x' * 100}\n" for n in range(20_000))
+    assert migrate(database, write(m1_a=f"create table t (a int, b text);\ncopy t from stdin;\n{rows}\\.")).applied
+    assert database.rows("SELECT count(*), max(a) FROM t") == [(20_000, 19_999)]
+
+
+def test_a_dump_is_a_migration_once_its_psql_commands_are_gone(database: Database, write: Write) -> None:
+    """As pg_dump writes it: settings for the whole session, an empty search_path, rows."""
+    dump = (
+        "SET statement_timeout = 0;\nSET client_encoding = 'UTF8';\nSET standard_conforming_strings = on;\n"
+        "SELECT pg_catalog.set_config('search_path', '', false);\nSET row_security = off;\n"
+        "CREATE TABLE public.t (a integer, b text);\nCOPY public.t (a, b) FROM stdin;\n1\té\n\\.\n\n"
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        migrate(database, write(m1_dump="--\n\\restrict abc\n\n" + dump + "\\unrestrict abc\n"))
+    assert "1_dump, line 2, column 1: a psql meta-command" in caught.value.detail
+    files = write(m1_dump=dump, m2_b="create table u ()")
+    migrate(database, files)
+    assert database.rows("SELECT a, b FROM public.t") == [(1, "é")]
+    assert database.rows("SELECT to_regclass('public.u') IS NOT NULL") == [(True,)]
+
+
+def test_a_large_file_is_one_transaction_in_many_windows(database: Database, write: Write) -> None:
+    text = "create table t (a int);\n" + "insert into t values (1); -- é\n" * 40_000
+    assert len(text) > 4 * SIZE_LIMIT
+    assert len(text) > BODY_LIMIT
+    migrate(database, write(m1_a=text))
+    assert database.rows("SELECT count(*), count(DISTINCT xmin::text) FROM t") == [(40_000, 1)]
+    assert database.rows("SELECT body, executed_at IS NOT NULL FROM ratchet.migrations") == [(None, True)]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "place"),
+    [
+        ("insert into nothing values (1)", "line 30002, column 13: relation"),
+        ("select\n 1 / 0", "line 30002, column 1: division"),
+        ("insert inti t values (1)", "line 30002, column 8: syntax"),
+    ],
+)
+def test_an_error_deep_in_a_large_file_is_placed_and_rolled_back(
+    database: Database, write: Write, mistake: str, place: str
+) -> None:
+    text = (
+        "create table t (a int);\n" + "insert into t values (1); -- é\n" * 30_000 + mistake + ";\n" + "select 1;\n" * 9
+    )
+    with pytest.raises(MigrationFailed, match=place):
+        migrate(database, write(m1_a="select 1", m2_b=text))
+    assert database.rows("SELECT name FROM ratchet.migrations") == [("1_a",)]
+    assert database.rows("SELECT to_regclass('t')") == [(None,)]
+
+
+def test_a_large_file_that_fails_at_its_commit_is_rolled_back(database: Database, write: Write) -> None:
+    text = (
+        "create table p (x int primary key); create table c (x int references p deferrable initially deferred);\n"
+        + "insert into c values (1);\n" * 15_000
+    )
+    with pytest.raises(MigrationFailed, match="migration 1_a failed: insert or update on table"):
+        migrate(database, write(m1_a=text))
+    assert database.rows("SELECT name FROM ratchet.migrations") == []
+
+
+def test_a_single_statement_may_be_larger_than_a_window(database: Database, write: Write) -> None:
+    values = ", ".join(f"({n})" for n in range(60_000))
+    migrate(database, write(m1_a=f"create table t (a int);\ninsert into t values {values};\nselect 1"))
+    assert database.rows("SELECT count(*) FROM t") == [(60_000,)]
+
+
+def test_twenty_thousand_statements_are_one_transaction(database: Database, write: Write) -> None:
+    migrate(database, write(m1_a="create table t (a int);" + "insert into t values (1);" * 19_999))
+    assert database.rows("SELECT count(*) FROM t") == [(19_999,)]
+
+
+def test_bom_and_line_ends_make_no_difference(database: Database, sql_folder: Path) -> None:
+    text = "create table t (a text);\r\ninsert into t values ('x\r\ny');\r\ncopy t from stdin;\r\nz\r\n\\.\r\n"
+    (sql_folder / "1_a.sql").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    migrate(database, migrations.read(sql_folder))
+    assert database.rows("SELECT a FROM t") == [("x\ny",), ("z",)]
+    (sql_folder / "1_a.sql").write_bytes(text.replace("\r\n", "\n").encode())
+    assert migrate(database, migrations.read(sql_folder)).applied == []
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"select 1;\nselect\xc2\xa01;", "line 2, column 7: an invisible character, U+00A0"),
+        (b"select 1;\n\\copy t from x", "line 2, column 1: a psql meta-command"),
+        (b"select 1;\ncopy t to stdout", "line 2, column 1: COPY to the client"),
+        (b"select 1; commit", "line 1, column 11: COMMIT in a migration"),
+    ],
+)
+def test_what_is_no_sql_is_named_and_nothing_is_run(
+    database: Database, sql_folder: Path, content: bytes, told: str
+) -> None:
+    (sql_folder / "1_a.sql").write_bytes(b"create table a ()")
+    (sql_folder / "2_b.sql").write_bytes(content)
+    before = database.fingerprint()
+    with pytest.raises(ConfigurationError) as caught:
+        migrate(database, migrations.read(sql_folder))
+    assert told in caught.value.detail
+    assert database.fingerprint() == before
+
+
+def test_a_string_goes_on_behind_a_comment_as_the_server_has_it(database: Database, write: Write) -> None:
+    """Where the library that the lexer is compared with has another opinion than the server it comes from."""
+    migrate(database, write(m1_a="create table t as select E'a' -- c\n  -- d\n '\\'; b' as x;"))
+    assert database.rows("SELECT x FROM t") == [("a'; b",)]
+
+
+def test_a_file_that_changes_between_judging_and_sending_is_not_sent(
+    database: Database, write: Write, sql_folder: Path
+) -> None:
+    files = write(m1_a="create table a ()", m2_b="create table b ()")
+    stream = applier.migrate(database.connect, Ledger(), files, None, Options("run", batch_size=1))
+    for event in stream:
+        if getattr(event, "name", "") == "1_a":
+            (sql_folder / "2_b.sql").write_text("create table c ()")
+            break
+    with pytest.raises(ConfigurationError, match=r"2_b\.sql was changed while the run was going on"):
+        list(stream)
+    assert database.rows("SELECT name FROM ratchet.migrations") == [("1_a",)]

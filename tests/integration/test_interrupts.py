@@ -1,0 +1,141 @@
+"""Signals, in the process: the server's statement is cancelled, and what stays is told by the history."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+
+from ops import applier, events
+from ops.applier import Options
+from ops.errors import HistoryDisagrees, Interrupted, LockBusy, Terminated
+from ops.history import Ledger
+from tests.conftest import Database, Write
+
+SLEEP = "select pg_sleep(20)"
+RUNNING = (
+    "SELECT count(*)::int FROM pg_stat_activity"
+    " WHERE query LIKE '%pg_sleep(20)%' AND state = 'active' AND pid <> pg_backend_pid()"
+)
+FILES = {
+    "a batch": {"m2_b": f"create table b (); {SLEEP}"},
+    "windows": {"m2_b": "create table b ();\n" + "select 1;\n" * 40_000 + SLEEP},
+    "rows": {
+        "m2_b": "create table b (x int default pg_sleep(20)::text::int, y int);\ncopy b (y) from stdin;\n1\n\\.\n"
+    },
+    "steps": {"m2_b": f"-- migrate: no-transaction\ncreate table b ();\n{SLEEP}"},
+}
+
+
+@pytest.fixture
+def signalled() -> Iterator[Callable[[float, int], None]]:
+    """Sends this process a signal after a while; SIGTERM is an interrupt as in the tasks."""
+
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    timers: list[threading.Timer] = []
+
+    def send(after: float, which: int) -> None:
+        timers.append(threading.Timer(after, os.kill, (os.getpid(), which)))
+        timers[-1].start()
+
+    yield send
+    for timer in timers:
+        timer.cancel()
+        timer.join()
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize(("which", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_cancels_the_statement_and_tells_what_stays(
+    database: Database, write: Write, signalled: Callable[[float, int], None], kind: str, which: int, status: int
+) -> None:
+    files = write(m1_a="create table a ()", **FILES[kind])
+    applied: list[str] = []
+    signalled(0.8, which)
+    with pytest.raises(Interrupted) as caught:
+        applied += _applied(applier.migrate(database.connect, Ledger(), files, None, Options("run")))
+    assert caught.value.status == status
+    assert caught.value.detail.startswith("1_a was applied, and stays.")
+    assert database.rows(RUNNING) == [(0,)]
+    assert database.rows("SELECT count(*)::int FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]
+    assert database.rows("SELECT name FROM ratchet.migrations WHERE executed_at IS NOT NULL") == [("1_a",)]
+    assert database.rows("SELECT to_regclass('b') IS NOT NULL") == [(kind == "steps",)]
+
+
+def _applied(stream: Iterator[events.Event]) -> list[str]:
+    return [event.name for event in stream if isinstance(event, events.MigrationApplied)]
+
+
+def test_a_signal_while_the_server_is_gone_says_that_it_cannot_tell(
+    database: Database, write: Write, signalled: Callable[[float, int], None]
+) -> None:
+    """The line is closed under the cancelled statement, so that the history cannot be asked."""
+    files = write(m1_a=f"create table a (); {SLEEP}")
+    lines: list[psycopg.Connection] = []
+
+    def connect() -> psycopg.Connection:
+        lines.append(database.connect())
+        return lines[-1]
+
+    def cut(*_: object) -> None:
+        database.run(f"SELECT pg_terminate_backend({lines[0].info.backend_pid})")
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, cut)
+    signalled(0.8, signal.SIGUSR1)
+    try:
+        with pytest.raises(Interrupted) as caught:
+            list(applier.migrate(connect, Ledger(), files, None, Options("run")))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert caught.value.detail.startswith("What took effect could not be asked")
+
+
+def test_what_the_server_acknowledged_and_the_history_has_not_is_said(database: Database, write: Write) -> None:
+    """A trigger of the file's own takes the row away at the very end of its COMMIT."""
+    files = write(
+        m1_a="create function f() returns trigger language plpgsql as"
+        " $$ begin delete from ratchet.migrations; return null; end $$;"
+        "create constraint trigger t after update on ratchet.migrations deferrable initially deferred"
+        " for each row execute function f()"
+    )
+    with pytest.raises(HistoryDisagrees, match="the server acknowledged 1_a, but the history has no finished row"):
+        list(applier.migrate(database.connect, Ledger(), files, None, Options("run")))
+
+
+def test_a_row_that_another_run_has_not_finished_is_waited_for_by_a_person(
+    database: Database, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a pooler that voids the lock: the other run has begun the file, statement by statement."""
+    monkeypatch.setattr(Ledger, "lock_key", property(lambda _: random.getrandbits(62)))
+    files = write(m1_a="create table a ()")
+    stream = applier.migrate(database.connect, Ledger(), files, None, Options("run"))
+    assert any(isinstance(event, events.BatchSent) for event in stream)
+    database.run(
+        "INSERT INTO ratchet.migrations (name, checksum, run_id, tool_version)"
+        f" VALUES ('1_a', '{files[0].checksum}', 'other', '0')"
+    )
+    with pytest.raises(LockBusy, match="another run has begun 1_a and not finished it"):
+        list(stream)
+
+
+@pytest.mark.parametrize("kind", ["a batch", "windows"])
+def test_a_file_that_another_run_has_applied_meanwhile_is_passed_over(
+    database: Database, write: Write, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(Ledger, "lock_key", property(lambda _: random.getrandbits(62)))
+    files = write(m1_a=FILES[kind]["m2_b"].replace(SLEEP, "select 1"))
+    stream = applier.migrate(database.connect, Ledger(), files, None, Options("run"))
+    assert any(isinstance(event, events.BatchSent) for event in stream)
+    assert _applied(applier.migrate(database.connect, Ledger(), files, None, Options("other"))) == ["1_a"]
+    rest = list(stream)
+    assert rest == [events.Finished(total=1, pending=0)]

