@@ -75,6 +75,27 @@ def test_every_bad_file_is_named_at_once(tmp_path: Path) -> None:
     assert "the same version 3" in told
 
 
+@pytest.mark.parametrize("lead", [0, 1, 2, 3])
+def test_a_large_text_is_checked_across_its_pieces(tmp_path: Path, lead: int) -> None:
+    """It is decoded a piece at a time, and a character may lie across two of them."""
+    text = "x" * lead + "😀" * 600_000
+    (whole,) = read(write(tmp_path, **{"1_a": text}))
+    assert whole.text() == text.encode()
+    for at in (migrations._PIECE - 1, migrations._PIECE, 2 * migrations._PIECE + 1):
+        bad = "é".encode() + b"x" * (at - 2) + b"\xff" + b"y"
+        with pytest.raises(ConfigurationError, match="1 mistake") as caught:
+            read(write(tmp_path, **{"1_a": bad}))
+        assert f"byte 0xff at byte {at + 1} (line 1)" in caught.value.detail
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_text_that_ends_within_a_character_is_refused(tmp_path: Path, cut: int) -> None:
+    for lead in (0, migrations._PIECE - 2):
+        with pytest.raises(ConfigurationError) as caught:
+            read(write(tmp_path, **{"1_a": b"x" * lead + "😀".encode()[:cut]}))
+        assert f"byte 0xf0 at byte {lead + 1}" in caught.value.detail
+
+
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no migrations folder"):
         read(tmp_path / "nowhere")
@@ -114,6 +135,8 @@ def test_directives_stand_above_the_first_statement(tmp_path: Path) -> None:
         ("\n-- migrate: no-transaction\ncopy t from stdin;\n\\.\n", "FROM STDIN in a file without a transaction"),
         ("\\restrict xyz\nselect 1", "a psql meta-command"),
         ("vacuum t", "VACUUM cannot run inside a transaction"),
+        ("-- migrate: no-transaction\ncreate index concurrently on t (a)", "INDEX CONCURRENTLY without a name"),
+        ("-- migrate: no-transaction\ncreate unique index concurrently on t (a)", "CONCURRENTLY without a name"),
         ("select 'a", "unterminated quoted string"),
     ],
 )
@@ -144,6 +167,9 @@ def test_vacuum_is_taken_where_no_transaction_is_declared(tmp_path: Path) -> Non
         (["1_a", "2_b"], [row("2_b")], {"1_a": "out-of-order", "2_b": "applied"}, ["1_a"]),
         (["2_b"], [row("1_a")], {"1_a": "missing", "2_b": "pending"}, ["2_b"]),
         ([], [row("hand-made")], {"hand-made": "missing"}, []),
+        (["0_a", "1_b"], [], {"0_a": "pending", "1_b": "pending"}, ["0_a", "1_b"]),
+        (["1_a"], [row("1_a", "b")], {"1_a": "changed"}, []),
+        (["1_a"], [row("1_a", "d")], {"1_a": "changed"}, []),
         (["1_a"], [row("1_a", "other", finished=False)], {"1_a": "unfinished"}, ["1_a"]),
     ],
 )
@@ -213,17 +239,41 @@ def test_a_long_difference_is_cut_and_an_unkept_text_left_out(tmp_path: Path) ->
     assert "\n" not in caught.value.detail
 
 
+def test_a_name_without_a_version_comes_first(tmp_path: Path) -> None:
+    made = plan([file("0_a")], [row("0_a"), row("hand-made")])
+    assert [entry.name for entry in made.entries] == ["hand-made", "0_a"]
+
+
+@pytest.mark.parametrize(("changed", "cut"), [(8, False), (9, True)])
+def test_a_difference_of_twenty_lines_is_shown_whole(tmp_path: Path, changed: int, *, cut: bool) -> None:
+    """Three lines of heading, one for each line that went and came."""
+    lines = [f"{number}\n" for number in range(changed)]
+    files = read(write(tmp_path, **{"1_a": "".join(lines) + "same\n"}))
+    with pytest.raises(HistoryDisagrees) as caught:
+        check(plan(files, [row("1_a", "other")]), {"1_a": "".join("x" + line for line in lines) + "same\n"})
+    shown = caught.value.detail.splitlines()[1:]
+    assert (shown[-1] == "...", len(shown)) == (cut, 21 if cut else 20)
+
+
+def test_of_several_with_the_same_text_the_first_is_named(tmp_path: Path) -> None:
+    files = read(write(tmp_path, **{"2_b": "select 1", "3_c": "select 1"}))
+    with pytest.raises(HistoryDisagrees) as caught:
+        check(plan(files, [row("1_a", files[0].checksum)]), {})
+    assert "1_a: applied, but its file is gone. 2_b has the same text" in caught.value.detail
+
+
 def test_agreement_is_silent() -> None:
     check(Plan(()), {})
 
 
 def test_new_names_by_utc_and_never_writes_over(tmp_path: Path) -> None:
-    path = create(tmp_path / "sql", "Add E-Mail, please!", MOMENT)
+    path = create(tmp_path / "new" / "sql", "Add E-Mail, please!", MOMENT)
     assert path.name == "20250111T093000_add_e_mail_please.sql"
-    assert [m.name for m in read(tmp_path / "sql")] == [path.stem]
+    assert [m.name for m in read(path.parent)] == [path.stem]
     with pytest.raises(ConfigurationError, match="this second"):
-        create(tmp_path / "sql", "another", MOMENT)
-    assert len(list((tmp_path / "sql").iterdir())) == 1
+        create(path.parent, "another", MOMENT)
+    assert len(list(path.parent.iterdir())) == 1
+    assert create(path.parent, "x" * 100, MOMENT.replace(second=1)).exists()
 
 
 @pytest.mark.parametrize("name", ["", "!!!", "x" * 101])
@@ -233,5 +283,12 @@ def test_new_refuses_what_makes_no_name(tmp_path: Path, name: str) -> None:
 
 
 def test_durations() -> None:
+    limit = 2**31 - 1
+    assert migrations._milliseconds("596h") == 2_145_600_000
+    assert migrations._milliseconds("999999999") == 999_999_999
+    assert migrations._milliseconds("2147483s") <= limit
+    for text in ("597h", "2147484s", "1d", "-1", "1.5s", " 1s", "", "12345678901"):
+        with pytest.raises(migrations._MistakeError):
+            migrations._milliseconds(text)
     told = {text: migrations._milliseconds(text) for text in ("0", "15", "500ms", "10s", "5min", "1h")}
     assert told == {"0": 0, "15": 15, "500ms": 500, "10s": 10_000, "5min": 300_000, "1h": 3_600_000}
