@@ -87,8 +87,8 @@ def migrate(
         todo = tuple(migration.name for migration in made.todo)
         yield events.Planned(todo, total=len(made.entries), pending=_left(made))
         if todo:
-            yield from _under_lock(session, options, files, scripts, backup)
-            made = _agreed(session.connection, ledger, plan(files, ledger.read(session.connection), options.to))
+            history = yield from _under_lock(session, options, files, scripts, backup)
+            made = _agreed(session.connection, ledger, plan(files, history, options.to))
         yield events.Finished(total=len(made.entries), pending=_left(made))
 
 
@@ -107,8 +107,11 @@ def _left(made: Plan) -> int:
 
 def _under_lock(
     session: Session, options: Options, files: Sequence[Migration], judged: Sequence[Script], backup: Backup | None
-) -> Iterator[events.Event]:
-    """Lock; plan again, since another run may have been first; back up; apply what is left of the judged."""
+) -> Generator[events.Event, None, list[Record]]:
+    """Lock; plan again, since another run may have been first; back up; apply what is left of the judged.
+
+    Returns the history as it then is.
+    """
     from ops.batch import batches
 
     history = yield from session.lock()
@@ -116,14 +119,16 @@ def _under_lock(
     todo = {migration.name for migration in made.todo}
     scripts = [script for script in judged if script.name in todo]
     if not scripts:
-        return
+        return history or []
     _refuse_half_done(scripts, made)
     backup_id = (yield from backup(session.connection, history or [])) if backup else None
     if history is None:
         session.ledger.create(session.connection)
     work = _Work(session, options, Run(options.run_id, backup_id, options.waiver))
     for group in batches(scripts, options.batch_size):
+        work.is_last = group[-1] is scripts[-1]
         yield from work.apply(group) if group[0].directives.transactional else work.step_through(group[0])
+    return work.history if work.history is not None else session.ledger.read(session.connection)
 
 
 def _refuse_half_done(scripts: Sequence[Script], made: Plan) -> None:
@@ -141,12 +146,17 @@ def _refuse_half_done(scripts: Sequence[Script], made: Plan) -> None:
 
 @dataclass(slots=True)
 class _Work:
-    """The applying part of one run. `applied` are the names of all that it has applied so far."""
+    """The applying part of one run. `applied` are the names of all that it has applied so far.
+
+    The last batch asks for the whole `history` where the others ask for their own rows: a run ends with what is there.
+    """
 
     session: Session
     options: Options
     run: Run
     applied: list[str] = field(default_factory=list)
+    is_last: bool = False
+    history: list[Record] | None = None
 
     def apply(self, scripts: Sequence[Script]) -> Iterator[events.Event]:
         """Apply the scripts, in one round trip where nothing goes wrong; a lock not had in time is tried for again."""
@@ -204,8 +214,11 @@ class _Work:
             answer, fault = self._send_in_windows(scripts[0])
         else:
             answer, fault = self._send_together(scripts)
-        found = records(answer) if answer.error is None else self._settled(scripts)
-        return _Sent(answer, found or [], fault)
+        if answer.error is not None:
+            return _Sent(answer, self._settled(scripts), fault)
+        found = records(answer) or []
+        self.history = found if self.is_last else None
+        return _Sent(answer, found, fault)
 
     def _send_together(self, scripts: Sequence[Script]) -> tuple[sessions.Answer, Fault | None]:
         from ops.batch import compose, locate
@@ -234,11 +247,15 @@ class _Work:
         return answer, Fault(Place(script.name, sqlstate=answer.error.sqlstate)) if answer.error else None
 
     def _question(self, names: Sequence[str]) -> bytes:
+        """What a batch ends with: what became of it."""
+        if self.is_last:
+            return self.session.ledger.reading(self.session.connection)
         return self.session.ledger.reading_run(self.session.connection, self.run.run_id, names)
 
     def _settled(self, scripts: Sequence[Script]) -> list[Record]:
         """The history's own word on what is committed, once a COMMIT behind all of it is on the disk."""
-        question = self._question([script.name for script in scripts])
+        names = [script.name for script in scripts]
+        question = self.session.ledger.reading_run(self.session.connection, self.run.run_id, names)
         commit = b"BEGIN READ WRITE; SELECT pg_catalog.pg_current_xact_id(); COMMIT;\n"
         return records(sessions.send(self.session.connection, commit + question)) or []
 

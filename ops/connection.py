@@ -71,7 +71,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        if error.sqlstate is None:
+        if error.sqlstate is None or error.sqlstate.startswith(("08", "57P")):
             raise Unreachable(
                 "the connection was lost", detail=sentence(first_line(error)), hint="Run again when the server answers."
             ) from error
@@ -235,6 +235,9 @@ def send(connection: psycopg.Connection, text: bytes) -> Answer:
             results = connection.wait(generators.execute(connection.pgconn))
     except psycopg.OperationalError as error:
         return Answer((), error, lost=True)
+    except KeyboardInterrupt:
+        _cancel(connection)
+        raise
     return _answer(connection, results)
 
 
@@ -250,13 +253,30 @@ def copy(connection: psycopg.Connection, statement: bytes, data: memoryview) -> 
                 wait(generators.copy_to(pgconn, data[at : at + _PIECE]))
             return Answer((wait(generators.copy_end(pgconn, None)),), None)
     except KeyboardInterrupt:
-        with suppress(psycopg.Error):
-            wait(generators.copy_end(pgconn, b"interrupted"))
+        _cancel(connection)
         raise
     except psycopg.Error as error:
         return Answer((), error, lost=pgconn.status != pq.ConnStatus.OK)
 
 
+def _cancel(connection: psycopg.Connection) -> None:
+    """End what is under way: a signal may come between sending and waiting, where psycopg does not see to it.
+
+    A connection that cannot be had back is closed, which ends it too.
+    """
+    pgconn = connection.pgconn
+    with suppress(psycopg.Error):
+        if pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+            connection.cancel_safe(timeout=_CANCEL)
+            connection.wait(generators.fetch_many(pgconn), timeout=_CANCEL)
+        if pgconn.transaction_status == pq.TransactionStatus.ACTIVE:  # that was a COPY, which waits for its rows
+            connection.wait(generators.copy_end(pgconn, b"interrupted"), timeout=_CANCEL)
+    if pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+        pgconn.finish()
+
+
+_CANCEL = 5.0
+"""Seconds."""
 _PIECE = 64_000
 _GOOD = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.EMPTY_QUERY)
 

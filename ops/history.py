@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
-from itertools import cycle
 from pathlib import Path
 from string import Formatter
 
@@ -26,7 +25,8 @@ from ops.migrations import Record, Script
 
 _Value = str | bytes | int | list[str] | None
 _NO_TABLE = ("42P01", "3F000")
-_MADE_MEANWHILE = ("23505", "42P07", "42P06", "3F000")
+_MADE_MEANWHILE = ("23505", "42P07", "42P06")
+_DENIED = "42501"
 
 BODY_LIMIT = 1_000_000
 """Bytes of a migration's text up to which it is kept beside its row."""
@@ -85,17 +85,20 @@ class Ledger:
         found = self._rows(connection, "bodies", names=list(names)) if names else []
         return {str(name): body for name, body in found if body is not None}
 
-    def create(self, connection: Connection) -> None:
-        """Make the table, and the schema where that is missing; twice at once too, where a pooler voids the lock.
+    def asking(self, connection: Connection) -> bytes:
+        """The query for a row if the table is there, and for none if not, as text."""
+        return self._text(connection, "exists", schema_name=self.schema, table_name=self.table)
 
-        The table is tried for first: a role may own the schema without the right to make one.
-        """
-        for query in cycle(("create_table", "create_schema")):
-            error = send(connection, self._text(connection, query)).error
-            if error is None and query == "create_table":
-                return
-            if error is not None and error.sqlstate not in _MADE_MEANWHILE:
-                raise error
+    def create(self, connection: Connection) -> None:
+        """Make schema and table where they are missing, in one round trip; twice at once too, where a pooler voids
+        the lock. A role may own the schema without the right to make one: then the table alone is tried for."""
+        table = self._text(connection, "create_table")
+        both = b"%b;\n%b" % (self._text(connection, "create_schema"), table)
+        error = send(connection, both).error
+        if error is not None and error.sqlstate in _MADE_MEANWHILE:
+            error = send(connection, both).error
+        if error is not None and (error.sqlstate != _DENIED or send(connection, table).error is not None):
+            raise error
 
     def begin(self, connection: Connection, script: Script, text: bytes, run: Run) -> bytes:
         """The statement that opens a migration's transaction, as text for a simple query."""

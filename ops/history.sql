@@ -1,5 +1,4 @@
 -- name: create_schema
--- Its own statement: a role may own the schema without the right to create one.
 CREATE SCHEMA IF NOT EXISTS {schema};
 
 -- name: create_table
@@ -23,6 +22,11 @@ CREATE TABLE IF NOT EXISTS {table} (
     statements_done integer,
     statement_begun integer
 );
+
+-- name: exists
+-- Whether the table is there, as a row or none, by the catalog.
+SELECT 1 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = {schema_name} AND c.relname = {table_name};
 
 -- name: read
 -- Every row, oldest first; the moment as milliseconds since 1970, which no DateStyle of a database changes.

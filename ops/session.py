@@ -83,6 +83,7 @@ class Session:
     _connection: psycopg.Connection | None = None
     _server: sessions.Server | None = None
     _watch: blockers.Watch | None = None
+    _has_history: bool = False
     _pid: int = 0  # libpq forgets it with the connection
 
     @property
@@ -112,7 +113,9 @@ class Session:
         sessions.refuse_unfit(self._server, self.pinned_identifier)
         self.pinned_identifier = self._server.system_identifier
         self._settings = tuple(setting for since, setting in _SETTINGS if self._server.version >= since)
-        return records(answer) or []
+        found = records(answer)
+        self._has_history = found is not None
+        return found or []
 
     def close(self) -> None:
         """End the session, and the lock with it."""
@@ -132,9 +135,9 @@ class Session:
         while True:
             answer = sessions.send(self.connection, self._locking())
             if answer.error is not None:
-                sessions.send(self.connection, b"ROLLBACK")
+                raise answer.error
             if sessions.rows(answer.tables[0])[0][0] == "t":
-                return records(answer)
+                return self._history(answer)
             holder = blockers.lock_holder(self.connection, self.ledger.lock_key)
             if time.monotonic() >= deadline:
                 raise self.busy(holder)
@@ -211,6 +214,7 @@ class Session:
 
     def _locking(self) -> bytes:
         """Try for the lock, then read the history: two transactions, so that the second sees what the lock guards."""
+        history = self.ledger.reading if self._has_history else self.ledger.asking
         function = b"pg_try_advisory_xact_lock" if self.server.pooled else b"pg_try_advisory_lock"
         return b";\n".join(
             (
@@ -219,10 +223,17 @@ class Session:
                 b"SELECT pg_catalog.%b(%d)" % (function, self.ledger.lock_key),
                 b"COMMIT",
                 b"BEGIN ISOLATION LEVEL READ COMMITTED",
-                self.ledger.reading(self.connection),
+                history(self.connection),
                 b"COMMIT",
             )
         )
+
+    def _history(self, answer: sessions.Answer) -> list[Record] | None:
+        """The history under the lock; another run may have made its table since this one looked."""
+        if self._has_history:
+            return records(answer)
+        self._has_history = answer.tables[-1].ntuples > 0
+        return self.ledger.read(self.connection) if self._has_history else None
 
     def _begin_watch(self) -> None:
         # Behind a pooler our own pid is not known, and so neither is who blocks it.

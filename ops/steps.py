@@ -113,7 +113,12 @@ class _Steps:
             b"SET statement_timeout = %d" % (directives.statement_timeout or 0),
             b"SET lock_timeout = %d" % lock,
         )
-        self.session.send(b";\n".join((*timeouts, *settings)), [self.name])
+        text = b";\n".join((*timeouts, *settings))
+        answer = self.session.send(text, [self.name])
+        if answer.lost:  # now in the session that was returned to
+            answer = self.session.send(text, [self.name])
+        if answer.error is not None:
+            raise answer.error
 
     def _step(self, number: int, *, in_doubt: bool) -> Iterator[events.Event]:
         statement = self._statement(number)
