@@ -458,6 +458,25 @@ def lint(c: Context) -> None:
     _check(c, "mypy")
 
 
+@task(
+    help={
+        "quick": "fewer rounds of smaller cases, about 5 minutes",
+        "only": "one case, by its name in the output",
+        "chart": "where the chart goes; without it a whole run writes docs/benchmark.svg, and another none",
+        "install": "fetch the other tools into .pgratchet/bench, and end",
+    }
+)
+def bench(
+    c: Context, quick: bool = False, only: str | None = None, chart: str | None = None, install: bool = False
+) -> None:
+    """Time it beside psql, bare floors and other tools."""
+    from shlex import quote
+
+    flags = ["--quick"] * quick + ["--install"] * install
+    flags += [f"--{name}={quote(value)}" for name, value in (("only", only), ("chart", chart)) if value]
+    _check(c, " ".join(("tests.bench", *flags)))
+
+
 @task(lint, test)
 def ci(_: Context) -> None:
     """Run every check of the project."""

@@ -182,6 +182,7 @@ class _Templates:
     def __init__(self, folder: Path, names: Mapping[str, object]) -> None:
         self._folder = folder
         self._names = names
+        self._for_values: jinja2.Environment | None = None  # kept, since there are many and making one takes long
 
     def text(self, template: str, context: Mapping[str, object]) -> str:
         environment = self._environment(_FINALIZERS[template])
@@ -205,7 +206,8 @@ class _Templates:
             ) from error
 
     def value(self, text: str, context: Mapping[str, object]) -> str:
-        return self._environment(None).from_string(text).render(context)
+        self._for_values = self._for_values or self._environment(None)
+        return self._for_values.from_string(text).render(context)
 
     def _environment(self, finalize: Callable[[object], str] | None) -> jinja2.Environment:
         environment = jinja2.Environment(
@@ -278,12 +280,12 @@ def _render_values(
     """The target's variables with every template in them rendered; env() is all that they can use."""
     values: dict[str, Any] = {}
     mistakes: list[str] = []
+    for_connection, for_others = (_Templates(templates, {"env": asked}) for asked in (connection, others))
     for name, value in target.variables.items():
         if name.startswith("ansible_"):
             continue
-        asked = connection if name.startswith("pg_") else others
         try:
-            values[name] = _render_value(_Templates(templates, {"env": asked}), value)
+            values[name] = _render_value(for_connection if name.startswith("pg_") else for_others, value)
         except Exception as error:  # noqa: BLE001  an expression in a value can raise anything
             mistakes.append(f"{target.environment}: {target.name}: {name}: {_reason(error)}")
     if mistakes:

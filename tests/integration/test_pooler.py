@@ -17,7 +17,7 @@ import pytest
 
 from ops import applier, embedded, events
 from ops.applier import Options
-from ops.errors import ConfigurationError, MigrationFailed, RatchetError
+from ops.errors import ConfigurationError, LockBusy, MigrationFailed, RatchetError
 from ops.history import Ledger
 from ops.migrations import Migration
 from tests.conftest import Database, Ran, Write
@@ -268,3 +268,24 @@ def test_with_nothing_to_do_a_pooler_is_no_obstacle(database: Database, pool: Po
     migrate(database, files)
     ran = list(applier.migrate(pooled.connect, Ledger(), files, no_backup, Options("run")))
     assert [type(event) for event in ran] == [events.Planned, events.Finished]
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_a_run_past_the_pooler_is_given_way_to(database: Database, pool: Pool, write: Write, *, released: bool) -> None:
+    """It has the lock for its session, as this one cannot: each transaction here asks for it anew."""
+    pooled, _ = pool()
+    files = write(m1_a="create table a ()")
+    stream = applier.migrate(pooled.connect, Ledger(), files, None, Options("run", wait=1000))
+    assert any(isinstance(event, events.BatchSent) for event in stream)
+    with database.connect() as other:
+        other.execute("SELECT pg_advisory_lock(%s)", (Ledger().lock_key,))
+        if released:
+            threading.Timer(0.4, other.close).start()
+            rest = list(stream)
+            reasons = {e.reason for e in rest if isinstance(e, events.Retrying)}
+            assert reasons == {"another run holds the migration lock"}
+            assert rest[-1] == events.Finished(total=1, pending=0)
+            return
+        with pytest.raises(LockBusy, match="another run holds the migration lock"):
+            list(stream)
+    assert applied(database) == []
