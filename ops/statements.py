@@ -22,6 +22,10 @@ from typing import NamedTuple
 HEAD = 12
 """Tokens that are kept of a statement, enough to tell what it is; of COPY, whose source comes late, all are."""
 
+_ROUTINE_TOLD = 4
+"""Tokens that tell whether a statement makes a routine; what its body begins with comes later."""
+_ROUTINES = frozenset((b"FUNCTION", b"PROCEDURE"))
+
 # Files are large because of these, and no refused form begins with them.
 _SAID_BY_FIRST_WORD = frozenset(("INSERT", "UPDATE", "DELETE", "SELECT", "VALUES", "WITH", "COMMENT"))
 # Characters that look like a space, which the server takes for part of a name, and psql's backslash.
@@ -57,6 +61,10 @@ _ROWS = re.compile(
     """,
     re.VERBOSE,
 )
+_WORDS = re.compile(rb"[ \t\n\r\f\vA-Za-z0-9_(),.]{0,500}")
+_WORD = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[(),.]")
+_WORD_BYTES = bytes(range(0x30, 0x3A)) + bytes(range(0x41, 0x5B)) + bytes(range(0x61, 0x7B)) + b"_"
+_DEPTH = {b"(": 1, b")": -1}
 _STRAY_WITHIN = re.compile(_STRAY)
 _BLOCK_EDGE = re.compile(rb"/\*|\*/")
 _ESCAPE_STOP = re.compile(rb"['\\]")
@@ -132,14 +140,15 @@ class _Scanner:
     def statement(self) -> Statement | None:
         """Read to the end of a statement, or of the text."""
         self._start = self._end = -1
-        self._head: list[str] = []
+        self._head = head = list[str]()
         self._parentheses = 0
-        self._body = _AtomicBody()
-        step = self._by_token
-        while self.position < len(self.text) and not step():
-            if step == self._by_token:
+        self._body: _AtomicBody | None = None
+        size, step, told = len(self.text), self._by_token, 0
+        while self.position < size and not step():
+            if told != len(head):
+                told = len(head)
                 step = self._gait()
-        if not self._head:
+        if not head:
             return None
         found = Statement(self._start, self._end, tuple(self._head))
         return found._replace(rows=self._rows(found)) if copies_from_client(found) else found
@@ -149,15 +158,12 @@ class _Scanner:
         assert match is not None  # the last alternatives take anything
         kind = match.lastgroup or ""
         start, self.position = match.start(kind), match.end()
-        if kind == "word":
+        if kind == "word" or kind == "number":
             word = match.group(kind)
             if not word.isascii() and (stray := _STRAY_WITHIN.search(word)):
                 self.position = start + stray.start()
                 word = word[: stray.start()]
-            self._word(start, word.upper().decode())
-            return False
-        if kind == "number":
-            self._word(start, match.group(kind).decode())
+            self._token(start, word.upper().decode())
             return False
         if kind == "symbol" and match.group(kind) == b";" and self._ends():
             return True
@@ -166,6 +172,24 @@ class _Scanner:
         elif kind != "end":
             self._read(kind, start, match.group(kind))
         self._floor = self.position
+        return False
+
+    def _by_words(self) -> bool:
+        """Read at once what is only words, numbers, parentheses and commas: much of most statements."""
+        text, start = self.text, self.position
+        match = _WORDS.match(text, start)
+        assert match is not None  # it takes the empty string
+        passed = match.group()
+        if not text.startswith(b";", match.end()):
+            passed = passed.rstrip(_WORD_BYTES)  # what goes on may be another kind of token
+        tokens = _WORD.findall(passed)
+        if not tokens or (self._head[0] == "CREATE" and not _ROUTINES.isdisjoint(passed.upper().split()[:3])):
+            return self._by_token()
+        self._head += [token.upper().decode() for token in tokens[: HEAD - len(self._head)]]
+        self._pass(start + len(passed))
+        if b"(" in passed or b")" in passed:
+            for token in tokens:
+                self._parentheses = max(0, self._parentheses + _DEPTH.get(token, 0))
         return False
 
     def _by_landmark(self) -> bool:
@@ -218,31 +242,31 @@ class _Scanner:
         return self.text[start:stop].lstrip(b"0123456789$")
 
     def _gait(self) -> Callable[[], bool]:
-        """How to go on behind a token: by token while its word can matter."""
+        """How to go on behind a head that has grown: by token while words can matter."""
         head = self._head
-        if not head:
-            return self._by_token
         if head[0] in _SAID_BY_FIRST_WORD:
             return self._by_rows
-        if len(head) < HEAD or head[0] == "COPY":
+        if len(head) == 1 and head[0] != "COPY":
+            return self._by_words
+        if head[0] == "CREATE" and len(head) == _ROUTINE_TOLD:
+            routine = head[3] if head[1:3] == ["OR", "REPLACE"] else head[1]
+            self._body = _AtomicBody() if routine in ("FUNCTION", "PROCEDURE") else None
+        if len(head) < HEAD or head[0] == "COPY" or self._body:
             return self._by_token
-        routine = head[3] if head[1:3] == ["OR", "REPLACE"] else head[1]
-        is_routine = head[0] == "CREATE" and routine in ("FUNCTION", "PROCEDURE")
-        return self._by_token if is_routine else self._by_landmark
+        return self._by_landmark
 
     def _ends(self) -> bool:
-        return self._parentheses == 0 and not self._body.inside
-
-    def _word(self, start: int, word: str) -> None:
-        self._token(start, word)
-        self._body.word(word, self._parentheses)
+        return self._parentheses == 0 and not (self._body and self._body.inside)
 
     def _token(self, start: int, shown: str) -> None:
+        head = self._head
         if self._start < 0:
             self._start = start
-        if len(self._head) < HEAD or self._head[0] == "COPY":
-            self._head.append(shown)
+        if len(head) < HEAD or head[0] == "COPY":
+            head.append(shown)
         self._end = self.position
+        if self._body:
+            self._body.word(shown, self._parentheses)
 
     def _comment(self, kind: str, start: int) -> None:
         if kind == "block":
@@ -275,7 +299,6 @@ class _Scanner:
             self._parentheses = max(0, self._parentheses - 1)
         shown = {"escape": "'", "dollar": "'"}.get(kind, chr(opening[-1]))
         self._token(start, shown)
-        self._body.word(shown, self._parentheses)
 
     def _until(self, closing: bytes, start: int, name: str) -> None:
         # A doubled quote closes one string and opens the next: for finding the end that is the same.
