@@ -78,7 +78,7 @@ HEADS = st.sampled_from(["", "insert into t values ", "create table a (b int, c 
 
 
 @given(st.tuples(HEADS, st.lists(PIECES, max_size=25).map("".join)).map("".join))
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=600, deadline=None)
 def test_generated_texts_are_split_as_the_server_splits_them(text: str) -> None:
     assume(not _CONTINUED_BEHIND_COMMENT.search(text))
     expected, found = servers(text), ours(text)
