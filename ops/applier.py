@@ -231,14 +231,14 @@ class _Work:
 
     def _send_in_windows(self, script: Script) -> tuple[sessions.Answer, Fault | None]:
         """One transaction over as many round trips as the text has windows."""
-        from ops.batch import Fault, locate_in_window, windows
+        from ops.batch import Fault, locate_in_window
 
         names, text = [script.name], script.migration.text()
         frame = self._frame(script, text, waits=True)
         answer = self.session.send(b";\n".join(frame.opening), names)
         if answer.error is not None:
             return answer, Fault(Place(script.name, sqlstate=answer.error.sqlstate), framing=True)
-        for window in windows(text):
+        for window in script.windows:
             rows = memoryview(text)[slice(*window.rows)] if window.rows else None
             answer = self.session.send(text[window.start : window.end], names, rows=rows)
             if answer.error is not None:

@@ -15,11 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ops.errors import Place
-from ops.migrations import Script
+from ops.migrations import SIZE_LIMIT, Script, Window
 from ops.statements import Statement, byte_offset, line_and_column, scan
-
-SIZE_LIMIT = 256_000
-"""Bytes up to which migrations share a batch, and of a window: what is in flight stays small, and progress shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +35,6 @@ class Batch:
     text: bytes
     places: tuple[slice, ...]
     results: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Whole statements of a text, or one COPY and the rows behind it. `start` and `end` are offsets in the text."""
-
-    start: int
-    end: int
-    statements: tuple[Statement, ...]
-    rows: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,23 +94,6 @@ def _fault(batch: Batch, index: int, offset: int, sqlstate: str | None) -> Fault
     return Fault(Place(batch.scripts[index].name, line, column, sqlstate))
 
 
-def windows(text: bytes) -> Iterator[Window]:
-    """Cut a text into windows, in order."""
-    held: list[Statement] = []
-    for piece in scan(text):
-        if not isinstance(piece, Statement):
-            continue
-        if held and (piece.rows or piece.end - held[0].start > SIZE_LIMIT):
-            yield Window(held[0].start, held[-1].end, tuple(held))
-            held = []
-        if piece.rows:
-            yield Window(piece.start, piece.end, (piece,), piece.rows)
-        else:
-            held.append(piece)
-    if held:
-        yield Window(held[0].start, held[-1].end, tuple(held))
-
-
 def locate_in_window(
     script: Script, text: bytes, window: Window, answered: int, position: int | None, sqlstate: str | None
 ) -> Fault:
@@ -131,7 +101,8 @@ def locate_in_window(
     if position is not None:
         offset = window.start + byte_offset(text[window.start : window.end], position)
     else:
-        offset = window.statements[min(answered, len(window.statements) - 1)].start
+        found = [piece for piece in scan(text[window.start : window.end], rows=False) if isinstance(piece, Statement)]
+        offset = window.start + found[min(answered, len(found) - 1)].start
     return Fault(Place(script.name, *line_and_column(text, offset), sqlstate))
 
 
@@ -151,7 +122,7 @@ def batches(scripts: Iterable[Script], size: int) -> Iterator[tuple[Script, ...]
 
 
 def travels_alone(script: Script) -> bool:
-    return script.copies or script.size > SIZE_LIMIT or not script.directives.transactional
+    return bool(script.windows) or not script.directives.transactional
 
 
 def _fits(script: Script, current: Sequence[Script], size: int) -> bool:

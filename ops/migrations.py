@@ -31,6 +31,8 @@ _DIRECTIVE = re.compile(rb"--\s*migrate\s*:\s*(?P<text>.*)", re.IGNORECASE)
 _DURATION = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>ms|s|min|h)?")
 _UNIT_MS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, None: 1}
 _PIECE = 1_000_000
+SIZE_LIMIT = 256_000
+"""Bytes up to which migrations share a batch, and of a window: what is in flight stays small, and progress shows."""
 _NAMING = (
     "Name it <version>_<name>.sql, such as 0042_add_email.sql or 20250111T093000_add_email.sql; `invoke new` does."
 )
@@ -69,14 +71,26 @@ class Migration:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """Whole statements of a text, or one COPY and the rows behind it, by offsets in bytes."""
+
+    start: int
+    end: int
+    rows: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Script:
-    """A migration, judged fit to run. `size` is its text's in bytes; `copies`: rows of COPY stand in it."""
+    """A migration, judged fit to run. `size` is its text's in bytes.
+
+    `windows` are what it is sent in where it is not sent whole: because of its size, or for the rows of a COPY.
+    """
 
     migration: Migration
     directives: Directives
     statements: int
     size: int
-    copies: bool = False
+    windows: tuple[Window, ...] = ()
 
     @property
     def name(self) -> str:
@@ -244,6 +258,7 @@ def _judge(migration: Migration) -> tuple[Script, list[tuple[Place, str]]]:
     from ops import statements
 
     text = migration.text()
+    cut = _Cut()
     declared: list[statements.Comment] = []
     notable: list[statements.Statement] = []
     mistakes: list[tuple[int, str]] = []
@@ -253,6 +268,7 @@ def _judge(migration: Migration) -> tuple[Script, list[tuple[Place, str]]]:
             if isinstance(piece, statements.Statement):
                 first = first if count else piece.start
                 count += 1
+                cut.take(piece)
                 if not statements.is_harmless(piece):
                     notable.append(piece)
             elif _DIRECTIVE.match(text, piece.start, piece.end):
@@ -263,8 +279,38 @@ def _judge(migration: Migration) -> tuple[Script, list[tuple[Place, str]]]:
     mistakes += wrong
     mistakes += [(s.start, why) for s in notable if (why := _unfit(s, directives))]
     places = [(Place(migration.name, *statements.line_and_column(text, at)), why) for at, why in sorted(mistakes)]
-    copies = any(statement.rows for statement in notable)
-    return Script(migration, directives, count, len(text), copies), places
+    return Script(migration, directives, count, len(text), cut.windows()), places
+
+
+class _Cut:
+    """Cuts a text into windows while its statements are read, since a large one is not to be read twice for that."""
+
+    def __init__(self) -> None:
+        self._done: list[Window] = []
+        self._start = self._end = -1
+
+    def take(self, statement: statements.Statement) -> None:
+        if self._start >= 0 and (statement.rows or statement.end - self._start > SIZE_LIMIT):
+            self._close()
+        if statement.rows:
+            self._done.append(Window(statement.start, statement.end, statement.rows))
+            return
+        if self._start < 0:
+            self._start = statement.start
+        self._end = statement.end
+
+    def windows(self) -> tuple[Window, ...]:
+        """None where all of it is one: that can be sent whole."""
+        if self._start >= 0:
+            self._close()
+        alone = len(self._done) > 1 or any(
+            window.rows or window.end - window.start > SIZE_LIMIT for window in self._done
+        )
+        return tuple(self._done) if alone else ()
+
+    def _close(self) -> None:
+        self._done.append(Window(self._start, self._end))
+        self._start = -1
 
 
 def _unfit(statement: statements.Statement, directives: Directives) -> str | None:

@@ -116,9 +116,12 @@ def byte_offset(text: bytes, position: int) -> int:
     return position - 1 if text.isascii() else len(text.decode()[: position - 1].encode())
 
 
-def scan(text: bytes) -> Iterator[Statement | Comment]:
-    """Yield the statements and the line comments of `text` in order; LexicalError where it stops."""
-    scanner = _Scanner(text)
+def scan(text: bytes, *, rows: bool = True) -> Iterator[Statement | Comment]:
+    """Yield the statements and the line comments of `text` in order; LexicalError where it stops.
+
+    Without `rows` none are looked for behind a COPY ... FROM STDIN.
+    """
+    scanner = _Scanner(text, rows=rows)
     while scanner.position < len(text):
         statement = scanner.statement()
         if scanner.comments:
@@ -131,8 +134,9 @@ def scan(text: bytes) -> Iterator[Statement | Comment]:
 class _Scanner:
     """A position in a text. Every method begins at `position` and leaves it behind what it read."""
 
-    def __init__(self, text: bytes) -> None:
+    def __init__(self, text: bytes, *, rows: bool) -> None:
         self.text = text
+        self._with_rows = rows
         self.position = 0
         self.comments: list[Comment] = []
         self._floor = 0  # where the last token that is not a bare word or number ended
@@ -151,7 +155,8 @@ class _Scanner:
         if not head:
             return None
         found = Statement(self._start, self._end, tuple(self._head))
-        return found._replace(rows=self._rows(found)) if copies_from_client(found) else found
+        has_rows = self._with_rows and copies_from_client(found)
+        return found._replace(rows=self._rows(found)) if has_rows else found
 
     def _by_token(self) -> bool:
         match = _TOKEN.match(self.text, self.position)

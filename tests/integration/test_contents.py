@@ -10,10 +10,9 @@ import pytest
 
 from ops import applier, migrations
 from ops.applier import Options
-from ops.batch import SIZE_LIMIT
 from ops.errors import ConfigurationError, MigrationFailed
 from ops.history import BODY_LIMIT, Ledger
-from ops.migrations import Migration
+from ops.migrations import SIZE_LIMIT, Migration
 from tests.conftest import Database, Ran, Write
 
 pytestmark = pytest.mark.every_major

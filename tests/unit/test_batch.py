@@ -8,7 +8,7 @@ import pytest
 
 from ops import batch
 from ops.errors import Place
-from ops.migrations import Directives, Migration, Script
+from ops.migrations import SIZE_LIMIT, Directives, Migration, Script, Window
 from ops.statements import Statement, scan
 
 
@@ -75,14 +75,15 @@ def test_a_position_in_the_frame_falls_back_to_counting() -> None:
 
 
 def test_batches_hold_at_most_so_many_and_a_large_one_goes_alone() -> None:
-    large = script("9_x", b"-" * (batch.SIZE_LIMIT + 1))
-    scripts = [FIRST, EMPTY, LAST, large, FIRST, LAST]
-    assert list(batch.batches(scripts, 2)) == [(FIRST, EMPTY), (LAST,), (large,), (FIRST, LAST)]
+    half = script("9_x", b"-" * (SIZE_LIMIT // 2))
+    scripts = [FIRST, EMPTY, LAST, half, half, FIRST, LAST]
+    assert list(batch.batches(scripts, 2)) == [(FIRST, EMPTY), (LAST, half), (half, FIRST), (LAST,)]
+    assert list(batch.batches([half, half, FIRST], 3)) == [(half, half), (FIRST,)]
     assert list(batch.batches([], 2)) == []
 
 
 def test_one_with_rows_or_without_a_transaction_goes_alone() -> None:
-    copies = replace(FIRST, copies=True)
+    copies = replace(FIRST, windows=(Window(0, 1),))
     alone = replace(FIRST, directives=Directives(transactional=False))
     assert list(batch.batches([EMPTY, copies, alone, LAST], 10)) == [(EMPTY,), (copies,), (alone,), (LAST,)]
     assert [batch.travels_alone(s) for s in (EMPTY, copies, alone, LAST)] == [False, True, True, False]
@@ -91,33 +92,18 @@ def test_one_with_rows_or_without_a_transaction_goes_alone() -> None:
 TEXT = "select 'é';\n-- c\ncopy t from stdin;\n1\n2\n\\.\nselect 'ü'; select 3 ;".encode()
 
 
-def test_windows_hold_whole_statements_and_rows_apart() -> None:
-    first, copy, last = found = list(batch.windows(TEXT))
-    shown = [TEXT[w.start : w.end].decode() for w in found]
-    assert shown == ["select 'é'", "copy t from stdin", "select 'ü'; select 3"]
-    assert [len(w.statements) for w in found] == [1, 1, 2]
-    assert first.rows is last.rows is None
-    assert copy.rows is not None
-    assert TEXT[slice(*copy.rows)] == b"1\n2\n"
-
-
-def test_windows_stay_under_the_limit_unless_one_statement_does_not() -> None:
-    small, large = b"select 1;" * 3, b"select '" + b"x" * batch.SIZE_LIMIT + b"';"
-    sizes = [w.end - w.start for w in batch.windows(small + large + small * 20_000)]
-    assert sizes[:2] == [len(small) - 1, len(large) - 1]
-    assert all(size <= batch.SIZE_LIMIT for size in sizes[2:])
-    assert len(sizes) == 2 + -(-len(small) * 20_000 // batch.SIZE_LIMIT)
-
-
 def test_an_error_in_a_window_is_placed_in_the_whole_text() -> None:
-    *_, last = batch.windows(TEXT)
+    last = Window(TEXT.index(b"select '\xc3\xbc'"), len(TEXT) - 2)
+    copy = Window(TEXT.index(b"copy"), TEXT.index(b"stdin") + 5)
     located = [
         batch.locate_in_window(FIRST, TEXT, last, 0, 8, "x"),
         batch.locate_in_window(FIRST, TEXT, last, 1, None, "x"),
         batch.locate_in_window(FIRST, TEXT, last, 2, None, "x"),
+        batch.locate_in_window(FIRST, TEXT, copy, 0, None, "x"),
     ]
     assert [fault.place for fault in located] == [
         Place("1_a", 7, 8, "x"),
         Place("1_a", 7, 13, "x"),
         Place("1_a", 7, 13, "x"),
+        Place("1_a", 3, 1, "x"),
     ]

@@ -117,7 +117,7 @@ def test_directives_stand_above_the_first_statement(tmp_path: Path) -> None:
     )
     (script,) = judge(read(write(tmp_path, **{"1_a": text})))
     assert script.directives == Directives(transactional=False, lock_timeout=10_000, statement_timeout=0)
-    assert (script.statements, script.size, script.copies) == (1, len(text), False)
+    assert (script.statements, script.size, script.windows) == (1, len(text), ())
 
 
 @pytest.mark.parametrize(
@@ -148,6 +148,44 @@ def test_what_cannot_run_is_refused_with_its_place(tmp_path: Path, text: str, re
     assert mistakes(caught)[1].startswith("2_b, line 1, column 1: BEGIN")
     assert caught.value.place is not None
     assert caught.value.place.migration == "1_a"
+
+
+def windows(folder: Path, text: bytes) -> list[migrations.Window]:
+    return list(judge(read(write(folder, **{"1_a": text})))[0].windows)
+
+
+def test_windows_hold_whole_statements_and_rows_apart(tmp_path: Path) -> None:
+    text = "select 'é';\n-- c\ncopy t from stdin;\n1\n2\n\\.\nselect 'ü'; select 3 ;".encode()
+    first, copy, last = found = windows(tmp_path, text)
+    assert [text[w.start : w.end].decode() for w in found] == [
+        "select 'é'",
+        "copy t from stdin",
+        "select 'ü'; select 3",
+    ]
+    assert first.rows is last.rows is None
+    assert copy.rows is not None
+    assert text[slice(*copy.rows)] == b"1\n2\n"
+    assert len(windows(tmp_path, b"copy t from stdin;\n\\.\n")) == 1
+
+
+def test_windows_stay_under_the_limit_unless_one_statement_does_not(tmp_path: Path) -> None:
+    limit = migrations.SIZE_LIMIT
+    small, large = b"select 1;" * 3, b"select '" + b"x" * limit + b"';"
+    sizes = [w.end - w.start for w in windows(tmp_path, small + large + small * 20_000)]
+    assert sizes[:2] == [len(small) - 1, len(large) - 1]
+    assert all(size <= limit for size in sizes[2:])
+    assert len(sizes) == 2 + -(-len(small) * 20_000 // limit)
+    assert len(windows(tmp_path, large)) == 1
+
+
+def test_a_text_that_fits_is_sent_whole(tmp_path: Path) -> None:
+    limit = migrations.SIZE_LIMIT
+    exact = b"select '" + b"x" * (limit - 9) + b"'"
+    assert windows(tmp_path, exact + b";") == []
+    assert windows(tmp_path, b"") == []
+    assert windows(tmp_path, b"-- " + b"x" * limit + b"\nselect 1") == []
+    assert len(windows(tmp_path, exact + b";select 1")) == 2
+    assert len(windows(tmp_path, b"select 1;" + exact)) == 2
 
 
 def test_vacuum_is_taken_where_no_transaction_is_declared(tmp_path: Path) -> None:
