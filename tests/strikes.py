@@ -1,0 +1,103 @@
+"""What befalls a run at a numbered round trip: its process is killed, its line is cut, or its backend is ended.
+
+Nothing of the runner is replaced. Every round trip of a connection goes through psycopg's `Connection.wait`, be it
+the applier's, the history's or a cursor's; a `Line` counts those, and strikes at one of them. What comes before
+a trip needs no case of its own: to the server it is what comes behind the trip before.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, TypeVar
+
+import psycopg
+from psycopg.waiting import Ready, Wait
+
+from ops import connection
+
+Act = Literal["kill", "cut", "end"]
+Moment = Literal["half", "sent", "behind"]
+_Result = TypeVar("_Result")
+_Trip = Generator[Wait, Ready | int, _Result]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`half`: once a first piece is on its way; `sent`: once all is, and no answer read; `behind`: once answered.
+
+    Where the run goes on, it may meet the same `again`, so many round trips later.
+    """
+
+    act: Act
+    at: int
+    moment: Moment
+    again: int = 0
+
+
+@dataclass
+class Line:
+    """The way of one run to its server, and the count of its round trips over all its connections."""
+
+    parameters: dict[str, str]
+    fault: Fault | None = None
+    trips: int = 0
+
+    def connect(self) -> psycopg.Connection:
+        made = connection.connect(self.parameters)
+        # Whoever watches for blockers does so in a thread, at times that are no part of the run's order.
+        if threading.current_thread() is threading.main_thread():
+            vars(made)["wait"] = partial(self._wait, made, made.wait)
+        return made
+
+    def _wait(
+        self, made: psycopg.Connection, wait: Callable[[_Trip[_Result]], _Result], trip: _Trip[_Result]
+    ) -> _Result:
+        self.trips += 1
+        if self.fault is None or self.trips not in (self.fault.at, self.fault.at + self.fault.again):
+            return wait(trip)
+        if self.fault.moment != "behind":
+            return wait(self._struck(trip, made))
+        try:
+            return wait(trip)
+        finally:
+            self._strike(made)
+
+    def _struck(self, trip: _Trip[_Result], made: psycopg.Connection) -> _Trip[_Result]:
+        """The same trip, with the blow once the half or all of it is on its way."""
+        assert self.fault is not None
+        struck = False
+        try:
+            wanted = next(trip)
+            while self.fault.moment == "sent" and wanted & Wait.W:
+                wanted = trip.send((yield wanted))
+            self._strike(made)
+            struck = True
+            while True:
+                wanted = trip.send((yield wanted))
+        except StopIteration as end:
+            if not struck:
+                self._strike(made)
+            result: _Result = end.value
+            return result
+
+    def _strike(self, made: psycopg.Connection) -> None:
+        assert self.fault is not None
+        if self.fault.act == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self.fault.act == "cut":
+            _cut(made)
+        else:
+            with connection.connect(self.parameters) as other:
+                other.execute("SELECT pg_terminate_backend(%s, 5000)", (made.info.backend_pid,))
+
+
+def _cut(made: psycopg.Connection) -> None:
+    if made.pgconn.status == psycopg.pq.ConnStatus.OK:
+        with socket.socket(fileno=os.dup(made.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
