@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import psycopg
@@ -20,7 +21,7 @@ from tests.conftest import Database, Write
 SLEEP = "select pg_sleep(20)"
 RUNNING = (
     "SELECT count(*)::int FROM pg_stat_activity"
-    " WHERE query LIKE '%pg_sleep(20)%' AND state = 'active' AND pid <> pg_backend_pid()"
+    " WHERE wait_event = 'PgSleep' AND datname = current_database() AND pid <> pg_backend_pid()"
 )
 FILES = {
     "a batch": {"m2_b": f"create table b (); {SLEEP}"},
@@ -33,34 +34,39 @@ FILES = {
 
 
 @pytest.fixture
-def signalled() -> Iterator[Callable[[float, int], None]]:
-    """Sends this process a signal after a while; SIGTERM is an interrupt as in the tasks."""
+def signalled(database: Database) -> Iterator[Callable[[int], None]]:
+    """Sends this process a signal once the server sleeps in the file; SIGTERM is an interrupt as in the tasks."""
 
     def terminate(*_: object) -> None:
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, terminate)
-    timers: list[threading.Timer] = []
+    threads: list[threading.Thread] = []
 
-    def send(after: float, which: int) -> None:
-        timers.append(threading.Timer(after, os.kill, (os.getpid(), which)))
-        timers[-1].start()
+    def send(which: int) -> None:
+        deadline = time.monotonic() + 20
+        while database.rows(RUNNING) != [(1,)] and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(os.getpid(), which)
 
-    yield send
-    for timer in timers:
-        timer.cancel()
-        timer.join()
+    def begin(which: int) -> None:
+        threads.append(threading.Thread(target=send, args=(which,)))
+        threads[-1].start()
+
+    yield begin
+    for thread in threads:
+        thread.join()
     signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("kind", FILES)
 @pytest.mark.parametrize(("which", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_cancels_the_statement_and_tells_what_stays(
-    database: Database, write: Write, signalled: Callable[[float, int], None], kind: str, which: int, status: int
+    database: Database, write: Write, signalled: Callable[[int], None], kind: str, which: int, status: int
 ) -> None:
     files = write(m1_a="create table a ()", **FILES[kind])
     applied: list[str] = []
-    signalled(0.8, which)
+    signalled(which)
     with pytest.raises(Interrupted) as caught:
         applied += _applied(applier.migrate(database.connect, Ledger(), files, None, Options("run")))
     assert caught.value.status == status
@@ -76,7 +82,7 @@ def _applied(stream: Iterator[events.Event]) -> list[str]:
 
 
 def test_a_signal_while_the_server_is_gone_says_that_it_cannot_tell(
-    database: Database, write: Write, signalled: Callable[[float, int], None]
+    database: Database, write: Write, signalled: Callable[[int], None]
 ) -> None:
     """The line is closed under the cancelled statement, so that the history cannot be asked."""
     files = write(m1_a=f"create table a (); {SLEEP}")
@@ -91,7 +97,7 @@ def test_a_signal_while_the_server_is_gone_says_that_it_cannot_tell(
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGUSR1, cut)
-    signalled(0.8, signal.SIGUSR1)
+    signalled(signal.SIGUSR1)
     try:
         with pytest.raises(Interrupted) as caught:
             list(applier.migrate(connect, Ledger(), files, None, Options("run")))
