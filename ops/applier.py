@@ -30,6 +30,7 @@ from ops.errors import (
     Interrupted,
     LockBusy,
     MigrationFailed,
+    OutcomeUnknown,
     Place,
     StoppedPartWay,
 )
@@ -214,8 +215,11 @@ class _Work:
             answer, fault = self._send_in_windows(scripts[0])
         else:
             answer, fault = self._send_together(scripts)
+        if answer.lost:
+            self._insist_on_applied()
         if answer.error is not None:
-            return _Sent(answer, self._settled(scripts), fault)
+            names = [script.name for script in scripts]
+            return _Sent(answer, self.session.surely(names, lambda _: self._settled(scripts)), fault)
         found = records(answer) or []
         self.history = found if self.is_last else None
         return _Sent(answer, found, fault)
@@ -352,6 +356,19 @@ class _Work:
                 detail="The migration must have ended its transaction or changed the history itself.",
                 hint="See what it did before anything else is run; `invoke rollback` names the backup.",
                 place=Place(unrecorded[0].name),
+            )
+
+    def _insist_on_applied(self) -> None:
+        """What was reported as applied is there, or the server that was returned to has an older history."""
+        names, ledger, run_id = self.applied, self.session.ledger, self.run.run_id
+        there = self.session.surely(names, lambda connection: ledger.read_run(connection, run_id, names))
+        if gone := sorted(set(names) - {record.name for record in there if record.executed_at}):
+            raise OutcomeUnknown(
+                f"the server that was returned to does not know of {listed(gone)}",
+                detail="The connection was lost, and what this run had committed before is not in the history there: "
+                "it was restored from an older state, or another server has taken its place.",
+                hint="Find out which server is the right one before anything else is run.",
+                place=Place(gone[0]),
             )
 
     def _failure(self, error: psycopg.Error, fault: Fault, failed: Script) -> MigrationFailed:

@@ -123,6 +123,10 @@ class Ledger:
     def step_begun(self, connection: Connection, name: str, number: int | None) -> None:
         self._rows(connection, "step_begun", number=number, name=name)
 
+    def record_step(self, connection: Connection, name: str, number: int) -> None:
+        """Record that a statement is done; that can be repeated."""
+        self._rows(connection, "step_done", number=number, name=name)
+
     def step_done(self, connection: Connection, name: str, number: int) -> bytes:
         """The statement that records it, as text, so that it can share a transaction."""
         return self._text(connection, "step_done", number=number, name=name)

@@ -20,6 +20,7 @@ import random
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import psycopg
 
@@ -30,6 +31,7 @@ from ops.history import Ledger, records
 from ops.migrations import Record
 
 Connect = Callable[[], psycopg.Connection]
+_T = TypeVar("_T")
 
 _CLEAR = (
     b"RESET SESSION AUTHORIZATION",
@@ -168,6 +170,18 @@ class Session:
             return sessions.send(self.connection, text)
         return sessions.copy(self.connection, text, rows)
 
+    def surely(self, names: Sequence[str], ask: Callable[[psycopg.Connection], _T]) -> _T:
+        """What `ask` returns, which can be repeated: asked again in the session that is returned to where the line
+        is cut under it, while that lasts no longer than the wait."""
+        deadline = time.monotonic() + self.wait / 1000
+        while True:
+            try:
+                return ask(self.connection)
+            except psycopg.Error as error:  # noqa: PERF203
+                if not self.connection.closed or time.monotonic() >= deadline:
+                    raise
+                self._return(names, error)
+
     def entering(self) -> tuple[bytes, ...]:
         """What comes before a transaction's BEGIN."""
         return self.clearing() if self.server.pooled else ()
@@ -246,11 +260,12 @@ class Session:
         gone = self._pid
         while True:
             try:
-                self.connection.close()
-                self.open()
-                for _ in self.lock():
-                    pass
-                self._wait_for_end(gone, deadline)
+                with sessions.translated():
+                    self.connection.close()
+                    self.open()
+                    for _ in self.lock():
+                        pass
+                    self._wait_for_end(gone, deadline)
                 return
             except RatchetError as error:
                 if time.monotonic() >= deadline or not isinstance(error, Unreachable):

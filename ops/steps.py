@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import psycopg
 from psycopg import sql
@@ -27,6 +28,7 @@ from ops.migrations import Script
 from ops.session import Retry, Session
 from ops.statements import ConcurrentIndex, Statement
 
+_T = TypeVar("_T")
 _COMMITS_INSIDE = ("CALL", "DO")
 _WAITS_FOR_SNAPSHOTS = (
     "CREATE INDEX CONCURRENTLY",
@@ -50,7 +52,7 @@ def run(session: Session, script: Script, given: Run, lock_timeout: int) -> Iter
     """Run what is left of a script; StoppedPartWay where it stops, after which the next run goes on there."""
     text = script.migration.text()
     found = tuple(piece for piece in statements.scan(text) if isinstance(piece, Statement))
-    yield from _Steps(session, script, text, found, lock_timeout).run(given)
+    yield from _Steps(session, script, text, found, lock_timeout, given).run()
 
 
 @dataclass(slots=True)
@@ -60,31 +62,54 @@ class _Steps:
     text: bytes
     statements: tuple[Statement, ...]
     lock_timeout: int
+    given: Run
+    _ready: psycopg.Connection | None = None  # the session that has what the file has SET, while it has
 
     @property
     def name(self) -> str:
         return self.script.name
 
-    def run(self, given: Run) -> Iterator[events.Event]:
-        ledger, total = self.session.ledger, len(self.statements)
-        before = ledger.progress(self.session.connection, self.name)
-        if before is None:
-            ledger.begin_steps(self.session.connection, self.script, self.text, given)
-        else:
-            self._same_so_far(before)
-            ledger.resume_steps(self.session.connection, self.script, self.text, given)
+    def run(self) -> Iterator[events.Event]:
+        total = len(self.statements)
+        before = self._surely(self._begin)
         done = before.done if before else 0
-        self._set_up(done)
         for number in range(done + 1, total + 1):
             yield events.BatchSent((self.name,))
             yield from self._step(number, in_doubt=before is not None and before.begun == number)
             yield from self.session.notices()
             yield events.StatementDone(self.name, number, total)
         self.session.clear()
-        duration = ledger.finish_steps(self.session.connection, self.name)
-        if duration is None:
-            raise self._row_gone()
-        yield events.MigrationApplied(self.name, duration)
+        yield events.MigrationApplied(self.name, self._surely(self._finish))
+
+    def _begin(self, connection: psycopg.Connection) -> Progress | None:
+        """Write the row, or take up the one that is there; how far that had come."""
+        ledger = self.session.ledger
+        before = ledger.progress(connection, self.name)
+        if before is None:
+            ledger.begin_steps(connection, self.script, self.text, self.given)
+        else:
+            self._same_so_far(before)
+            ledger.resume_steps(connection, self.script, self.text, self.given)
+        return before
+
+    def _finish(self, connection: psycopg.Connection) -> int:
+        """Finish the row; where that has been done, and was not heard of, it is there."""
+        ledger = self.session.ledger
+        duration = ledger.finish_steps(connection, self.name)
+        if duration is not None:
+            return duration
+        for record in ledger.read_run(connection, self.given.run_id, [self.name]):
+            return record.duration_ms or 0
+        raise self._row_gone(len(self.statements))
+
+    def _surely(self, ask: Callable[[psycopg.Connection], _T]) -> _T:
+        return self.session.surely([self.name], ask)
+
+    def _send(self, text: bytes) -> sessions.Answer:
+        answer = self.session.send(text, [self.name])
+        if answer.error is not None:
+            self._ready = None  # an error leaves a session that is clear, or another one
+        return answer
 
     def _same_so_far(self, before: Progress) -> None:
         """What was done of the file must still be its beginning; the rest may have been mended."""
@@ -104,7 +129,10 @@ class _Steps:
         )
 
     def _set_up(self, done: int) -> None:
-        """The timeouts, and what the file has SET so far: that is no effect of its own, and does not last."""
+        """The timeouts, and what the file has SET so far: that is no effect of its own, and does not last.
+
+        Nor does it come along to the session that is returned to when the line is cut.
+        """
         directives = self.script.directives
         settings = [self._text(number) for number in range(1, done + 1) if self._only_sets(number)]
         # A concurrent build that gives up a lock leaves an INVALID index: it waits as long as a whole run may.
@@ -113,12 +141,11 @@ class _Steps:
             b"SET statement_timeout = %d" % (directives.statement_timeout or 0),
             b"SET lock_timeout = %d" % lock,
         )
-        text = b";\n".join((*timeouts, *settings))
-        answer = self.session.send(text, [self.name])
-        if answer.lost:  # now in the session that was returned to
-            answer = self.session.send(text, [self.name])
-        if answer.error is not None:
-            raise answer.error
+        while self._ready is not self.session.connection:
+            answer = self._send(b";\n".join((*timeouts, *settings)))
+            if answer.error is not None and not answer.lost:
+                raise self._stopped(done + 1, answer.error, 0)
+            self._ready = None if answer.lost else self.session.connection
 
     def _step(self, number: int, *, in_doubt: bool) -> Iterator[events.Event]:
         statement = self._statement(number)
@@ -126,7 +153,9 @@ class _Steps:
             yield from self._in_transaction(number)
             return
         yield from self._snapshots_ended(number)
-        if not (in_doubt and self._settled(number)):
+        if not (in_doubt and self._surely(lambda _: self._settled(number))):
+            if in_doubt:
+                self._clear_away(number)
             self._alone(number)
 
     def _in_transaction(self, number: int) -> Iterator[events.Event]:
@@ -138,13 +167,10 @@ class _Steps:
         opening = b"BEGIN;\nSET LOCAL lock_timeout = %d;\n" % timeout
         retry = Retry(self.session.wait)
         while True:
+            self._set_up(number - 1)
             text = b"%b%b\n;\n%b;\nCOMMIT" % (opening, self._text(number), record)
-            answer = self.session.send(text, [self.name])
-            if answer.error is None:
-                return
-            done = answer.lost and self._done() >= number
-            self._set_up(number if done else number - 1)  # an error leaves a session that is clear, or another one
-            if done:
+            answer = self._send(text)
+            if answer.error is None or (answer.lost and self._done() >= number):
                 return
             if answer.error.sqlstate == "25001":  # what only the server knows to be impossible in a transaction
                 return self._alone(number)
@@ -160,10 +186,10 @@ class _Steps:
         """
         if statements.outside_transaction(self._statement(number)) not in _WAITS_FOR_SNAPSHOTS:
             return
-        retry, seen = Retry(self.session.wait), blockers.snapshots(self.session.connection)
+        retry, seen = Retry(self.session.wait), self._surely(blockers.snapshots)
         time.sleep(_SHORT if seen else 0)
         announced = False
-        while open_ones := [v for k, v in blockers.snapshots(self.session.connection).items() if k in seen]:
+        while open_ones := [v for k, v in self._surely(blockers.snapshots).items() if k in seen]:
             if retry.is_over():
                 raise self._stop(
                     number,
@@ -179,62 +205,59 @@ class _Steps:
     def _alone(self, number: int) -> None:
         """A statement in no transaction: recorded before, looked at behind."""
         ledger, index = self.session.ledger, self._index(number)
+        self._set_up(number - 1)
         if index and index.creates and self._is_valid(index) is False:
             raise self._invalid(number, index)
-        ledger.step_begun(self.session.connection, self.name, number)
-        answer = self.session.send(self._text(number), [self.name])
+        self._surely(lambda connection: ledger.step_begun(connection, self.name, number))
+        self._set_up(number - 1)
+        answer = self._send(self._text(number))
+        if answer.lost and self._surely(lambda _: self._settled(number)):
+            return
         if answer.error is not None:
             # Known to have failed; but an index that is half built stays ours, to be cleared away by the next run.
             if not answer.lost and not (index and index.creates):
-                ledger.step_begun(self.session.connection, self.name, None)
+                self._surely(lambda connection: ledger.step_begun(connection, self.name, None))
             raise self._stopped(number, answer.error, 0)
         if index and index.creates and not self._is_valid(index):
             raise self._invalid(number, index)
-        self._note_done(number)
+        self._record(number)
 
-    def _note_done(self, number: int) -> None:
-        """Record that a statement is done; once more where the line is lost just then."""
-        record = self.session.ledger.step_done(self.session.connection, self.name, number)
-        answer = self.session.send(record, [self.name])
-        if answer.lost:
-            self._set_up(number)
-            answer = self.session.send(record, [self.name])
-        if answer.error is not None:
-            raise self._stopped(number, answer.error, 0)
+    def _record(self, number: int) -> None:
+        try:
+            self._surely(lambda connection: self.session.ledger.record_step(connection, self.name, number))
+        except psycopg.errors.DivisionByZero:
+            raise self._row_gone(number) from None
 
     def _settled(self, number: int) -> bool:
         """Of a statement that was begun and whose end is not known: whether the catalog shows that it is done.
 
-        What it left half done is cleared away, if it is surely its own. A statement that only repeats itself is
-        never done. StoppedPartWay where nothing in the catalog can tell.
+        One that only repeats itself is never done. StoppedPartWay where nothing in the catalog can tell.
         """
-        statement, index = self._statement(number), self._index(number)
-        if statement.head[0] in _COMMITS_INSIDE:
+        self._set_up(number - 1)  # in a session that was returned to, names have to mean what they did
+        if self._statement(number).head[0] in _COMMITS_INSIDE:
             raise self._unknown(number)
-        if index is None:
+        index = self._index(number)
+        if index is None or self._is_valid(index) is not (True if index.creates else None):
             return False
-        valid = self._is_valid(index)
-        if index.creates and valid is False:
-            self._drop(number, index)
-        if valid if index.creates else valid is None:
-            self._note_done(number)
-            return True
-        return False
+        self._record(number)
+        return True
 
-    def _drop(self, number: int, index: ConcurrentIndex) -> None:
-        """Clear away what our own interrupted build left."""
-        drop = sql.SQL("DROP INDEX CONCURRENTLY {}").format(self._index_name(index))
-        answer = self.session.send(drop.as_string(self.session.connection).encode(), [self.name])
-        if answer.error is not None:
-            raise self._stopped(number, answer.error, 0)
+    def _clear_away(self, number: int) -> None:
+        """Drop the INVALID index that our own interrupted build left."""
+        index = self._index(number)
+        if index and index.creates and self._is_valid(index) is False:
+            drop = sql.SQL("DROP INDEX CONCURRENTLY {}").format(self._index_name(index))
+            answer = self._send(drop.as_string(self.session.connection).encode())
+            if answer.error is not None:
+                raise self._stopped(number, answer.error, 0)
 
     def _only_sets(self, number: int) -> bool:
         """Whether all that a statement does is to set the session up for those behind it."""
         return self._statement(number).head[0] in ("SET", "RESET") or bool(_SET_CONFIG.fullmatch(self._text(number)))
 
-    def _row_gone(self) -> HistoryDisagrees:
+    def _row_gone(self, done: int) -> HistoryDisagrees:
         return HistoryDisagrees(
-            f"every statement of {self.name} took effect, but its row in the history is gone",
+            f"statement {done} of {len(self.statements)} of {self.name} took effect, but its history row is gone",
             detail="The migration, or someone else meanwhile, has changed the history itself.",
             hint="See what it did before anything else is run; `invoke rollback` names the backup.",
             place=Place(self.name),
@@ -259,7 +282,7 @@ class _Steps:
         return sql.Identifier(str(row[0]), index.name[-1]) if row else sql.Identifier(index.name[-1])
 
     def _done(self) -> int:
-        progress = self.session.ledger.progress(self.session.connection, self.name)
+        progress = self._surely(lambda connection: self.session.ledger.progress(connection, self.name))
         return progress.done if progress else 0
 
     def _statement(self, number: int) -> Statement:

@@ -1,0 +1,330 @@
+"""A line that is cut or falls silent at a known moment: what took effect is told from the history, never guessed.
+
+Each file writes its name into `effects`, which nothing keeps from holding it twice: so a file that ran twice shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from ops import events
+from ops.errors import MigrationFailed, StoppedPartWay
+from ops.migrations import SIZE_LIMIT, Migration
+from tests.conftest import Database, Server, Write
+from tests.faults import COPY_DONE, Attempt, Moment, Proxy, history, migrate, until
+
+Files = Sequence[Migration]
+
+TABLES = "CREATE TABLE effects (name text); CREATE SCHEMA s; CREATE TABLE s.t (x int)"
+BATCH = {
+    "m1_a": "create table a (); insert into effects values ('1_a')",
+    "m2_b": "create table b (); insert into effects values ('2_b')",
+}
+BOTH = [("1_a", True), ("2_b", True)]
+ROW = "insert into big values ('%s');\n" % ("x" * 100)
+LARGE = (
+    "create table big (x text);\n"
+    + ROW * (SIZE_LIMIT // len(ROW) + 100)
+    + "insert into big values ('last');\ninsert into effects values ('1_a');\n"
+)
+ROWS = "".join(f"{n}\t{'y' * 90}\n" for n in range(2000))
+COPY = (
+    f"create table big (x int, y text);\ncopy big from stdin;\n{ROWS}-1\t\\N\n{ROWS}\\.\n"
+    "insert into effects values ('1_a');\n"
+)
+STEPS = """-- migrate: no-transaction
+set search_path = s;
+insert into public.effects values ('2');
+create index concurrently i on t (x);
+insert into public.effects values ('4');
+do $$ begin insert into public.effects values ('5'); commit; end $$;
+create table placed ();
+"""
+
+
+@pytest.fixture
+def database(database: Database) -> Database:
+    database.run(TABLES)
+    return database
+
+
+@pytest.fixture
+def proxy(database: Database) -> Iterator[Proxy]:
+    made = Proxy(database.parameters)
+    yield made
+    made.close()
+
+
+def effects(database: Database) -> list[object]:
+    return [name for (name,) in database.rows("SELECT name FROM effects ORDER BY name")]
+
+
+def progress(database: Database) -> list[tuple[object, ...]]:
+    return database.rows("SELECT statements_done, statement_begun, executed_at IS NOT NULL FROM ratchet.migrations")
+
+
+def working(database: Database) -> int:
+    """How many sessions of runs are at work on a statement."""
+    (found,) = database.rows(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE application_name = 'pgratchet' AND state = 'active' AND datname = current_database()"
+        " AND pid <> pg_backend_pid()"
+    )
+    return int(str(found[0]))
+
+
+@pytest.mark.parametrize("moment", [Moment.ANSWERED, Moment.HALF_ANSWERED])
+def test_a_commit_whose_answer_is_lost_is_found_in_the_history(
+    database: Database, proxy: Proxy, write: Write, moment: Moment
+) -> None:
+    files = write(**BATCH)
+    proxy.at(b"create table b", moment, meanwhile=lambda: history(database))
+    ran = migrate(proxy.database, files)
+    assert proxy.witnessed == BOTH, "the server had committed, and the line was cut then"
+    assert ran.applied == ["1_a", "2_b"]
+    assert isinstance(ran.events[-1], events.Finished)
+    assert (history(database), effects(database)) == (BOTH, ["1_a", "2_b"])
+    assert migrate(database, files).applied == []
+
+
+def test_a_server_that_works_on_behind_a_cut_is_waited_for(database: Database, proxy: Proxy, write: Write) -> None:
+    files = write(**BATCH, m3_c="select pg_sleep(1.5); insert into effects values ('3_c')")
+    proxy.at(b"create table b", Moment.SENT, meanwhile=lambda: until(lambda: working(database)))
+    ran = migrate(proxy.database, files)
+    assert proxy.sprung
+    assert ran.applied == ["1_a", "2_b", "3_c"]
+    assert effects(database) == ["1_a", "2_b", "3_c"]
+
+
+@pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.HALF])
+def test_what_the_server_did_not_get_whole_is_rolled_back(
+    database: Database, proxy: Proxy, write: Write, moment: Moment
+) -> None:
+    files = write(**BATCH)
+    proxy.at(b"create table b", moment, meanwhile=lambda: (history(database), effects(database)))
+    with pytest.raises(MigrationFailed, match="1_a failed") as caught:
+        migrate(proxy.database, files)
+    assert proxy.sprung
+    assert proxy.witnessed == ([], [])
+    assert "1_a was rolled back" in caught.value.detail
+    assert (history(database), effects(database)) == ([], [])
+    assert migrate(database, files).applied == ["1_a", "2_b"]
+    assert (history(database), effects(database)) == (BOTH, ["1_a", "2_b"])
+
+
+OPENING, LAST_WINDOW, CLOSING = b'INSERT INTO "ratchet"', b"values ('last')", b"WITH finished"
+MIDDLE_OF_ROWS = b"-1\t\\N\n"
+"""Of LARGE and of COPY. The text that is kept in the history's row has quotes and backslashes doubled, so that of all
+messages only the window, or the piece of the rows, has them so."""
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "moment"),
+    [
+        (LARGE, OPENING, Moment.BEFORE),
+        (LARGE, OPENING, Moment.HALF),
+        (LARGE, OPENING, Moment.ANSWERED),
+        (LARGE, LAST_WINDOW, Moment.BEFORE),
+        (LARGE, LAST_WINDOW, Moment.HALF),
+        (LARGE, LAST_WINDOW, Moment.ANSWERED),
+        (LARGE, CLOSING, Moment.BEFORE),
+        (LARGE, CLOSING, Moment.HALF),
+        (COPY, MIDDLE_OF_ROWS, Moment.BEFORE),
+        (COPY, MIDDLE_OF_ROWS, Moment.HALF),
+        (COPY, COPY_DONE, Moment.BEFORE),
+        (COPY, COPY_DONE, Moment.ANSWERED),
+        (COPY, CLOSING, Moment.BEFORE),
+    ],
+)
+def test_a_file_in_windows_is_rolled_back_whole(
+    database: Database, proxy: Proxy, write: Write, text: str, message: bytes, moment: Moment
+) -> None:
+    files = write(m1_a=text)
+    proxy.at(message, moment, meanwhile=lambda: history(database))
+    with pytest.raises(MigrationFailed, match="1_a failed") as caught:
+        migrate(proxy.database, files)
+    assert proxy.sprung
+    assert proxy.witnessed == []
+    assert "1_a was rolled back" in caught.value.detail
+    assert database.rows("SELECT to_regclass('big')") == [(None,)]
+    assert (history(database), effects(database)) == ([], [])
+    assert migrate(database, files).applied == ["1_a"]
+    assert effects(database) == ["1_a"]
+    assert database.rows("SELECT count(*) FROM big") == [(text.count(ROW) + 1 if text == LARGE else 4001,)]
+
+
+@pytest.mark.parametrize("text", [LARGE, COPY])
+@pytest.mark.parametrize("moment", [Moment.ANSWERED, Moment.HALF_ANSWERED])
+def test_the_commit_of_a_file_in_windows_is_found_in_the_history(
+    database: Database, proxy: Proxy, write: Write, text: str, moment: Moment
+) -> None:
+    files = write(m1_a=text)
+    proxy.at(CLOSING, moment, meanwhile=lambda: history(database))
+    assert migrate(proxy.database, files).applied == ["1_a"]
+    assert proxy.witnessed == [("1_a", True)]
+    assert (history(database), effects(database)) == ([("1_a", True)], ["1_a"])
+
+
+BUILD, PROCEDURE = b"create index concurrently i on t (x)\0", b"commit; end $$\0"
+
+
+@pytest.mark.parametrize(
+    ("message", "moment"),
+    [
+        (b"values ('2')\n", Moment.ANSWERED),
+        (b"values ('2')\n", Moment.HALF_ANSWERED),
+        (b"statement_begun = 3", Moment.BEFORE),
+        (b"statement_begun = 3", Moment.ANSWERED),
+        (BUILD, Moment.ANSWERED),
+        (b"statements_done = 3", Moment.BEFORE),
+        (b"statements_done = 3", Moment.ANSWERED),
+        (b"statement_begun = 5", Moment.ANSWERED),
+        (b"statements_done = 5", Moment.BEFORE),
+        (b"statements_done = 5", Moment.ANSWERED),
+        (b"create table placed", Moment.ANSWERED),
+        (b"RETURNING duration_ms", Moment.BEFORE),
+        (b"RETURNING duration_ms", Moment.ANSWERED),
+    ],
+)
+def test_a_file_without_a_transaction_goes_on_where_its_progress_can_be_told(
+    database: Database, proxy: Proxy, write: Write, message: bytes, moment: Moment
+) -> None:
+    """The history or the catalog tells; and what the file has SET holds in the session that was returned to."""
+    files = write(m1_a=STEPS)
+    proxy.at(message, moment)
+    ran = migrate(proxy.database, files)
+    assert proxy.sprung
+    assert ran.applied == ["1_a"]
+    assert effects(database) == ["2", "4", "5"]
+    assert progress(database) == [(6, None, True)]
+    assert database.rows("SELECT to_regclass('s.i') IS NULL, to_regclass('s.placed') IS NULL") == [(False, False)]
+    assert migrate(database, files).applied == []
+
+
+@pytest.mark.parametrize(
+    ("message", "moment", "done"),
+    [
+        (b"values ('2')\n", Moment.BEFORE, 1),
+        (b"values ('2')\n", Moment.HALF, 1),
+        (BUILD, Moment.BEFORE, 2),
+        (BUILD, Moment.HALF, 2),
+    ],
+)
+def test_a_statement_that_did_not_arrive_is_the_one_the_next_run_goes_on_at(
+    database: Database, proxy: Proxy, write: Write, message: bytes, moment: Moment, done: int
+) -> None:
+    files = write(m1_a=STEPS)
+    proxy.at(message, moment)
+    with pytest.raises(StoppedPartWay, match=f"stopped at statement {done + 1} of 6") as caught:
+        migrate(proxy.database, files)
+    assert proxy.sprung
+    assert caught.value.detail.endswith("took effect, and that stays.")
+    assert [row[0] for row in progress(database)] == [done]
+    assert migrate(database, files).applied == ["1_a"]
+    assert (effects(database), progress(database)) == (["2", "4", "5"], [(6, None, True)])
+
+
+@pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.ANSWERED])
+def test_a_procedure_whose_end_was_not_heard_of_is_for_a_person(
+    database: Database, proxy: Proxy, write: Write, moment: Moment
+) -> None:
+    """Nothing in the catalog tells whether it ran, so neither this run says so nor the next one runs it again."""
+    files = write(m1_a=STEPS)
+    proxy.at(PROCEDURE, moment, meanwhile=lambda: effects(database))
+    with pytest.raises(StoppedPartWay, match=r"statement 5 of 6.* whether that took effect is unknown"):
+        migrate(proxy.database, files)
+    ran = ["2", "4", "5"] if moment is Moment.ANSWERED else ["2", "4"]
+    assert proxy.witnessed == ran
+    with pytest.raises(StoppedPartWay, match=r"statement 5 of 6.* whether that took effect is unknown"):
+        migrate(database, files)
+    assert effects(database) == ran
+
+
+Fresh = Callable[[], Database]
+
+
+@pytest.fixture
+def fresh(server: Server) -> Iterator[Fresh]:
+    """Databases as `database` is, as many as are asked for."""
+    made: list[Database] = []
+
+    def make() -> Database:
+        database = server.create()
+        made.append(database)
+        database.run(TABLES)
+        return database
+
+    yield make
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(server.drop, made))
+
+
+def cut_at(number: int, database: Database, files: Files, moment: Moment) -> bool:
+    """A run whose line is cut at its message of that number, and what it said is compared with what is there."""
+    proxy = Proxy(database.parameters)
+    proxy.at(b"", moment, nth=number)
+    attempt = Attempt(proxy.database, files, wait=10_000).run()
+    proxy.close()
+    finished = [name for name, done in history(database) if done]
+    assert set(attempt.applied) <= set(finished), f"message {number}: reported, and not there"
+    if isinstance(attempt.error, MigrationFailed):
+        assert attempt.error.place is not None
+        assert attempt.error.place.migration not in finished, f"message {number}: not rolled back"
+    return bool(proxy.sprung)
+
+
+def several_at_once(work: Callable[[int], bool], most: int) -> int:
+    """How many of the numbers from 1 it holds for: each in a thread, since it is mostly waiting that they do."""
+    with ThreadPoolExecutor(8) as pool:
+        return sum(pool.map(work, range(1, most + 1)))
+
+
+@pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.ANSWERED])
+def test_wherever_the_line_is_cut_the_next_run_converges(fresh: Fresh, write: Write, moment: Moment) -> None:
+    """At every message of a run, one run each: no traceback, nothing twice, nothing passed over."""
+    files = write(**BATCH)
+
+    def attempt(number: int) -> bool:
+        database = fresh()
+        sprung = cut_at(number, database, files, moment)
+        migrate(database, files)
+        assert (history(database), effects(database)) == (BOTH, ["1_a", "2_b"]), f"message {number}"
+        return sprung
+
+    assert 5 <= several_at_once(attempt, 14) < 14
+
+
+def test_wherever_a_file_without_a_transaction_is_cut_the_next_run_converges(fresh: Fresh, write: Write) -> None:
+    """As above, but for its procedure, of which no one can tell: without that, every statement's effect is known."""
+    files = write(m1_a=STEPS.replace("do $$ begin insert into public.effects values ('5'); commit; end $$", "vacuum t"))
+
+    def attempt(number: int) -> bool:
+        database = fresh()
+        sprung = cut_at(number, database, files, Moment.ANSWERED)
+        migrate(database, files)
+        assert (progress(database), effects(database)) == ([(6, None, True)], ["2", "4"]), f"message {number}"
+        assert database.rows("SELECT to_regclass('s.placed') IS NULL") == [(False,)], f"message {number}"
+        return sprung
+
+    assert 20 <= several_at_once(attempt, 45) < 45
+
+
+def test_a_line_that_is_cut_again_on_the_way_back_is_resolved_too(fresh: Fresh, write: Write) -> None:
+    """First behind the COMMIT, and then at each message of returning and asking."""
+    files = write(**BATCH)
+
+    def attempt(number: int) -> bool:
+        database = fresh()
+        proxy = Proxy(database.parameters)
+        again = lambda: proxy.at(b"", Moment.ANSWERED, nth=number)  # noqa: E731
+        proxy.at(b"create table b", Moment.ANSWERED, meanwhile=again)
+        ran = Attempt(proxy.database, files, wait=10_000).run()
+        proxy.close()
+        assert ran.applied == ["1_a", "2_b"], f"message {number}: {ran.error}"
+        assert (history(database), effects(database)) == (BOTH, ["1_a", "2_b"]), f"message {number}"
+        return proxy.sprung == 2
+
+    assert 5 <= several_at_once(attempt, 14) < 14

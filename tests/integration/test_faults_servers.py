@@ -1,0 +1,169 @@
+"""Servers that crash, stay away, are replaced by another one or only follow: a test's own, made from the wheel."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ops.errors import ConfigurationError, MigrationFailed, OutcomeUnknown
+from ops.migrations import Migration
+from tests.conftest import Write
+from tests.faults import Attempt, Cluster, Clusters, Moment, Proxy, history, migrate, until
+
+FILES = {
+    "m1_a": "create table a ()",
+    "m2_b": "create table b ()",
+    "m3_c": "create table c ()",
+    "m4_d": "alter table gate add column d int",
+}
+
+
+@pytest.fixture
+def clusters(tmp_path: Path) -> Iterator[Clusters]:
+    made = Clusters(tmp_path)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def lazy(clusters: Clusters) -> Cluster:
+    """A server that writes what no one waits for only once in ten seconds, so that a crash surely loses it."""
+    cluster = clusters.make("lazy", wal_writer_delay="10s")
+    cluster.database.run("CREATE TABLE gate (); CREATE TABLE loss (x int)")
+    return cluster
+
+
+def stopped_at_the_gate(cluster: Cluster, files: Sequence[Migration], wait: int) -> tuple[Attempt, threading.Thread]:
+    """A run whose second round trip waits for a lock that is in the way; what the first one applied is reported."""
+    attempt = Attempt(cluster.database, files, batch_size=2, wait=wait)
+    thread = threading.Thread(target=attempt.run)
+    thread.start()
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'pgratchet'"
+    until(lambda: cluster.database.rows(waiting))
+    assert attempt.applied == ["1_a", "2_b"]
+    return attempt, thread
+
+
+def crash(cluster: Cluster) -> None:
+    """Crash it, and lose a commit that did not wait for the disk: the last moment at which that can be seen."""
+    with closing(cluster.database.connect()) as session:
+        session.execute("SET synchronous_commit = off; INSERT INTO loss VALUES (1)")
+        assert session.execute("SELECT count(*) FROM loss").fetchone() == (1,)
+        cluster.stop("immediate")
+
+
+def test_a_crash_in_the_middle_of_ddl_is_resolved_once_the_server_is_back(lazy: Cluster, write: Write) -> None:
+    files = write(**FILES)
+    with closing(lazy.database.connect()) as holder:
+        holder.execute("BEGIN; LOCK TABLE gate IN ACCESS SHARE MODE")
+        attempt, thread = stopped_at_the_gate(lazy, files, wait=20_000)
+        crash(lazy)
+        time.sleep(0.7)
+        lazy.start()
+        thread.join(30)
+    assert lazy.database.rows("SELECT count(*) FROM loss") == [(0,)], "the crash lost what was not on the disk"
+    assert isinstance(attempt.error, MigrationFailed)
+    assert "1_a and 2_b were applied; 3_c was rolled back." in attempt.error.detail
+    assert history(lazy.database) == [("1_a", True), ("2_b", True)], "what was reported as applied is on the disk"
+    assert lazy.database.rows("SELECT to_regclass('b') IS NULL, to_regclass('c')") == [(False, None)]
+    assert migrate(lazy.database, files).applied == ["3_c", "4_d"]
+
+
+def test_a_server_that_stays_away_leaves_the_outcome_unknown(lazy: Cluster, write: Write) -> None:
+    files = write(**FILES)
+    with closing(lazy.database.connect()) as holder:
+        holder.execute("BEGIN; LOCK TABLE gate IN ACCESS SHARE MODE")
+        attempt, thread = stopped_at_the_gate(lazy, files, wait=2_000)
+        crash(lazy)
+        began = time.monotonic()
+        thread.join(30)
+    assert time.monotonic() - began < 5, "the wait is 2 s"
+    assert isinstance(attempt.error, OutcomeUnknown)
+    assert attempt.error.status == 7
+    assert "whether 3_c and 4_d took effect is unknown" in attempt.error.message
+    lazy.start()
+    assert history(lazy.database) == [("1_a", True), ("2_b", True)]
+    assert migrate(lazy.database, files).applied == ["3_c", "4_d"]
+
+
+def system(cluster: Cluster) -> object:
+    return cluster.database.rows("SELECT system_identifier FROM pg_control_system()")
+
+
+def through(proxy: Proxy, files: Sequence[Migration]) -> Attempt:
+    attempt = Attempt(proxy.database, files, batch_size=1, wait=3_000)
+    attempt.run()
+    assert proxy.sprung
+    return attempt
+
+
+@pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.ANSWERED])
+def test_another_cluster_behind_the_same_address_is_not_asked(clusters: Clusters, write: Write, moment: Moment) -> None:
+    files = write(**FILES)
+    one, other = clusters.make("one"), clusters.make("other")
+    for each in (one, other):
+        each.database.run("CREATE TABLE gate ()")
+    assert system(one) != system(other)
+    before = other.database.fingerprint()
+    proxy = Proxy(one.database.parameters)
+    proxy.at(b"create table b", moment, meanwhile=lambda: proxy.lead_to(other.database.parameters))
+    attempt = through(proxy, files)
+    assert isinstance(attempt.error, OutcomeUnknown)
+    assert "not on the server that this environment is pinned to" in attempt.error.detail
+    assert other.database.fingerprint() == before
+    assert attempt.applied == ["1_a"]
+    proxy.lead_to(one.database.parameters)
+    done = [("1_a", True), *([("2_b", True)] if moment is Moment.ANSWERED else [])]
+    assert history(one.database) == done
+    assert migrate(proxy.database, files).applied == [
+        name for name in ("2_b", "3_c", "4_d") if (name, True) not in done
+    ]
+    proxy.close()
+
+
+def rewound(clusters: Clusters) -> tuple[Cluster, Cluster]:
+    """A cluster and its state of some time ago, both running: the same system identifier, an older history."""
+    now = clusters.make("now")
+    now.database.run("CREATE TABLE gate ()")
+    now.stop()
+    past = clusters.copy(now, "past")
+    now.start()
+    past.start()
+    assert system(now) == system(past)
+    return now, past
+
+
+def test_a_cluster_that_lost_what_was_reported_is_not_believed(clusters: Clusters, write: Write) -> None:
+    """A restored snapshot, a failover to a standby that was behind: 1_a was reported as applied, and is not there."""
+    files = write(**FILES)
+    now, past = rewound(clusters)
+    before = past.database.fingerprint()
+    proxy = Proxy(now.database.parameters)
+    proxy.at(b"create table b", Moment.ANSWERED, meanwhile=lambda: proxy.lead_to(past.database.parameters))
+    attempt = through(proxy, files)
+    proxy.close()
+    assert attempt.applied == ["1_a"]
+    assert history(now.database) == [("1_a", True), ("2_b", True)]
+    assert past.database.fingerprint() == before
+    assert isinstance(attempt.error, OutcomeUnknown)
+
+
+def test_a_standby_is_refused_before_the_lock(clusters: Clusters, write: Write) -> None:
+    files = write(m1_a="create table a ()")
+    primary = clusters.make("primary")
+    standby = clusters.standby(primary, "standby")
+    assert standby.database.rows("SELECT pg_is_in_recovery()") == [(True,)]
+    before = primary.database.fingerprint(), standby.database.fingerprint()
+    proxy = Proxy(standby.database.parameters)
+    proxy.at(b"advisory", Moment.BEFORE)
+    with pytest.raises(ConfigurationError, match="is on a standby"):
+        migrate(proxy.database, files)
+    proxy.close()
+    assert not proxy.sprung, "the lock was not asked for"
+    assert (primary.database.fingerprint(), standby.database.fingerprint()) == before
+    assert migrate(primary.database, files).applied == ["1_a"]
