@@ -20,7 +20,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from ops import inventory, report, settings
-from ops.errors import BackupFailed, ConfigurationError, Interrupted, RatchetError, Terminated
+from ops.errors import BackupFailed, ConfigurationError, HungUp, Interrupted, RatchetError, Terminated
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -42,6 +42,8 @@ atexit.register(gc.freeze)
 ENVIRON = dict(os.environ)
 for _name in [name for name in os.environ if name.startswith("PG")]:
     del os.environ[_name]
+
+_TERMINALS = [stream for stream in (1, 2) if os.isatty(stream)]
 
 HERE = Path(os.path.relpath(Path(__file__).parent))
 INVENTORY = HERE / "inventory"
@@ -66,11 +68,13 @@ _HELP = {
 
 
 def _surface(body: Callable[..., None]) -> Callable[..., None]:
-    """A task's outside: errors become three parts and an exit code, signals become 130 and 143."""
+    """A task's outside: errors become three parts and an exit code, signals become 130, 143 and 129."""
 
     @functools.wraps(body)
     def run(*args: Any, **flags: Any) -> None:
         signal.signal(signal.SIGTERM, _terminate)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+            signal.signal(signal.SIGHUP, _hang_up)
         try:
             body(*args, **flags)
         except RatchetError as error:
@@ -89,10 +93,18 @@ def _surface(body: Callable[..., None]) -> Callable[..., None]:
 
 
 def _fail(error: RatchetError, *, json: bool) -> None:
+    _settle_down(error)
     if json and not error.printed:
         report.as_json({"error": error.as_json()})
     report.failure(error)
     raise Exit(code=error.status) from None
+
+
+def _settle_down(error: RatchetError | None) -> None:
+    """Once a signal has ended the run, another one is not to end the telling of it."""
+    if isinstance(error, Interrupted):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _unusable(error: OSError) -> RatchetError:
@@ -113,6 +125,12 @@ def _unwritable(error: UnicodeError) -> RatchetError:
 
 def _terminate(_signal: int, _frame: object) -> None:
     raise Terminated
+
+
+def _hang_up(_signal: int, _frame: object) -> None:
+    for stream in _TERMINALS:  # they are gone, and to write to them would be an error in the place of this one
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    raise HungUp
 
 
 def _task(*flags: str) -> Callable[[Callable[..., None]], Any]:
@@ -267,6 +285,7 @@ def _outcome(outcome: Outcome, json: bool, dry_run: bool) -> Iterator[None]:
         outcome.error = Interrupted(stop, detail="Nothing was under way.", hint="Run it again to go on.")
         raise outcome.error from None
     finally:
+        _settle_down(outcome.error)
         if outcome.error:
             outcome.error.printed = json
         outcome.duration_ms = round((time.monotonic() - started) * 1000)

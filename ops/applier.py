@@ -85,6 +85,7 @@ def migrate(
         made = _agreed(session.connection, ledger, made)
         scripts = judge(made.todo)
         _refuse_pooled(session.server, scripts, backup)
+        session.lock_timeout = _shortest(scripts, options.lock_timeout)
         todo = tuple(migration.name for migration in made.todo)
         yield events.Planned(todo, total=len(made.entries), pending=_left(made))
         if todo:
@@ -100,6 +101,12 @@ def _refuse_pooled(server: sessions.Server, scripts: Sequence[Script], backup: B
         sessions.refuse_pooled(server, f"{listed(alone)} cannot run: there is no transaction in it")
     if scripts and backup:
         sessions.refuse_pooled(server, "no backup can be taken")
+
+
+def _shortest(scripts: Sequence[Script], lock_timeout: int) -> int:
+    """The shortest wait for a lock that ends a try: by half of it, who is in the way has to be seen."""
+    given = (script.directives.lock_timeout for script in scripts)
+    return min([lock_timeout, *(each for each in given if each)])
 
 
 def _left(made: Plan) -> int:
@@ -180,6 +187,10 @@ class _Work:
             failed = next(script for script in scripts if script.name == fault.place.migration)
             if self._is_fence(error):
                 scripts = self._applied_elsewhere(scripts, failed)
+            elif len(scripts) > 1 and _is_unread(sent):
+                for script in scripts:
+                    yield from self.apply([script])
+                return
             elif before := scripts[: scripts.index(failed)]:
                 # The server parsed the whole string and found a syntax error before it ran any of it.
                 yield from self.apply(before)
@@ -392,6 +403,12 @@ class _Sent:
     answer: sessions.Answer
     records: list[Record]
     fault: Fault | None
+
+
+def _is_unread(sent: _Sent) -> bool:
+    """Whether the server could not convert the string to its own encoding; where in it, only one by one shows."""
+    error = sent.answer.error
+    return error is not None and not sent.answer.answered and error.sqlstate in ("22P05", "22021")
 
 
 def _attributed(sent: _Sent, first: Script, *, ran: bool) -> Fault:

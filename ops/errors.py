@@ -11,7 +11,7 @@ Every mistake that a user can make or meet is one of these, and carries the exit
     ├── HistoryDisagrees      8  the files and the history tell different stories
     ├── BackupFailed          9  no backup, so no migration
     ├── Unreachable          10  network, host key, login
-    └── Interrupted         130  a signal; 143 for SIGTERM
+    └── Interrupted         130  a signal; 143 for SIGTERM, 129 for SIGHUP
 
 The wording follows PostgreSQL's style guide: the message is one line, lower case, without a full stop;
 detail and hint are sentences.
@@ -114,9 +114,9 @@ class Interrupted(RatchetError):
     exit_code = 130
 
     def __init__(self, signal: KeyboardInterrupt, *, detail: str = "", hint: str = "") -> None:
-        terminated = isinstance(signal, Terminated)
-        super().__init__("terminated" if terminated else "interrupted", detail=detail, hint=hint)
-        self.status = 143 if terminated else 130
+        ended = signal if isinstance(signal, Terminated) else None
+        super().__init__(ended.word if ended else "interrupted", detail=detail, hint=hint)
+        self.status = ended.status if ended else 130
 
     def as_json(self) -> dict[str, str | int | None]:
         return super().as_json() | {"code": self.status}
@@ -124,6 +124,16 @@ class Interrupted(RatchetError):
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, as an interrupt: the statement is cancelled, the lock released, the partial files removed."""
+
+    word: ClassVar[str] = "terminated"
+    status: ClassVar[int] = 143
+
+
+class HungUp(Terminated):
+    """SIGHUP: the terminal or the SSH session is gone, so that no one may read what is said."""
+
+    word = "hung up"
+    status = 129
 
 
 def several(summary: str, mistakes: list[str], hint: str) -> ConfigurationError:

@@ -62,10 +62,15 @@ _SETTINGS = (
     (130000, b"idle_in_transaction_session_timeout = 0"),
     (140000, b"idle_session_timeout = 0"),
     (140000, b"client_connection_check_interval = '5s'"),
+    (130000, b"tcp_keepalives_idle = 30"),
+    (130000, b"tcp_keepalives_interval = 10"),
+    (130000, b"tcp_keepalives_count = 3"),
+    (130000, b"tcp_user_timeout = 60000"),
     (170000, b"transaction_timeout = 0"),
 )
 """By the server_version_num that knows them. No timeout of the role or database may end the session that holds
-the lock, a dead client's statement ends, and strings are read as the lexer reads them."""
+the lock; a dead client's statement ends, and its session too where the network has swallowed the client, whose end no
+packet tells (measured: without, the lock stays as long as TCP tries); and strings are read as the lexer reads them."""
 
 
 @dataclass(slots=True)

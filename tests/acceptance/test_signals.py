@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import COMMAND, Done, environment
+from ops.history import Ledger
+from tests.acceptance.conftest import COMMAND, Done, Invoke, environment
 from tests.conftest import Database
+from tests.faults import history, until
 
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 STATUS = {INT: 130, TERM: 143, HUP: 129}
-SLEEP = "create table slow (); select pg_sleep(20);"
-BUILD = "-- migrate: no-transaction\ncreate table if not exists built (x int);\ncreate index concurrently i on t (x);\n"
-OURS = "FROM pg_stat_activity WHERE application_name = 'pgratchet' AND pid <> pg_backend_pid()"
+WORD = {INT: "interrupted", TERM: "terminated", HUP: "hung up"}
+SIGNALS = pytest.mark.parametrize(
+    ("number", "times"), [(number, times) for number in (INT, TERM, HUP) for times in (1, 2)]
+)
+SEED = ("001_initial_schema", True)
+BUILD = "-- migrate: no-transaction\ncreate table built ();\ncreate index concurrently i on t (x);\n"
+
+
+@pytest.fixture
+def watched(database: Database) -> Database:
+    """The database, with a table, by way of sessions that are told from those of a run."""
+    database.run("CREATE TABLE t (x int)")
+    return Database({**database.parameters, "application_name": "watching"})
+
+
+def sessions(watched: Database, which: str = "true") -> int:
+    """How many sessions of runs there are."""
+    ((found,),) = watched.rows(
+        "SELECT count(*) FROM pg_stat_activity"
+        f" WHERE application_name = 'pgratchet' AND datname = current_database() AND {which}"
+    )
+    return int(str(found))
 
 
 class Running:
-    """A run as a process of its own, with its stdin at /dev/null or closed."""
+    """A run as a process of its own, in `sh` where its surroundings need one."""
 
-    def __init__(self, clone: Path, database: Database, *, stdin_closed: bool = False) -> None:
+    def __init__(self, clone: Path, database: Database, *, shell: str = "") -> None:
         command = [*COMMAND, "migrate", "--json"]
-        if stdin_closed:
-            command = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
         self.process = subprocess.Popen(
-            command,
+            ["sh", "-c", shell, "sh", *command] if shell else command,
             cwd=clone,
             env=environment({"DATABASE_URL": database.url}),
             stdin=subprocess.DEVNULL,
@@ -38,6 +60,7 @@ class Running:
         )
 
     def send(self, number: signal.Signals, times: int) -> None:
+        """The second one comes 0.2 s behind the first, if there is anyone left to get it."""
         self.process.send_signal(number)
         for _ in range(times - 1):
             time.sleep(0.2)
@@ -45,7 +68,7 @@ class Running:
                 self.process.send_signal(number)
 
     def ended(self) -> Done:
-        stdout, stderr = self.process.communicate(timeout=15)
+        stdout, stderr = self.process.communicate(timeout=20)
         return Done(self.process.returncode, stdout, stderr)
 
     def kill(self) -> None:
@@ -54,11 +77,115 @@ class Running:
             self.process.communicate()
 
 
+Start = Callable[..., Running]
+
+
 @pytest.fixture
-def ready(clone: Path, database: Database) -> Iterator[list[Running]]:
-    """A database with a table and the seed's migration behind it; the runs of the test are ended with it."""
-    runs: list[Running] = []
-    database.run("CREATE TABLE t (x int)")
-    yield runs
-    for each in runs:
+def start(clone: Path, watched: Database) -> Iterator[Start]:
+    started: list[Running] = []
+
+    def run(**options: str) -> Running:
+        started.append(Running(clone, watched, **options))
+        return started[-1]
+
+    yield run
+    for each in started:
         each.kill()
+
+
+def stopped(running: Running, watched: Database, number: signal.Signals, times: int) -> Done:
+    """What the signal came to: no traceback, the right status, and within two seconds nothing left on the server."""
+    running.send(number, times)
+    sent = time.monotonic()
+    done = running.ended()
+    until(lambda: not sessions(watched), seconds=sent + 2 - time.monotonic())
+    assert watched.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid <> ALL (%s)", HELD) == [(0,)]
+    assert done.status == STATUS[number], done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-3].endswith(WORD[number])
+    assert done.json["error"]["code"] == STATUS[number]
+    return done
+
+
+HELD: list[int] = []
+"""The pids of sessions that hold the migration lock for a test, and not for a run."""
+
+
+@SIGNALS
+def test_a_signal_during_a_statement(
+    start: Start, watched: Database, clone: Path, invoke: Invoke, number: signal.Signals, times: int
+) -> None:
+    slow = clone / "sql" / "002_slow.sql"
+    slow.write_text("create table slow (); select pg_sleep(20);")
+    running = start(shell='exec "$@" <&-')
+    until(lambda: sessions(watched, "wait_event = 'PgSleep'"), 30)
+    done = stopped(running, watched, number, times)
+    assert done.json["applied"] == ["001_initial_schema"]
+    assert "001_initial_schema was applied, and stays." in done.stderr
+    assert history(watched) == [SEED]
+    assert watched.rows("SELECT to_regclass('slow')") == [(None,)]
+    slow.write_text("create table slow ();")
+    assert invoke("migrate", "--json", env={"DATABASE_URL": watched.url}).json["applied"] == ["002_slow"]
+
+
+@SIGNALS
+def test_a_signal_while_it_waits_for_the_lock(
+    start: Start, watched: Database, invoke: Invoke, number: signal.Signals, times: int
+) -> None:
+    with watched.connect() as holder:
+        holder.execute("SELECT pg_advisory_lock(%s)", (Ledger().lock_key,))
+        HELD[:] = [holder.info.backend_pid]
+        before = watched.fingerprint()
+        running = start()
+        until(lambda: sessions(watched, "query LIKE '%advisory%'"), 30)
+        done = stopped(running, watched, number, times)
+        assert done.json["applied"] == []
+        assert watched.fingerprint() == before
+    HELD.clear()
+    assert invoke("migrate", "--json", env={"DATABASE_URL": watched.url}).json["applied"] == ["001_initial_schema"]
+
+
+@SIGNALS
+def test_a_signal_while_an_index_is_built(
+    start: Start, watched: Database, clone: Path, invoke: Invoke, number: signal.Signals, times: int
+) -> None:
+    """What it leaves is an INVALID index, recorded as begun: the next run clears that away and builds it anew."""
+    (clone / "sql" / "002_build.sql").write_text(BUILD)
+    with closing(watched.connect()) as holder:
+        holder.execute("BEGIN; LOCK TABLE t IN ROW EXCLUSIVE MODE")
+        running = start()
+        until(lambda: sessions(watched, "query LIKE 'create index concurrently%' AND wait_event_type = 'Lock'"), 30)
+        done = stopped(running, watched, number, times)
+    assert done.json["applied"] == ["001_initial_schema"]
+    assert history(watched) == [SEED, ("002_build", False)]
+    progress = "SELECT statements_done, statement_begun FROM ratchet.migrations WHERE name = '002_build'"
+    assert watched.rows(progress) == [(1, 2)]
+    valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('i')"
+    assert watched.rows(valid) == [(False,)]
+    assert invoke("migrate", "--json", env={"DATABASE_URL": watched.url}).json["applied"] == ["002_build"]
+    assert watched.rows(valid) == [(True,)]
+    assert history(watched) == [SEED, ("002_build", True)]
+
+
+def test_under_nohup_a_run_outlives_its_terminal(start: Start, watched: Database, clone: Path) -> None:
+    (clone / "sql" / "002_slow.sql").write_text("select pg_sleep(1);")
+    running = start(shell='trap "" HUP; exec "$@"')
+    until(lambda: sessions(watched, "wait_event = 'PgSleep'"), 30)
+    running.send(HUP, 1)
+    done = running.ended()
+    assert (done.status, done.json["applied"]) == (0, ["001_initial_schema", "002_slow"]), done.stderr
+
+
+def test_a_terminal_that_is_closed_ends_the_run(watched: Database, clone: Path) -> None:
+    """The signal comes, and nothing can be written any more."""
+    (clone / "sql" / "002_slow.sql").write_text("select pg_sleep(20);")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(clone)
+        os.execve(COMMAND[0], [*COMMAND, "migrate"], environment({"DATABASE_URL": watched.url, "TERM": "xterm"}))
+    until(lambda: sessions(watched, "wait_event = 'PgSleep'"), 30)
+    os.close(terminal)
+    until(lambda: not sessions(watched), 2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == STATUS[HUP]
+    assert history(watched) == [SEED]
+    assert watched.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]
