@@ -97,7 +97,10 @@ class Ledger:
         error = send(connection, both).error
         if error is not None and error.sqlstate in _MADE_MEANWHILE:
             error = send(connection, both).error
-        if error is not None and (error.sqlstate != _DENIED or send(connection, table).error is not None):
+        if error is not None and error.sqlstate == _DENIED:
+            alone = send(connection, table).error
+            error = error if alone and alone.sqlstate in _NO_TABLE else alone
+        if error is not None:
             raise error
 
     def begin(self, connection: Connection, script: Script, text: bytes, run: Run) -> bytes:

@@ -5,16 +5,22 @@ Each file writes its name into `effects`, which nothing keeps from holding it tw
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from queue import SimpleQueue
 
 import pytest
 
-from ops import events
-from ops.errors import MigrationFailed, StoppedPartWay
+from ops import events, session
+from ops.errors import MigrationFailed, OutcomeUnknown, StoppedPartWay
 from ops.migrations import SIZE_LIMIT, Migration
 from tests.conftest import Database, Server, Write
-from tests.faults import COPY_DONE, Attempt, Moment, Proxy, history, migrate, until
+from tests.faults import COPY_DONE, Attempt, Cluster, Clusters, Fault, Moment, Proxy, history, migrate, until
 
 Files = Sequence[Migration]
 
@@ -97,6 +103,19 @@ def test_a_server_that_works_on_behind_a_cut_is_waited_for(database: Database, p
     assert proxy.sprung
     assert ran.applied == ["1_a", "2_b", "3_c"]
     assert effects(database) == ["1_a", "2_b", "3_c"]
+
+
+def test_what_the_server_works_on_behind_a_cut_is_ended_by_it(database: Database, proxy: Proxy, write: Write) -> None:
+    """It would sleep for a minute; the server looks for its client every five seconds, and the run waits for that."""
+    files = write(m1_a="create table a (); select pg_sleep(60)")
+    proxy.at(b"create table a", Moment.SENT, meanwhile=lambda: until(lambda: working(database)))
+    began = time.monotonic()
+    with pytest.raises(MigrationFailed, match="1_a failed") as caught:
+        migrate(proxy.database, files, statement_timeout=0)
+    assert proxy.sprung
+    assert 3 < time.monotonic() - began < 9
+    assert "1_a was rolled back" in caught.value.detail
+    assert (history(database), working(database)) == ([], 0)
 
 
 @pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.HALF])
@@ -184,7 +203,7 @@ BUILD, PROCEDURE = b"create index concurrently i on t (x)\0", b"commit; end $$\0
         (b"statement_begun = 5", Moment.ANSWERED),
         (b"statements_done = 5", Moment.BEFORE),
         (b"statements_done = 5", Moment.ANSWERED),
-        (b"create table placed", Moment.ANSWERED),
+        (b"create table placed ()\n;", Moment.ANSWERED),
         (b"RETURNING duration_ms", Moment.BEFORE),
         (b"RETURNING duration_ms", Moment.ANSWERED),
     ],
@@ -243,23 +262,30 @@ def test_a_procedure_whose_end_was_not_heard_of_is_for_a_person(
     assert effects(database) == ran
 
 
-Fresh = Callable[[], Database]
+Databases = SimpleQueue[Database]
+AT_ONCE = 8
+AS_NEW = f"DROP SCHEMA IF EXISTS ratchet, s CASCADE; DROP TABLE IF EXISTS a, b, effects; {TABLES}"
 
 
-@pytest.fixture
-def fresh(server: Server) -> Iterator[Fresh]:
-    """Databases as `database` is, as many as are asked for."""
-    made: list[Database] = []
+@pytest.fixture(scope="module")
+def databases(server: Server) -> Iterator[Databases]:
+    """As many as there are threads, which take turns with them: making and dropping one takes longer than a run."""
+    made = [server.create() for _ in range(AT_ONCE)]
+    queue: Databases = SimpleQueue()
+    for each in made:
+        queue.put(each)
+    yield queue
+    for each in made:
+        server.drop(each)
 
-    def make() -> Database:
-        database = server.create()
-        made.append(database)
-        database.run(TABLES)
-        return database
 
-    yield make
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(server.drop, made))
+@contextmanager
+def taken(databases: Databases) -> Iterator[Database]:
+    """One of them, as new."""
+    database = databases.get()
+    database.run(AS_NEW)
+    yield database
+    databases.put(database)
 
 
 def cut_at(number: int, database: Database, files: Files, moment: Moment) -> bool:
@@ -278,53 +304,133 @@ def cut_at(number: int, database: Database, files: Files, moment: Moment) -> boo
 
 def several_at_once(work: Callable[[int], bool], most: int) -> int:
     """How many of the numbers from 1 it holds for: each in a thread, since it is mostly waiting that they do."""
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         return sum(pool.map(work, range(1, most + 1)))
 
 
 @pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.ANSWERED])
-def test_wherever_the_line_is_cut_the_next_run_converges(fresh: Fresh, write: Write, moment: Moment) -> None:
+def test_wherever_the_line_is_cut_the_next_run_converges(databases: Databases, write: Write, moment: Moment) -> None:
     """At every message of a run, one run each: no traceback, nothing twice, nothing passed over."""
     files = write(**BATCH)
 
     def attempt(number: int) -> bool:
-        database = fresh()
-        sprung = cut_at(number, database, files, moment)
-        migrate(database, files)
-        assert (history(database), effects(database)) == (BOTH, ["1_a", "2_b"]), f"message {number}"
-        return sprung
+        with taken(databases) as database:
+            sprung = cut_at(number, database, files, moment)
+            migrate(database, files)
+            assert (history(database), effects(database)) == (BOTH, ["1_a", "2_b"]), f"message {number}"
+            return sprung
 
     assert 5 <= several_at_once(attempt, 14) < 14
 
 
-def test_wherever_a_file_without_a_transaction_is_cut_the_next_run_converges(fresh: Fresh, write: Write) -> None:
+def test_wherever_a_file_without_a_transaction_is_cut_the_next_run_converges(
+    databases: Databases, write: Write
+) -> None:
     """As above, but for its procedure, of which no one can tell: without that, every statement's effect is known."""
     files = write(m1_a=STEPS.replace("do $$ begin insert into public.effects values ('5'); commit; end $$", "vacuum t"))
 
     def attempt(number: int) -> bool:
-        database = fresh()
-        sprung = cut_at(number, database, files, Moment.ANSWERED)
-        migrate(database, files)
-        assert (progress(database), effects(database)) == ([(6, None, True)], ["2", "4"]), f"message {number}"
-        assert database.rows("SELECT to_regclass('s.placed') IS NULL") == [(False,)], f"message {number}"
-        return sprung
+        with taken(databases) as database:
+            sprung = cut_at(number, database, files, Moment.ANSWERED)
+            migrate(database, files)
+            assert (progress(database), effects(database)) == ([(6, None, True)], ["2", "4"]), f"message {number}"
+            assert database.rows("SELECT to_regclass('s.placed') IS NULL") == [(False,)], f"message {number}"
+            return sprung
 
     assert 20 <= several_at_once(attempt, 45) < 45
 
 
-def test_a_line_that_is_cut_again_on_the_way_back_is_resolved_too(fresh: Fresh, write: Write) -> None:
+def test_a_line_that_is_cut_again_on_the_way_back_is_resolved_too(databases: Databases, write: Write) -> None:
     """First behind the COMMIT, and then at each message of returning and asking."""
     files = write(**BATCH)
 
     def attempt(number: int) -> bool:
-        database = fresh()
-        proxy = Proxy(database.parameters)
-        again = lambda: proxy.at(b"", Moment.ANSWERED, nth=number)  # noqa: E731
-        proxy.at(b"create table b", Moment.ANSWERED, meanwhile=again)
-        ran = Attempt(proxy.database, files, wait=10_000).run()
-        proxy.close()
-        assert ran.applied == ["1_a", "2_b"], f"message {number}: {ran.error}"
-        assert (history(database), effects(database)) == (BOTH, ["1_a", "2_b"]), f"message {number}"
-        return proxy.sprung == 2
+        with taken(databases) as database:
+            proxy = Proxy(database.parameters)
+            again = lambda: proxy.at(b"", Moment.ANSWERED, nth=number)  # noqa: E731
+            proxy.at(b"create table b", Moment.ANSWERED, meanwhile=again)
+            ran = Attempt(proxy.database, files, wait=10_000).run()
+            proxy.close()
+            assert ran.applied == ["1_a", "2_b"], f"message {number}: {ran.error}"
+            assert (history(database), effects(database)) == (BOTH, ["1_a", "2_b"]), f"message {number}"
+            return proxy.sprung == 2
 
     assert 5 <= several_at_once(attempt, 14) < 14
+
+
+IMPATIENT = {
+    "keepalives_idle": "1",
+    "keepalives_interval": "1",
+    "keepalives_count": "2",
+    "tcp_user_timeout": "3000",
+    "connect_timeout": "2",
+}
+"""What templates/pg_service.conf.j2 gives libpq, in seconds that a test has."""
+IMPATIENT_SERVER = {
+    b"tcp_keepalives_idle": b"1",
+    b"tcp_keepalives_interval": b"1",
+    b"tcp_keepalives_count": b"2",
+    b"tcp_user_timeout": b"3000",
+    b"client_connection_check_interval": b"1000",
+}
+"""And what a run sets for its session at the server, likewise."""
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = dict(setting.split(b" = ") for _, setting in session._SETTINGS)
+    assert set(IMPATIENT_SERVER) <= set(real), "the run sets them, and only the numbers are the test's"
+    assert int(real[b"tcp_user_timeout"]) >= 30_000
+    quick = ((n, s.split(b" = ")) for n, s in session._SETTINGS)
+    settings = tuple((n, b"%b = %b" % (name, IMPATIENT_SERVER.get(name, value))) for n, (name, value) in quick)
+    monkeypatch.setattr(session, "_SETTINGS", settings)
+
+
+def silenced(clusters: Clusters, files: Files, fault: Fault) -> tuple[Cluster, Proxy, Attempt]:
+    """A run whose line falls silent, either way, while the server works on its statement."""
+    cluster = clusters.make("silent", address=f"127.{os.getpid() % 250}.7.9")
+    proxy = Proxy(cluster.by_tcp)
+    proxy.at(b"create table a", Moment.SENT, fault=fault, meanwhile=lambda: until(lambda: working(cluster.database)))
+    through = Database({**proxy.database.parameters, **IMPATIENT})
+    return cluster, proxy, Attempt(through, files, wait=2_000, statement_timeout=60_000)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a black hole is made by a socket filter of Linux's")
+@pytest.mark.parametrize("seconds", [60, 0.5])
+def test_behind_a_black_hole_both_sides_give_up(
+    clusters: Clusters, write: Write, impatient: None, seconds: float
+) -> None:
+    """Whether the statement goes on, or has ended and its answer is under way to no one."""
+    cluster, proxy, attempt = silenced(
+        clusters, write(m1_a=f"create table a (); select pg_sleep({seconds})"), Fault.BLACK_HOLE
+    )
+    began = time.monotonic()
+    thread = threading.Thread(target=attempt.run)
+    thread.start()
+    until(lambda: proxy.sprung)
+    assert working(cluster.database) == 1, "the server does not know"
+    thread.join(20)
+    assert 3 < time.monotonic() - began < 12
+    assert isinstance(attempt.error, OutcomeUnknown)
+    assert "whether 1_a took effect is unknown" in attempt.error.message
+    locks = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"
+    until(lambda: not cluster.database.rows(locks), began + 12 - time.monotonic())
+    done = seconds < 1
+    assert history(cluster.database) == ([("1_a", True)] if done else [])
+    proxy.close()
+
+
+@pytest.mark.xfail(
+    reason="libpq waits for ever where the kernel goes on to acknowledge: nothing watches over the answer itself"
+)
+def test_a_line_that_is_frozen_is_given_up(clusters: Clusters, write: Write) -> None:
+    """As with a stopped server or a stuck middlebox: keepalives are answered, and nothing else is."""
+    cluster, proxy, attempt = silenced(clusters, write(m1_a="create table a (); select pg_sleep(0.5)"), Fault.FREEZE)
+    thread = threading.Thread(target=attempt.run)
+    thread.start()
+    until(lambda: proxy.sprung and history(cluster.database) == [("1_a", True)])
+    thread.join(8)
+    given_up = not thread.is_alive()
+    proxy.close()
+    thread.join(20)
+    assert given_up

@@ -46,7 +46,7 @@ def started(attempt: Attempt) -> threading.Thread:
 
 
 class Holder:
-    """A session that has run a statement and leaves its transaction open, for a block or until it is ended."""
+    """A session that has run a statement and leaves its transaction open, for a block's length or until it ends."""
 
     def __init__(self, database: Database, statement: str, *, isolation: str = "READ COMMITTED") -> None:
         self._session = database.connect()
@@ -159,6 +159,27 @@ def test_a_snapshot_that_is_taken_during_the_build_bounds_it_too(table: Database
     assert valid(table) is False
     assert migrate(table, files).applied == ["1_a"]
     assert valid(table) is True
+
+
+def test_what_a_file_has_set_holds_when_a_lock_is_tried_for_again(table: Database, write: Write) -> None:
+    table.run("CREATE SCHEMA s; CREATE TABLE s.t ()")
+    files = write(m1_a=HEAD + "set search_path = s;\ncreate temp table kept ();\nalter table t add column y int")
+    attempt = Attempt(table, files, wait=20_000, lock_timeout=200)
+    with Holder(table, "LOCK TABLE s.t IN ACCESS SHARE MODE") as holder:
+        thread = started(attempt)
+        until(lambda: attempt.ran.of(events.Retrying))
+        holder.end()
+        thread.join(30)
+    assert (attempt.error, attempt.applied) == (None, ["1_a"])
+    assert table.rows("SELECT attrelid::regclass::text FROM pg_attribute WHERE attname = 'y'") == [("s.t",)]
+
+
+def test_who_blocks_a_file_with_a_shorter_lock_timeout_is_named_too(table: Database, write: Write) -> None:
+    attempt = Attempt(table, write(m1_a="-- migrate: lock-timeout=300ms\nalter table t add column y int"), wait=300)
+    with Holder(table, "LOCK TABLE t IN ACCESS SHARE MODE") as holder:
+        attempt.run()
+    assert isinstance(attempt.error, MigrationFailed)
+    assert f"It waited for pid {holder.pid}, in the way as " in attempt.error.detail
 
 
 class Reader:
