@@ -123,20 +123,25 @@ class Ledger:
     def resume_steps(self, connection: Connection, script: Script, text: bytes, run: Run) -> None:
         self._rows(connection, "resume_steps", **_values(script, text, run))
 
-    def step_begun(self, connection: Connection, name: str, number: int | None) -> None:
-        self._rows(connection, "step_begun", number=number, name=name)
+    def step_begun(self, connection: Connection, run_id: str, name: str, number: int | None) -> None:
+        """Record that a statement is begun; DivisionByZero where the row is not this run's."""
+        self._rows(connection, "step_begun", number=number, name=name, run_id=run_id)
 
-    def record_step(self, connection: Connection, name: str, number: int) -> None:
-        """Record that a statement is done; that can be repeated."""
-        self._rows(connection, "step_done", number=number, name=name)
+    def record_step(self, connection: Connection, run_id: str, name: str, number: int) -> None:
+        """Record that a statement is done; that can be repeated. DivisionByZero where the row is not this run's."""
+        self._rows(connection, "step_done", number=number, name=name, run_id=run_id)
 
-    def step_done(self, connection: Connection, name: str, number: int) -> bytes:
+    def step_done(self, connection: Connection, run_id: str, name: str, number: int) -> bytes:
         """The statement that records it, as text, so that it can share a transaction."""
-        return self._text(connection, "step_done", number=number, name=name)
+        return self._text(connection, "step_done", number=number, name=name, run_id=run_id)
 
-    def finish_steps(self, connection: Connection, name: str) -> int | None:
-        """Finish the row; the milliseconds since it was begun, None where there was no row to finish."""
-        finished = self._rows(connection, "finish_steps", name=name)
+    def is_there(self, connection: Connection, name: str) -> bool:
+        """Whether there is a row of that name, finished or not, of whatever run."""
+        return bool(self._rows(connection, "taken_up", name=name))
+
+    def finish_steps(self, connection: Connection, run_id: str, name: str) -> int | None:
+        """Finish the row; the milliseconds since it was begun, None where this run has no row to finish."""
+        finished = self._rows(connection, "finish_steps", name=name, run_id=run_id)
         return int(finished[0][0] or 0) if finished else None
 
     def _rows(self, connection: Connection, query: str, /, **values: _Value) -> list[tuple[str | None, ...]]:

@@ -83,14 +83,21 @@ WHERE name = {name} AND executed_at IS NULL;
 
 -- name: step_begun
 -- Before a statement that cannot share a transaction with its record; null when it is known to have failed.
-UPDATE {table} SET statement_begun = {number} WHERE name = {name} AND executed_at IS NULL;
+-- This and what follows fails with a division by zero where the row is gone or another run has taken it up: one
+-- whose line was cut may find that on its return.
+WITH begun AS (
+    UPDATE {table} SET statement_begun = {number}
+    WHERE name = {name} AND run_id = {run_id} AND executed_at IS NULL
+    RETURNING 1
+)
+SELECT 1 / pg_catalog.count(*) FROM begun;
 
 -- name: step_done
--- With the statement, or right behind it. Fails with a division by zero where the row is gone.
+-- With the statement, or right behind it.
 WITH done AS (
     UPDATE {table} SET statements_done = {number}, statement_begun = NULL
-    WHERE name = {name} AND executed_at IS NULL
-    RETURNING statements_done
+    WHERE name = {name} AND run_id = {run_id} AND executed_at IS NULL
+    RETURNING 1
 )
 SELECT 1 / pg_catalog.count(*) FROM done;
 
@@ -99,5 +106,9 @@ SELECT 1 / pg_catalog.count(*) FROM done;
 UPDATE {table}
 SET executed_at = clock_timestamp(),
     duration_ms = round(extract(epoch FROM clock_timestamp() - created_at) * 1000)
-WHERE name = {name} AND executed_at IS NULL
+WHERE name = {name} AND run_id = {run_id} AND executed_at IS NULL
 RETURNING duration_ms;
+
+-- name: taken_up
+-- Whether the row is there, whoever writes it.
+SELECT 1 FROM {table} WHERE name = {name};

@@ -22,7 +22,7 @@ from psycopg import sql
 
 from ops import blockers, events, statements
 from ops import connection as sessions
-from ops.errors import HistoryDisagrees, Place, StoppedPartWay
+from ops.errors import HistoryDisagrees, LockBusy, Place, RatchetError, StoppedPartWay
 from ops.history import Progress, Run
 from ops.migrations import Script
 from ops.session import Retry, Session
@@ -95,12 +95,12 @@ class _Steps:
     def _finish(self, connection: psycopg.Connection) -> int:
         """Finish the row; where that has been done, and was not heard of, it is there."""
         ledger = self.session.ledger
-        duration = ledger.finish_steps(connection, self.name)
+        duration = ledger.finish_steps(connection, self.given.run_id, self.name)
         if duration is not None:
             return duration
         for record in ledger.read_run(connection, self.given.run_id, [self.name]):
             return record.duration_ms or 0
-        raise self._row_gone(len(self.statements))
+        raise self._not_ours(len(self.statements))
 
     def _surely(self, ask: Callable[[psycopg.Connection], _T]) -> _T:
         return self.session.surely([self.name], ask)
@@ -160,7 +160,7 @@ class _Steps:
 
     def _in_transaction(self, number: int) -> Iterator[events.Event]:
         """The statement and its record in one transaction, tried again while a lock is not to be had."""
-        record = self.session.ledger.step_done(self.session.connection, self.name, number)
+        record = self.session.ledger.step_done(self.session.connection, self.given.run_id, self.name, number)
         timeout = (
             self.lock_timeout if self.script.directives.lock_timeout is None else self.script.directives.lock_timeout
         )
@@ -172,6 +172,8 @@ class _Steps:
             answer = self._send(text)
             if answer.error is None or (answer.lost and self._done() >= number):
                 return
+            if answer.lost or answer.error.sqlstate == "22012":
+                self._insist_on_ours(number - 1)
             if answer.error.sqlstate == "25001":  # what only the server knows to be impossible in a transaction
                 return self._alone(number)
             if not retry.allows(answer.error):
@@ -204,29 +206,39 @@ class _Steps:
 
     def _alone(self, number: int) -> None:
         """A statement in no transaction: recorded before, looked at behind."""
-        ledger, index = self.session.ledger, self._index(number)
+        index = self._index(number)
         self._set_up(number - 1)
         if index and index.creates and self._is_valid(index) is False:
             raise self._invalid(number, index)
-        self._surely(lambda connection: ledger.step_begun(connection, self.name, number))
+        self._note_begun(number, number)
         self._set_up(number - 1)
         answer = self._send(self._text(number))
-        if answer.lost and self._surely(lambda _: self._settled(number)):
-            return
+        if answer.lost:
+            self._insist_on_ours(number - 1)
+            if self._surely(lambda _: self._settled(number)):
+                return
         if answer.error is not None:
             # Known to have failed; but an index that is half built stays ours, to be cleared away by the next run.
             if not answer.lost and not (index and index.creates):
-                self._surely(lambda connection: ledger.step_begun(connection, self.name, None))
+                self._note_begun(number, None)
             raise self._stopped(number, answer.error, 0)
         if index and index.creates and not self._is_valid(index):
             raise self._invalid(number, index)
         self._record(number)
 
-    def _record(self, number: int) -> None:
+    def _note_begun(self, number: int, begun: int | None) -> None:
+        ledger, run_id = self.session.ledger, self.given.run_id
         try:
-            self._surely(lambda connection: self.session.ledger.record_step(connection, self.name, number))
+            self._surely(lambda connection: ledger.step_begun(connection, run_id, self.name, begun))
         except psycopg.errors.DivisionByZero:
-            raise self._row_gone(number) from None
+            raise self._not_ours(number - 1) from None
+
+    def _record(self, number: int) -> None:
+        ledger, run_id = self.session.ledger, self.given.run_id
+        try:
+            self._surely(lambda connection: ledger.record_step(connection, run_id, self.name, number))
+        except psycopg.errors.DivisionByZero:
+            raise self._not_ours(number) from None
 
     def _settled(self, number: int) -> bool:
         """Of a statement that was begun and whose end is not known: whether the catalog shows that it is done.
@@ -255,7 +267,21 @@ class _Steps:
         """Whether all that a statement does is to set the session up for those behind it."""
         return self._statement(number).head[0] in ("SET", "RESET") or bool(_SET_CONFIG.fullmatch(self._text(number)))
 
-    def _row_gone(self, done: int) -> HistoryDisagrees:
+    def _insist_on_ours(self, done: int) -> None:
+        """That no other run has taken the file up while the line was cut."""
+        ledger, run_id = self.session.ledger, self.given.run_id
+        if not self._surely(lambda connection: ledger.read_run(connection, run_id, [self.name])):
+            raise self._not_ours(done)
+
+    def _not_ours(self, done: int) -> RatchetError:
+        """The row is not there as this run left it: another has taken it up while the line was cut, or it is gone."""
+        if self._surely(lambda connection: self.session.ledger.is_there(connection, self.name)):
+            return LockBusy(
+                f"another run has taken up {self.name} while the connection was lost",
+                detail=f"Statement {done} of {len(self.statements)} was the last that this one knows to be done.",
+                hint="Wait for that run to end, then look at `invoke status`.",
+                place=Place(self.name),
+            )
         return HistoryDisagrees(
             f"statement {done} of {len(self.statements)} of {self.name} took effect, but its history row is gone",
             detail="The migration, or someone else meanwhile, has changed the history itself.",

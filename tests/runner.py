@@ -31,7 +31,7 @@ LOADED = (batch, steps)
 """The applier imports these when it needs them; here that is before the fork."""
 PATIENCE = 90
 """Seconds after which a run that hangs shows where, and ends."""
-LOST = ("MigrationFailed", "StoppedPartWay", "OutcomeUnknown", "Unreachable")
+LOST = ("MigrationFailed", "StoppedPartWay", "OutcomeUnknown", "Unreachable", "LockBusy")
 """What a run may come to whose line was lost."""
 
 

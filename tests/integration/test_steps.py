@@ -10,7 +10,7 @@ import pytest
 
 from ops import applier, events
 from ops.applier import Options
-from ops.errors import ConfigurationError, HistoryDisagrees, RatchetError, StoppedPartWay
+from ops.errors import ConfigurationError, HistoryDisagrees, LockBusy, RatchetError, StoppedPartWay
 from ops.history import Ledger
 from tests.conftest import Database, Ran, Write
 
@@ -331,3 +331,16 @@ def test_a_snapshot_taken_while_a_build_goes_on_ends_it_by_the_lock_timeout(data
     assert row(database) == (0, 1, False)
     assert migrate(database, files).applied == ["1_a"]
     assert valid(database, "i") is True
+
+
+def test_a_run_whose_line_was_cut_leaves_the_file_to_the_one_that_took_it_up(database: Database, write: Write) -> None:
+    """Its statements would run twice: the other has gone on where the history said."""
+    files = write(m1_a=HEAD + "create table e (n int);\ninsert into e values (1);\ninsert into e values (2)")
+    first = applier.migrate(database.connect, Ledger(), files, None, Options("first"))
+    assert any(isinstance(event, events.StatementDone) for event in first)
+    ((pid,),) = database.rows("SELECT pid FROM pg_locks WHERE locktype = 'advisory'")
+    database.rows(f"SELECT pg_terminate_backend({pid}, 5000)")
+    assert migrate(database, files, run_id="second").applied == ["1_a"]
+    with pytest.raises(LockBusy, match="another run has taken up 1_a"):
+        list(first)
+    assert database.rows("SELECT n FROM e ORDER BY n") == [(1,), (2,)]
