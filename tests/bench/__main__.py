@@ -37,7 +37,7 @@ def main() -> int:
         print("interrupted; what was made is removed", file=sys.stderr)
         return 130
     except (RatchetError, FailedError) as error:
-        print(error, *(getattr(error, part, "") for part in ("detail", "hint")), sep="\n", file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
     return 0
 
@@ -92,8 +92,10 @@ def _machine(postgres: str) -> str:
 def _write(given: argparse.Namespace, machine: str, tables: list[Table], bare: int) -> None:
     peers.FOLDER.mkdir(parents=True, exist_ok=True)
     shape = {"machine": machine, "quick": given.quick, "cases": [table.as_json(bare) for table in tables]}
-    (peers.FOLDER / "results.json").write_text(json.dumps(shape, indent=1) + "\n", encoding="utf-8")
     whole = not given.quick and given.only is None
+    # A part does not take the place of a whole run's results, which take long to have again.
+    results = peers.FOLDER / ("results.json" if whole else "results-part.json")
+    results.write_text(json.dumps(shape, indent=1) + "\n", encoding="utf-8")
     if path := given.chart or (ROOT / "docs" / "benchmark.svg" if whole else None):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(chart.draw(tables, machine), encoding="utf-8")

@@ -198,7 +198,7 @@ class Bench:
         if done.late and bound == _PATIENCE:
             raise FailedError(f"{tool.name} did not end")
         if done.status and not done.late:
-            raise FailedError(f"{tool.name} failed: {_last_line(done.output)}")
+            raise FailedError(f"{tool.name} failed: {_reason(done.output)}")
         return done
 
     def _forget(self, files: Files) -> None:
@@ -232,6 +232,8 @@ def _fastest(entries: Sequence[_Entry]) -> list[str]:
     return [f"{ours.tool.name} to {best.tool.name}, the fastest peer: {number(median(ratios))} ({spread(ratios)})"]
 
 
-def _last_line(output: str) -> str:
+def _reason(output: str) -> str:
+    """The line of a tool's output that most likely says why it failed: the last that speaks of an error."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    return lines[-1][:100] if lines else "it said nothing"
+    telling = [line for line in lines if "error" in line.lower()]
+    return next(reversed(telling or lines), "it said nothing")[:80]

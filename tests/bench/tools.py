@@ -1,9 +1,10 @@
 """What is timed: pgratchet as a user runs it, and the floors under it. The peers have a module of their own.
 
-A floor is the least that could do the same work. For applying it is psql, which does no more than send: file by
-file with a history of its own, or one file in one transaction. For a line with a delay it is everything in one
-message. For a run that finds nothing to do it is an Invoke task that connects and asks one question, so that what
-Python, Invoke and psycopg take to start is in the floor, and what is above it is ours.
+A floor is the plainest thing that does the same work. For applying it is psql, which does no more than send: file by
+file with a history of its own, or one file in one transaction; it waits for the end of each statement, so that a tool
+which sends many at once can be below it. For a line with a delay it is everything in one message. For a run that
+finds nothing to do it is an Invoke task that connects and asks one question, so that what Python, Invoke and psycopg
+take to start is in the floor, and what is above it is ours.
 """
 
 from __future__ import annotations
@@ -106,13 +107,14 @@ class PsqlByFile(_Psql):
     name = "psql, file by file"
 
     def lay_out(self, folder: Path, files: Files) -> None:
-        paths = write_files(folder, files)
-        with (folder / "all.psql").open("w", encoding="utf-8") as script:
+        # Not beside a task file: Python lists the folder that it imports from.
+        paths = write_files(folder / "migrations", files)
+        with (folder / "migrations" / "all.psql").open("w", encoding="utf-8") as script:
             script.write(_HISTORY)
             script.writelines(_recorded(path) for path in paths)
 
     def migrate(self, folder: Path, database: Database) -> Command:
-        return self._command(folder, database, "-f", "all.psql")
+        return self._command(folder / "migrations", database, "-f", "all.psql")
 
 
 class PsqlOneFile(_Psql):
@@ -157,7 +159,7 @@ class BareQuery(_Bare):
 
 
 class BareSend(_Bare):
-    """All files as one message, which no tool can be that records or places anything."""
+    """All files as one message: no tool can that keeps a history, or says where an error is."""
 
     name = "bare task, one message"
 
@@ -225,7 +227,7 @@ def ask(c):
 def send(c):
     import psycopg
 
-    text = b"".join(path.read_bytes() for path in sorted(Path(".").glob("*.sql")))
+    text = b"".join(path.read_bytes() for path in sorted(Path("migrations").glob("*.sql")))
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
         connection.execute(text)
 """
