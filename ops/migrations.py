@@ -259,7 +259,7 @@ def _judge(migration: Migration) -> tuple[Script, list[tuple[Place, str]]]:
 
     text = migration.text()
     cut = _Cut()
-    declared: list[statements.Comment] = []
+    declared: list[tuple[int, str]] = []
     notable: list[statements.Statement] = []
     mistakes: list[tuple[int, str]] = []
     first = count = 0
@@ -271,11 +271,11 @@ def _judge(migration: Migration) -> tuple[Script, list[tuple[Place, str]]]:
                 cut.take(piece)
                 if not statements.is_harmless(piece):
                     notable.append(piece)
-            elif _DIRECTIVE.match(text, piece.start, piece.end):
-                declared.append(piece)
+            elif match := _DIRECTIVE.match(text, piece.start, piece.end):
+                declared.append((piece.start, match["text"].decode()))
     except statements.LexicalError as error:
         mistakes.append((error.offset, f"{error.reason}. {error.hint}"))
-    directives, wrong = _directives(text, declared, first if count else len(text))
+    directives, wrong = _directives(declared, first if count else len(text))
     mistakes += wrong
     mistakes += [(s.start, why) for s in notable if (why := _unfit(s, directives))]
     places = [(Place(migration.name, *statements.line_and_column(text, at)), why) for at, why in sorted(mistakes)]
@@ -333,20 +333,20 @@ def _unfit(statement: statements.Statement, directives: Directives) -> str | Non
     return None
 
 
-def _directives(
-    text: bytes, declared: Iterable[statements.Comment], first: int
-) -> tuple[Directives, list[tuple[int, str]]]:
-    """The directives folded into one, and what is wrong with them. `first` is where the first statement is."""
+def _directives(declared: Iterable[tuple[int, str]], first: int) -> tuple[Directives, list[tuple[int, str]]]:
+    """The directives, by offset and text, folded into one, and what is wrong with them.
+
+    `first` is where the first statement is.
+    """
     result, mistakes = Directives(), list[tuple[int, str]]()
-    for comment in declared:
-        match = _DIRECTIVE.match(text, comment.start, comment.end)
-        if comment.start > first:
-            mistakes.append((comment.start, "a directive below the first statement. Put it above all statements."))
-        elif match:
-            try:
-                result = _apply(result, match["text"].decode())
-            except _MistakeError as mistake:
-                mistakes.append((comment.start, str(mistake)))
+    for start, text in declared:
+        if start > first:
+            mistakes.append((start, "a directive below the first statement. Put it above all statements."))
+            continue
+        try:
+            result = _apply(result, text)
+        except _MistakeError as mistake:
+            mistakes.append((start, str(mistake)))
     return result, mistakes
 
 

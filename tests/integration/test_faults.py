@@ -418,19 +418,3 @@ def test_behind_a_black_hole_both_sides_give_up(
     done = seconds < 1
     assert history(cluster.database) == ([("1_a", True)] if done else [])
     proxy.close()
-
-
-@pytest.mark.xfail(
-    reason="libpq waits for ever where the kernel goes on to acknowledge: nothing watches over the answer itself"
-)
-def test_a_line_that_is_frozen_is_given_up(clusters: Clusters, write: Write) -> None:
-    """As with a stopped server or a stuck middlebox: keepalives are answered, and nothing else is."""
-    cluster, proxy, attempt = silenced(clusters, write(m1_a="create table a (); select pg_sleep(0.5)"), Fault.FREEZE)
-    thread = threading.Thread(target=attempt.run)
-    thread.start()
-    until(lambda: proxy.sprung and history(cluster.database) == [("1_a", True)])
-    thread.join(8)
-    given_up = not thread.is_alive()
-    proxy.close()
-    thread.join(20)
-    assert given_up

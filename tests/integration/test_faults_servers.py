@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -21,13 +20,6 @@ FILES = {
     "m3_c": "create table c ()",
     "m4_d": "alter table gate add column d int",
 }
-
-
-@pytest.fixture
-def clusters(tmp_path: Path) -> Iterator[Clusters]:
-    made = Clusters(tmp_path)
-    yield made
-    made.remove()
 
 
 @pytest.fixture

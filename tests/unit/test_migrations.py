@@ -96,6 +96,13 @@ def test_a_text_that_ends_within_a_character_is_refused(tmp_path: Path, cut: int
         assert f"byte 0xf0 at byte {lead + 1}" in caught.value.detail
 
 
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / "1_a.sql").symlink_to("nowhere")
+    with pytest.raises(ConfigurationError) as caught:
+        read(tmp_path)
+    assert "1_a.sql: not a file that can be read" in caught.value.detail
+
+
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no migrations folder"):
         read(tmp_path / "nowhere")

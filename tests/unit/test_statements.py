@@ -256,6 +256,7 @@ def test_the_rows_of_a_copy_are_told_from_what_follows(text: str, rows: str) -> 
     ("text", "expected"),
     [
         ("create index concurrently I on T (a)", ConcurrentIndex(True, ("i",), ("t",))),
+        ("create index concurrently -- why\n i on t (a)", ConcurrentIndex(True, ("i",), ("t",))),
         (
             'create unique index concurrently if not exists "My ""I" /* on x */ on only "S".t using btree (a)',
             ConcurrentIndex(True, ('My "I',), ("S", "t")),
