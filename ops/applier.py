@@ -188,9 +188,8 @@ class _Work:
             if self._is_fence(error):
                 scripts = self._applied_elsewhere(scripts, failed)
             elif len(scripts) > 1 and _is_unread(sent):
-                for script in scripts:
-                    yield from self.apply([script])
-                return
+                yield from self.apply(scripts[:1])
+                scripts = scripts[1:]
             elif before := scripts[: scripts.index(failed)]:
                 # The server parsed the whole string and found a syntax error before it ran any of it.
                 yield from self.apply(before)
@@ -406,7 +405,7 @@ class _Sent:
 
 
 def _is_unread(sent: _Sent) -> bool:
-    """Whether the server could not convert the string to its own encoding; where in it, only one by one shows."""
+    """Whether the server could not convert the string to its own encoding; where in it, one by one shows."""
     error = sent.answer.error
     return error is not None and not sent.answer.answered and error.sqlstate in ("22P05", "22021")
 
