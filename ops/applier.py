@@ -225,6 +225,7 @@ class _Work:
             answer, fault = self._send_in_windows(scripts[0])
         else:
             answer, fault = self._send_together(scripts)
+        self.history = None
         if answer.lost:
             self._insist_on_applied()
         if answer.error is not None:
