@@ -208,20 +208,24 @@ class _Steps:
         """A statement in no transaction: recorded before, looked at behind."""
         index = self._index(number)
         self._set_up(number - 1)
-        if index and index.creates and self._is_valid(index) is False:
+        there = self._is_valid(index) if index and index.creates else None
+        if index and there is False:
             raise self._invalid(number, index)
-        self._note_begun(number, number)
+        if not there:  # else it is no work of this statement, and proves nothing of it later
+            self._note_begun(number, number)
         self._set_up(number - 1)
         answer = self._send(self._text(number))
+        stopped = self._stopped(number, answer.error, 0) if answer.error else None  # while its blockers are known
         if answer.lost:
             self._insist_on_ours(number - 1)
-            if self._surely(lambda _: self._settled(number)):
+            if not there and self._surely(lambda _: self._settled(number)):
                 return
-        if answer.error is not None:
+        if stopped:
             # Known to have failed; but an index that is half built stays ours, to be cleared away by the next run.
-            if not answer.lost and not (index and index.creates):
+            self._set_up(number - 1)
+            if not answer.lost and not (index and index.creates and self._is_valid(index) is False):
                 self._note_begun(number, None)
-            raise self._stopped(number, answer.error, 0)
+            raise stopped
         if index and index.creates and not self._is_valid(index):
             raise self._invalid(number, index)
         self._record(number)

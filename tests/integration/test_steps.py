@@ -344,3 +344,13 @@ def test_a_run_whose_line_was_cut_leaves_the_file_to_the_one_that_took_it_up(dat
     with pytest.raises(LockBusy, match="another run has taken up 1_a"):
         list(first)
     assert database.rows("SELECT n FROM e ORDER BY n") == [(1,), (2,)]
+
+
+def test_a_valid_index_of_someone_elses_never_proves_a_statement_done(database: Database, write: Write) -> None:
+    """It has the name that the file gives to another index; the run stops, and so does each one behind it."""
+    database.run("CREATE TABLE t (x int, y int); CREATE INDEX i ON t (x)")
+    files = write(m1_a=HEAD + "create index concurrently i on t (y)")
+    for _ in range(2):
+        with pytest.raises(StoppedPartWay, match="already exists"):
+            migrate(database, files)
+        assert row(database) == (0, None, False)
