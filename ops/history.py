@@ -27,6 +27,10 @@ _Value = str | bytes | int | list[str] | None
 _NO_TABLE = ("42P01", "3F000")
 _MADE_MEANWHILE = ("23505", "42P07", "42P06")
 _DENIED = "42501"
+_AS_OURSELVES = (
+    b"SET LOCAL transaction_read_only = off;\nSET LOCAL SESSION AUTHORIZATION DEFAULT;\nSET LOCAL ROLE NONE;\n"
+)
+"""Before a step is recorded: what the file has SET for its own statements, a role above all, stays for the next."""
 
 BODY_LIMIT = 1_000_000
 """Bytes of a migration's text up to which it is kept beside its row."""
@@ -125,15 +129,15 @@ class Ledger:
 
     def step_begun(self, connection: Connection, run_id: str, name: str, number: int | None) -> None:
         """Record that a statement is begun; DivisionByZero where the row is not this run's."""
-        self._rows(connection, "step_begun", number=number, name=name, run_id=run_id)
+        _ask(connection, _AS_OURSELVES + self._text(connection, "step_begun", number=number, name=name, run_id=run_id))
 
     def record_step(self, connection: Connection, run_id: str, name: str, number: int) -> None:
         """Record that a statement is done; that can be repeated. DivisionByZero where the row is not this run's."""
-        self._rows(connection, "step_done", number=number, name=name, run_id=run_id)
+        _ask(connection, self.step_done(connection, run_id, name, number))
 
     def step_done(self, connection: Connection, run_id: str, name: str, number: int) -> bytes:
-        """The statement that records it, as text, so that it can share a transaction."""
-        return self._text(connection, "step_done", number=number, name=name, run_id=run_id)
+        """The statements that record it, as text, so that they can share a transaction."""
+        return _AS_OURSELVES + self._text(connection, "step_done", number=number, name=name, run_id=run_id)
 
     def is_there(self, connection: Connection, name: str) -> bool:
         """Whether there is a row of that name, finished or not, of whatever run."""
@@ -146,10 +150,7 @@ class Ledger:
 
     def _rows(self, connection: Connection, query: str, /, **values: _Value) -> list[tuple[str | None, ...]]:
         """Send a query on its own; raises what the server says."""
-        answer = send(connection, self._text(connection, query, **values))
-        if answer.error is not None:
-            raise answer.error
-        return rows(answer.results[-1])
+        return _ask(connection, self._text(connection, query, **values))
 
     def _text(self, connection: Connection, query: str, /, **values: _Value) -> bytes:
         """A query with its values as literals, for what travels with other statements in one string."""
@@ -163,6 +164,14 @@ class Ledger:
             elif place:
                 pieces.append(_literal(quote, values[place]))
         return b"".join(pieces)
+
+
+def _ask(connection: Connection, text: bytes) -> list[tuple[str | None, ...]]:
+    """The rows of the last of some statements that are one transaction; raises what the server says."""
+    answer = send(connection, text)
+    if answer.error is not None:
+        raise answer.error
+    return rows(answer.results[-1])
 
 
 def records(answer: Answer) -> list[Record] | None:

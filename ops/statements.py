@@ -17,9 +17,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-HEAD = 12
+HEAD = 16
 """Tokens that are kept of a statement, enough to tell what it is; of COPY, whose source comes late, all are."""
 
 _ROUTINE_TOLD = 4
@@ -470,28 +470,71 @@ def _behind_options(head: tuple[str, ...]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class ConcurrentIndex:
-    """The index that a statement builds or drops CONCURRENTLY, by the parts of its names, folded as the server does."""
+class Effect:
+    """What a statement that cannot share a transaction makes or takes away, which the catalog then shows.
 
+    Names are in parts, folded as the server does; a subscription's or a database's has one. `table` is an index's,
+    or the parent that a partition is detached from; a DROP INDEX names none.
+    """
+
+    kind: Literal["index", "database", "tablespace", "subscription", "partition"]
     creates: bool
     name: tuple[str, ...]
     table: tuple[str, ...] = ()
 
 
-def concurrent_index(text: bytes, statement: Statement) -> ConcurrentIndex | None:
-    """What a statement of `text` does to which index; None when it is no CREATE or DROP INDEX CONCURRENTLY."""
-    command = outside_transaction(statement)
-    if command not in ("CREATE INDEX CONCURRENTLY", "DROP INDEX CONCURRENTLY"):
-        return None
-    tokens = list(_names(text, statement))
-    at = tokens.index(_Name("concurrently", quoted=False)) + 1
-    while tokens[at] in (_Name("if", False), _Name("not", False), _Name("exists", False)):
-        at += 1
+def effect(text: bytes, statement: Statement) -> Effect | None:
+    """What a statement of `text` makes or takes away; None where that is nothing which the catalog could show."""
+    head = tuple(word for word in statement.head if word != "UNIQUE")
+    concurrently = _concurrent(statement.head) if "CONCURRENTLY" in head else None
+    if concurrently == "DETACH PARTITION":
+        return _detached(list(_names(text, statement)))
+    if concurrently in ("CREATE INDEX", "DROP INDEX"):
+        return _index(list(_names(text, statement)), creates=head[0] == "CREATE")
+    for kind in _OBJECTS:
+        if head[0] in ("CREATE", "DROP") and head[1:2] == (kind.upper(),):
+            tokens = list(_names(text, statement))
+            return Effect(kind, head[0] == "CREATE", (tokens[_behind_if_exists(tokens, 2)].text,))
+    return None
+
+
+_OBJECTS: tuple[Literal["database", "tablespace", "subscription"], ...] = ("database", "tablespace", "subscription")
+
+
+def _index(tokens: list[_Name], *, creates: bool) -> Effect:
+    at = _behind_if_exists(tokens, tokens.index(_word("concurrently")) + 1)
     name, at = _dotted(tokens, at)
-    if command.startswith("DROP"):
-        return ConcurrentIndex(False, name)
-    at += 2 if tokens[at + 1] == _Name("only", False) else 1
-    return ConcurrentIndex(True, name, _dotted(tokens, at)[0])
+    if not creates:
+        return Effect("index", False, name)
+    at += 2 if tokens[at + 1] == _word("only") else 1
+    return Effect("index", True, name, _dotted(tokens, at)[0])
+
+
+def _detached(tokens: list[_Name]) -> Effect:
+    at = _behind_if_exists(tokens, 2)
+    table, at = _dotted(tokens, at + 1 if tokens[at] == _word("only") else at)
+    return Effect("partition", False, _dotted(tokens, tokens.index(_word("partition"), at) + 1)[0], table)
+
+
+def reindexed(text: bytes, statement: Statement) -> tuple[str, tuple[str, ...]] | None:
+    """What a REINDEX ... CONCURRENTLY is of: INDEX, TABLE, SCHEMA, DATABASE or SYSTEM, and its name, if it has one."""
+    if outside_transaction(statement) != "REINDEX CONCURRENTLY":
+        return None
+    kind = _behind_options(statement.head)[0]
+    tokens = list(_names(text, statement))
+    at = tokens.index(_word(kind.lower())) + 1
+    at += tokens[at : at + 1] == [_word("concurrently")]  # which may stand among the options instead
+    return kind, _dotted(tokens, at)[0] if at < len(tokens) else ()
+
+
+def _behind_if_exists(tokens: list[_Name], at: int) -> int:
+    while tokens[at] in (_word("if"), _word("not"), _word("exists")):
+        at += 1
+    return at
+
+
+def _word(text: str) -> _Name:
+    return _Name(text, quoted=False)
 
 
 @dataclass(frozen=True, slots=True)

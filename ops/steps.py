@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import psycopg
-from psycopg import sql
 
-from ops import blockers, events, statements
+from ops import blockers, events, evidence, statements
 from ops import connection as sessions
 from ops.errors import HistoryDisagrees, LockBusy, Place, RatchetError, StoppedPartWay
+from ops.evidence import Found
 from ops.history import Progress, Run
 from ops.migrations import Script
 from ops.session import Retry, Session
-from ops.statements import ConcurrentIndex, Statement
+from ops.statements import Effect, Statement
 
 _T = TypeVar("_T")
 _COMMITS_INSIDE = ("CALL", "DO")
@@ -39,13 +39,6 @@ _WAITS_FOR_SNAPSHOTS = (
 _SHORT = 0.2
 """Seconds; a transaction that lasts no longer is not worth a word."""
 _SET_CONFIG = re.compile(rb"select\s+(pg_catalog\s*\.\s*)?set_config\s*\([^()]*\)\s*", re.IGNORECASE)
-_INDEX = """
-SELECT i.indisvalid FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
-WHERE c.relname = %s AND i.indrelid = to_regclass(%s)
-"""
-_SCHEMA = """
-SELECT nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)
-"""
 
 
 def run(session: Session, script: Script, given: Run, lock_timeout: int) -> Iterator[events.Event]:
@@ -148,15 +141,17 @@ class _Steps:
             self._ready = None if answer.lost else self.session.connection
 
     def _step(self, number: int, *, in_doubt: bool) -> Iterator[events.Event]:
-        statement = self._statement(number)
-        if statement.head[0] not in _COMMITS_INSIDE and statements.outside_transaction(statement) is None:
+        if not in_doubt and self._can_share(number):
             yield from self._in_transaction(number)
             return
         yield from self._snapshots_ended(number)
         if not (in_doubt and self._surely(lambda _: self._settled(number))):
-            if in_doubt:
-                self._clear_away(number)
             self._alone(number)
+
+    def _can_share(self, number: int) -> bool:
+        """Whether a statement may share a transaction with its record, as far as its words tell."""
+        statement = self._statement(number)
+        return statement.head[0] not in _COMMITS_INSIDE and statements.outside_transaction(statement) is None
 
     def _in_transaction(self, number: int) -> Iterator[events.Event]:
         """The statement and its record in one transaction, tried again while a lock is not to be had."""
@@ -164,7 +159,7 @@ class _Steps:
         timeout = (
             self.lock_timeout if self.script.directives.lock_timeout is None else self.script.directives.lock_timeout
         )
-        opening = b"BEGIN;\nSET LOCAL lock_timeout = %d;\n" % timeout
+        opening = b"BEGIN READ WRITE;\nSET LOCAL lock_timeout = %d;\n" % timeout
         retry = Retry(self.session.wait)
         while True:
             self._set_up(number - 1)
@@ -206,29 +201,48 @@ class _Steps:
 
     def _alone(self, number: int) -> None:
         """A statement in no transaction: recorded before, looked at behind."""
-        index = self._index(number)
+        effect = self._effect(number)
         self._set_up(number - 1)
-        there = self._is_valid(index) if index and index.creates else None
-        if index and there is False:
-            raise self._invalid(number, index)
-        if not there:  # else it is no work of this statement, and proves nothing of it later
+        self._refuse_leftovers(number)
+        before = self._look(effect) if effect and effect.creates else Found.ABSENT
+        if effect and before is Found.HALF:
+            raise self._invalid(number, effect)
+        if before is Found.ABSENT:  # else it is no work of this statement, and proves nothing of it later
             self._note_begun(number, number)
         self._set_up(number - 1)
         answer = self._send(self._text(number))
         stopped = self._stopped(number, answer.error, 0) if answer.error else None  # while its blockers are known
         if answer.lost:
             self._insist_on_ours(number - 1)
-            if not there and self._surely(lambda _: self._settled(number)):
+            if before is Found.ABSENT and self._surely(lambda _: self._settled(number)):
                 return
         if stopped:
-            # Known to have failed; but an index that is half built stays ours, to be cleared away by the next run.
+            # Known to have failed; but what is half done stays ours, for the next run to clear away or to end.
             self._set_up(number - 1)
-            if not answer.lost and not (index and index.creates and self._is_valid(index) is False):
+            if not answer.lost and not (effect and self._look(effect) is Found.HALF):
                 self._note_begun(number, None)
+            self._refuse_leftovers(number, answer.error)
             raise stopped
-        if index and index.creates and not self._is_valid(index):
-            raise self._invalid(number, index)
+        if effect and effect.creates and self._look(effect) is not Found.WHOLE:
+            raise self._invalid(number, effect)
         self._record(number)
+
+    def _refuse_leftovers(self, number: int, error: psycopg.Error | None = None) -> None:
+        """A REINDEX CONCURRENTLY that broke off leaves an INVALID index, which the next one does not touch."""
+        of = statements.reindexed(self.text, self._statement(number))
+        if of is None:
+            return
+        left = self._surely(lambda connection: evidence.left_by_reindex(connection, *of))
+        if left:
+            reason = f": {sessions.first_line(error)}" if error else ": an earlier REINDEX CONCURRENTLY broke off"
+            raise self._stop(
+                number,
+                reason,
+                [f"It left the INVALID index {'.'.join(index)}." for index in left],
+                "Drop what it left, and run `invoke migrate` again:\n"
+                + "\n".join(evidence.drop(self.session.connection, index) for index in left),
+                sqlstate=error.sqlstate if error else None,
+            )
 
     def _note_begun(self, number: int, begun: int | None) -> None:
         ledger, run_id = self.session.ledger, self.given.run_id
@@ -247,25 +261,23 @@ class _Steps:
     def _settled(self, number: int) -> bool:
         """Of a statement that was begun and whose end is not known: whether the catalog shows that it is done.
 
-        One that only repeats itself is never done. StoppedPartWay where nothing in the catalog can tell.
+        What it left half done is cleared away, or brought to its end. One that only repeats itself is never done.
+        StoppedPartWay where nothing in the catalog can tell.
         """
         self._set_up(number - 1)  # in a session that was returned to, names have to mean what they did
         if self._statement(number).head[0] in _COMMITS_INSIDE:
             raise self._unknown(number)
-        index = self._index(number)
-        if index is None or self._is_valid(index) is not (True if index.creates else None):
+        effect = self._effect(number)
+        if effect is None:
+            return False
+        if self._look(effect) is Found.HALF and (repair := evidence.mend(self.session.connection, effect)):
+            answer = self._send(repair.encode())
+            if answer.error is not None:
+                raise self._stopped(number, answer.error, 0)
+        if self._look(effect) is not (Found.WHOLE if effect.creates else Found.ABSENT):
             return False
         self._record(number)
         return True
-
-    def _clear_away(self, number: int) -> None:
-        """Drop the INVALID index that our own interrupted build left."""
-        index = self._index(number)
-        if index and index.creates and self._is_valid(index) is False:
-            drop = sql.SQL("DROP INDEX CONCURRENTLY {}").format(self._index_name(index))
-            answer = self._send(drop.as_string(self.session.connection).encode())
-            if answer.error is not None:
-                raise self._stopped(number, answer.error, 0)
 
     def _only_sets(self, number: int) -> bool:
         """Whether all that a statement does is to set the session up for those behind it."""
@@ -293,23 +305,8 @@ class _Steps:
             place=Place(self.name),
         )
 
-    def _is_valid(self, index: ConcurrentIndex) -> bool | None:
-        """Whether the index is valid; None when there is none of that name."""
-        connection = self.session.connection
-        if index.creates:
-            table = sql.Identifier(*index.table).as_string(connection)
-            row = connection.execute(_INDEX, (index.name[-1], table)).fetchone()
-        else:
-            query = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)"
-            row = connection.execute(query, (sql.Identifier(*index.name).as_string(connection),)).fetchone()
-        return bool(row[0]) if row else None
-
-    def _index_name(self, index: ConcurrentIndex) -> sql.Identifier:
-        """An index is made in the schema of its table."""
-        connection = self.session.connection
-        table = sql.Identifier(*index.table).as_string(connection)
-        row = connection.execute(_SCHEMA, (table,)).fetchone()
-        return sql.Identifier(str(row[0]), index.name[-1]) if row else sql.Identifier(index.name[-1])
+    def _look(self, effect: Effect) -> Found:
+        return evidence.look(self.session.connection, effect)
 
     def _done(self) -> int:
         progress = self._surely(lambda connection: self.session.ledger.progress(connection, self.name))
@@ -322,8 +319,8 @@ class _Steps:
         statement = self._statement(number)
         return self.text[statement.start : statement.end]
 
-    def _index(self, number: int) -> ConcurrentIndex | None:
-        return statements.concurrent_index(self.text, self._statement(number))
+    def _effect(self, number: int) -> Effect | None:
+        return statements.effect(self.text, self._statement(number))
 
     def _stopped(self, number: int, error: psycopg.Error, opening: int) -> StoppedPartWay:
         position = error.diag.statement_position
@@ -339,13 +336,12 @@ class _Steps:
             sqlstate=error.sqlstate,
         )
 
-    def _invalid(self, number: int, index: ConcurrentIndex) -> StoppedPartWay:
-        repair = sql.SQL("DROP INDEX CONCURRENTLY {};").format(self._index_name(index))
+    def _invalid(self, number: int, effect: Effect) -> StoppedPartWay:
         return self._stop(
             number,
-            f": the index {index.name[-1]} is there already, and it is INVALID",
+            f": the index {effect.name[-1]} is there already, and it is INVALID",
             ["An earlier build of it failed; it is not used, enforces nothing, and IF NOT EXISTS would pass it over."],
-            f"Drop it, and run `invoke migrate` again:\n{repair.as_string(self.session.connection)}",
+            f"Drop it, and run `invoke migrate` again:\n{evidence.mend(self.session.connection, effect)}",
         )
 
     def _unknown(self, number: int) -> StoppedPartWay:

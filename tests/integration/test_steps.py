@@ -151,6 +151,127 @@ def test_a_statement_in_doubt_is_decided_by_the_catalog(
     assert row(database) == (3, None, True)
 
 
+def killed_behind(database: Database, checksum: str, number: int) -> None:
+    """The history as a runner leaves it that was killed between a statement's end and its record."""
+    with database.connect() as session:
+        Ledger().create(session)
+    database.run(
+        "INSERT INTO ratchet.migrations (name, checksum, run_id, tool_version, statements_done, statement_begun)"
+        f" VALUES ('1_a', '{checksum}', 'dead', '0', {number - 1}, {number})"
+    )
+
+
+def test_a_database_made_by_a_killed_run_is_not_made_again(database: Database, write: Write) -> None:
+    made = f"{database.name}_made"
+    files = write(m1_a=HEAD + f"create database {made};\ncreate table after ()")
+    killed_behind(database, files[0].checksum, 1)
+    database.run(f"CREATE DATABASE {made}")
+    try:
+        with pytest.raises(psycopg.errors.DuplicateDatabase):
+            database.run(f"CREATE DATABASE {made}")
+        assert migrate(database, files).applied == ["1_a"]
+        assert row(database) == (2, None, True)
+    finally:
+        database.run(f"DROP DATABASE {made}")
+
+
+def test_a_database_of_someone_elses_is_not_taken_for_ours(database: Database, write: Write) -> None:
+    files = write(m1_a=HEAD + f"create database {database.name}")
+    for _ in range(2):
+        with pytest.raises(StoppedPartWay, match="already exists"):
+            migrate(database, files)
+        assert row(database) == (0, None, False)
+
+
+@pytest.fixture
+def partitioned(database: Database) -> Database:
+    database.run("CREATE TABLE t (x int) PARTITION BY LIST (x); CREATE TABLE p PARTITION OF t FOR VALUES IN (1)")
+    return database
+
+
+DETACH = "alter table only t detach partition p concurrently"
+
+
+def detachment(database: Database) -> list[tuple[object, ...]]:
+    return database.rows("SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = 'p'::regclass")
+
+
+def test_a_partition_detached_by_a_killed_run_is_not_detached_again(partitioned: Database, write: Write) -> None:
+    files = write(m1_a=HEAD + f"{DETACH};\ncreate table after ()")
+    killed_behind(partitioned, files[0].checksum, 1)
+    partitioned.run(DETACH.replace("only ", ""))
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        partitioned.run(DETACH.replace("only ", ""))
+    assert migrate(partitioned, files).applied == ["1_a"]
+
+
+def test_a_detachment_that_was_broken_off_is_brought_to_its_end(partitioned: Database, write: Write) -> None:
+    files = write(m1_a=HEAD + DETACH.replace("only ", ""))
+    with partitioned.connect() as reader:
+        reader.execute("BEGIN; SELECT * FROM t")  # holds the table's lock, and by then no snapshot
+        with pytest.raises(StoppedPartWay, match="lock timeout"):
+            migrate(partitioned, files, wait=1_000)
+        assert detachment(partitioned) == [(True,)]
+        assert row(partitioned) == (0, 1, False)
+        reader.rollback()
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        partitioned.run(DETACH.replace("only ", ""))
+    assert migrate(partitioned, files).applied == ["1_a"]
+    assert detachment(partitioned) == []
+
+
+@pytest.mark.parametrize("of", ["index concurrently i", "table concurrently t", "(concurrently) schema public"])
+def test_what_a_reindex_that_broke_off_left_is_named_with_its_repair(database: Database, write: Write, of: str) -> None:
+    database.run("CREATE TABLE t (x int); INSERT INTO t VALUES (1); CREATE INDEX i ON t (x)")
+    files = write(m1_a=HEAD + f"reindex {of}")
+    with database.connect() as writer:
+        writer.execute("BEGIN; INSERT INTO t VALUES (2)")
+        with pytest.raises(StoppedPartWay, match="lock timeout") as first:
+            migrate(database, files, wait=1_000)
+        writer.rollback()
+    assert valid(database, "i_ccnew") is False
+    with pytest.raises(StoppedPartWay, match="an earlier REINDEX CONCURRENTLY broke off") as second:
+        migrate(database, files)
+    repair = 'DROP INDEX CONCURRENTLY "public"."i_ccnew";'
+    for caught in (first, second):
+        assert "It left the INVALID index public.i_ccnew." in caught.value.detail
+        assert caught.value.hint.splitlines()[1:] == [repair]
+    database.run(repair)
+    assert migrate(database, files).applied == ["1_a"]
+    assert valid(database, "i") is True
+    assert database.rows("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(0,)]
+
+
+def test_a_reindex_of_another_table_is_no_business_of_its_leftovers(database: Database, write: Write) -> None:
+    database.run("CREATE TABLE t (x int); CREATE INDEX i ON t (x); CREATE TABLE u (x int); CREATE INDEX j ON u (x)")
+    with database.connect() as writer, database.connect() as other:
+        writer.execute("BEGIN; INSERT INTO u VALUES (2)")
+        other.execute("SET lock_timeout = 300")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            other.execute("REINDEX TABLE CONCURRENTLY u")
+        writer.rollback()
+    assert valid(database, "j_ccnew") is False
+    assert migrate(database, write(m1_a=HEAD + "reindex table concurrently t")).applied == ["1_a"]
+
+
+def test_a_role_that_the_file_has_set_holds_for_its_statements_and_not_for_the_record(
+    database: Database, write: Write
+) -> None:
+    role = f"{database.name}_role"
+    database.run(f"CREATE ROLE {role}; GRANT CREATE ON SCHEMA public TO {role}")
+    try:
+        files = write(
+            m1_a=HEAD + f"set role {role};\ncreate table one (x int);\ncreate index concurrently i on one (x);\n"
+            "reset role;\ncreate table two ();\nset default_transaction_read_only = on;\nselect 1"
+        )
+        assert migrate(database, files).applied == ["1_a"]
+        owners = database.rows("SELECT relname, relowner::regrole::text FROM pg_class WHERE relname IN ('i', 'one')")
+        assert sorted(owners) == [("i", role), ("one", role)]
+        assert database.rows("SELECT relowner::regrole::text FROM pg_class WHERE relname = 'two'") != [(role,)]
+    finally:
+        database.run(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
 def test_a_procedure_in_doubt_is_for_a_person_to_decide(database: Database, write: Write) -> None:
     files = write(m1_a=HEAD + "do $$ begin commit; end $$;\ncreate table b ()")
     with database.connect() as session:

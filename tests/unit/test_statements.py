@@ -8,14 +8,15 @@ from hypothesis import strategies as st
 
 from ops.statements import (
     Comment,
-    ConcurrentIndex,
+    Effect,
     LexicalError,
     Statement,
-    concurrent_index,
     copies_from_client,
     copies_to_client,
+    effect,
     line_and_column,
     outside_transaction,
+    reindexed,
     scan,
     transaction_control,
 )
@@ -255,17 +256,44 @@ def test_the_rows_of_a_copy_are_told_from_what_follows(text: str, rows: str) -> 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("create index concurrently I on T (a)", ConcurrentIndex(True, ("i",), ("t",))),
-        ("create index concurrently -- why\n i on t (a)", ConcurrentIndex(True, ("i",), ("t",))),
+        ("create index concurrently I on T (a)", Effect("index", True, ("i",), ("t",))),
+        ("create index concurrently -- why\n i on t (a)", Effect("index", True, ("i",), ("t",))),
         (
             'create unique index concurrently if not exists "My ""I" /* on x */ on only "S".t using btree (a)',
-            ConcurrentIndex(True, ('My "I',), ("S", "t")),
+            Effect("index", True, ('My "I',), ("S", "t")),
         ),
-        ("drop index concurrently if exists s.i cascade", ConcurrentIndex(False, ("s", "i"))),
-        ("drop index concurrently i", ConcurrentIndex(False, ("i",))),
+        ("drop index concurrently if exists s.i cascade", Effect("index", False, ("s", "i"))),
+        ("drop index concurrently i", Effect("index", False, ("i",))),
         ("reindex index concurrently i", None),
         ("create index i on t (a)", None),
+        ("create database d with owner o", Effect("database", True, ("d",))),
+        ('drop database if exists "D" with (force)', Effect("database", False, ("D",))),
+        ("create tablespace t location '/x'", Effect("tablespace", True, ("t",))),
+        ("create subscription s connection 'x' publication p", Effect("subscription", True, ("s",))),
+        ("drop subscription if exists s", Effect("subscription", False, ("s",))),
+        (
+            'alter table if exists only s."T" detach partition "P".one concurrently',
+            Effect("partition", False, ("P", "one"), ("s", "T")),
+        ),
+        ("alter table t detach partition p", None),
+        ("vacuum t", None),
     ],
 )
-def test_the_index_of_a_concurrent_statement(text: str, expected: ConcurrentIndex | None) -> None:
-    assert concurrent_index(text.encode(), only(text)) == expected
+def test_what_a_statement_makes_or_takes_away(text: str, expected: Effect | None) -> None:
+    assert effect(text.encode(), only(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("reindex index concurrently S.i", ("INDEX", ("s", "i"))),
+        ("reindex (concurrently, verbose) table t", ("TABLE", ("t",))),
+        ("reindex (verbose) table concurrently t", ("TABLE", ("t",))),
+        ('reindex schema concurrently "S"', ("SCHEMA", ("S",))),
+        ("reindex database concurrently", ("DATABASE", ())),
+        ("reindex table t", None),
+        ("create index concurrently i on t (a)", None),
+    ],
+)
+def test_what_is_reindexed_concurrently(text: str, expected: tuple[str, tuple[str, ...]] | None) -> None:
+    assert reindexed(text.encode(), only(text)) == expected
