@@ -58,7 +58,7 @@ class Options:
     wait: int = 30_000
     lock_timeout: int = 3_000
     statement_timeout: int = 30_000
-    batch_size: int = 10
+    batch_size: int = 100
     pinned_identifier: str = ""
 
 

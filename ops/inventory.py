@@ -59,7 +59,7 @@ class Variables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     history_schema: Text = "ratchet"
     history_table: Text = "migrations"
     migration_timeout: Milliseconds = 30_000
-    migration_batch_size: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
+    migration_batch_size: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
     lock_timeout: Milliseconds = 3_000
 
 
