@@ -19,19 +19,18 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from ops import inventory, report, settings
-from ops.errors import BackupFailed, ConfigurationError, HungUp, Interrupted, RatchetError, Terminated
+from ops import inventory, report, settings, wiring
+from ops.errors import ConfigurationError, HungUp, Interrupted, RatchetError, Terminated
 
 if TYPE_CHECKING:
-    from psycopg import Connection
-
     from ops.applier import Options
     from ops.backup import Listed
     from ops.events import Event
-    from ops.history import Ledger
-    from ops.migrations import Migration, Record
+    from ops.manifest import Manifest
+    from ops.migrations import Migration
     from ops.progress import Outcome
     from ops.settings import Settings
+    from ops.store import Store
 
 # A run is short: the collector's passes over what was just imported cost a no-op a tenth of its time, and those at
 # the end, which free what the end of the process frees anyway, a quarter.
@@ -60,7 +59,12 @@ _HELP = {
     "yes": "do not ask for the environment's name to be typed",
     "check": "exit 3 when anything is pending, 8 when files and history disagree",
     "backup": "the backup's id, as invoke backups lists it",
-    "into": "the name of the new database to restore into",
+    "into": "restore into a new database of this name, beside the live one",
+    "label": "a few words to know the backup by",
+    "keep": "pin it: retention never deletes it",
+    "leave_behind": "let slots, subscriptions and prepared transactions stay with the old database",
+    "accept_differences": "swap it in though it is not as the manifest says",
+    "drop_old": "drop what restores have left beside the live database",
     "remove": "delete its data too",
     "name": "what it does, in a few words",
     "write": "write pg_service.conf, pgpass, or an env file, with secrets, mode 0600",
@@ -153,17 +157,11 @@ def _settings(target: inventory.Target, *, start: bool) -> Settings:
         server = embedded.server(HERE, target.environment, make=start)
         if not start:
             return dict(embedded.attach(server))
-        if embedded.start(server, str(settings.single(target, "pg_dbname", ENVIRON))):
+        if embedded.start(server, settings.some(target, ["pg_dbname"], ENVIRON).pg_dbname):
             report.talk(f"started PostgreSQL for {target.environment}; invoke down --env={target.environment} stops it")
         return server.parameters()
 
     return settings.resolve(target, TEMPLATES, ENVIRON, local_server)
-
-
-def _ledger(given: Settings) -> Ledger:
-    from ops.history import Ledger
-
-    return Ledger(given.variables.history_schema, given.variables.history_table)
 
 
 @_task("env", "sql", "to", "dry_run", "without_backup", "yes", "limit", "json")
@@ -182,11 +180,11 @@ def migrate(
     from ops import migrations, progress
 
     files = migrations.read(Path(sql))
-    for given in [_settings(target, start=not dry_run) for target in _targets(env, limit)]:
+    for target, given in [(target, _settings(target, start=not dry_run)) for target in _targets(env, limit)]:
         outcome = progress.Outcome(given.environment, given.target, os.urandom(6).hex())
         with _outcome(outcome, json, dry_run):
-            options = _options(given, outcome.run_id, to, without_backup)
-            with closing(_run(given, files, options)) as events:
+            options = wiring.options(given, outcome.run_id, to, without_backup)
+            with closing(_run(given, _kept(target), files, options)) as events:
                 plan = next(events)
                 outcome.take(plan)
                 if not json:
@@ -198,77 +196,26 @@ def migrate(
             report.finished(outcome)
 
 
-def _run(given: Settings, files: Sequence[Migration], options: Options) -> Generator[Event, None, None]:
-    from ops import applier, backup
+def _run(given: Settings, kept: Store, files: Sequence[Migration], options: Options) -> Generator[Event, None, None]:
+    from ops import applier
 
-    needed = backup.needed(given.variables.backup_policy, options.waiver)
-    take = functools.partial(_take_backup, given) if needed else None
-    return applier.migrate(functools.partial(_connect, given), _ledger(given), files, take, options)
-
-
-def _options(given: Settings, run_id: str, to: str | None, waiver: str | None) -> Options:
-    from ops.applier import Options
-
-    variables = given.variables
-    return Options(
-        run_id=run_id,
-        to=to,
-        waiver=waiver,
-        wait=variables.migration_timeout,
-        lock_timeout=variables.lock_timeout,
-        statement_timeout=variables.migration_timeout,
-        batch_size=variables.migration_batch_size,
-        pinned_identifier=variables.pg_system_identifier,
-    )
-
-
-def _connect(given: Settings) -> Connection:
-    from ops.connection import connect
-
-    return connect(given.parameters())
-
-
-@contextmanager
-def _connected(given: Settings) -> Iterator[Connection]:
-    """A connection for the block, and our errors for what the server says in it."""
-    from ops.connection import translated
-
-    with translated(), closing(_connect(given)) as connection:
-        yield connection
-
-
-def _take_backup(given: Settings, connection: Connection, history: Sequence[Record]) -> Generator[Event, None, str]:
-    """A backup of what the connection leads to, by libpq's programs and the same settings."""
-    from ops import backup, embedded
-    from ops import connection as sessions
-
-    server = sessions.inspect(connection)
-    sessions.refuse_pooled(server, "no backup can be taken")
-    encrypted = connection.pgconn.ssl_in_use
-    programs = backup.find_programs(server.version, tls=encrypted, embedded=embedded.programs)
-    with given.client_environment() as environ:
-        source = backup.Source(
-            environment=given.environment,
-            target=given.target,
-            database=server.database,
-            server_version=server.version,
-            size=sessions.database_size(connection),
-            environ=environ,
-        )
-        applied = {record.name: record.checksum for record in history if record.executed_at}
-        manifest = yield from backup.take(source, HERE / given.variables.backup_dir, programs, applied)
-    return manifest.backup_id
+    gate = wiring.gate(given, kept, options.waiver)
+    return applier.migrate(functools.partial(wiring.connect, given), wiring.ledger(given), files, gate, options)
 
 
 def _consent(given: Settings, outcome: Outcome, yes: bool) -> None:
     """Where the environment asks for it, its name typed by a person."""
-    if not outcome.plan or yes or not given.variables.confirm:
-        return
-    if not report.ask(f'Type "{given.environment}" to go on: ', given.environment):
+    if outcome.plan and given.variables.confirm:
+        _agreed(given.environment, yes)
+
+
+def _agreed(environment: str, yes: bool) -> None:
+    """Raises unless a person types the environment's name, or has said yes before."""
+    if not yes and not report.ask(f'Type "{environment}" to go on: ', environment):
         raise ConfigurationError(
-            f"{given.environment} was not confirmed",
+            f"{environment} was not confirmed",
             detail="Nothing was changed.",
-            hint=f"Type {given.environment} when asked, or give --yes where no one can be asked.",
+            hint=f"Type {environment} when asked, or give --yes where no one can be asked.",
         )
 
 
@@ -309,8 +256,8 @@ def status(
     pending = 0
     for target in _targets(env, limit):
         given = _settings(target, start=False)
-        ledger = _ledger(given)
-        with _connected(given) as connection:
+        ledger = wiring.ledger(given)
+        with wiring.connected(given) as connection:
             plan = migrations.plan(files, ledger.read(connection))
             if json:
                 report.as_json({"env": target.environment, "target": target.name, **report.migrations(plan)})
@@ -323,90 +270,176 @@ def status(
         raise Exit(code=3)
 
 
-@_task("env", "limit", "json")
-def backup(_: Context, env: str | None = None, limit: str | None = None, json: bool = False) -> None:
+def _kept(target: inventory.Target) -> Store:
+    """Where the backups of a target lie; for that, nothing of its connection need be known."""
+    return wiring.backups(target, settings.some(target, ["backup_"], ENVIRON), HERE)
+
+
+def _chosen(env: str | None, limit: str | None, backup_id: str | None) -> tuple[inventory.Target, Store, Listed]:
+    """A backup by its id, or the newest one, of the environment's targets."""
+    kept = [(target, _kept(target)) for target in _targets(env, limit)]
+    index, listed = wiring.chosen(kept, backup_id)
+    target, store = kept[index]
+    if listed.manifest:
+        wiring.refuse_foreign(listed.manifest, target)
+    return target, store, listed
+
+
+def _identity(target: inventory.Target) -> Path | None:
+    return wiring.identity(settings.some(target, ["backup_"], ENVIRON))
+
+
+@_task("env", "label", "keep", "limit", "json")
+def backup(
+    _: Context,
+    env: str | None = None,
+    label: str | None = None,
+    keep: bool = False,
+    limit: str | None = None,
+    json: bool = False,
+) -> None:
     """Take a backup now, and read it back whole."""
     from ops import progress
 
     for target in _targets(env, limit):
         given = _settings(target, start=True)
         outcome = progress.Outcome(target.environment, target.name, os.urandom(6).hex())
-        with _connected(given) as connection:
-            progress.draw(_take_backup(given, connection, _ledger(given).read(connection)), outcome, quiet=json)
+        with wiring.connected(given) as connection:
+            taken = wiring.take_backup(given, _kept(target), connection, label=label, keep=keep)
+            progress.draw(taken, outcome, quiet=json)
         report.backup_taken(outcome, json=json)
 
 
 @_task("env", "limit", "json")
 def backups(_: Context, env: str | None = None, limit: str | None = None, json: bool = False) -> None:
-    """List the backups, newest first."""
-    from ops import backup
+    """List the backups, newest first, and the last drills."""
+    from ops import backup, drill
 
     for target in _targets(env, limit):
-        found = backup.find(_backup_folder(target), target.environment, target.name)
+        kept = _kept(target)
+        found, drills = backup.find(kept), drill.past(kept)
         if json:
-            listed = report.backups_json(found)
-            report.as_json({"env": target.environment, "target": target.name, "backups": listed})
+            listed = report.backups_json(found, drills, kept.where)
+            report.as_json({"env": target.environment, "target": target.name, **listed})
         else:
-            report.backups(target.environment, target.name, found)
+            report.backups(target.environment, target.name, found, drills)
 
 
 @_task("env", "backup", "limit")
-def verify(_: Context, backup: str, env: str | None = None, limit: str | None = None) -> None:
-    """Read one backup back whole, against its manifest."""
-    from ops import backup as backups
-    from ops import progress
+def verify(_: Context, backup: str | None = None, env: str | None = None, limit: str | None = None) -> None:
+    """Read one backup back whole, against its manifest; the newest unless told."""
+    target, store, listed = _chosen(env, limit, backup)
+    made = _verified(target, store, listed, quiet=False)
+    report.verified(made, closed=bool(made.recipients) and _identity(target) is None)
 
-    target, listed = _find_backup(env, limit, backup)
+
+def _verified(target: inventory.Target, store: Store, listed: Listed, *, quiet: bool) -> Manifest:
+    """A backup's manifest, once all of it was read back."""
+    from ops import backup, progress
+
+    made = backup.demanded(listed)
+    programs = wiring.programs_for(None, reads=made.client_version)
     outcome = progress.Outcome(target.environment, target.name, "")
-    version = listed.manifest.server_version if listed.manifest else 0
-    programs = backups.find_programs(version, tls=False, embedded=_wheel())
-    progress.draw(backups.verify(listed, programs), outcome)
-    report.data(f"{backup} is good: every file is as its manifest says, and the archive reads to its end")
+    progress.draw(backup.verify(listed, store, programs, _identity(target)), outcome, quiet=quiet)
+    return made
 
 
-def _wheel() -> Callable[[], Path]:
-    from ops.embedded import programs
-
-    return programs
-
-
-def _backup_folder(target: inventory.Target) -> Path:
-    return HERE / str(settings.single(target, "backup_dir", ENVIRON))
-
-
-def _find_backup(env: str | None, limit: str | None, backup_id: str) -> tuple[inventory.Target, Listed]:
-    from ops import backup
-
-    searched = _targets(env, limit)
-    for target in searched:
-        for listed in backup.find(_backup_folder(target), target.environment, target.name):
-            if listed.path.name == backup_id:
-                return target, listed
-    raise BackupFailed(
-        f'there is no backup "{backup_id}"',
-        detail=f"Looked among those of {', '.join(f'{t.environment}: {t.name}' for t in searched)}.",
-        hint=f"`invoke backups --env={searched[0].environment}` lists them.",
-    )
-
-
-@_task("backup", "into", "env", "limit")
-def restore(_: Context, backup: str, into: str, env: str | None = None, limit: str | None = None) -> None:
-    """Restore a backup into a new database, beside the live one."""
+@_task("backup", "into", "env", "leave_behind", "accept_differences", "drop_old", "yes", "limit", "json")
+def restore(
+    _: Context,
+    backup: str | None = None,
+    into: str | None = None,
+    env: str | None = None,
+    leave_behind: bool = False,
+    accept_differences: bool = False,
+    drop_old: bool = False,
+    yes: bool = False,
+    limit: str | None = None,
+    json: bool = False,
+) -> None:
+    """Swap a backup in, keeping the old database; with --into beside it."""
+    if drop_old and backup is None:
+        _drop_old(env, limit, yes)
+        return
     from ops import backup as backups
-    from ops import connection as sessions
     from ops import progress
+    from ops import restore as restoring
 
-    target, listed = _find_backup(env, limit, backup)
+    if backup is None:
+        raise ConfigurationError(
+            "no backup was named",
+            detail="A restore is of one backup, and which one is for you to say.",
+            hint="Give --backup=ID; `invoke backups` lists them.",
+        )
+    target, store, listed = _chosen(env, limit, backup)
     given = _settings(target, start=True)
-    with _connected(given) as connection, given.client_environment() as environ:
-        server = sessions.inspect(connection)
-        sessions.refuse_pooled(server, "nothing can be restored")
-        programs = backups.find_programs(server.version, tls=connection.pgconn.ssl_in_use, embedded=_wheel())
-        outcome = progress.Outcome(target.environment, target.name, "")
-        progress.draw(backups.verify(listed, programs), outcome)
-        with sessions.new_database(connection, into):
-            backups.restore(listed, programs, environ, into)
-    report.data(f'{backup} is in the database "{into}"; nothing else was changed')
+    made, site, database = backups.demanded(listed), wiring.site(given), given.connection["dbname"]
+    wishes = restoring.Wishes(
+        into=into,
+        jobs=given.variables.backup_jobs,
+        leave_behind=leave_behind,
+        accept=accept_differences,
+        wait=given.variables.migration_timeout,
+        pinned_identifier=given.variables.pg_system_identifier,
+    )
+    outlook = restoring.look(site, database, made)
+    restoring.refuse(outlook, made, wishes)
+    if into is None:
+        report.losing(made, database, outlook)
+        _agreed(given.environment, yes)
+    programs = wiring.programs_for(outlook.server.version, tls=outlook.encrypted, reads=made.client_version)
+    source = backups.content(made, store, _identity(target))
+    _verified(target, store, listed, quiet=json)
+    outcome = progress.Outcome(target.environment, target.name, os.urandom(6).hex(), made.backup_id)
+    started = time.monotonic()
+    archived = restoring.Archive(made, source, programs)
+    progress.draw(restoring.restore(site, database, archived, wishes), outcome, quiet=json)
+    outcome.duration_ms = round((time.monotonic() - started) * 1000)
+    report.restored(outcome, json=json)
+    if drop_old and outcome.kept:
+        restoring.drop(site, [outcome.kept])
+
+
+def _drop_old(env: str | None, limit: str | None, yes: bool) -> None:
+    """Drop what restores left beside the live database."""
+    from ops import restore
+
+    for target in _targets(env, limit):
+        given = _settings(target, start=False)
+        site = wiring.site(given)
+        names = restore.left(site, given.connection["dbname"])
+        for name in names:
+            report.talk(f'to be dropped: "{name}"')
+        if names:
+            _agreed(target.environment, yes)
+            restore.drop(site, names)
+        report.data(f"{target.environment}: {target.name}: {report.count(len(names), 'database')} dropped")
+
+
+@_task("env", "backup", "limit", "json")
+def drill(
+    _: Context, env: str | None = None, backup: str | None = None, limit: str | None = None, json: bool = False
+) -> None:
+    """Restore the newest backup into a scratch database, to prove that it would."""
+    from ops import backup as backups
+    from ops import drill as drilling
+    from ops import progress
+    from ops.history import Ledger
+    from ops.restore import Archive
+
+    target, store, listed = _chosen(env, limit, backup)
+    variables = settings.some(target, ["backup_", "drill_", "history_"], ENVIRON)
+    made = _verified(target, store, listed, quiet=json)
+    named = variables.drill_environment
+    where = _settings(_targets(named, None)[0], start=True) if named else None
+    ledger = Ledger(variables.history_schema, variables.history_table)
+    with wiring.scratch(where, ledger, made) as (site, programs):
+        archived = Archive(made, backups.content(made, store, _identity(target)), programs)
+        running = drilling.run(site, archived, jobs=variables.backup_jobs, ours=where is None)
+        record = progress.draw(running, progress.Outcome(target.environment, target.name, ""), quiet=json)
+    drilling.keep(store, record)
+    report.drilled(target.environment, target.name, record, json=json)
+    drilling.demand(record)
 
 
 @_task("name", "sql")
@@ -423,7 +456,7 @@ def rollback(_: Context, env: str | None = None, limit: str | None = None) -> No
     from ops import backup
 
     target = _targets(env, limit)[0]
-    newest = backup.newest(_backup_folder(target), target.environment, target.name)
+    newest = next((each.manifest for each in backup.find(_kept(target)) if each.manifest), None)
     raise report.no_rollback(target.environment, target.name, newest)
 
 

@@ -35,7 +35,7 @@ from ops.errors import (
     StoppedPartWay,
 )
 from ops.history import Ledger, Run, records
-from ops.migrations import Migration, Plan, Record, Script, check, judge, plan
+from ops.migrations import Migration, Plan, Record, Script, check, judge, only_adds, plan
 from ops.session import Connect, Retry, Session, listed
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class Options:
     """What a run may take. Times in milliseconds.
 
     `wait` is how long to wait for the migration lock, and for a lock inside a migration over all its tries;
-    each try waits `lock_timeout`. `statement_timeout` bounds each statement; 0 is no bound.
+    each try waits `lock_timeout`. `statement_timeout` bounds each statement; 0 is no bound. With
+    `only_destructive`, the backup is left out where all that is to run is known to add only.
     """
 
     run_id: str
@@ -60,6 +61,11 @@ class Options:
     statement_timeout: int = 30_000
     batch_size: int = 100
     pinned_identifier: str = ""
+    only_destructive: bool = False
+
+
+NOTHING_DESTRUCTIVE = "nothing destructive"
+"""What the history says in the place of a backup that the policy when-destructive left out."""
 
 
 def _agreed(connection: psycopg.Connection, ledger: Ledger, made: Plan) -> Plan:
@@ -84,6 +90,8 @@ def migrate(
         made = plan(files, session.open(), options.to)
         made = _agreed(session.connection, ledger, made)
         scripts = judge(made.todo)
+        if options.only_destructive and all(only_adds(script) for script in scripts):
+            backup = None
         _refuse_pooled(session.server, scripts, backup)
         session.lock_timeout = _shortest(scripts, options.lock_timeout)
         todo = tuple(migration.name for migration in made.todo)
@@ -132,7 +140,8 @@ def _under_lock(
     backup_id = (yield from backup(session.connection, history or [])) if backup else None
     if history is None:
         session.ledger.create(session.connection)
-    work = _Work(session, options, Run(options.run_id, backup_id, options.waiver))
+    waiver = options.waiver or (NOTHING_DESTRUCTIVE if options.only_destructive and not backup else None)
+    work = _Work(session, options, Run(options.run_id, backup_id, waiver))
     for group in batches(scripts, options.batch_size):
         work.is_last = group[-1] is scripts[-1]
         yield from work.apply(group) if group[0].directives.transactional else work.step_through(group[0])

@@ -1,400 +1,494 @@
-"""Backups: taking one, reading it back whole, listing them.
+"""Backups: taking one, reading it back whole, listing them, and which of them may go.
 
-Owns the backups folder, its manifests, and the choice of pg_dump. Refuses to know migrations: it is told what
-the history was. A backup is a folder that is renamed into place when everything in it is on the disk; the
-manifest is written last, so a backup without a good manifest does not exist.
+Owns what a backup consists of and when it is one. Refuses to know migrations and where backups lie. A backup is a
+dump, the roles and tablespaces beside it, and a manifest, written last; without a good manifest there is none.
 
-What it rests on (facts, 2g): an older pg_dump refuses a newer server; a listing (`pg_restore -l`) passes
-truncated and damaged files, so the whole archive is read; no shell pipe stands between pg_dump and the file.
+What it rests on, measured (facts 2g): under an exported snapshot the rows that are counted are those of the dump,
+though others write meanwhile; a parallel dump can fail when someone queues for an exclusive lock, and is tried once
+more; gzip notices a flipped bit and an uncompressed archive does not, so each file is hashed while it is written.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import json
-import os
-import re
 import secrets
-import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING
 
-from ops import __version__, events
+from ops import __version__, archive, encryption, events, manifest
+from ops.archive import Dumping, Programs
 from ops.errors import BackupFailed, ConfigurationError
+from ops.manifest import Contents, File, Manifest
+from ops.store import PARTIAL, Draft, Store
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from ops.contents import Snapshot
+    from ops.history import Ledger
 
 DUMP = "database.dump"
-MANIFEST = "manifest.json"
-FORMAT = 1
-LOCK_WAIT = "30s"
-_CHUNK = 1 << 20
+FOLDER = "database"
+GLOBALS = "globals.sql"
 _TICK = 0.1
-_DEBIAN = Path("/usr/lib/postgresql")
+_EMPTY = 8_000_000
+"""Bytes of a database with nothing in it, which a dump leaves out."""
+_USUAL = 0.5
+"""How large a dump may be expected to be, of what the database takes on its disk, while nothing else is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is to be backed up. `environ` lets libpq's programs connect; `size` is the database's, in bytes."""
+    """What is to be backed up: how to connect there, by psycopg and by libpq's programs, and what is known of it."""
 
     environment: str
     target: str
-    database: str
     server_version: int
-    size: int
-    environ: Mapping[str, str]
+    system_identifier: str
+    ledger: Ledger
+    connect: Callable[[], psycopg.Connection]
+    client_environment: Callable[[], AbstractContextManager[dict[str, str]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Programs:
-    """A pg_dump with the pg_restore that belongs to it. `version` is what it says of itself, such as 15.18."""
+class Wishes:
+    """How it is to be taken. From `parallel_from` bytes of database on, `jobs` workers write a directory, where the
+    store is a folder and nothing is encrypted; else one writes a single file. `keep` pins it."""
 
-    folder: Path
-    version: str
-
-    @property
-    def major(self) -> int:
-        return int(self.version.partition(".")[0])
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a backup says of itself. Sizes in bytes, durations in milliseconds, hashes SHA-256 in hex.
-
-    `files` maps each file's name to its size and hash; `history` holds the applied migrations, name to checksum.
-    """
-
-    format: int
-    backup_id: str
-    environment: str
-    target: str
-    database: str
-    created_at: str
-    server_version: int
-    client_version: str
-    tool_version: str
-    files: Mapping[str, Mapping[str, str | int]]
-    history: Mapping[str, str]
-    dump_ms: int
-    verify_ms: int
-
-    @property
-    def size(self) -> int:
-        return sum(int(file["size"]) for file in self.files.values())
+    label: str | None = None
+    keep: bool = False
+    jobs: int = 1
+    parallel_from: int = 10_000_000_000
+    recipients: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A backup found on disk, and in `problem` why it is not to be trusted, where it is not."""
+    """A backup that was found, and in `problem` why it is none, where it is none."""
 
-    path: Path
+    backup_id: str
     manifest: Manifest | None
     problem: str = ""
 
 
+def take(source: Source, store: Store, programs: Programs, wishes: Wishes) -> Generator[events.Event, None, Manifest]:
+    """Dump the database, read the dump back whole, and put it in place; yields progress, returns the manifest.
+
+    A pg_dump that fails is tried once more. BackupFailed where it does not come to a backup; nothing of it stays then.
+    """
+    from ops import contents
+
+    encryption.recipients(wishes.recipients)
+    try:
+        taken = yield from _take(source, store, programs, wishes)
+    except (archive.ProgramFailed, contents.TableLocked) as error:
+        if isinstance(error, archive.ProgramFailed) and error.program != "pg_dump":
+            raise
+        # By one worker, which has all its locks before it begins; several take them again one by one, without waiting.
+        yield events.BackupRetried(error.detail.splitlines()[0])
+        taken = yield from _take(source, store, programs, replace(wishes, jobs=1))
+    yield events.BackupTaken(
+        taken.backup_id, f"{store.where}/{taken.backup_id}", taken.size, taken.dump_ms + taken.verify_ms
+    )
+    return taken
+
+
+def _take(source: Source, store: Store, programs: Programs, wishes: Wishes) -> Generator[events.Event, None, Manifest]:
+    from ops import contents
+
+    moment = datetime.now(timezone.utc)
+    backup_id = manifest.new_id(moment, secrets.randbelow(16))
+    started = time.monotonic()
+    with store.draft(backup_id) as draft:
+        with contents.snapshot(source.connect, archive.LOCK_WAIT) as snapshot, source.client_environment() as environ:
+            database, size = snapshot.database()
+            _refuse_full(store, size)
+            work = _Dump(draft, programs, environ, wishes, snapshot)
+            with _counting(snapshot, source.ledger) as counted:
+                yield from work.run(size, database.name)
+                held = counted.result()
+        dumped = time.monotonic()
+        made = Manifest(
+            backup_id=backup_id,
+            environment=source.environment,
+            target=source.target,
+            created_at=moment.isoformat(timespec="milliseconds"),
+            server_version=source.server_version,
+            system_identifier=source.system_identifier,
+            client_version=programs.version,
+            tool_version=__version__,
+            archive=work.form,
+            compression=work.compression,
+            files=work.files,
+            database=database,
+            database_size=size,
+            contents=held,
+            dump_ms=_ms(started, dumped),
+            verify_ms=0,
+            label=wishes.label,
+            keep=wishes.keep,
+            recipients=tuple(wishes.recipients),
+            plain_sha256=work.plain_sha256,
+        )
+        folder = draft.folder / FOLDER if draft.folder else None
+        yield from _read_back(_Reading(draft.read, folder, made, None), programs)
+        made = replace(made, verify_ms=_ms(dumped, time.monotonic()))
+        draft.finish(manifest.NAME, manifest.dumps(made))
+    return made
+
+
+def _ms(since: float, until: float) -> int:
+    return round((until - since) * 1000)
+
+
+def _refuse_full(store: Store, size: int) -> None:
+    """Before anything is written, where it can be foreseen; a disk that fills up later is noticed too."""
+    before = next((each.manifest for each in find(store) if each.manifest), None)
+    ratio = before.size / max(1, before.database_size) if before else _USUAL
+    free, wanted = store.room(), round(max(0, size - _EMPTY) * min(ratio * 1.2, 1.0))
+    if free is not None and free < wanted:
+        raise BackupFailed(
+            f"there is no room for a backup in {store.where}",
+            detail=f"{free:,} bytes are free, and about {wanted:,} are needed for a database of {size:,}.",
+            hint="Make room there, or set backup_dir, or a retention, in the inventory.",
+        )
+
+
+class _Dump:
+    """The writing half: dump and globals into a draft, hashed on the way."""
+
+    def __init__(
+        self, draft: Draft, programs: Programs, environ: Mapping[str, str], wishes: Wishes, snapshot: Snapshot
+    ) -> None:
+        self._draft, self._programs, self._environ = draft, programs, environ
+        self._wishes, self._snapshot = wishes, snapshot
+        self.compression = programs.compression()
+        self.form: archive.Form = "custom"
+        self.files: dict[str, File] = {}
+        self.plain_sha256: str | None = None
+        self._written = 0
+
+    def run(self, size: int, database: str) -> Generator[events.Event, None, None]:
+        wishes = self._wishes
+        parallel = self._draft.folder and wishes.jobs > 1 and size >= wishes.parallel_from
+        self.form = "directory" if parallel and not wishes.recipients else "custom"
+        given = Dumping(self.form, self.compression, wishes.jobs, self._snapshot.id)
+        yield from self._parallel(given) if self.form == "directory" else self._serial(given)
+        with self._writing(GLOBALS) as write:
+            write(archive.dump_globals(self._programs, self._environ, database))
+
+    def _serial(self, given: Dumping) -> Generator[events.Event, None, None]:
+        """As one file. One that is encrypted is not to be read here any more, so it is read on its way."""
+        plain = hashlib.sha256()
+        with ExitStack() as stack:
+            write = stack.enter_context(self._writing(DUMP))
+            read = stack.enter_context(archive.reading(self._programs)) if self._wishes.recipients else None
+
+            def pass_on(chunk: bytes) -> None:
+                write(chunk)
+                if read:
+                    plain.update(chunk)
+                    read(chunk)
+
+            yield from self._shown(archive.dump(self._programs, self._environ, given, pass_on))
+        if self._wishes.recipients:
+            self.plain_sha256 = plain.hexdigest()
+        if not self._written:
+            raise BackupFailed("pg_dump wrote nothing", hint="Run it by hand to see why.")
+
+    def _parallel(self, given: Dumping) -> Generator[events.Event, None, None]:
+        """As a directory, which pg_dump writes, and brings to the disk, itself; its files are hashed behind it."""
+        assert self._draft.folder is not None
+        folder = self._draft.folder / FOLDER
+        yield from self._shown(archive.dump_into(self._programs, self._environ, given, folder))
+        names = sorted(f"{FOLDER}/{path.name}" for path in folder.iterdir())
+        with ThreadPoolExecutor(given.jobs) as pool:
+            self.files |= dict(zip(names, pool.map(self._hashed, names), strict=True))
+
+    def _hashed(self, name: str) -> File:
+        digest, stat = hashlib.sha256(), self._draft.stat(name)
+        for chunk in self._draft.read(name):
+            digest.update(chunk)
+        return File(stat.size, digest.hexdigest(), stat.stamp)
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[Callable[[bytes], object]]:
+        """A new file of the draft; what is given is encrypted where it is to be, hashed, and entered among `files`."""
+        recipients = self._wishes.recipients
+        stored = name + encryption.SUFFIX if recipients else name
+        digest, before = hashlib.sha256(), self._written
+        with self._draft.write(stored) as write:
+
+            def keep(chunk: bytes) -> None:
+                digest.update(chunk)
+                self._written += len(chunk)
+                write(chunk)
+
+            if recipients:
+                with encryption.sealed(keep, recipients) as seal:
+                    yield seal
+            else:
+                yield keep
+        size, stat = self._written - before, self._draft.stat(stored)
+        if stat.size != size:
+            raise BackupFailed(
+                "the backup is not as large as what was written",
+                detail=f"{stored}: {stat.size} bytes of {size}.",
+                hint="Find out what is wrong with the store, and run again.",
+            )
+        self.files[stored] = File(size, digest.hexdigest(), stat.stamp)
+
+    def _shown(self, dumping: Iterator[Sequence[str]]) -> Iterator[events.Event]:
+        """Progress: the bytes of the tables that are done with, of those of all tables."""
+        sizes = {name.replace('"', ""): size for name, size in self._snapshot.sizes.items()}
+        total, shown = sum(sizes.values()), 0.0
+        for begun in dumping:
+            if time.monotonic() - shown > _TICK:
+                shown = time.monotonic()
+                done = sum(sizes.get(name.replace('"', ""), 0) for name in begun[: -self._wishes.jobs])
+                yield events.BackupProgress("dump", done, total, self._written)
+
+
+@contextmanager
+def _counting(snapshot: Snapshot, ledger: Ledger) -> Iterator[Future[Contents]]:
+    """The contents, counted while the block dumps them; given up when it fails."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(snapshot.contents, ledger)
+        try:
+            yield future
+        except BaseException:
+            with suppress(Exception):
+                snapshot.stop()
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A backup to be read: by `read`, or below `folder` where it is a directory. `identity` opens an encrypted one."""
+
+    read: Callable[[str], Iterator[bytes]]
+    folder: Path | None
+    manifest: Manifest
+    identity: Path | None
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is encrypted to others: then its hashes are all that can be held against it."""
+        return bool(self.manifest.recipients) and self.identity is None
+
+    def plain(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """What the chunks of one of its files say, where that can be read here."""
+        if not self.manifest.recipients or self.identity is None:
+            return chunks
+        return encryption.opened(chunks, encryption.identities(self.identity))
+
+    def against(self, name: str, wrong: list[str]) -> Iterator[bytes]:
+        """The chunks of a file; when they end, what is wrong with it has been put to the others."""
+        digest, size, file = hashlib.sha256(), 0, self.manifest.files[name]
+        for chunk in self.read(name):
+            digest.update(chunk)
+            size += len(chunk)
+            yield chunk
+        if size != file.size:
+            wrong.append(f"{name}: {size} bytes of {file.size}.")
+        elif digest.hexdigest() != file.sha256:
+            wrong.append(f"{name}: its SHA-256 is another.")
+
+
+def _read_back(reading: _Reading, programs: Programs) -> Generator[events.Event, None, None]:
+    """Read every file against its hash, and let pg_restore read the archive in the same pass."""
+    made = reading.manifest
+    wrong: list[str] = []
+    with ExitStack() as stack:
+        folder = reading.folder if made.archive == "directory" else None
+        feed = None if reading.closed else stack.enter_context(archive.reading(programs, folder))
+        done, shown = 0, 0.0
+        for name in made.files:
+            for chunk in reading.plain(reading.against(name, wrong)):
+                done += len(chunk)
+                if feed and name.startswith(DUMP):
+                    feed(chunk)
+                if time.monotonic() - shown > _TICK:
+                    shown = time.monotonic()
+                    yield events.BackupProgress("verify", done, made.size, done)
+        if wrong:
+            raise BackupFailed(
+                f"backup {made.backup_id} is not what was written",
+                detail="\n".join(wrong),
+                hint="Use another, and find out what changed this one; `invoke backups` lists them.",
+            )
+
+
+def verify(
+    listed: Listed, store: Store, programs: Programs, identity: Path | None = None
+) -> Generator[events.Event, None, Manifest]:
+    """Read a backup back whole against its manifest; BackupFailed where it does not hold."""
+    made = demanded(listed)
+    folder = store.folder(listed.backup_id)
+    read = functools.partial(store.read, listed.backup_id)
+    yield from _read_back(_Reading(read, folder / FOLDER if folder else None, made, identity), programs)
+    return made
+
+
+def demanded(listed: Listed) -> Manifest:
+    """Its manifest, or the error that it has none."""
+    if listed.manifest is None:
+        raise BackupFailed(
+            f"{listed.backup_id} is no backup",
+            detail=listed.problem,
+            hint="`invoke backups` lists those that are; `invoke backup` takes another.",
+        )
+    return listed.manifest
+
+
+def content(made: Manifest, store: Store, identity: Path | None) -> Path | Iterator[bytes]:
+    """The archive for pg_restore: a path where it lies on this machine as it is, else a stream of it."""
+    folder = store.folder(made.backup_id)
+    if made.archive == "directory" and folder:
+        return folder / FOLDER
+    (name,) = [name for name in made.files if name.startswith(DUMP)]
+    if made.recipients and identity is None:
+        raise ConfigurationError(
+            f"backup {made.backup_id} is encrypted",
+            detail="To: " + ", ".join(made.recipients) + ".",
+            hint="Give the file with the private key of one of them as backup_identity in the inventory.",
+        )
+    if folder and not made.recipients:
+        return folder / name
+    reading = _Reading(functools.partial(store.read, made.backup_id), None, made, identity)
+    return reading.plain(reading.read(name))
+
+
+def find(store: Store) -> tuple[Listed, ...]:
+    """The backups of a store, newest first, with what is none among them said to be so."""
+    return tuple(_listed(store, backup_id) for backup_id in store.ids())
+
+
+def _listed(store: Store, backup_id: str) -> Listed:
+    if backup_id.endswith(PARTIAL):
+        return Listed(backup_id, None, "It was not finished.")
+    if store.stat(backup_id, manifest.NAME) is None:
+        return Listed(backup_id, None, "It has no manifest.")
+    try:
+        made = manifest.loads(b"".join(store.read(backup_id, manifest.NAME)))
+    except manifest.NotAManifest as error:
+        return Listed(backup_id, None, str(error))
+    if made.backup_id != backup_id:
+        return Listed(backup_id, None, f"Its manifest is that of {made.backup_id}.")
+    problem = next((why for name, file in made.files.items() if (why := _wrong(store, backup_id, name, file))), "")
+    return Listed(backup_id, None if problem else made, problem)
+
+
+def _wrong(store: Store, backup_id: str, name: str, file: File) -> str:
+    """What is wrong with a file as it lies there; it is read only where it was written again since."""
+    stat = store.stat(backup_id, name)
+    if stat is None:
+        return f"{name} is gone."
+    if stat.size != file.size:
+        return f"{name} is not as large as its manifest says."
+    if stat.stamp == file.stamp:
+        return ""
+    digest = hashlib.sha256()
+    for chunk in store.read(backup_id, name):
+        digest.update(chunk)
+    return "" if digest.hexdigest() == file.sha256 else f"{name} was changed: its SHA-256 is another."
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What may go: what is neither among the `count` newest nor younger than `days`. With both 0, nothing."""
+
+    count: int = 0
+    days: int = 0
+
+
+def expired(found: Sequence[Listed], retention: Retention, now: datetime) -> tuple[str, ...]:
+    """The backups, of those found, newest first, that may be deleted.
+
+    Never the newest good one and none that is pinned; nothing at all when the newest of all is no good one, or when
+    any is of a time to come, since then the clock, and so every age, cannot be believed.
+    """
+    complete = [each for each in found if not each.backup_id.endswith(PARTIAL)]
+    good = [each.manifest for each in complete if each.manifest]
+    if not retention.count and not retention.days:
+        return ()
+    if not good or complete[0].manifest is None or any(each.moment > now for each in good):
+        return ()
+    old = [
+        each
+        for each in good[max(1, retention.count) :]
+        if not each.keep and now - each.moment >= timedelta(days=retention.days)
+    ]
+    return tuple(each.backup_id for each in old)
+
+
+def prune(store: Store, retention: Retention, now: datetime) -> Iterator[events.Event]:
+    """Delete what may go, and say so."""
+    if gone := expired(find(store), retention, now) if retention != Retention() else ():
+        for backup_id in gone:
+            store.remove(backup_id)
+        yield events.BackupsRemoved(gone)
+
+
 def needed(policy: str, waiver: str | None) -> bool:
-    """Whether a run must be backed up first: by its environment's policy, unless a reason to go without is given."""
+    """Whether a run may need a backup: by its environment's policy, unless a reason to go without is given."""
     if waiver is not None and not waiver.strip():
         raise ConfigurationError(
             "--without-backup needs a reason",
             detail="It is kept in the history, for whoever asks later why there is no backup.",
             hint='Write it out: --without-backup="restored from last night, nothing to lose".',
         )
-    return policy == "always" and waiver is None
+    return policy != "never" and waiver is None
 
 
-def find_programs(server_version: int, *, tls: bool, embedded: Callable[[], Path]) -> Programs:
-    """The pg_dump to use: of the server's major where there is one, else the next newer; never an older one.
+def external(command: Sequence[str], environ: Mapping[str, str], max_age: int) -> Generator[events.Event, None, str]:
+    """Let another tool take the backup, and believe it only where it names a fresh one; returns its name.
 
-    Looked for on the PATH, in Debian's folders, and in the wheel, whose libpq has no TLS.
+    The last line that the command prints is the backup's name and the time it was taken, in ISO 8601 with a zone.
+    `max_age` in seconds.
     """
-    major = server_version // 10000
-    found = list(_candidates(tls, embedded))
-    fit = [each for each in found if each.major >= major]
-    if fit:
-        return min(fit, key=lambda each: each.major)
-    have = ", ".join(f"{each.version} in {each.folder}" for each in found) or "none"
-    reason = " The one of the package cannot be used, since it has no TLS." if tls else ""
-    raise BackupFailed(
-        f"no pg_dump for PostgreSQL {major}",
-        detail=f"Found: {have}.{reason} An older pg_dump refuses a newer server.",
-        hint=f"Install PostgreSQL's client programs, {major} or newer, such as the package postgresql-client-{major}.",
-    )
-
-
-def _candidates(tls: bool, embedded: Callable[[], Path]) -> Iterator[Programs]:
-    folders = [Path(found).parent] if (found := shutil.which("pg_dump")) else []
-    folders += sorted(_DEBIAN.glob("*/bin")) if _DEBIAN.is_dir() else []
-    folders += [] if tls else [embedded()]
-    for folder in folders:
-        version = _version(folder / "pg_dump")
-        if version and (folder / "pg_restore").exists():
-            yield Programs(folder, version)
-
-
-def _version(program: Path) -> str | None:
+    started = time.monotonic()
     try:
-        said = subprocess.run([str(program), "--version"], capture_output=True, text=True, check=False, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    match = re.search(r"\b(\d+(?:\.\d+)?)", said.stdout)
-    return match[1] if match else None
-
-
-def take(
-    source: Source, folder: Path, programs: Programs, history: Mapping[str, str]
-) -> Generator[events.Event, None, Manifest]:
-    """Dump the database, read the dump back whole, and put it in place; yields progress, returns the manifest.
-
-    BackupFailed, and nothing left but a folder named .partial where even cleaning up failed.
-    """
-    moment = datetime.now(timezone.utc)
-    backup_id = f"{moment:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
-    place = _place(folder, source.environment, source.target)
-    with _partial(place, backup_id) as partial:
-        started = time.monotonic()
-        size, digest = yield from _dump(source, programs, partial / DUMP)
-        dumped = time.monotonic()
-        yield from _read_back(programs, partial / DUMP, size, digest)
-        verified = time.monotonic()
-        manifest = Manifest(
-            format=FORMAT,
-            backup_id=backup_id,
-            environment=source.environment,
-            target=source.target,
-            database=source.database,
-            created_at=moment.isoformat(timespec="seconds"),
-            server_version=source.server_version,
-            client_version=programs.version,
-            tool_version=__version__,
-            files={DUMP: {"size": size, "sha256": digest}},
-            history=dict(history),
-            dump_ms=round((dumped - started) * 1000),
-            verify_ms=round((verified - dumped) * 1000),
+        done = subprocess.run(
+            list(command), env=dict(environ), stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True
         )
-        _write_manifest(partial / MANIFEST, manifest)
-    yield events.BackupTaken(backup_id, str(place / backup_id), size, round((verified - started) * 1000))
-    return manifest
+    except (OSError, ValueError) as error:
+        raise _refused(command[0], f"It could not be started: {getattr(error, 'strerror', error)}.") from error
+    if done.returncode != 0:
+        told = done.stderr.strip().splitlines()[-10:]
+        raise _refused(command[0], "\n".join([*told, f"It ended with status {done.returncode}."]))
+    name, moment = _named(command[0], done.stdout)
+    age = (datetime.now(timezone.utc) - moment).total_seconds()
+    if not -60 <= age <= max_age:
+        raise _refused(command[0], f"Backup {name} is of {moment.isoformat()}, and may be {max_age} s old at most.")
+    yield events.BackupTaken(name, f"taken by {command[0]}", None, _ms(started, time.monotonic()))
+    return name
 
 
-def verify(listed: Listed, programs: Programs) -> Generator[events.Event, None, Manifest]:
-    """Read a backup back whole against its manifest; BackupFailed where it does not hold."""
-    manifest = listed.manifest
-    if manifest is None:
-        raise BackupFailed(
-            f"{listed.path.name} is no backup",
-            detail=listed.problem,
-            hint="Take another with `invoke backup`.",
-        )
-    for name, file in manifest.files.items():
-        yield from _read_back(programs, listed.path / name, int(file["size"]), str(file["sha256"]))
-    return manifest
-
-
-def restore(listed: Listed, programs: Programs, environ: Mapping[str, str], database: str) -> None:
-    """Restore a verified backup into an empty database of the server that `environ` leads to."""
-    name = database.replace("\\", "\\\\").replace("'", "\\'")
-    command = [str(programs.folder / "pg_restore"), "--exit-on-error", "--no-password", f"--dbname=dbname='{name}'"]
-    with (
-        tempfile.TemporaryFile() as complaints,
-        _running([*command, str(listed.path / DUMP)], environ, complaints) as process,
-    ):
-        _demand(process.wait(), complaints, "pg_restore")
-
-
-def find(folder: Path, environment: str, target: str) -> tuple[Listed, ...]:
-    """The target's backups, newest first, with the unusable among them said to be so. Reads manifests only."""
-    place = _place(folder, environment, target)
-    if not place.is_dir():
-        return ()
-    return tuple(_listed(path) for path in sorted(place.iterdir(), reverse=True) if path.is_dir())
-
-
-def newest(folder: Path, environment: str, target: str) -> Manifest | None:
-    """The newest backup whose manifest is good."""
-    return next((each.manifest for each in find(folder, environment, target) if each.manifest), None)
-
-
-def _place(folder: Path, environment: str, target: str) -> Path:
-    return folder / environment / target
-
-
-def _listed(path: Path) -> Listed:
-    if path.suffix == ".partial":
-        return Listed(path, None, "It was not finished.")
+def _named(program: str, printed: str) -> tuple[str, datetime]:
+    words = printed.strip().splitlines()[-1].split() if printed.strip() else []
     try:
-        manifest = _manifest(json.loads((path / MANIFEST).read_text("utf-8")))
-    except FileNotFoundError:
-        return Listed(path, None, "It has no manifest.")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return Listed(path, None, "Its manifest cannot be read.")
-    for name, file in manifest.files.items():
-        if not (path / name).is_file() or (path / name).stat().st_size != file["size"]:
-            return Listed(path, None, f"{name} is not as large as its manifest says.")
-    if manifest.backup_id != path.name:
-        return Listed(path, None, f"Its manifest is that of {manifest.backup_id}.")
-    return Listed(path, manifest)
+        name, text = words
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        if moment.tzinfo is None:
+            raise ValueError
+    except ValueError:
+        reason = "Its last line must be the backup's name and time, such as 20261124-101500F 2026-11-24T10:15:00Z."
+        raise _refused(program, reason) from None
+    return name, moment
 
 
-def _manifest(given: dict[str, Any]) -> Manifest:
-    """A manifest of this format; ValueError or TypeError for anything else."""
-    manifest = Manifest(**given)
-    numbers = (
-        manifest.server_version,
-        manifest.dump_ms,
-        manifest.verify_ms,
-        *(f["size"] for f in manifest.files.values()),
-    )
-    texts = (
-        manifest.backup_id,
-        manifest.database,
-        manifest.created_at,
-        *(f["sha256"] for f in manifest.files.values()),
-    )
-    right = all(isinstance(n, int) for n in numbers) and all(isinstance(t, str) for t in texts)
-    if manifest.format != FORMAT or DUMP not in manifest.files or not right or not isinstance(manifest.history, dict):
-        raise ValueError("not a manifest")
-    return manifest
-
-
-@contextmanager
-def _partial(place: Path, backup_id: str) -> Iterator[Path]:
-    """A folder that takes its name when the block ends well, and goes away when it does not."""
-    partial = place / f"{backup_id}.partial"
-    try:
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial.mkdir(mode=0o700)
-        yield partial
-        _sync_folder(partial)
-        partial.rename(place / backup_id)
-        _sync_folder(place)
-    except OSError as error:
-        raise BackupFailed(
-            f"the backup could not be written to {place}",
-            detail=f"{error.strerror or error}.",
-            hint="Make room or give access there, or set backup_dir in the inventory. Nothing was migrated.",
-        ) from error
-    finally:
-        with suppress(OSError):
-            shutil.rmtree(partial)
-
-
-def _dump(source: Source, programs: Programs, path: Path) -> Generator[events.Event, None, tuple[int, str]]:
-    """Run pg_dump and write what it prints, hashing on the way; its size and hash."""
-    command = [
-        str(programs.folder / "pg_dump"),
-        "--format=custom",
-        "--no-password",
-        f"--lock-wait-timeout={LOCK_WAIT}",
-    ]
-    size, digest, shown = 0, hashlib.sha256(), 0.0
-    with (
-        tempfile.TemporaryFile() as complaints,
-        path.open("xb") as file,
-        _running(command, source.environ, complaints) as process,
-    ):
-        assert process.stdout is not None
-        while chunk := process.stdout.read1(_CHUNK):  # type: ignore[attr-defined]
-            file.write(chunk)
-            digest.update(chunk)
-            size += len(chunk)
-            if time.monotonic() - shown > _TICK:
-                shown = time.monotonic()
-                yield events.BackupProgress("dump", size, source.size)
-        status = process.wait()
-        file.flush()
-        os.fsync(file.fileno())
-        _demand(status, complaints, "pg_dump")
-    if size == 0:
-        raise _failed("pg_dump", "It wrote nothing.")
-    return size, digest.hexdigest()
-
-
-def _read_back(programs: Programs, path: Path, size: int, digest: str) -> Generator[events.Event, None, None]:
-    """Hash the file as it is on the disk, and let pg_restore read all of it."""
-    command = [str(programs.folder / "pg_restore"), "--file=/dev/null"]
-    actual, done, shown = hashlib.sha256(), 0, 0.0
-    with (
-        tempfile.TemporaryFile() as complaints,
-        path.open("rb") as file,
-        _running([*command, str(path)], os.environ, complaints) as process,
-    ):
-        while chunk := file.read(_CHUNK):
-            actual.update(chunk)
-            done += len(chunk)
-            if time.monotonic() - shown > _TICK:
-                shown = time.monotonic()
-                yield events.BackupProgress("verify", done, size)
-        status = process.wait()
-        _demand(status, complaints, "pg_restore")
-    if (done, actual.hexdigest()) != (size, digest):
-        raise BackupFailed(
-            "the backup is not what was written",
-            detail=f"{path}: " + (f"{done} bytes of {size}." if done != size else "its SHA-256 is another."),
-            hint="Use another, and find out what changed this one; `invoke backups` lists them.",
-        )
-
-
-@contextmanager
-def _running(
-    command: Sequence[str], environ: Mapping[str, str], complaints: IO[bytes]
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that does not outlive the block."""
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            env=dict(environ),
-        )
-    except OSError as error:
-        raise _failed(command[0], f"It could not be started: {error.strerror}.") from error
-    try:
-        yield process
-    finally:
-        if process.stdout:
-            process.stdout.close()
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _demand(status: int, complaints: IO[bytes], program: str) -> None:
-    if status != 0:
-        complaints.seek(0)
-        said = complaints.read().decode(errors="replace").strip()
-        raise _failed(program, f"{said}\n{program} ended with status {status}.".strip())
-
-
-def _failed(program: str, detail: str) -> BackupFailed:
+def _refused(program: str, detail: str) -> BackupFailed:
     return BackupFailed(
-        f"no backup: {program} failed",
+        f"the backup command {program} gave no fresh backup",
         detail=detail,
-        hint="Mend the cause and run again; no migration runs without a good backup.",
+        hint="Run the backup_command of the inventory by hand; no migration runs without a good backup.",
     )
-
-
-def _write_manifest(path: Path, manifest: Manifest) -> None:
-    with path.open("x", encoding="utf-8") as file:
-        json.dump(asdict(manifest), file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import psycopg
-from psycopg import generators, pq, sql
+from psycopg import generators, pq
 
 from ops.errors import ConfigurationError, MigrationFailed, Unreachable
 
@@ -177,29 +177,6 @@ def refuse_pooled(server: Server, what: str) -> None:
             hint="Give the server's own address as pg_direct_host and pg_direct_port; `invoke render` goes on "
             "to give the application the pooler's.",
         )
-
-
-@contextmanager
-def new_database(connection: psycopg.Connection, name: str) -> Iterator[None]:
-    """An empty database that is dropped again when the block fails."""
-    quoted = sql.Identifier(name)
-    if not name or "\0" in name or len(name.encode(errors="surrogateescape")) > 63:
-        raise ConfigurationError(
-            f'"{name}" cannot be the name of a database', hint="Give one of 1 to 63 bytes with --into=NAME."
-        )
-    try:
-        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(quoted))
-    except psycopg.Error as error:
-        raise ConfigurationError(
-            f'the database "{name}" cannot be made',
-            detail=f"{error.diag.message_primary or error}.",
-            hint="Choose another name with --into, or a role that may create databases.",
-        ) from error
-    try:
-        yield
-    except BaseException:
-        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(quoted))
-        raise
 
 
 @dataclass(frozen=True, slots=True)

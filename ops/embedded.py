@@ -59,7 +59,10 @@ def server(checkout: Path, environment: str, *, make: bool = False) -> Server:
     A file in the checkout names it, so that a checkout takes its server along when it is moved, and a fresh one
     in an old one's place does not find another's data. `make` writes that file where it is missing.
     """
-    short = _identity(checkout / ".pgratchet" / environment, make=make)
+    return _placed(environment, _identity(checkout / ".pgratchet" / environment, make=make))
+
+
+def _placed(environment: str, short: str) -> Server:
     root = _state_folder() / f"{environment}-{short}"
     own = root / "socket"
     if len(os.fsencode(own)) + len("/.s.PGSQL.5432.lock") <= _SOCKET_LIMIT:
@@ -80,6 +83,20 @@ def _identity(file: Path, *, make: bool) -> str:
         return re.sub(r"[^0-9a-f]", "", file.read_text())[:16] or "none"
     except FileNotFoundError:
         return "none"
+
+
+@contextmanager
+def scratch() -> Iterator[Server]:
+    """A server of its own for the length of the block, that leaves nothing behind."""
+    name = os.urandom(4).hex()
+    made = _placed("scratch", name)
+    try:
+        with _one_at_a_time(made):
+            _initialise(made)
+            _start(made)
+        yield made
+    finally:
+        remove(made)
 
 
 def is_running(server: Server) -> bool:

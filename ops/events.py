@@ -31,21 +31,65 @@ class LockAwaited:
 
 @dataclass(frozen=True, slots=True)
 class BackupProgress:
-    """The dump grows, or is read back. `total` is an estimate for a dump and exact for a read-back."""
+    """How far a backup is written, read back or restored.
 
-    phase: Literal["dump", "verify"]
+    `done` of `total` are, while it is dumped, the bytes of the tables that are done with; while it is read back, those
+    of its files; while it is restored, the rows of those tables. `written` are the bytes of the archive so far.
+    """
+
+    phase: Literal["dump", "verify", "restore"]
     done: int
     total: int
+    written: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BackupRetried:
+    """pg_dump failed, and is tried once more."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackupsRemoved:
+    """Backups that the retention of the environment lets go were deleted."""
+
+    backup_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class BackupTaken:
-    """A backup that was read back whole."""
+    """A backup that was read back whole; or one that another tool took, whose size it did not say."""
 
     backup_id: str
     path: str
-    size: int
+    size: int | None
     duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A backup is in a database of that name, beside the live one."""
+
+    database: str
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What was restored was counted and compared with the manifest; `differences` are sentences."""
+
+    tables: int
+    rows: int
+    differences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Swapped:
+    """The restored database has the live one's name; that one is `kept` under another, where there was one."""
+
+    database: str
+    kept: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +157,12 @@ Event = (
     Planned
     | LockAwaited
     | BackupProgress
+    | BackupRetried
+    | BackupsRemoved
     | BackupTaken
+    | Restored
+    | Compared
+    | Swapped
     | BatchSent
     | StatementDone
     | Retrying

@@ -7,19 +7,17 @@ know files and plans. Every name is schema-qualified, since a migration may set 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
-from pathlib import Path
 from string import Formatter
 
 from psycopg import Connection
 from psycopg.pq import Escaping
 from psycopg.pq.abc import Escaping as Quote
 
-from ops import __version__
+from ops import __version__, queries
 from ops.connection import Answer, rows, send
 from ops.migrations import Record, Script
 
@@ -213,13 +211,4 @@ def _literal(quote: Quote, value: _Value) -> bytes:
 @lru_cache
 def _pieces(query: str) -> tuple[tuple[bytes, str], ...]:
     """A query as text and, behind each piece of it, the name of what stands there."""
-    return tuple((text.encode(), name or "") for text, name, _, _ in Formatter().parse(_queries()[query]))
-
-
-@lru_cache
-def _queries() -> dict[str, str]:
-    """The statements of history.sql by name, without their comments."""
-    text = Path(__file__).with_name("history.sql").read_text("utf-8")
-    named = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
-    bodies = (re.sub(r"^--.*\n", "", body, flags=re.MULTILINE).strip().rstrip(";") for body in named[1::2])
-    return dict(zip(named[::2], bodies, strict=True))
+    return tuple((text.encode(), name or "") for text, name, _, _ in Formatter().parse(queries.load("history")[query]))

@@ -54,8 +54,20 @@ class Variables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     password_timeout: Annotated[int, msgspec.Meta(ge=1, le=600)] = 30
     embedded: bool = False
     confirm: bool = False
-    backup_policy: Literal["always", "never"] = "always"
+    backup_policy: Literal["always", "when-destructive", "never"] = "always"
     backup_dir: Text = "backups"
+    backup_store: str = ""
+    backup_store_options: dict[str, str] = {}
+    backup_recipients: tuple[Text, ...] = ()
+    backup_identity: str = ""
+    backup_jobs: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    backup_parallel_from: Annotated[int, msgspec.Meta(ge=0)] = 10_000_000_000
+    backup_keep_count: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
+    backup_keep_days: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
+    backup_command: tuple[Text, ...] = ()
+    backup_max_age: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)] = 3_600
+    drill_environment: str = ""
+    pg_maintenance_dbname: Text = "postgres"
     history_schema: Text = "ratchet"
     history_table: Text = "migrations"
     migration_timeout: Milliseconds = 30_000
@@ -65,6 +77,7 @@ class Variables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 _FIELDS = {each.name: each for each in msgspec.structs.fields(Variables)}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_SECRET_OPTION = re.compile(r"secret|token|password|account_key|access_key$|sas", re.IGNORECASE)
 _SUFFIXES = (".yml", ".yaml")
 _HINT = "Mend the files named; nothing was connected to."
 
@@ -140,6 +153,10 @@ def _secrets(variables: Mapping[str, Any]) -> Iterator[str]:
         value = variables.get(name, "")
         if not _is_template(value) and re.fullmatch(secret, str(value)):
             yield f"{name}: a secret in the inventory. Use password_command, or {{{{ env('NAME') }}}}."
+    options = variables.get("backup_store_options")
+    for name, value in options.items() if isinstance(options, dict) else ():
+        if _SECRET_OPTION.search(str(name)) and not _is_template(value):
+            yield f"backup_store_options: {name}: a secret in the inventory. Use {{{{ env('NAME') }}}}."
 
 
 def convert(variables: Mapping[str, Any]) -> Variables:

@@ -282,6 +282,15 @@ def _judge(migration: Migration) -> tuple[Script, list[tuple[Place, str]]]:
     return Script(migration, directives, count, len(text), cut.windows()), places
 
 
+def only_adds(script: Script) -> bool:
+    """Whether a script takes away or changes nothing that is there already, as far as its words tell."""
+    from ops import statements
+
+    text = script.migration.text()
+    pieces = (piece for piece in statements.scan(text) if isinstance(piece, statements.Statement))
+    return all(statements.only_adds(text, piece) for piece in pieces)
+
+
 class _Cut:
     """Cuts a text into windows while its statements are read, since a large one is not to be read twice for that."""
 

@@ -7,14 +7,16 @@ from: a local applier and one on another machine look the same.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from ops import events
 from ops.errors import RatchetError
 from ops.report import on_terminal, size, talk, took
+
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -31,6 +33,8 @@ class Outcome:
     total: int | None = None
     pending: int | None = None
     duration_ms: int = 0
+    database: str | None = None
+    kept: str | None = None
     error: RatchetError | None = None
 
     def take(self, event: events.Event) -> None:
@@ -41,6 +45,10 @@ class Outcome:
         elif isinstance(event, events.MigrationApplied):
             self.applied.append(event.name)
             self.pending = self.pending - 1 if self.pending else self.pending
+        elif isinstance(event, events.Restored):
+            self.database = event.database
+        elif isinstance(event, events.Swapped):
+            self.database, self.kept = event.database, event.kept
         elif isinstance(event, events.Finished):
             self.total, self.pending = event.total, event.pending
 
@@ -61,10 +69,14 @@ class Outcome:
         return shape | ({"error": self.error.as_json()} if self.error else {})
 
 
-def draw(stream: Iterable[events.Event], outcome: Outcome, *, quiet: bool = False) -> None:
-    """Follow a run: every event is shown as it comes and gathered into the outcome."""
+def draw(stream: Generator[events.Event, None, _T], outcome: Outcome, *, quiet: bool = False) -> _T:
+    """Follow a run: every event is shown as it comes and gathered into the outcome; returns what the run does."""
     with _screen(len(outcome.plan), quiet) as screen:
-        for event in stream:
+        while True:
+            try:
+                event = next(stream)
+            except StopIteration as end:
+                return cast(_T, end.value)
             outcome.take(event)
             screen.show(event)
 
@@ -135,10 +147,10 @@ class _Bars(_Lines):
     def show(self, event: events.Event) -> None:
         super().show(event)
         if isinstance(event, events.BackupProgress):
-            word = "dumping" if event.phase == "dump" else "reading back"
-            total = event.total if event.phase == "verify" else None
+            word = {"dump": "dumping", "verify": "reading back", "restore": "restoring"}[event.phase]
+            written = f", {size(event.written)}" if event.written else ""
             self._progress.update(
-                self._task, description=f"{word}, {size(event.done)}", total=total, completed=event.done
+                self._task, description=f"{word}{written}", total=event.total or None, completed=event.done
             )
         elif isinstance(event, events.BatchSent):
             several = f"applying {len(event.names)}, from {event.names[0]}"
@@ -156,8 +168,6 @@ class _Bars(_Lines):
 def _line(event: events.Event) -> str:
     if isinstance(event, events.LockAwaited):
         return f"waiting for the migration lock: held by {event.holder}"
-    if isinstance(event, events.BackupTaken):
-        return f"backup {event.backup_id}: {size(event.size)}, read back whole, {took(event.duration_ms)}"
     if isinstance(event, events.StatementDone):
         return f"{event.name}: statement {event.number} of {event.total}"
     if isinstance(event, events.Retrying):
@@ -169,4 +179,23 @@ def _line(event: events.Event) -> str:
         return f"applied {event.name}, {took(event.duration_ms)}"
     if isinstance(event, events.ServerNotice):
         return f"{event.severity}: {event.message}"
+    return _backup_line(event)
+
+
+def _backup_line(event: events.Event) -> str:
+    if isinstance(event, events.BackupTaken):
+        read = f"{size(event.size)}, read back whole" if event.size is not None else event.path
+        return f"backup {event.backup_id}: {read}, {took(event.duration_ms)}"
+    if isinstance(event, events.BackupRetried):
+        return f"pg_dump failed, and is tried once more: {event.reason}"
+    if isinstance(event, events.BackupsRemoved):
+        return f"deleted by retention: {', '.join(event.backup_ids)}"
+    if isinstance(event, events.Restored):
+        return f'restored into the database "{event.database}", {took(event.duration_ms)}'
+    if isinstance(event, events.Compared):
+        told = "all as in the manifest" if not event.differences else f"{len(event.differences)} differences"
+        return f"compared {event.tables} tables with {event.rows} rows: {told}"
+    if isinstance(event, events.Swapped):
+        kept = f'; the old one is kept as "{event.kept}"' if event.kept else ""
+        return f'"{event.database}" is what was restored{kept}'
     return ""

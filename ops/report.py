@@ -17,9 +17,12 @@ from typing import IO, TYPE_CHECKING, Any
 from ops.errors import ConfigurationError, RatchetError
 
 if TYPE_CHECKING:
-    from ops.backup import Listed, Manifest
+    from ops.backup import Listed
+    from ops.drill import Record
+    from ops.manifest import Manifest
     from ops.migrations import Entry, Plan
     from ops.progress import Outcome
+    from ops.restore import Outlook
 
 _COLOURS = {
     "applied": "green",
@@ -108,34 +111,116 @@ def planned(outcome: Outcome, *, only: bool) -> None:
         data(f"{where}: nothing to apply")
 
 
-def backups(environment: str, target: str, found: Sequence[Listed]) -> None:
-    """The list of `backups`, newest first; an id begins with the time in UTC."""
+def backups(environment: str, target: str, found: Sequence[Listed], drills: Sequence[Record]) -> None:
+    """The list of `backups`, newest first, and the last drills, oldest first; an id begins with the time in UTC."""
     rows = []
     for each in found:
-        manifest = each.manifest
-        if manifest:
-            applied = str(len(manifest.history))
-            rows.append((each.path.name, "complete", size(manifest.size), applied, manifest.database))
+        made = each.manifest
+        if made:
+            state = "complete, kept" if made.keep else "complete"
+            applied = str(len(made.contents.history))
+            rows.append((each.backup_id, state, size(made.size), applied, made.database.name, made.label or ""))
         else:
-            rows.append((each.path.name, each.problem, "", "", ""))
-    table(f"{environment}: {target}", ("backup", "state", "size", "applied", "database"), rows)
+            rows.append((each.backup_id, each.problem, "", "", "", ""))
+    table(f"{environment}: {target}", ("backup", "state", "size", "applied", "database", "label"), rows)
     if not rows:
         data(f"{environment}: {target}: no backups")
+    shown = drills[-_DRILLS_SHOWN:]
+    longest = max((each.restore_ms for each in shown if each.good), default=0)
+    table(
+        f"{environment}: {target}: drills",
+        ("drilled", "result", "restore", "trend", "data", "rows", "backup"),
+        [_drilled(each, longest) for each in shown],
+    )
 
 
-def backups_json(found: Sequence[Listed]) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": each.path.name,
-            "complete": each.manifest is not None,
-            "database": each.manifest.database if each.manifest else None,
-            "problem": each.problem or None,
-            "path": str(each.path),
-            "created_at": each.manifest.created_at if each.manifest else None,
-            "size": each.manifest.size if each.manifest else None,
-        }
-        for each in found
-    ]
+_DRILLS_SHOWN = 10
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def _drilled(each: Record, longest: int) -> tuple[str, ...]:
+    bar = _BARS[each.restore_ms * (len(_BARS) - 1) // longest] if each.good and longest else ""
+    result = "good" if each.good else "not good"
+    when = each.at.replace("T", " ").replace("+00:00", "Z")
+    return when, result, took(each.restore_ms), bar, size(each.database_size), str(each.rows), each.backup_id
+
+
+def backups_json(found: Sequence[Listed], drills: Sequence[Record], where: str) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "where": where,
+        "backups": [
+            {
+                "id": each.backup_id,
+                "complete": each.manifest is not None,
+                "problem": each.problem or None,
+                "database": each.manifest.database.name if each.manifest else None,
+                "created_at": each.manifest.created_at if each.manifest else None,
+                "size": each.manifest.size if each.manifest else None,
+                "label": each.manifest.label if each.manifest else None,
+                "keep": each.manifest.keep if each.manifest else None,
+            }
+            for each in found
+        ],
+        "drills": [asdict(each) for each in drills],
+    }
+
+
+def verified(made: Manifest, *, closed: bool) -> None:
+    """The result of `verify`, on stdout; `closed` where it is encrypted to others and only its hashes were read."""
+    if closed:
+        data(f"{made.backup_id}: every file is as its manifest says; it is encrypted, so its content was not read")
+    else:
+        data(f"{made.backup_id} is good: every file is as its manifest says, and the archive reads to its end")
+
+
+def losing(made: Manifest, database: str, outlook: Outlook) -> None:
+    """What a restore undoes, on stderr, before it is asked for."""
+    age = datetime.now(timezone.utc) - made.moment
+    talk(f'backup {made.backup_id} of {made.created_at} takes the place of the database "{database}"')
+    if not outlook.exists:
+        talk("there is no such database now: nothing is lost")
+        return
+    talk(f"what was written since is not in it: {_age(int(age.total_seconds()))}")
+    names = outlook.lost
+    talk(f"migrations applied since: {', '.join(names) if names else 'none'}")
+
+
+def _age(seconds: int) -> str:
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= length:
+            return count(seconds // length, unit)
+    return count(max(0, seconds), "second")
+
+
+def restored(outcome: Outcome, *, json: bool) -> None:
+    """The result of `restore`, on stdout."""
+    database, kept = outcome.database, outcome.kept
+    if json:
+        shape = {"env": outcome.environment, "target": outcome.target, "backup": outcome.backup_id}
+        as_json(shape | {"database": database, "kept": kept, "duration_ms": outcome.duration_ms})
+        return
+    data(f'{outcome.backup_id} is in the database "{database}"')
+    if kept:
+        data(f'the old one is "{kept}", until `invoke restore --env={outcome.environment} --drop-old`')
+
+
+def drilled(environment: str, target: str, record: Record, *, json: bool) -> None:
+    """The result of `drill`, on stdout."""
+    if json:
+        from dataclasses import asdict
+
+        as_json({"env": environment, "target": target, **asdict(record)})
+        return
+    if record.good:
+        rate = record.database_size * 1000 // max(1, record.restore_ms)
+        data(
+            f"{record.backup_id} restores: {size(record.database_size)} in {took(record.restore_ms)}, "
+            f"{size(rate)} a second; {count(record.tables, 'table')}, {count(record.rows, 'row')} as in the manifest"
+        )
+    for note in record.notes:
+        data(f"not compared: {note}")
 
 
 def finished(outcome: Outcome) -> None:
@@ -193,9 +278,10 @@ def no_rollback(environment: str, target: str, newest: Manifest | None) -> Confi
     return ConfigurationError(
         "there is no rollback",
         detail=f"{detail}\nThe newest backup of {target} is {newest.backup_id}, of {newest.created_at}, "
-        f"of the database {newest.database} with {count(len(newest.history), 'migration')} applied.",
-        hint="Mend forward with a new migration; or restore beside it, and decide what to keep:\n"
-        f"invoke restore --env={environment} --backup={newest.backup_id} --into={newest.database}_restored",
+        f"of the database {newest.database.name} with {count(len(newest.contents.history), 'migration')} applied.",
+        hint="Mend forward with a new migration; or go back to the backup, which keeps the database of now beside it:\n"
+        f"invoke restore --env={environment} --backup={newest.backup_id}\n"
+        f"With --into={newest.database.name}_restored it is restored beside it, and nothing else is changed.",
     )
 
 

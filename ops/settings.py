@@ -122,15 +122,12 @@ def resolve(
     return Settings(target.environment, target.name, variables, connection, service, templates, uses_embedded)
 
 
-def single(target: inventory.Target, name: str, environ: Mapping[str, str]) -> object:
-    """One variable, rendered and typed, for whoever does not connect and needs no other."""
-    value = target.variables.get(name)
-    only = {} if value is None else {name: value}
+def some(target: inventory.Target, names: Sequence[str], environ: Mapping[str, str]) -> inventory.Variables:
+    """Some of the variables, rendered and typed, for whoever does not connect; `names` are beginnings of theirs."""
+    only = {name: value for name, value in target.variables.items() if name.startswith(tuple(names))}
     alone = inventory.Target(target.environment, target.name, target.groups, only)
     asked = _Environment(environ)
-    values = _render_values(alone, Path(), asked, asked)
-    required = {"pg_dbname": target.name} | values
-    return getattr(_typed(alone, required), name)
+    return _typed(alone, {"pg_dbname": target.name} | _render_values(alone, Path(), asked, asked))
 
 
 def format_of(path: Path) -> str:
@@ -302,6 +299,8 @@ def _render_value(renderer: _Templates, value: object) -> object:
         return renderer.value(value, {})
     if isinstance(value, list):
         return [_render_value(renderer, each) for each in value]
+    if isinstance(value, dict):
+        return {key: _render_value(renderer, each) for key, each in value.items()}
     return value
 
 

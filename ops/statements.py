@@ -420,6 +420,32 @@ def _copies(statement: Statement, direction: str) -> bool:
     return False
 
 
+def only_adds(text: bytes, statement: Statement) -> bool:
+    """Whether a statement takes away or changes nothing that is there already, as far as its words tell.
+
+    Only what is known to be harmless counts; whatever runs code of its own (DO, CALL, SELECT) does not.
+    """
+    head = tuple(word for word in statement.head if word not in ("UNIQUE", "GLOBAL", "LOCAL", "TEMP", "UNLOGGED"))
+    if head[0] == "CREATE" and "REPLACE" not in head[:3]:
+        return head[1] in _ADDED
+    if head[:2] == ("ALTER", "TABLE") or head[0] == "INSERT":
+        words = {name.text for name in _names(text, statement) if not name.quoted}
+        return _TAKES_AWAY.isdisjoint(words) and (head[0] == "INSERT" or "add" in words)
+    if head[:2] == ("ALTER", "TYPE"):
+        return "ADD" in head and "VALUE" in head
+    return copies_from_client(statement) or head[0] in _HARMLESS
+
+
+_ADDED = (
+    *("TABLE", "INDEX", "SCHEMA", "TYPE", "DOMAIN", "SEQUENCE", "VIEW", "MATERIALIZED", "EXTENSION", "FUNCTION"),
+    *("PROCEDURE", "AGGREGATE", "OPERATOR", "COLLATION", "STATISTICS", "ROLE", "POLICY", "CAST", "DATABASE"),
+)
+_HARMLESS = ("COMMENT", "GRANT", "ANALYZE", "VACUUM", "SET", "RESET", "SAVEPOINT", "RELEASE")
+_TAKES_AWAY = frozenset(
+    ("drop", "delete", "update", "truncate", "rename", "type", "set", "detach", "disable", "conflict", "merge")
+)
+
+
 def outside_transaction(statement: Statement) -> str | None:
     """The words of a statement that PostgreSQL refuses inside a transaction block (25001), else None.
 

@@ -1,4 +1,4 @@
-"""Servers of a test's own, beside those that all tests share."""
+"""Servers of a test's own, beside those that all tests share; and what a backup is taken with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from ops import settings, wiring
+from ops.archive import Programs
+from ops.backup import Source
+from ops.inventory import Target
+from ops.restore import Site
+from ops.settings import Settings
+from ops.store import Disk
+from tests.conftest import ROOT, Database
 from tests.faults import Clusters
 
 
@@ -15,3 +23,38 @@ def clusters(tmp_path: Path) -> Iterator[Clusters]:
     made = Clusters(tmp_path)
     yield made
     made.remove()
+
+
+def settings_of(database: Database, **variables: object) -> Settings:
+    """A target's settings that lead to the database; they may be more by name."""
+    given: dict[str, object] = {f"pg_{key}": value for key, value in database.parameters.items() if key != "password"}
+    given["pg_password"] = "{{ env('SECRET', '') }}"
+    target = Target("env", "target", (), given | variables)
+    secret = {"SECRET": database.parameters.get("password", "")}
+    return settings.resolve(target, ROOT / "templates", secret, dict)
+
+
+@pytest.fixture
+def source(migrated: Database) -> Source:
+    return source_of(migrated)
+
+
+def source_of(database: Database, **variables: object) -> Source:
+    given = settings_of(database, **variables)
+    with wiring.connected(given) as connection:
+        return wiring.source(given, connection)
+
+
+@pytest.fixture
+def programs(source: Source) -> Programs:
+    return wiring.programs_for(source.server_version)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Disk:
+    return Disk(tmp_path / "backups" / "env" / "target")
+
+
+@pytest.fixture
+def site(migrated: Database) -> Site:
+    return wiring.site(settings_of(migrated))

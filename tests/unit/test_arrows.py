@@ -17,7 +17,8 @@ ROOMS: dict[str, set[str]] = {
     "inventory": {"errors"},
     "settings": {"inventory", "connection", "errors"},
     "connection": {"errors"},
-    "history": {"connection", "migrations", "__init__"},
+    "queries": set(),
+    "history": {"connection", "migrations", "queries", "__init__"},
     "blockers": {"errors"},
     "evidence": {"statements"},
     "session": {"blockers", "connection", "events", "history", "migrations", "errors"},
@@ -33,16 +34,33 @@ ROOMS: dict[str, set[str]] = {
         "session",
     },
     "applier": {"batch", "connection", "events", "history", "migrations", "errors", "session", "steps"},
-    "backup": {"events", "errors", "__init__"},
-    "report": {"errors", "migrations", "backup", "progress"},
+    "manifest": set(),
+    "contents": {"errors", "history", "manifest", "queries"},
+    "archive": {"errors"},
+    "encryption": {"errors"},
+    "store": {"manifest", "errors"},
+    "backup": {*("archive", "contents", "encryption", "events", "history", "manifest", "store", "errors", "__init__")},
+    "restore": {
+        *("archive", "connection", "contents", "events", "history", "manifest", "queries", "session", "errors")
+    },
+    "drill": {"connection", "events", "manifest", "restore", "store", "errors"},
+    "report": {"errors", "migrations", "backup", "drill", "manifest", "progress", "restore"},
     "progress": {"events", "errors", "report"},
     "embedded": {"connection", "errors"},
+    # The one place that knows how the others are fitted together.
+    "wiring": {
+        *("applier", "archive", "backup", "connection", "embedded", "errors", "events", "history", "inventory"),
+        *("manifest", "migrations", "restore", "settings", "store"),
+    },
 }
 LIBRARIES: dict[str, set[str]] = {
     "yaml": {"inventory"},
     "msgspec": {"inventory"},
     "jinja2": {"settings"},
-    "psycopg": {"blockers", "connection", "evidence", "history", "session", "steps", "applier", "embedded"},
+    "psycopg": {"blockers", "connection", "evidence", "history", "session", "steps", "applier", "embedded"}
+    | {"backup", "contents", "drill", "restore", "wiring"},
+    "obstore": {"store"},
+    "pyrage": {"encryption"},
     "rich": {"report", "progress"},
     "invoke": set(),
 }

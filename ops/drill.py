@@ -1,0 +1,142 @@
+"""The drill: a backup restored into a scratch database and compared, to prove that it would, and how long it takes.
+
+Owns the order of a drill and its record. Refuses to know whose the scratch server is.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+
+import psycopg
+from psycopg import sql
+
+from ops import connection as sessions
+from ops import events, restore
+from ops.errors import BackupFailed, RatchetError
+from ops.manifest import Manifest, differences, other_versions
+from ops.restore import Archive, Site
+from ops.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a drill showed. Durations in milliseconds, sizes in bytes; `problem` is empty where it proved good.
+
+    `notes` say what the scratch server did not have, and was left out of the comparison.
+    """
+
+    backup_id: str
+    at: str
+    backup_size: int
+    good: bool = False
+    problem: str = ""
+    server_version: int = 0
+    restore_ms: int = 0
+    compare_ms: int = 0
+    database_size: int = 0
+    tables: int = 0
+    rows: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def run(site: Site, archived: Archive, *, jobs: int, ours: bool) -> Generator[events.Event, None, Record]:
+    """Restore, compare, drop; returns the record, also of one that is not good.
+
+    On a server of `ours`, which goes away with the drill, the roles that are missing are made first.
+    """
+    made = archived.manifest
+    record = Record(made.backup_id, datetime.now(timezone.utc).isoformat(timespec="seconds"), made.size)
+    try:
+        with sessions.translated(), closing(site.connect(site.maintenance)) as maintenance:
+            record = replace(record, server_version=sessions.inspect(maintenance).version)
+            roles = _prepared(maintenance, made, ours=ours)
+            if roles:
+                record = replace(record, notes=(f"Owners and privileges: the server lacks {', '.join(roles)}.",))
+            name = restore.derived("pgratchet", "drill")
+            with _scratch(maintenance, name, made):
+                started = time.monotonic()
+                yield from restore.pour(site, name, archived, jobs, owners=not roles)
+                restored = time.monotonic()
+                yield events.Restored(name, round((restored - started) * 1000))
+                held = restore.measure(site, name)
+                compared = time.monotonic()
+                size = _size(site, name)
+        wrong = differences(made.contents, held)
+        yield events.Compared(len(held.tables), held.rows, tuple(wrong))
+        record = replace(
+            record,
+            problem="\n".join(wrong),
+            restore_ms=round((restored - started) * 1000),
+            compare_ms=round((compared - restored) * 1000),
+            database_size=size,
+            tables=len(held.tables),
+            rows=held.rows,
+            notes=(*record.notes, *other_versions(made.contents, held)),
+        )
+    except RatchetError as error:
+        record = replace(record, problem=f"{error.message}\n{error.detail}".strip())
+    return replace(record, good=not record.problem)
+
+
+@contextmanager
+def _scratch(maintenance: psycopg.Connection, name: str, made: Manifest) -> Iterator[None]:
+    """A database that is dropped again, whatever comes of it. Its locale need not be the backup's."""
+    with restore.new_database(maintenance, name, made.database, exact=False):
+        yield
+    maintenance.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _prepared(maintenance: psycopg.Connection, made: Manifest, *, ours: bool) -> tuple[str, ...]:
+    """See to what the restore needs; the roles that stay missing, without which no owner can be restored."""
+    roles, extensions = restore.missing(maintenance, made)
+    if extensions:
+        raise BackupFailed(
+            "the scratch server lacks extensions",
+            detail=f"They are {', '.join(extensions)}.",
+            hint="Name an environment whose server has them as drill_environment in the inventory.",
+        )
+    if not ours:
+        return roles
+    for role in roles:
+        maintenance.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
+    return ()
+
+
+def _size(site: Site, name: str) -> int:
+    with closing(site.connect(name)) as connection:
+        return sessions.database_size(connection)
+
+
+def keep(store: Store, record: Record) -> None:
+    """Write the record where the backups are."""
+    name = record.at.replace(":", "").replace("-", "").replace("+0000", "")
+    store.note(f"{name}-{record.backup_id[-4:]}.json", json.dumps(asdict(record), indent=2).encode() + b"\n")
+
+
+def past(store: Store) -> tuple[Record, ...]:
+    """The records of past drills, oldest first; what is none is passed over."""
+    found = [record for text in store.notes() if (record := _record(text))]
+    return tuple(sorted(found, key=lambda record: record.at))
+
+
+def _record(text: bytes) -> Record | None:
+    try:
+        shape = json.loads(text)
+        return Record(**{**shape, "notes": tuple(shape["notes"])})
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def demand(record: Record) -> None:
+    """BackupFailed, exit 9, where a drill did not prove its backup good."""
+    if not record.good:
+        raise BackupFailed(
+            f"the drill of backup {record.backup_id} did not prove it good",
+            detail=record.problem,
+            hint="Take another backup and drill that one; keep this one until you know what is wrong with it.",
+        )

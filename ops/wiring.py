@@ -1,0 +1,232 @@
+"""From a target's settings to what the rooms take: how to connect, where backups lie, what a run may do.
+
+Owns nothing but this: each function takes settings, and gives what one room is called with. So the tasks, here or on
+another machine, call rooms and say nothing of how these are fitted together.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ops import inventory
+from ops.errors import BackupFailed, ConfigurationError
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from ops.applier import Backup, Options
+    from ops.archive import Programs
+    from ops.backup import Listed, Retention, Source, Wishes
+    from ops.events import Event
+    from ops.history import Ledger
+    from ops.manifest import Manifest
+    from ops.migrations import Record
+    from ops.restore import Site
+    from ops.settings import Settings
+    from ops.store import Store
+
+
+def ledger(given: Settings) -> Ledger:
+    from ops.history import Ledger
+
+    return Ledger(given.variables.history_schema, given.variables.history_table)
+
+
+def connect(given: Settings) -> Connection:
+    from ops.connection import connect
+
+    return connect(given.parameters())
+
+
+@contextmanager
+def connected(given: Settings) -> Iterator[Connection]:
+    """A connection for the block, and our errors for what the server says in it."""
+    from ops.connection import translated
+
+    with translated(), closing(connect(given)) as connection:
+        yield connection
+
+
+def options(given: Settings, run_id: str, to: str | None, waiver: str | None) -> Options:
+    """What a migration run may take, by the target's variables."""
+    from ops.applier import Options
+
+    variables = given.variables
+    return Options(
+        run_id=run_id,
+        to=to,
+        waiver=waiver,
+        wait=variables.migration_timeout,
+        lock_timeout=variables.lock_timeout,
+        statement_timeout=variables.migration_timeout,
+        batch_size=variables.migration_batch_size,
+        pinned_identifier=variables.pg_system_identifier,
+        only_destructive=variables.backup_policy == "when-destructive",
+    )
+
+
+def backups(target: inventory.Target, variables: inventory.Variables, root: Path) -> Store:
+    """Where the backups of a target lie."""
+    from ops import store
+
+    folder = root / variables.backup_dir
+    return store.at(variables.backup_store, variables.backup_store_options, folder, target.environment, target.name)
+
+
+def gate(given: Settings, kept: Store, waiver: str | None) -> Backup | None:
+    """The backup that a run calls before its first statement; None where its policy or its waiver leaves it out."""
+    from ops import backup
+
+    if not backup.needed(given.variables.backup_policy, waiver):
+        return None
+
+    def take(connection: Connection, _: Sequence[Record]) -> Generator[Event, None, str]:
+        return (yield from take_backup(given, kept, connection))
+
+    return take
+
+
+def take_backup(
+    given: Settings, kept: Store, connection: Connection, *, label: str | None = None, keep: bool = False
+) -> Generator[Event, None, str]:
+    """A backup of what the connection leads to, by pg_dump or by the target's own command; returns its id.
+
+    What its retention lets go is deleted behind it.
+    """
+    from ops import backup
+
+    variables = given.variables
+    if variables.backup_command:
+        with given.client_environment() as environ:
+            about = {"PGRATCHET_ENV": given.environment, "PGRATCHET_TARGET": given.target}
+            command, max_age = variables.backup_command, variables.backup_max_age
+            return (yield from backup.external(command, environ | about, max_age))
+    from_here = source(given, connection)
+    programs = programs_for(from_here.server_version, tls=connection.pgconn.ssl_in_use)
+    taken = yield from backup.take(from_here, kept, programs, _wishes(variables, label, keep))
+    yield from backup.prune(kept, _retention(variables), datetime.now(timezone.utc))
+    return taken.backup_id
+
+
+def source(given: Settings, connection: Connection) -> Source:
+    """What a backup is taken from, by a connection that leads there."""
+    from ops import connection as sessions
+    from ops.backup import Source
+
+    server = sessions.inspect(connection)
+    sessions.refuse_pooled(server, "no backup can be taken")
+    return Source(
+        environment=given.environment,
+        target=given.target,
+        server_version=server.version,
+        system_identifier=server.system_identifier,
+        ledger=ledger(given),
+        connect=functools.partial(connect, given),
+        client_environment=given.client_environment,
+    )
+
+
+def _wishes(variables: inventory.Variables, label: str | None, keep: bool) -> Wishes:
+    from ops.backup import Wishes
+
+    return Wishes(label, keep, variables.backup_jobs, variables.backup_parallel_from, variables.backup_recipients)
+
+
+def _retention(variables: inventory.Variables) -> Retention:
+    from ops.backup import Retention
+
+    return Retention(variables.backup_keep_count, variables.backup_keep_days)
+
+
+def programs_for(server: int | None, *, tls: bool = False, reads: str | None = None) -> Programs:
+    """PostgreSQL's programs for a server, for an archive that pg_dump `reads` wrote, or for both."""
+    from ops import archive, embedded
+
+    return archive.find_programs(server=server, tls=tls, embedded=embedded.programs, reads=reads)
+
+
+def identity(variables: inventory.Variables) -> Path | None:
+    """The file that opens encrypted backups, where there is one."""
+    return Path(variables.backup_identity).expanduser() if variables.backup_identity else None
+
+
+def chosen(kept: Sequence[tuple[inventory.Target, Store]], backup_id: str | None) -> tuple[int, Listed]:
+    """The backup of that id among those of some targets, or without one the newest of the first; and whose it is."""
+    from ops import backup
+
+    for index, (_, each) in enumerate(kept):
+        found = backup.find(each) if backup_id is None or backup_id in each.ids() else ()
+        for listed in found:
+            if listed.backup_id == backup_id or (backup_id is None and listed.manifest):
+                return index, listed
+    names = ", ".join(f"{target.environment}: {target.name}" for target, _ in kept)
+    which = f' "{backup_id}"' if backup_id else ""
+    raise BackupFailed(
+        f"there is no backup{which}",
+        detail=f"Looked among those of {names}.",
+        hint=f"`invoke backups --env={kept[0][0].environment}` lists them.",
+    )
+
+
+def refuse_foreign(made: Manifest, target: inventory.Target) -> None:
+    """A folder that was copied over from another environment or target is not one of this one's backups."""
+    if (made.environment, made.target) != (target.environment, target.name):
+        raise BackupFailed(
+            f"backup {made.backup_id} is of {made.environment}: {made.target}",
+            detail=f"It lies among those of {target.environment}: {target.name}.",
+            hint="Restore it where it belongs; its manifest says where that is.",
+        )
+
+
+def site(given: Settings) -> Site:
+    """The server of a target, to restore on."""
+    from ops.restore import Site
+
+    return Site(_connector(given), given.client_environment, given.variables.pg_maintenance_dbname, ledger(given))
+
+
+def _connector(given: Settings) -> Callable[[str], Connection]:
+    from ops.connection import connect
+
+    return lambda database: connect({**given.parameters(), "dbname": database})
+
+
+@contextmanager
+def scratch(given: Settings | None, like: Ledger, made: Manifest) -> Iterator[tuple[Site, Programs]]:
+    """Where to drill a backup, and by which programs: the server of the environment that the inventory names for it,
+    else one of the package's own."""
+    if given is not None:
+        with connected(given) as connection:
+            version, tls = connection.info.server_version, connection.pgconn.ssl_in_use
+        yield site(given), programs_for(version, tls=tls, reads=made.client_version)
+        return
+    from ops import archive, embedded
+    from ops.connection import connect
+    from ops.restore import Site
+
+    version = int(float(archive.version_of(embedded.programs() / "postgres") or 0)) * 10_000
+    ours, theirs = version // 10_000, made.server_version // 10_000
+    if ours < theirs:
+        raise ConfigurationError(
+            f"a backup of PostgreSQL {theirs} does not go into the package's {ours}",
+            hint="Name an environment with such a server as drill_environment in the inventory.",
+        )
+    programs = programs_for(version, reads=made.client_version)
+    with embedded.scratch() as server:
+        parameters = server.parameters()
+        to = functools.partial(_plain_environment, parameters)
+        yield Site(lambda database: connect({**parameters, "dbname": database}), to, "postgres", like), programs
+
+
+@contextmanager
+def _plain_environment(parameters: dict[str, str]) -> Iterator[dict[str, str]]:
+    """For libpq's programs, where there is no secret: its variables alone."""
+    import os
+
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
+    yield {**inherited, **{f"PG{key.upper()}": value for key, value in parameters.items()}}
