@@ -134,9 +134,10 @@ def scan(text: bytes, *, rows: bool = True) -> Iterator[Statement | Comment]:
 class _Scanner:
     """A position in a text. Every method begins at `position` and leaves it behind what it read."""
 
-    def __init__(self, text: bytes, *, rows: bool) -> None:
+    def __init__(self, text: bytes, *, rows: bool, tokens: int = HEAD) -> None:
         self.text = text
         self._with_rows = rows
+        self._kept = tokens
         self.position = 0
         self.comments: list[Comment] = []
         self._floor = 0  # where the last token that is not a bare word or number ended
@@ -249,6 +250,8 @@ class _Scanner:
     def _gait(self) -> Callable[[], bool]:
         """How to go on behind a head that has grown: by token while words can matter."""
         head = self._head
+        if self._kept != HEAD:
+            return self._by_token
         if head[0] in _SAID_BY_FIRST_WORD:
             return self._by_rows
         if len(head) == 1 and head[0] != "COPY":
@@ -267,7 +270,7 @@ class _Scanner:
         head = self._head
         if self._start < 0:
             self._start = start
-        if len(head) < HEAD or head[0] == "COPY":
+        if len(head) < self._kept or head[0] == "COPY":
             head.append(shown)
         self._end = self.position
         if self._body:
@@ -429,8 +432,8 @@ def only_adds(text: bytes, statement: Statement) -> bool:
     if head[0] == "CREATE" and "REPLACE" not in head[:3]:
         return head[1] in _ADDED
     if head[:2] == ("ALTER", "TABLE") or head[0] == "INSERT":
-        words = {name.text for name in _names(text, statement) if not name.quoted}
-        return _TAKES_AWAY.isdisjoint(words) and (head[0] == "INSERT" or "add" in words)
+        words = _tokens(text, statement)
+        return _TAKES_AWAY.isdisjoint(words) and (head[0] == "INSERT" or "ADD" in words)
     if head[:2] == ("ALTER", "TYPE"):
         return "ADD" in head and "VALUE" in head
     return copies_from_client(statement) or head[0] in _HARMLESS
@@ -442,8 +445,15 @@ _ADDED = (
 )
 _HARMLESS = ("COMMENT", "GRANT", "ANALYZE", "VACUUM", "SET", "RESET", "SAVEPOINT", "RELEASE")
 _TAKES_AWAY = frozenset(
-    ("drop", "delete", "update", "truncate", "rename", "type", "set", "detach", "disable", "conflict", "merge")
+    ("DROP", "DELETE", "UPDATE", "TRUNCATE", "RENAME", "TYPE", "SET", "DETACH", "DISABLE", "CONFLICT", "MERGE")
 )
+
+
+def _tokens(text: bytes, statement: Statement) -> frozenset[str]:
+    """All that a statement's head would hold, were it as long as the statement."""
+    piece = text[statement.start : statement.end]
+    found = _Scanner(piece, rows=False, tokens=len(piece)).statement()
+    return frozenset(found.head if found else ())
 
 
 def outside_transaction(statement: Statement) -> str | None:

@@ -15,6 +15,7 @@ from ops.statements import (
     copies_to_client,
     effect,
     line_and_column,
+    only_adds,
     outside_transaction,
     reindexed,
     scan,
@@ -297,3 +298,48 @@ def test_what_a_statement_makes_or_takes_away(text: str, expected: Effect | None
 )
 def test_what_is_reindexed_concurrently(text: str, expected: tuple[str, tuple[str, ...]] | None) -> None:
     assert reindexed(text.encode(), only(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "adds"),
+    [
+        ("create table t (a int references u on delete cascade)", True),
+        ("create unlogged table t ()", True),
+        ("create unique index concurrently i on t (a)", True),
+        ("create function f() returns int language sql as $$ delete from t $$", True),
+        ("create or replace view v as select 1", False),
+        ("create trigger x before insert on t execute function f()", False),
+        ("create rule r as on insert to t do instead nothing", False),
+        ("alter table t add column a int, add column b text default 'drop'", True),
+        ("alter table t add a int, drop column b", False),
+        ("alter table t alter a type bigint", False),
+        ("alter table t alter a set not null", False),
+        ("alter table t owner to o", False),
+        ("alter table t rename to u", False),
+        ('alter table t add column "drop" int', True),
+        ("""alter table t add a text default '"', drop b, add c text default '"'""", False),
+        ("alter table t add a text default '/*', drop b, add c text default '*/'", False),
+        ("alter table t add a text default e'\\'', drop b, add c text default ''", False),
+        ("alter type mood add value 'sad'", True),
+        ("alter type mood rename value 'a' to 'b'", False),
+        ("insert into t values ('delete')", True),
+        ("insert into t values (1) on conflict (a) do update set a = 2", False),
+        ("with gone as (delete from t returning *) insert into u select * from gone", False),
+        ("copy t from stdin;\n\\.\n", True),
+        ("comment on table t is 'x'", True),
+        ("grant select on t to r", True),
+        ("revoke select on t from r", False),
+        ("drop table t", False),
+        ("truncate t", False),
+        ("update t set a = 1", False),
+        ("delete from t", False),
+        ("select f()", False),
+        ("do $$ begin end $$", False),
+        ("call p()", False),
+        ("vacuum t", True),
+        ("refresh materialized view v", False),
+        ("merge into t using u on true when matched then delete", False),
+    ],
+)
+def test_what_only_adds_needs_no_backup_where_the_policy_says_so(text: str, adds: bool) -> None:
+    assert only_adds(text.encode(), only(text)) is adds
