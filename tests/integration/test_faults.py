@@ -82,6 +82,7 @@ def working(database: Database) -> int:
     return int(str(found[0]))
 
 
+@pytest.mark.every_major
 @pytest.mark.parametrize("moment", [Moment.ANSWERED, Moment.HALF_ANSWERED])
 def test_a_commit_whose_answer_is_lost_is_found_in_the_history(
     database: Database, proxy: Proxy, write: Write, moment: Moment
@@ -118,6 +119,7 @@ def test_what_the_server_works_on_behind_a_cut_is_ended_by_it(database: Database
     assert (history(database), working(database)) == ([], 0)
 
 
+@pytest.mark.every_major
 @pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.HALF])
 def test_what_the_server_did_not_get_whole_is_rolled_back(
     database: Database, proxy: Proxy, write: Write, moment: Moment
@@ -308,6 +310,7 @@ def several_at_once(work: Callable[[int], bool], most: int) -> int:
         return sum(pool.map(work, range(1, most + 1)))
 
 
+@pytest.mark.every_major
 @pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.ANSWERED])
 def test_wherever_the_line_is_cut_the_next_run_converges(databases: Databases, write: Write, moment: Moment) -> None:
     """At every message of a run, one run each: no traceback, nothing twice, nothing passed over."""
