@@ -243,6 +243,7 @@ def _take_backup(given: Settings, connection: Connection, history: Sequence[Reco
     from ops import connection as sessions
 
     server = sessions.inspect(connection)
+    sessions.refuse_other_cluster(server, given.variables.pg_system_identifier)
     sessions.refuse_pooled(server, "no backup can be taken")
     encrypted = connection.pgconn.ssl_in_use
     programs = backup.find_programs(server.version, tls=encrypted, embedded=embedded.programs)
@@ -400,6 +401,7 @@ def restore(_: Context, backup: str, into: str, env: str | None = None, limit: s
     given = _settings(target, start=True)
     with _connected(given) as connection, given.client_environment() as environ:
         server = sessions.inspect(connection)
+        sessions.refuse_other_cluster(server, given.variables.pg_system_identifier)
         sessions.refuse_pooled(server, "nothing can be restored")
         programs = backups.find_programs(server.version, tls=connection.pgconn.ssl_in_use, embedded=_wheel())
         outcome = progress.Outcome(target.environment, target.name, "")
