@@ -203,6 +203,8 @@ def _run(given: Settings, files: Sequence[Migration], options: Options) -> Gener
 
     needed = backup.needed(given.variables.backup_policy, options.waiver)
     take = functools.partial(_take_backup, given) if needed else None
+    if needed:
+        given.render("pgpass", masked=True)  # what is wrong with it is told before anything is connected to
     return applier.migrate(functools.partial(_connect, given), _ledger(given), files, take, options)
 
 

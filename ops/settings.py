@@ -206,10 +206,10 @@ class _Templates:
             ) from error
 
     def value(self, text: str, context: Mapping[str, object]) -> str:
-        self._for_values = self._for_values or self._environment(None)
+        self._for_values = self._for_values or self._environment(_inventory_value)
         return self._for_values.from_string(text).render(context)
 
-    def _environment(self, finalize: Callable[[object], str] | None) -> jinja2.Environment:
+    def _environment(self, finalize: Callable[[object], object]) -> jinja2.Environment:
         environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(self._folder),
             undefined=jinja2.StrictUndefined,
@@ -231,6 +231,13 @@ def _reason(error: Exception) -> str:
 def _percent(value: object) -> str:
     """Percent-encoding for a URL; the mask stays as it is."""
     return MASK if value == MASK else quote(str(value), safe="")
+
+
+def _inventory_value(value: object) -> object:
+    """What an expression in the inventory gives: empty where it is meant to be, but never the word None."""
+    if value is None:
+        raise jinja2.TemplateRuntimeError("an expression in it gives none, which is no value")
+    return value
 
 
 def _service_value(value: object) -> str:
