@@ -157,7 +157,10 @@ def _settings(target: inventory.Target, *, start: bool) -> Settings:
             report.talk(f"started PostgreSQL for {target.environment}; invoke down --env={target.environment} stops it")
         return server.parameters()
 
-    return settings.resolve(target, TEMPLATES, ENVIRON, local_server)
+    given = settings.resolve(target, TEMPLATES, ENVIRON, local_server)
+    for name in given.secrets:  # no program that we start has to be told
+        os.environ.pop(name, None)
+    return given
 
 
 def _ledger(given: Settings) -> Ledger:
