@@ -9,6 +9,7 @@ when a connection needs it, and never before; it is shown as ******** everywhere
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -355,7 +356,9 @@ def _refuse_unencoded(url: str) -> None:
     """An @ or / of a password that was not encoded would end up in the host or port, and be shown there."""
     authority = url.partition("?")[0].partition("://")[2]
     user, _, rest = authority.partition("@")
-    if "@" in rest or ("/" in user and rest):
+    # To libpq a ? in front of the first @ is part of the password too.
+    whole, _, host = url.partition("://")[2].partition("@")
+    if "@" in rest or ("/" in user and rest) or ("/" not in whole and "@" in re.split("[/?]", host)[0]):
         raise ConfigurationError(
             "the connection URL cannot be read",
             detail="It has an @ or a / that belongs to the user or password and is not encoded.",

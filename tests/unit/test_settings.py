@@ -76,13 +76,28 @@ def test_a_stray_database_url_never_reaches_another_environment() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["nonsense://x:hunter2@y/z", "postgresql://u:hunter2@h:port/d", "postgresql://[hunter2"]
+    "url",
+    [
+        "nonsense://x:hunter2@y/z",
+        "postgresql://u:hunter2@h:port/d",
+        "postgresql://[hunter2",
+        "postgresql://u:p@hunter2@h/d",
+        "postgresql://u:p/hunter2@h/d",
+        "postgresql://u:p?p@hunter2@h/d",
+    ],
 )
 def test_a_bad_url_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(RatchetError) as caught:
         shipped("dev", {"DATABASE_URL": url})
     assert "hunter2" not in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://h/d?user=a@b", "postgresql://u:p?p@h/d", "postgresql://u:p@h/d?user=a@b"]
+)
+def test_an_at_sign_that_belongs_where_it_is_is_taken(url: str) -> None:
+    assert resolve(pg_url=url).connection["host"] == "h"
 
 
 def test_a_url_parameter_that_nothing_carries_is_refused() -> None:
