@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 
 import psycopg
 import pytest
@@ -221,17 +221,53 @@ def test_a_database_that_was_put_back_to_an_older_state_is_not_believed(
     server.drop(past)
 
 
-def test_a_standby_is_refused_before_the_lock(clusters: Clusters, write: Write) -> None:
+@contextmanager
+def standby_in_docker(server: Server) -> Iterator[dict[str, str]]:
+    """A streaming standby beside the server, in its container: where that listens."""
+    import docker
+
+    with closing(docker.from_env()) as engine:
+        own = server.direct["host"]
+        (container,) = [each for each in engine.containers.list() if own in str(each.attrs["NetworkSettings"])]
+
+        def run(command: str) -> None:
+            given = {"PGPASSWORD": server.parameters["password"]}
+            shell = ["timeout", "30", "sh", "-c", f"cd /tmp && {command}"]
+            status, said = container.exec_run(shell, user="postgres", environment=given)
+            assert status == 0, said
+
+        user = server.parameters["user"]
+        run(f"pg_basebackup -w -h 127.0.0.1 -U {user} -c fast -R -D standby")
+        run("pg_ctl start -w -D standby -l standby.log -o '-p 5433 -c listen_addresses=*'")
+        try:
+            yield {"host": own, "port": "5433"}
+        finally:
+            run("pg_ctl stop -w -D standby -m immediate && rm -r standby standby.log")
+
+
+@pytest.fixture
+def followed(server: Server, database: Database, clusters: Clusters) -> Iterator[tuple[Database, Database]]:
+    """A database, and the same on a standby of its server."""
+    if server.direct:
+        with standby_in_docker(server) as standby:
+            yield database, Database({**database.parameters, **standby})
+    elif server.name == "embedded":
+        primary = clusters.make("primary")
+        yield primary.database, clusters.standby(primary, "standby").database
+    else:
+        pytest.skip("no standby can be made of a server that was given")
+
+
+def test_a_standby_is_refused_before_the_lock(followed: tuple[Database, Database], write: Write) -> None:
     files = write(m1_a="create table a ()")
-    primary = clusters.make("primary")
-    standby = clusters.standby(primary, "standby")
-    assert standby.database.rows("SELECT pg_is_in_recovery()") == [(True,)]
-    before = primary.database.fingerprint(), standby.database.fingerprint()
-    proxy = Proxy(standby.database.parameters)
+    primary, standby = followed
+    assert standby.rows("SELECT pg_is_in_recovery()") == [(True,)]
+    before = primary.fingerprint(), standby.fingerprint()
+    proxy = Proxy(standby.parameters)
     proxy.at(b"advisory", Moment.BEFORE)
     with pytest.raises(ConfigurationError, match="is on a standby"):
         migrate(proxy.database, files)
     proxy.close()
     assert not proxy.sprung, "the lock was not asked for"
-    assert (primary.database.fingerprint(), standby.database.fingerprint()) == before
-    assert migrate(primary.database, files).applied == ["1_a"]
+    assert (primary.fingerprint(), standby.fingerprint()) == before
+    assert migrate(primary, files).applied == ["1_a"]
