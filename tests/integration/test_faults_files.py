@@ -264,6 +264,17 @@ def test_a_byte_order_mark_and_line_ends_of_windows_do_no_harm(database: Databas
     assert database.rows("SELECT x FROM t") == [("x\ny",)]
 
 
+@pytest.mark.parametrize("server", ["embedded"], indirect=True)
+def test_a_file_of_200_megabytes_is_one_transaction(database: Database, sql_folder: Path) -> None:
+    row = f"1\t{'x' * 997}\n"
+    with (sql_folder / "1_a.sql").open("w") as file:
+        file.write("create unlogged table t (a int, b text);\ncopy t from stdin;\n")
+        file.writelines(row for _ in range(200_000))
+        file.write("\\.\n")
+    assert migrate(database, migrations.read(sql_folder), statement_timeout=0).applied == ["1_a"]
+    assert database.rows("SELECT count(*), count(DISTINCT xmin::text) FROM t") == [(200_000, 1)]
+
+
 LEAKS = {
     "search_path": ("set search_path = ''", "current_setting('search_path')"),
     "a dump's search_path": ("select set_config('search_path', '', false)", "current_setting('search_path')"),
