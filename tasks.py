@@ -161,7 +161,10 @@ def _settings(target: inventory.Target, *, start: bool) -> Settings:
             report.talk(f"started PostgreSQL for {target.environment}; invoke down --env={target.environment} stops it")
         return server.parameters()
 
-    return settings.resolve(target, TEMPLATES, ENVIRON, local_server)
+    given = settings.resolve(target, TEMPLATES, ENVIRON, local_server)
+    for name in given.secrets:  # no program that we start has to be told
+        os.environ.pop(name, None)
+    return given
 
 
 @_task("env", "sql", "to", "dry_run", "without_backup", "yes", "limit", "json")
@@ -380,7 +383,6 @@ def restore(
         leave_behind=leave_behind,
         accept=accept_differences,
         wait=given.variables.migration_timeout,
-        pinned_identifier=given.variables.pg_system_identifier,
     )
     outlook = restoring.look(site, database, made)
     restoring.refuse(outlook, made, wishes)

@@ -132,15 +132,20 @@ def database_size(connection: psycopg.Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def refuse_unfit(server: Server, pinned_identifier: str = "") -> None:
-    """Raise where no migration may run: wrong cluster, standby, read-only session, too old."""
-    where = f'database "{server.database}"'
+def refuse_other_cluster(server: Server, pinned_identifier: str) -> None:
+    """Raise where nothing at all may be done: on another cluster than the one that is pinned, where one is."""
     if pinned_identifier and server.system_identifier != pinned_identifier:
         raise ConfigurationError(
-            f"{where} is not on the server that this environment is pinned to",
+            f'database "{server.database}" is not on the server that this environment is pinned to',
             detail=f"Its system identifier is {server.system_identifier}; the inventory says {pinned_identifier}.",
             hint="Make sure where pg_host leads. Change pg_system_identifier only when the server was really replaced.",
         )
+
+
+def refuse_unfit(server: Server, pinned_identifier: str = "") -> None:
+    """Raise where no migration may run: wrong cluster, standby, read-only session, too old."""
+    refuse_other_cluster(server, pinned_identifier)
+    where = f'database "{server.database}"'
     if server.version < OLDEST:
         raise ConfigurationError(
             f"the server is PostgreSQL {server.major}",

@@ -53,7 +53,9 @@ def run(site: Site, archived: Archive, *, jobs: int, ours: bool) -> Generator[ev
     record = Record(made.backup_id, datetime.now(timezone.utc).isoformat(timespec="seconds"), made.size)
     try:
         with sessions.translated(), closing(site.connect(site.maintenance)) as maintenance:
-            record = replace(record, server_version=sessions.inspect(maintenance).version)
+            server = sessions.inspect(maintenance)
+            sessions.refuse_other_cluster(server, site.pinned_identifier)
+            record = replace(record, server_version=server.version)
             roles = _prepared(maintenance, made, ours=ours)
             if roles:
                 record = replace(record, notes=(f"Owners and privileges: the server lacks {', '.join(roles)}.",))

@@ -134,6 +134,7 @@ def judge(variables: Mapping[str, Any], *, rendered: bool = False) -> Iterator[s
             yield f'unknown variable "{name}".{_nearest(name)}'
         elif name in _FIELDS and (rendered or not _is_template(value)):
             yield from _type_mistake(name, value, strict=not rendered)
+            yield from _name_mistake(name, value)
     for name, each in _FIELDS.items():
         if each.required and name not in variables:
             yield f"{name} is missing."
@@ -146,6 +147,13 @@ def _type_mistake(name: str, value: object, *, strict: bool) -> Iterator[str]:
         msgspec.convert(value, _FIELDS[name].type, strict=strict)
     except msgspec.ValidationError as error:
         yield f"{name}: {str(error)[:1].lower()}{str(error)[1:]}."
+
+
+def _name_mistake(name: str, value: object) -> Iterator[str]:
+    """The server would cut a longer name, and libpq ends one at a NUL: that is then another name."""
+    text = str(value) if name in ("pg_dbname", "history_schema", "history_table") else ""
+    if "\0" in text or len(text.encode(errors="surrogateescape")) > 63:
+        yield f"{name}: no name that PostgreSQL can hold, which is at most 63 bytes without a NUL."
 
 
 def _secrets(variables: Mapping[str, Any]) -> Iterator[str]:

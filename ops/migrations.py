@@ -175,7 +175,8 @@ def create(folder: Path, name: str, moment: datetime) -> Path:
             hint="Wait for the next second, and try again.",
         )
     with path.open("x", encoding="utf-8") as file:
-        file.write(f"-- {name}\n-- Runs in one transaction; it is not changed once it was applied.\n\n")
+        comment = " ".join(name.split())  # on one line, or what is behind its end would be SQL
+        file.write(f"-- {comment}\n-- Runs in one transaction; it is not changed once it was applied.\n\n")
     return path
 
 

@@ -47,6 +47,7 @@ class Site:
     client_environment: Callable[[], AbstractContextManager[dict[str, str]]]
     maintenance: str
     ledger: Ledger
+    pinned_identifier: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,6 @@ class Wishes:
     leave_behind: bool = False
     accept: bool = False
     wait: int = 30_000
-    pinned_identifier: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,7 @@ def look(site: Site, database: str, made: Manifest) -> Outlook:
     """Look, without changing anything."""
     with sessions.translated(), closing(site.connect(site.maintenance)) as maintenance:
         server = sessions.inspect(maintenance)
+        sessions.refuse_other_cluster(server, site.pinned_identifier)
         sessions.refuse_pooled(server, "nothing can be restored")
         found = _rows(maintenance, "database", name=database)
         obstacles = [f"The {kind} {name}." for kind, name in _rows(maintenance, "obstacles", name=database)]
@@ -144,7 +145,7 @@ def restore(site: Site, database: str, archived: Archive, wishes: Wishes) -> Gen
             maintenance.execute(rename.format(sql.Identifier(restored), sql.Identifier(database)))
             yield events.Swapped(database, None)
             return
-        session = Session(lambda: site.connect(database), site.ledger, wishes.wait, 3_000, wishes.pinned_identifier)
+        session = Session(lambda: site.connect(database), site.ledger, wishes.wait, 3_000, site.pinned_identifier)
         with closing(session):
             session.open()
             yield from session.lock()

@@ -9,6 +9,7 @@ when a connection needs it, and never before; it is shown as ******** everywhere
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,13 +31,19 @@ FORMATS = {
 }
 """What `invoke render` can write, and the template of each."""
 
+_SECRETS = ("pg_password", "pg_url")
+"""The variables that hold a secret once they are rendered."""
+
 EmbeddedServer = Callable[[], Mapping[str, str]]
 """Gives host, port and user of the PostgreSQL that comes with the package, once it runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One target, rendered. `connection` are libpq parameters as the service file states them, no password."""
+    """One target, rendered. `connection` are libpq parameters as the service file states them, no password.
+
+    `secrets` are the environment variables that its password or its URL was taken from.
+    """
 
     environment: str
     target: str
@@ -45,6 +52,7 @@ class Settings:
     service_file: str
     templates: Path
     embedded: bool
+    secrets: frozenset[str] = frozenset()
 
     def parameters(self) -> dict[str, str]:
         """The libpq parameters with the password, fetched now."""
@@ -110,8 +118,8 @@ def resolve(
     variables = _typed(target, values)
     if variables.pg_url:
         variables = _typed(target, values | _from_url(variables.pg_url))
-    secrets = ("pg_password", "pg_url", "password_command")
-    context = {name: getattr(variables, name) for name in variables.__struct_fields__ if name not in secrets}
+    hidden = (*_SECRETS, "password_command")
+    context = {name: getattr(variables, name) for name in variables.__struct_fields__ if name not in hidden}
     if variables.pg_direct_host:
         context |= {"pg_host": variables.pg_direct_host, "pg_port": variables.pg_direct_port}
     renderer = _Templates(templates, {"env": asked_elsewhere})
@@ -119,7 +127,8 @@ def resolve(
         FORMATS["pg_service.conf"], {**context, "target": target.name, "environment": target.environment}
     )
     connection = _read_service(service, target.name)
-    return Settings(target.environment, target.name, variables, connection, service, templates, uses_embedded)
+    secrets = frozenset(asked.secrets)
+    return Settings(target.environment, target.name, variables, connection, service, templates, uses_embedded, secrets)
 
 
 def some(target: inventory.Target, names: Sequence[str], environ: Mapping[str, str]) -> inventory.Variables:
@@ -157,16 +166,23 @@ def together(path: Path, targets: Sequence[Settings]) -> str:
 
 
 class _Environment:
-    """env('X') and env('X', 'default') for templates. `found` are the names that were asked for and are set."""
+    """env('X') and env('X', 'default') for templates. `found` are the names that were asked for and are set.
+
+    `secrets` are those of them that were asked for while it was told to be `for_secret`.
+    """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self.found: set[str] = set()
+        self.secrets: set[str] = set()
+        self.for_secret = False
 
     def __call__(self, name: str, default: str | None = None) -> str:
         value = self._environ.get(name, "")
         if value:
             self.found.add(name)
+            if self.for_secret:
+                self.secrets.add(name)
             return value
         if default is None:
             raise jinja2.UndefinedError(f"the environment variable {name} is not set")
@@ -203,10 +219,10 @@ class _Templates:
             ) from error
 
     def value(self, text: str, context: Mapping[str, object]) -> str:
-        self._for_values = self._for_values or self._environment(None)
+        self._for_values = self._for_values or self._environment(_inventory_value)
         return self._for_values.from_string(text).render(context)
 
-    def _environment(self, finalize: Callable[[object], str] | None) -> jinja2.Environment:
+    def _environment(self, finalize: Callable[[object], object]) -> jinja2.Environment:
         environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(self._folder),
             undefined=jinja2.StrictUndefined,
@@ -228,6 +244,13 @@ def _reason(error: Exception) -> str:
 def _percent(value: object) -> str:
     """Percent-encoding for a URL; the mask stays as it is."""
     return MASK if value == MASK else quote(str(value), safe="")
+
+
+def _inventory_value(value: object) -> object:
+    """What an expression in the inventory gives: empty where it is meant to be, but never the word None."""
+    if value is None:
+        raise jinja2.TemplateRuntimeError("an expression in it gives none, which is no value")
+    return value
 
 
 def _service_value(value: object) -> str:
@@ -282,6 +305,7 @@ def _render_values(
         if name.startswith("ansible_"):
             continue
         try:
+            connection.for_secret = name in _SECRETS
             values[name] = _render_value(for_connection if name.startswith("pg_") else for_others, value)
         except Exception as error:  # noqa: BLE001  an expression in a value can raise anything
             mistakes.append(f"{target.environment}: {target.name}: {name}: {_reason(error)}")
@@ -331,7 +355,9 @@ def _refuse_unencoded(url: str) -> None:
     """An @ or / of a password that was not encoded would end up in the host or port, and be shown there."""
     authority = url.partition("?")[0].partition("://")[2]
     user, _, rest = authority.partition("@")
-    if "@" in rest or ("/" in user and rest):
+    # To libpq a ? in front of the first @ is part of the password too.
+    whole, _, host = url.partition("://")[2].partition("@")
+    if "@" in rest or ("/" in user and rest) or ("/" not in whole and "@" in re.split("[/?]", host)[0]):
         raise ConfigurationError(
             "the connection URL cannot be read",
             detail="It has an @ or a / that belongs to the user or password and is not encoded.",

@@ -84,6 +84,7 @@ def gate(given: Settings, kept: Store, waiver: str | None) -> Backup | None:
 
     if not backup.needed(given.variables.backup_policy, waiver):
         return None
+    given.render("pgpass", masked=True)  # what is wrong with its template is told before anything is connected to
 
     def take(connection: Connection, _: Sequence[Record]) -> Generator[Event, None, str]:
         return (yield from take_backup(given, kept, connection))
@@ -119,6 +120,7 @@ def source(given: Settings, connection: Connection) -> Source:
     from ops.backup import Source
 
     server = sessions.inspect(connection)
+    sessions.refuse_other_cluster(server, given.variables.pg_system_identifier)
     sessions.refuse_pooled(server, "no backup can be taken")
     return Source(
         environment=given.environment,
@@ -187,7 +189,9 @@ def site(given: Settings) -> Site:
     """The server of a target, to restore on."""
     from ops.restore import Site
 
-    return Site(_connector(given), given.client_environment, given.variables.pg_maintenance_dbname, ledger(given))
+    variables = given.variables
+    to, named = _connector(given), variables.pg_maintenance_dbname
+    return Site(to, given.client_environment, named, ledger(given), variables.pg_system_identifier)
 
 
 def _connector(given: Settings) -> Callable[[str], Connection]:

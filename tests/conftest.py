@@ -71,11 +71,15 @@ class Database:
 
 @dataclass
 class Server:
-    """A server that tests may make databases on; `parameters` lead to its maintenance database."""
+    """A server that tests may make databases on; `parameters` lead to its maintenance database.
+
+    `direct` is where it listens itself, where those lead to a program in between.
+    """
 
     name: str
     parameters: dict[str, str]
     made: list[str] = field(default_factory=list)
+    direct: dict[str, str] = field(default_factory=dict)
 
     def create(self, template: str = "template0") -> Database:
         name = f"test_{uuid.uuid4().hex[:12]}"
@@ -118,6 +122,7 @@ def _outside_server() -> Iterator[Server]:
         with PostgresContainer(
             "postgres:15", username="owner", password="it's: a p@ss", dbname="postgres"
         ) as container:
+            own = container.get_docker_client().bridge_ip(container.get_wrapped_container().id)
             yield Server(
                 "docker",
                 {
@@ -127,6 +132,7 @@ def _outside_server() -> Iterator[Server]:
                     "password": "it's: a p@ss",
                     "dbname": "postgres",
                 },
+                direct={"host": own, "port": "5432"},
             )
     elif given := os.environ.get("TEST_DATABASE_URL"):
         yield Server(

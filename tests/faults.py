@@ -92,6 +92,11 @@ class Proxy:
             {**self._given, "host": "127.0.0.1", "port": port, "sslmode": "disable", "gssencmode": "disable"}
         )
 
+    @property
+    def connections(self) -> int:
+        """How many there have been."""
+        return len(self._lines)
+
     def at(
         self,
         text: bytes,

@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from ops import embedded
+from ops.history import Ledger
 from tests.acceptance.conftest import COMMAND, Done, Invoke, environment
 from tests.conftest import Database
+from tests.faults import until
 
 PARTS = re.compile(r"^[^\n]+\nDETAIL: .+\nHINT: .+", re.DOTALL | re.MULTILINE)
 Run = Callable[..., Done]
@@ -83,10 +85,15 @@ def test_runners_started_together_apply_every_file_once(clone: Path, database: D
         (clone / "sql" / f"{number:03}_t.sql").write_text(f"create table t{number} (); select pg_sleep(0.05);")
     env = environment({"DATABASE_URL": database.url, "MIGRATION_TIMEOUT": "90000"})
     command = [*COMMAND, "migrate", "--json"]
-    processes = [
-        subprocess.Popen(command, cwd=clone, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for _ in range(runners)
-    ]
+    connected = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    with database.connect() as holder:
+        holder.execute("SELECT pg_advisory_lock(%s)", (Ledger().lock_key,))
+        processes = [
+            subprocess.Popen(command, cwd=clone, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            for _ in range(runners)
+        ]
+        until(lambda: database.rows(connected) == [(runners + 1,)], 80)  # all are there, and none has begun
+        holder.execute("SELECT pg_advisory_unlock_all()")
     results = [(process.communicate(timeout=180), process.returncode) for process in processes]
     assert [status for _, status in results] == [0] * runners, results
     assert database.rows("SELECT count(*), count(DISTINCT name), count(DISTINCT run_id) FROM ratchet.migrations") == [
@@ -197,7 +204,27 @@ def test_a_wrong_password_is_not_printed(invoke: Invoke, database: Database) -> 
 
 def test_a_read_only_server_is_refused(on: Run, database: Database) -> None:
     database.run(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
+    before = database.fingerprint()
     assert "is read-only" in on("migrate", status=2).stderr
+    assert database.fingerprint() == before
+
+
+def test_a_file_that_stops_part_way_is_6_and_goes_on_there(on: Run, clone: Path, database: Database) -> None:
+    on("migrate")
+    file = clone / "sql" / "002_steps.sql"
+    file.write_text("-- migrate: no-transaction\ncreate table once (x int);\ninsert into once values (1 / 0);\n")
+    failed = on("migrate", "--json", status=6)
+    assert (failed.json["error"]["code"], failed.json["applied"], failed.json["pending"]) == (6, [], 1)
+    assert "stopped at statement 2 of 2, line 3" in failed.stderr
+    assert PARTS.search(failed.stderr)
+    assert database.rows("SELECT count(*) FROM once") == [(0,)], "the first statement took effect, and stays"
+    assert on("status", "--json").json["migrations"][1]["status"] == "unfinished"
+    before = database.fingerprint()
+    on("migrate", status=6)
+    assert database.fingerprint() == before
+    file.write_text(file.read_text().replace("1 / 0", "1"))
+    assert on("migrate", "--json").json["applied"] == ["002_steps"]
+    assert database.rows("SELECT x FROM once") == [(1,)]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from ops.errors import (
 from ops.history import Ledger
 from ops.migrations import Migration, Record, plan
 from tests.conftest import Database, Ran, Write
+from tests.faults import until
 
 pytestmark = pytest.mark.every_major
 
@@ -227,8 +228,14 @@ def test_runners_started_together_apply_each_file_once(database: Database, write
             outcomes.append(error)
 
     threads = [threading.Thread(target=one, args=(n,)) for n in range(runners)]
-    for thread in threads:
-        thread.start()
+    connected = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    with database.connect() as holder:
+        holder.execute("SELECT pg_advisory_lock(%s)", (LEDGER.lock_key,))
+        for thread in threads:
+            thread.start()
+        until(lambda: database.rows(connected) == [(runners + 1,)], 30)
+        assert outcomes == [], "all are there, and none has begun"
+        holder.execute("SELECT pg_advisory_unlock_all()")
     for thread in threads:
         thread.join(60)
     assert sorted(map(str, outcomes)) == sorted(map(str, [[f.name for f in files], *[[]] * (runners - 1)]))
@@ -263,18 +270,26 @@ def test_without_the_lock_the_unique_row_keeps_two_runs_apart(
         (lambda folder: (folder / "1_a.sql").write_text("create table other ()"), "changed since"),
         (lambda folder: (folder / "1_a.sql").unlink(), "its file is gone"),
         (lambda folder: (folder / "0_late.sql").write_text("create table late ()"), "not applied, but the newer"),
+        (lambda folder: (folder / "2_b.sql").rename(folder / "4_b.sql"), "2_b: applied, but its file is gone. 4_b has"),
+        (lambda folder: (folder / "1_a.sql").rename(folder / "1_z.sql"), "1_a: applied, but its file is gone. 1_z has"),
+        (lambda folder: (folder / "2_b.sql").rename(folder / "02_b.sql"), "gone. 02_b has the same text: it looks ren"),
     ],
 )
 def test_files_and_history_that_disagree_stop_everything(
     database: Database, write: Write, sql_folder: Path, change: object, state: str
 ) -> None:
     migrate(database, write(m1_a="create table a ()", m2_b="create table b ()"))
-    (sql_folder / "3_c.sql").write_text("create table c ()")
+    files = write(m3_c="create table c ()")
+    with database.connect() as session:
+        rows = LEDGER.read(session)
+    assert plan(files, rows).disagreements() == ()
     change(sql_folder)  # type: ignore[operator]
+    assert plan(migrations.read(sql_folder), rows).todo, "a run that looked away would go on"
     before = database.fingerprint()
-    with pytest.raises(HistoryDisagrees, match="1 migration") as caught:
-        migrate(database, migrations.read(sql_folder))
-    assert state in caught.value.detail
+    for to in (None, "3_c"):
+        with pytest.raises(HistoryDisagrees, match="disagree about") as caught:
+            migrate(database, migrations.read(sql_folder), to=to)
+        assert state in caught.value.detail
     assert database.fingerprint() == before
 
 
@@ -322,8 +337,12 @@ def test_a_read_only_session_is_refused(database: Database, write: Write) -> Non
     database.run(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         database.run("create table shown_to_fail ()")
+    assert database.rows("SELECT pg_try_advisory_lock(1)") == [(True,)], "the lock could be had"
+    before = database.fingerprint()
+    stream = applier.migrate(database.connect, LEDGER, write(m1_a="create table a ()"), None, Options("run"))
     with pytest.raises(ConfigurationError, match="is read-only"):
-        migrate(database, write(m1_a="create table a ()"))
+        next(stream)
+    assert database.fingerprint() == before
 
 
 def test_a_server_that_is_not_the_pinned_one_is_refused(database: Database, write: Write) -> None:

@@ -20,9 +20,12 @@ import pytest
 
 from ops import migrations
 from ops.migrations import Migration
+from tests import majors
 from tests.conftest import Database, Server
 from tests.runner import Runner, lies_of_a_lost_line, started
 from tests.strikes import Act, Fault, Moment
+
+pytestmark = pytest.mark.every_major
 
 MARK = "INSERT INTO public.effects VALUES ('%s');\n"
 COPY = "CREATE TABLE copied (x int, t text);\nCOPY copied FROM STDIN;\n{rows}\\.\n".format(
@@ -64,8 +67,8 @@ TABLES = [
 ]
 WORKERS = 3
 
-STRIDE = {"embedded": 1}
-"""Of the faults every one on the embedded server, and of those on another one each ninth."""
+STRIDE = {"embedded": 1, **dict.fromkeys(majors.VERSIONS, 25)}
+"""Of the faults every one on the embedded server, of those on the one outside each ninth, and fewer on other majors."""
 
 
 @dataclass

@@ -20,7 +20,7 @@ from ops import events, session
 from ops.errors import MigrationFailed, OutcomeUnknown, StoppedPartWay
 from ops.migrations import SIZE_LIMIT, Migration
 from tests.conftest import Database, Server, Write
-from tests.faults import COPY_DONE, Attempt, Cluster, Clusters, Fault, Moment, Proxy, history, migrate, until
+from tests.faults import COPY_DONE, Attempt, Clusters, Fault, Moment, Proxy, history, migrate, until
 
 Files = Sequence[Migration]
 
@@ -82,6 +82,7 @@ def working(database: Database) -> int:
     return int(str(found[0]))
 
 
+@pytest.mark.every_major
 @pytest.mark.parametrize("moment", [Moment.ANSWERED, Moment.HALF_ANSWERED])
 def test_a_commit_whose_answer_is_lost_is_found_in_the_history(
     database: Database, proxy: Proxy, write: Write, moment: Moment
@@ -118,6 +119,7 @@ def test_what_the_server_works_on_behind_a_cut_is_ended_by_it(database: Database
     assert (history(database), working(database)) == ([], 0)
 
 
+@pytest.mark.every_major
 @pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.HALF])
 def test_what_the_server_did_not_get_whole_is_rolled_back(
     database: Database, proxy: Proxy, write: Write, moment: Moment
@@ -308,6 +310,7 @@ def several_at_once(work: Callable[[int], bool], most: int) -> int:
         return sum(pool.map(work, range(1, most + 1)))
 
 
+@pytest.mark.every_major
 @pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.ANSWERED])
 def test_wherever_the_line_is_cut_the_next_run_converges(databases: Databases, write: Write, moment: Moment) -> None:
     """At every message of a run, one run each: no traceback, nothing twice, nothing passed over."""
@@ -386,35 +389,41 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "_SETTINGS", settings)
 
 
-def silenced(clusters: Clusters, files: Files, fault: Fault) -> tuple[Cluster, Proxy, Attempt]:
+@pytest.fixture
+def by_tcp(server: Server, database: Database, clusters: Clusters) -> Database:
+    """By TCP, since a Unix socket loses nothing, and from end to end: where the server has no such way, to another."""
+    if not database.parameters["host"].startswith("/"):
+        return Database({**database.parameters, **server.direct})
+    return Database(clusters.make("silent", address=f"127.{os.getpid() % 250}.7.9").by_tcp)
+
+
+def silenced(database: Database, files: Files, fault: Fault) -> tuple[Proxy, Attempt]:
     """A run whose line falls silent, either way, while the server works on its statement."""
-    cluster = clusters.make("silent", address=f"127.{os.getpid() % 250}.7.9")
-    proxy = Proxy(cluster.by_tcp)
-    proxy.at(b"create table a", Moment.SENT, fault=fault, meanwhile=lambda: until(lambda: working(cluster.database)))
+    proxy = Proxy(database.parameters)
+    proxy.at(b"create table a", Moment.SENT, fault=fault, meanwhile=lambda: until(lambda: working(database)))
     through = Database({**proxy.database.parameters, **IMPATIENT})
-    return cluster, proxy, Attempt(through, files, wait=2_000, statement_timeout=60_000)
+    return proxy, Attempt(through, files, wait=2_000, statement_timeout=60_000)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a black hole is made by a socket filter of Linux's")
 @pytest.mark.parametrize("seconds", [60, 0.5])
 def test_behind_a_black_hole_both_sides_give_up(
-    clusters: Clusters, write: Write, impatient: None, seconds: float
+    by_tcp: Database, write: Write, impatient: None, seconds: float
 ) -> None:
     """Whether the statement goes on, or has ended and its answer is under way to no one."""
-    cluster, proxy, attempt = silenced(
-        clusters, write(m1_a=f"create table a (); select pg_sleep({seconds})"), Fault.BLACK_HOLE
-    )
+    files = write(m1_a=f"create table a (); select pg_sleep({seconds})")
+    proxy, attempt = silenced(by_tcp, files, Fault.BLACK_HOLE)
     began = time.monotonic()
     thread = threading.Thread(target=attempt.run)
     thread.start()
     until(lambda: proxy.sprung)
-    assert working(cluster.database) == 1, "the server does not know"
+    assert working(by_tcp) == 1, "the server does not know"
     thread.join(20)
     assert 3 < time.monotonic() - began < 12
     assert isinstance(attempt.error, OutcomeUnknown)
     assert "whether 1_a took effect is unknown" in attempt.error.message
     locks = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"
-    until(lambda: not cluster.database.rows(locks), began + 12 - time.monotonic())
+    until(lambda: not by_tcp.rows(locks), began + 12 - time.monotonic())
     done = seconds < 1
-    assert history(cluster.database) == ([("1_a", True)] if done else [])
+    assert history(by_tcp) == ([("1_a", True)] if done else [])
     proxy.close()

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from ops import embedded, events
-from ops.errors import MigrationFailed, StoppedPartWay
+from ops.errors import LockBusy, MigrationFailed, StoppedPartWay
 from ops.history import Ledger
 from tests.conftest import Database, Write
 from tests.faults import Attempt, history, migrate, until
@@ -265,3 +265,69 @@ def test_a_running_pg_dump_is_recognised(table: Database, dump: Callable[[], int
     assert isinstance(attempt.error, MigrationFailed | StoppedPartWay)
     assert f"pid {pid}, a running pg_dump as " in attempt.error.detail
     assert valid(table) is None
+
+
+GIVES_THE_LOCK_AWAY = {
+    "a transaction": "select pg_advisory_unlock_all(); {mark}; select pg_sleep(1)",
+    "steps": HEAD + "select pg_advisory_unlock_all();\nselect pg_sleep(1);\n{mark};\nselect pg_sleep(1)",
+    "steps that discard": HEAD + "discard all;\nselect pg_sleep(1);\n{mark};\nselect pg_sleep(1)",
+}
+
+
+@pytest.mark.every_major
+@pytest.mark.parametrize("way", GIVES_THE_LOCK_AWAY)
+def test_a_file_that_gives_the_lock_away_is_still_applied_once(table: Database, write: Write, way: str) -> None:
+    """The second run has the lock, in the middle of the first one's file: the row is what keeps them apart."""
+    table.run("CREATE TABLE effects (name text)")
+    mark = "insert into effects values ('%s')"
+    files = write(m1_a=GIVES_THE_LOCK_AWAY[way].format(mark=mark % "1_a"), m2_b=mark % "2_b")
+    first, second = (Attempt(table, files, run_id=name, wait=20_000) for name in ("first", "second"))
+    held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+    asleep = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+    threads = [started(first)]
+    until(lambda: table.rows(asleep) and table.rows(held) == [(0,)])
+    threads.append(started(second))
+    until(lambda: table.rows(held) == [(1,)])
+    assert threads[0].is_alive(), "both are at work, and the lock is the second one's"
+    for thread in threads:
+        thread.join(60)
+    assert sorted([*first.applied, *second.applied]) == ["1_a", "2_b"]
+    assert history(table) == [("1_a", True), ("2_b", True)]
+    assert table.rows("SELECT name FROM effects ORDER BY name") == [("1_a",), ("2_b",)]
+    assert second.error is None
+    if way == "a transaction":
+        assert (first.error, first.applied[0]) == (None, "1_a")
+    else:
+        assert isinstance(first.error, LockBusy), "the one that lost it says so"
+        assert "another run has taken up 1_a" in first.error.message
+
+
+CANCEL = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE 'create unique index concurrently%'"
+
+
+@pytest.mark.parametrize("exists", ["", "if not exists "])
+@pytest.mark.parametrize("how", ["cancelled", "out of time"])
+def test_a_build_that_is_ended_is_never_passed_over(table: Database, write: Write, how: str, exists: str) -> None:
+    timeout = "-- migrate: statement-timeout=700ms\n" if how == "out of time" else ""
+    statement = f"create unique index concurrently {exists}i on t (x)"
+    attempt = Attempt(table, write(m1_a=f"{HEAD}{timeout}{statement};"))
+    with Holder(table, "LOCK TABLE t IN ROW EXCLUSIVE MODE"):
+        thread = started(attempt)
+        until(lambda: active(table, "create unique index") and valid(table) is False)
+        if how == "cancelled":
+            table.rows(CANCEL)
+        thread.join(20)
+    assert isinstance(attempt.error, StoppedPartWay)
+    assert attempt.error.message.endswith("user request" if how == "cancelled" else "statement timeout")
+    assert valid(table) is False
+    if exists:
+        table.run(statement)
+        assert valid(table) is False, "the server passes it over, and reports success"
+    table.run("INSERT INTO t VALUES (1)")
+    again = Attempt(table, write(m1_a=f"{HEAD}{timeout}{statement};")).run()
+    assert isinstance(again.error, StoppedPartWay), "there is a duplicate now: what was built before proves nothing"
+    assert again.error.place is not None
+    assert again.error.place.sqlstate == "23505"
+    table.run("TRUNCATE t")
+    assert migrate(table, write()).applied == ["1_a"]
+    assert valid(table) is True

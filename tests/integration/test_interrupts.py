@@ -77,6 +77,24 @@ def test_a_signal_cancels_the_statement_and_tells_what_stays(
     assert database.rows("SELECT to_regclass('b') IS NOT NULL") == [(kind == "steps",)]
 
 
+def test_a_file_that_swallows_the_signals_cancel_is_told_as_it_ended(
+    database: Database, write: Write, signalled: Callable[[int], None]
+) -> None:
+    """The statement is cancelled, and the file's own handler makes that no error: what is there is what is said."""
+    swallows = "do $$ begin perform pg_sleep(20); exception when query_canceled then null; end $$"
+    with database.connect() as session:
+        session.execute("SET statement_timeout = '100ms'")
+        session.execute(swallows.encode())
+    files = write(m1_a="create table a ()", m2_b=f"{swallows}; create table b ()")
+    signalled(signal.SIGINT)
+    with pytest.raises(Interrupted) as caught:
+        list(applier.migrate(database.connect, Ledger(), files, None, Options("run")))
+    rows = database.rows("SELECT name, executed_at IS NOT NULL FROM ratchet.migrations ORDER BY id")
+    assert rows == [("1_a", True), ("2_b", True)]
+    assert database.rows("SELECT to_regclass('b') IS NOT NULL") == [(True,)]
+    assert caught.value.detail.startswith("1_a and 2_b were applied, and stay.")
+
+
 def _applied(stream: Iterator[events.Event]) -> list[str]:
     return [event.name for event in stream if isinstance(event, events.MigrationApplied)]
 

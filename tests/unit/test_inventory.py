@@ -117,6 +117,16 @@ all:
     assert caught.value.message == f"the inventory cannot be used: {len(told.splitlines())} mistakes"
 
 
+@pytest.mark.parametrize("name", ["pg_dbname", "history_schema", "history_table"])
+def test_a_name_that_the_server_would_cut_is_a_mistake(name: str) -> None:
+    for rendered in (False, True):
+        for value in ("é" * 32, "x" * 64, "a\0b"):
+            told = list(inventory.judge({"pg_dbname": "x", name: value}, rendered=rendered))
+            assert told == [f"{name}: no name that PostgreSQL can hold, which is at most 63 bytes without a NUL."]
+        for value in ("é" * 31, "x" * 63, "'; DROP TABLE x; --"):
+            assert list(inventory.judge({"pg_dbname": "x", name: value}, rendered=rendered)) == []
+
+
 @pytest.mark.parametrize("name", ["nope", "../x", "", "group_vars/all"])
 def test_an_unknown_environment_lists_the_known(name: str) -> None:
     with pytest.raises(ConfigurationError, match="unknown environment") as caught:

@@ -321,6 +321,14 @@ def test_new_names_by_utc_and_never_writes_over(tmp_path: Path) -> None:
     assert create(path.parent, "x" * 100, MOMENT.replace(second=1)).exists()
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\f\n", "\u2028\n"])
+def test_what_a_new_file_is_for_stays_a_comment(tmp_path: Path, end: str) -> None:
+    path = create(tmp_path, f"add it{end}DROP TABLE users;", MOMENT)
+    (script,) = judge(read(tmp_path))
+    assert script.statements == 0
+    assert path.read_text().startswith("-- add it DROP TABLE users;\n--")
+
+
 @pytest.mark.parametrize("name", ["", "!!!", "x" * 101])
 def test_new_refuses_what_makes_no_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigurationError, match="makes no file name"):

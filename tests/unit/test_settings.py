@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 import sys
 from collections.abc import Mapping
@@ -75,13 +76,28 @@ def test_a_stray_database_url_never_reaches_another_environment() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["nonsense://x:hunter2@y/z", "postgresql://u:hunter2@h:port/d", "postgresql://[hunter2"]
+    "url",
+    [
+        "nonsense://x:hunter2@y/z",
+        "postgresql://u:hunter2@h:port/d",
+        "postgresql://[hunter2",
+        "postgresql://u:p@hunter2@h/d",
+        "postgresql://u:p/hunter2@h/d",
+        "postgresql://u:p?p@hunter2@h/d",
+    ],
 )
 def test_a_bad_url_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(RatchetError) as caught:
         shipped("dev", {"DATABASE_URL": url})
     assert "hunter2" not in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://h/d?user=a@b", "postgresql://u:p?p@h/d", "postgresql://u:p@h/d?user=a@b"]
+)
+def test_an_at_sign_that_belongs_where_it_is_is_taken(url: str) -> None:
+    assert resolve(pg_url=url).connection["host"] == "h"
 
 
 def test_a_url_parameter_that_nothing_carries_is_refused() -> None:
@@ -99,6 +115,46 @@ def test_every_unrenderable_value_is_named_at_once() -> None:
         resolve(pg_user="{{ env('NOWHERE') }}", pg_host="{{ nothing }}")
     assert "pg_user: the environment variable NOWHERE is not set" in caught.value.detail
     assert "pg_host: 'nothing' is undefined" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("{{ none }}", "gives none"),
+        ("x{{ none }}", "gives none"),
+        ("{{ nothing.at_all }}", "'nothing' is undefined"),
+        ("{% if nothing %}{{ 1 }}{% endif %}", "'nothing' is undefined"),
+        ("{{ env('EMPTY') }}", "EMPTY is not set"),
+        ("{{ env('EMPTY', none) }}", "EMPTY is not set"),
+        ("{{ env('EMPTY', '') }}", "an empty value is written"),
+        ("{{ '' }}", "an empty value is written"),
+        ("", "an empty value is written"),
+        (None, "expected `str`, got `null`"),
+    ],
+)
+def test_what_is_missing_none_or_empty_stops(value: object, told: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        resolve({"EMPTY": ""}, pg_user=value)
+    assert told in caught.value.detail
+
+
+@pytest.mark.parametrize("wrong", ["{{ nothing }}", "{{ none }}", "{{ '' }}", "{% for x in nothing %}{% endfor %}"])
+def test_a_template_for_a_file_is_as_strict(tmp_path: Path, wrong: str) -> None:
+    for name in settings.FORMATS:
+        shutil.copytree(TEMPLATES, tmp_path / name)
+        path = tmp_path / name / f"{name}.j2"
+        path.write_text(f"{wrong}\n{path.read_text()}")
+        target = Target("env", "target", (), {"pg_dbname": "d", "pg_user": "u", "pg_host": "h"})
+        with pytest.raises(ConfigurationError, match="cannot be rendered"):
+            settings.resolve(target, tmp_path / name, {}, no_server).render(name, masked=True)
+
+
+def test_the_variables_that_hold_a_secret_are_known() -> None:
+    given = resolve(
+        {"A": "a", "B": "b", "C": "c"}, pg_user="{{ env('B') }}", pg_password="{{ env('A') }}{{ env('B') }}"
+    )
+    assert given.secrets == {"A", "B"}
+    assert shipped("dev", {"DATABASE_URL": "postgresql://h/d", "POSTGRES_USER": "u"}).secrets == {"DATABASE_URL"}
 
 
 def test_rendered_values_have_types_too() -> None:

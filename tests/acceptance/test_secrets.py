@@ -1,0 +1,243 @@
+"""A canary for a password, in every place a password may come from, looked for in every place that it must not reach.
+
+What is looked for is the middle of it, which every way of quoting leaves as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from psycopg import sql
+
+from ops import connection
+from ops.errors import Unreachable
+from tests.acceptance.conftest import COMMAND, Done, environment
+from tests.conftest import Database, Server
+
+CANARY = "c4n4ry7f3a"
+PASSWORD = f"'\"\\ :@/?#%24$(id)`é{CANARY}{{{{x}}}};&=*\\"
+"""All that means something to a shell, a URL, a .pgpass, a template, SQL or JSON."""
+ROLE = "canary_owner"
+TRACED = {"INVOKE_RUN_ECHO": "1", "INVOKE_DEBUG": "1"}
+
+
+@dataclass
+class Seen:
+    """What the children of a process were started with: their arguments and variables, by program."""
+
+    arguments: dict[str, set[bytes]] = field(default_factory=dict)
+    variables: dict[str, set[bytes]] = field(default_factory=dict)
+
+    @property
+    def programs(self) -> set[str]:
+        return set(self.arguments)
+
+    def leaks(self) -> list[str]:
+        both = ((kind, each) for kind in (self.arguments, self.variables) for each in kind.items())
+        return [program for _, (program, texts) in both if any(CANARY.encode() in text for text in texts)]
+
+    def look(self, pid: int) -> None:
+        """Read as fast as it goes, since a child may last no longer than some milliseconds.
+
+        One that is still what it was forked from, with the arguments of its parent, is no program yet.
+        """
+        with suppress(OSError):
+            parent = Path("/proc", str(pid), "cmdline").read_bytes()
+            for child in _children(pid):
+                folder = Path("/proc", str(child))
+                arguments, variables = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
+                if arguments != parent:
+                    program = os.path.basename(arguments.partition(b"\0")[0]).decode()  # noqa: PTH119
+                    self.arguments.setdefault(program, set()).add(arguments)
+                    self.variables.setdefault(program, set()).add(variables)
+                    self.look(child)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        found = [path.read_text() for path in Path("/proc", str(pid), "task").glob("*/children")]
+    except OSError:
+        return []
+    return [int(each) for text in found for each in text.split()]
+
+
+def watched(command: list[str], cwd: Path, env: Mapping[str, str]) -> tuple[Done, Seen]:
+    """Run it; what it said, and what its children were started with."""
+    process = subprocess.Popen(
+        command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    seen, done = Seen(), threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.001):
+            seen.look(process.pid)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    stdout, stderr = process.communicate(timeout=60)
+    done.set()
+    thread.join()
+    return Done(process.returncode, stdout, stderr), seen
+
+
+@pytest.fixture
+def guarded(server: Server) -> Iterator[Database]:
+    """A database whose owner has the canary for a password."""
+    made = server.create()
+    with connection.connect(server.parameters) as session:
+        create = "CREATE ROLE {} LOGIN SUPERUSER PASSWORD {}"
+        session.execute(sql.SQL(create).format(sql.Identifier(ROLE), sql.Literal(PASSWORD)))
+    yield Database({**made.parameters, "user": ROLE, "password": PASSWORD})
+    server.drop(made)
+    with connection.connect(server.parameters) as session:
+        session.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(ROLE)))
+
+
+def by_url(given: Database, clone: Path, outside: Path) -> dict[str, str]:
+    p = given.parameters
+    secret = quote(PASSWORD, safe="")
+    return {
+        "DATABASE_URL": f"postgresql://{ROLE}:{secret}@/{p['dbname']}?host={quote(p['host'], safe='')}&port={p['port']}"
+    }
+
+
+def by_variable(given: Database, clone: Path, outside: Path) -> dict[str, str]:
+    p = given.parameters
+    place = {"HOST": p["host"], "PORT": p["port"], "DB": p["dbname"], "USER": ROLE, "PASSWORD": PASSWORD}
+    return {f"POSTGRES_{name}": value for name, value in place.items()}
+
+
+def by_command(given: Database, clone: Path, outside: Path) -> dict[str, str]:
+    (outside / "secret").write_text(PASSWORD + "\n")
+    dev = clone / "inventory" / "dev.yml"
+    command = f"password_command: [cat, {outside / 'secret'}]"
+    dev.write_text(
+        "\n".join(command.join(("      ", "")) if "pg_password" in x else x for x in dev.read_text().split("\n"))
+    )
+    variables = by_variable(given, clone, outside)
+    del variables["POSTGRES_PASSWORD"]
+    return variables
+
+
+Source = Callable[[Database, Path, Path], dict[str, str]]
+SOURCES: tuple[Source, ...] = (by_url, by_variable, by_command)
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """For what is not in the checkout: temporary files, and what the user keeps secrets in."""
+    folder = tmp_path / "outside"
+    (folder / "temporary").mkdir(parents=True)
+    return folder
+
+
+def holding(folder: Path) -> list[str]:
+    return [str(p) for p in folder.rglob("*") if p.is_file() and CANARY.encode() in p.read_bytes()]
+
+
+def test_the_watch_would_see_one(tmp_path: Path) -> None:
+    for arguments, variables in (([CANARY], {}), ([], {"X": CANARY}), ([], {"X": "none"})):
+        program = f"import subprocess; subprocess.run(['sh', '-c', 'sleep 0.1; true', *{arguments}], env={variables})"
+        _, seen = watched([sys.executable, "-c", program], tmp_path, environment({}))
+        assert seen.programs >= {"sh", "sleep"}
+        assert ("sh" in seen.leaks()) is (CANARY in program)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_password_reaches_the_server_and_nothing_else(
+    clone: Path, guarded: Database, outside: Path, source: Source
+) -> None:
+    given = source(guarded, clone, outside)
+    env = environment({**given, **TRACED, "TMPDIR": str(outside / "temporary")})
+    assert CANARY in "".join([*given.values(), *(p.read_text() for p in outside.glob("secret"))]), "it is in there"
+    (clone / "sql" / "002_more.sql").write_text(
+        "create table more as select repeat('x', 900) from generate_series(1, 9999)"
+    )
+    programs: set[str] = set()
+
+    def run(*arguments: str, status: int = 0) -> Done:
+        done, seen = watched([*COMMAND, "-d", *arguments], clone, env)
+        assert done.status == status, done.stderr[-300:]
+        assert CANARY not in done.stdout + done.stderr, arguments
+        assert seen.leaks() == [], arguments
+        assert holding(clone) == holding(outside / "temporary") == [], arguments
+        programs.update(seen.programs)
+        return done
+
+    backup = run("migrate", "--json").json["backup"]
+    assert "********" in run("render").stdout
+    run("restore", f"--backup={backup}", f"--into={guarded.name}_r")
+    guarded.run(f"DROP DATABASE {guarded.name}_r")
+    assert programs >= {"pg_dump", "pg_restore"}
+    (clone / "sql" / "003_bad.sql").write_text("select emial")
+    run("migrate", "--json", status=5)
+    (clone / "sql" / "003_bad.sql").unlink()
+    rows = guarded.rows("SELECT m::text FROM ratchet.migrations AS m")
+    assert len(rows) == 2
+    assert CANARY not in str(rows)
+    written = subprocess.run([*COMMAND, "render", f"--write={outside}/pgpass"], cwd=clone, env=env, capture_output=True)
+    assert CANARY in (outside / "pgpass").read_text(), "unmasked it would have shown"
+    assert CANARY.encode() not in written.stdout + written.stderr
+
+
+FAILURES: dict[str, tuple[dict[str, str], int]] = {
+    "a wrong port": ({"DATABASE_URL": f"postgresql://u:{CANARY}@127.0.0.1:1/d"}, 10),
+    "an @ that is not encoded": ({"DATABASE_URL": f"postgresql://u:p@{CANARY}@127.0.0.1:1/d"}, 2),
+    "a ? that is not encoded": ({"DATABASE_URL": f"postgresql://u:{CANARY}?host=p@127.0.0.1:1/d"}, 10),
+    "a ? and an @ that are not": ({"DATABASE_URL": f"postgresql://u:p?p@{CANARY}@127.0.0.1:1/d"}, 2),
+    "a % that is not encoded": ({"DATABASE_URL": f"postgresql://u:{CANARY}%zz@127.0.0.1:1/d"}, 2),
+    "a parameter that cannot be used": ({"DATABASE_URL": f"postgresql://u@h/d?passfile={CANARY}"}, 2),
+    "a line end": ({"POSTGRES_PASSWORD": f"x\n{CANARY}", "POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": "1"}, 10),
+    "as a port": ({"POSTGRES_PASSWORD": "x", "POSTGRES_PORT": CANARY}, 2),
+}
+
+
+def test_what_fails_does_not_show_it_either(clone: Path, outside: Path) -> None:
+    for kind, (given, status) in FAILURES.items():
+        assert CANARY in str(given)
+        env = environment({**given, **TRACED, "TMPDIR": str(outside / "temporary")})
+        done, seen = watched([*COMMAND, "-d", "migrate", "--json"], clone, env)
+        assert done.status == status, f"{kind}: {done.stderr[-300:]}"
+        assert CANARY not in done.stdout + done.stderr, kind
+        assert done.json["error"]["hint"], kind
+        assert seen.leaks() == holding(clone) == holding(outside) == [], kind
+
+
+def test_a_password_command_that_fails_does_not_show_what_it_printed(clone: Path, outside: Path) -> None:
+    dev = clone / "inventory" / "dev.yml"
+    sound = dev.read_text()
+    for script in (f"echo {CANARY}; exit 1", f"echo {CANARY}; echo {CANARY}"):
+        (outside / "command").write_text(script)
+        printed = subprocess.run(["sh", str(outside / "command")], capture_output=True)
+        assert CANARY.encode() in printed.stdout
+        dev.write_text(f"{sound}      password_command: [sh, {outside / 'command'}]\n")
+        env = environment({"POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": "1", **TRACED})
+        done, _ = watched([*COMMAND, "-d", "migrate", "--json"], clone, env)
+        assert done.status == 10
+        assert "gave no password" in done.stderr
+        assert CANARY not in done.stdout + done.stderr, script
+
+
+def test_a_password_that_is_refused_is_not_shown(clone: Path, server: Server, guarded: Database, outside: Path) -> None:
+    wrong = Database({**guarded.parameters, "password": f"not {CANARY}"})
+    if "password" not in server.parameters:
+        pytest.skip("this server asks for no password")
+    with pytest.raises(Unreachable, match="cannot connect"):
+        wrong.connect()
+    before = guarded.fingerprint()
+    env = environment({**by_variable(guarded, clone, outside), "POSTGRES_PASSWORD": f"not {CANARY}", **TRACED})
+    done, seen = watched([*COMMAND, "-d", "migrate", "--json"], clone, env)
+    assert (done.status, done.json["error"]["code"]) == (10, 10)
+    assert "password authentication failed" in done.stderr
+    assert CANARY not in done.stdout + done.stderr
+    assert seen.leaks() == []
+    assert guarded.fingerprint() == before

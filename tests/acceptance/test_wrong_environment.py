@@ -1,0 +1,60 @@
+"""An address that leads to the wrong place: what an environment is pinned to is the last thing that tells."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.acceptance.conftest import Invoke
+from tests.conftest import Database, Server
+
+PARTS = re.compile(r"^[^\n]+\nDETAIL: .+\nHINT: .+", re.DOTALL | re.MULTILINE)
+
+
+def pin(clone: Path, identifier: object) -> None:
+    dev = clone / "inventory" / "dev.yml"
+    unpinned = re.sub(r" *pg_system_identifier: .*\n", "", dev.read_text())
+    dev.write_text(f"{unpinned}      pg_system_identifier: '{identifier}'\n")
+
+
+def test_every_task_that_writes_refuses_another_cluster(
+    invoke: Invoke, clone: Path, server: Server, database: Database
+) -> None:
+    ((own,),) = database.rows("SELECT system_identifier::text FROM pg_control_system()")
+    shown = server.create()
+    (clone / "sql" / "002_shown.sql").write_text("create table shown ();")
+    backup = invoke("migrate", "--json", env={"DATABASE_URL": shown.url}).json["backup"]
+    assert shown.rows("SELECT to_regclass('shown') IS NOT NULL") == [(True,)], "no one but the pin would have minded"
+    server.drop(shown)
+    pin(clone, int(str(own)) + 1)
+    before = database.fingerprint(), sorted(clone.glob("backups/**/*"))
+    for task in (
+        ("migrate",),
+        ("migrate", "--yes", "--without-backup=none"),
+        ("migrate", "--dry-run"),
+        ("backup",),
+        ("restore", f"--backup={backup}", "--into=elsewhere"),
+    ):
+        failed = invoke(*task, env={"DATABASE_URL": database.url}, status=2)
+        assert "is not on the server that this environment is pinned to" in failed.stderr, task
+        assert f"Its system identifier is {own}; the inventory says {int(str(own)) + 1}." in failed.stderr
+        assert PARTS.search(failed.stderr)
+    assert (database.fingerprint(), sorted(clone.glob("backups/**/*"))) == before
+    pin(clone, own)
+    assert "002_shown" in invoke("migrate", "--json", env={"DATABASE_URL": database.url}).json["applied"]
+
+
+def test_a_variable_of_development_reaches_no_other_environment(
+    invoke: Invoke, clone: Path, database: Database
+) -> None:
+    """Nor the other way round: what is set for one of them is no word about another."""
+    assert invoke("status", "--json", env={"DATABASE_URL": database.url}).json["pending"] == 1
+    for name in ("staging", "prod"):
+        path = clone / "inventory" / f"{name}.yml"
+        path.write_text(re.sub(r"password_command: .*", "pg_connect_timeout: 2", path.read_text()))
+    before = database.fingerprint()
+    for arguments in (["--env=staging"], ["--env=prod", "--yes"]):
+        failed = invoke("migrate", *arguments, env={"DATABASE_URL": database.url}, status=10)
+        assert f"on db.{arguments[0][6:]}.hyperpage.example" in failed.stderr
+        assert database.name not in failed.stderr
+    assert database.fingerprint() == before
