@@ -330,6 +330,8 @@ def _unfit(statement: statements.Statement, directives: Directives) -> str | Non
     control = statements.transaction_control(statement)
     if control:
         return f"{control} in a migration. Transactions are the runner's: take it out."
+    if statements.unsettles_strings(statement):
+        return "standard_conforming_strings is on in every migration. Write E'...' where a backslash is to escape."
     if statements.copies_to_client(statement):
         return "COPY to the client. A migration has no one to give the rows to: take it out."
     if statement.rows and not directives.transactional:

@@ -402,6 +402,12 @@ def transaction_control(statement: Statement) -> str | None:
     return None
 
 
+def unsettles_strings(statement: Statement) -> bool:
+    """Whether a statement lets backslashes escape in plain strings, which this lexer then reads otherwise."""
+    head = tuple(word for word in statement.head if word not in ("SESSION", "LOCAL"))
+    return head[:2] == ("SET", "STANDARD_CONFORMING_STRINGS") and head[3:4] not in (("ON",), ("TRUE",), ("DEFAULT",))
+
+
 def copies_from_client(statement: Statement) -> bool:
     """Whether the statement is a COPY whose rows come from the client."""
     return _copies(statement, "FROM")

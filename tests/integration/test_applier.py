@@ -143,7 +143,8 @@ def test_a_deferred_constraint_fails_at_commit_and_rolls_back(database: Database
 def test_what_a_file_sets_never_reaches_the_next(database: Database, write: Write) -> None:
     database.run("DO $$ BEGIN CREATE ROLE someone NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
     files = write(
-        m1_a="set search_path = pg_catalog; set statement_timeout = '1s'; set standard_conforming_strings = off;"
+        m1_a="set search_path = pg_catalog; set statement_timeout = '1s';"
+        "select set_config('standard_conforming_strings', 'off', false);"
         "create temp table left_behind (); prepare p as select 1; set session_replication_role = replica;"
         "select set_config('my.setting', 'kept', false)",
         m2_b="create table probe as select current_setting('search_path') as path, current_user as who, 'a\\' as s,"
@@ -412,7 +413,8 @@ def test_encodings_and_defaults_that_a_file_sets_never_reach_the_next(
 ) -> None:
     """The server decodes and parses a string before it runs any of it, and begins a transaction by the defaults."""
     files = write(
-        m1_a="set client_encoding = 'LATIN1'; set standard_conforming_strings = off; set datestyle = 'German';"
+        m1_a="set client_encoding = 'LATIN1'; set datestyle = 'German';"
+        "select set_config('standard_conforming_strings', 'off', false);"
         "set default_transaction_read_only = on; set default_transaction_isolation = 'serializable'",
         m2_b="create table t as select 'café €'::text as a, 'C:\\new'::text as b,"
         " current_setting('transaction_isolation') as c",

@@ -138,6 +138,8 @@ def test_directives_stand_above_the_first_statement(tmp_path: Path) -> None:
         ("select\n-- migrate: no-transaction\n1", "a directive below the first statement"),
         ("select 1;\nCOMMIT;", "COMMIT in a migration"),
         ("copy t to stdout", "COPY to the client"),
+        ("set standard_conforming_strings = off", "standard_conforming_strings is on in every migration"),
+        ("set local standard_conforming_strings to 'off'", "standard_conforming_strings is on in every migration"),
         ("copy t from stdin;\n1", "the rows of COPY ... FROM STDIN have no end"),
         ("\n-- migrate: no-transaction\ncopy t from stdin;\n\\.\n", "FROM STDIN in a file without a transaction"),
         ("\\restrict xyz\nselect 1", "a psql meta-command"),
