@@ -44,12 +44,22 @@ class Memory:
     files: Files
 
 
-AnyCase = Case | Growth | Memory
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """Backups of a database of that size, beside bare pg_dump and pg_restore."""
+
+    name: str
+    title: str
+    megabytes: int
+    rounds: int
+
+
+AnyCase = Case | Growth | Memory | Dump
 
 
 def cases(*, quick: bool) -> list[AnyCase]:
     """All of them, in the order in which they are run and shown; the quick form leaves some out."""
-    return [*_several_files(quick), *_nothing_to_do(quick), *_one_file(quick), *_ours_alone(quick)]
+    return [*_several_files(quick), *_nothing_to_do(quick), *_one_file(quick), *_backups(quick), *_ours_alone(quick)]
 
 
 def _several_files(quick: bool) -> list[AnyCase]:
@@ -86,6 +96,11 @@ def _one_file(quick: bool) -> list[AnyCase]:
         Case("inserts", f"one file of {megabytes} MB, a row to a statement", large, PsqlOneFile(), rounds, patience=5),
         Case("statements", f"{statements:,} statements in one file", many, PsqlOneFile(), rounds),
     ]
+
+
+def _backups(quick: bool) -> list[AnyCase]:
+    megabytes, rounds = (100, 2) if quick else (1_100, 3)
+    return [Dump("backup", f"a backup of {megabytes:,} MB, and reading it back", megabytes, rounds)]
 
 
 def _ours_alone(quick: bool) -> list[AnyCase]:

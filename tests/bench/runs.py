@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from tests.bench import delay
-from tests.bench.cases import Act, AnyCase, Case, Growth, Memory
+from tests.bench import delay, dumps
+from tests.bench.cases import Act, AnyCase, Case, Dump, Growth, Memory
 from tests.bench.measure import Command, Measured, measure
 from tests.bench.peers import Peer
 from tests.bench.results import MEGABYTE, Row, Table, number, spread
@@ -75,6 +75,8 @@ class Bench:
             return self._growth(case)
         if isinstance(case, Memory):
             return self._memory(case)
+        if isinstance(case, Dump):
+            return dumps.compare(case, self.server, self.folder, lambda command: self._run(command, Ours(), _PATIENCE))
         return self._compare(case)
 
     def _try(self, tool: Tool) -> None:
