@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.conftest import Database
 
 COMMAND = (sys.executable, "-m", "invoke")
 
@@ -30,6 +33,8 @@ class Done:
 
 
 Invoke = Callable[..., Done]
+Run = Callable[..., Done]
+PARTS = re.compile(r"^[^\n]+\nDETAIL: .+\nHINT: .+", re.DOTALL | re.MULTILINE)
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
@@ -59,5 +64,15 @@ def invoke(clone: Path) -> Invoke:
         assert "Traceback" not in done.stdout + done.stderr
         assert status is None or done.returncode == status, done.stdout + done.stderr
         return result
+
+    return run
+
+
+@pytest.fixture
+def on(invoke: Invoke, database: Database) -> Run:
+    """invoke, with DATABASE_URL leading to the test's database."""
+
+    def run(*arguments: str, env: dict[str, str] | None = None, status: int | None = 0) -> Done:
+        return invoke(*arguments, env={"DATABASE_URL": database.url, **(env or {})}, status=status)
 
     return run

@@ -17,22 +17,9 @@ import pytest
 
 from ops import embedded
 from ops.history import Ledger
-from tests.acceptance.conftest import COMMAND, Done, Invoke, environment
+from tests.acceptance.conftest import COMMAND, PARTS, Invoke, Run, environment
 from tests.conftest import Database
 from tests.faults import until
-
-PARTS = re.compile(r"^[^\n]+\nDETAIL: .+\nHINT: .+", re.DOTALL | re.MULTILINE)
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def on(invoke: Invoke, database: Database) -> Run:
-    """invoke, with DATABASE_URL leading to the test's database."""
-
-    def run(*arguments: str, env: dict[str, str] | None = None, status: int | None = 0) -> Done:
-        return invoke(*arguments, env={"DATABASE_URL": database.url, **(env or {})}, status=status)
-
-    return run
 
 
 def test_json_has_exactly_the_promised_shape(on: Run, database: Database) -> None:

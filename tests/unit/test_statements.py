@@ -324,6 +324,7 @@ def test_what_is_reindexed_concurrently(text: str, expected: tuple[str, tuple[st
         ("alter type mood rename value 'a' to 'b'", False),
         ("insert into t values ('delete')", True),
         ("insert into t values (1) on conflict (a) do update set a = 2", False),
+        ("insert into t values (1) on conflict (a) do nothing", True),
         ("with gone as (delete from t returning *) insert into u select * from gone", False),
         ("copy t from stdin;\n\\.\n", True),
         ("comment on table t is 'x'", True),

@@ -1,0 +1,198 @@
+"""Backups as a user meets them: taken, listed, restored, drilled; and bad input of every kind, with its own words."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ops.errors import BackupFailed
+from ops.wiring import programs_for
+from tests.acceptance.conftest import PARTS, Invoke, Run
+from tests.conftest import Database
+
+INVENTORY = "all: {hosts: {hyperpage_dev: {pg_url: \"{{ env('DATABASE_URL') }}\", pg_dbname: x, %s}}}"
+
+
+def say(clone: Path, variables: str, environment: str = "dev") -> None:
+    (clone / "inventory" / f"{environment}.yml").write_text(INVENTORY % variables)
+
+
+def folder_of(clone: Path, backup_id: str, environment: str = "dev") -> Path:
+    return clone / "backups" / environment / "hyperpage_dev" / backup_id
+
+
+def test_a_migration_that_went_wrong_is_undone_by_a_restore(on: Run, clone: Path, database: Database) -> None:
+    on("migrate")
+    database.run("CREATE TABLE guests (email text); INSERT INTO guests VALUES ('before@example.org')")
+    (clone / "sql" / "002_oops.sql").write_text("DELETE FROM guests; DROP TABLE jobs CASCADE;")
+    backup = on("migrate", "--json").json["backup"]
+    assert database.rows("SELECT count(*) FROM guests") == [(0,)]
+    explained = on("rollback", status=2).stderr
+    assert f"invoke restore --env=dev --backup={backup}" in explained
+    with database.connect() as application:
+        refused = on("restore", f"--backup={backup}", status=2)
+        assert "migrations applied since: 002_oops" in refused.stderr
+        assert "dev was not confirmed" in refused.stderr
+        assert application.execute("SELECT count(*) FROM guests").fetchone() == (0,)
+        done = on("restore", f"--backup={backup}", "--yes", "--json").json
+        assert application.closed or not _answers(application)
+    assert done["database"] == database.name
+    assert database.rows("SELECT email FROM guests") == [("before@example.org",)]
+    assert database.rows("SELECT count(*) FROM jobs") == [(0,)]
+    kept = Database({**database.parameters, "dbname": done["kept"]})
+    assert kept.rows("SELECT count(*) FROM guests") == [(0,)]
+    assert on("status", "--json").json["pending"] == 1
+    dropped = on("restore", "--drop-old", "--yes")
+    assert f'to be dropped: "{done["kept"]}"' in dropped.stderr
+    assert database.rows("SELECT 1 FROM pg_database WHERE datname = %s", done["kept"]) == []
+
+
+def _answers(session: object) -> bool:
+    import psycopg
+
+    assert isinstance(session, psycopg.Connection)
+    try:
+        session.execute("SELECT 1")
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def test_a_drill_leaves_a_record_and_a_trend(on: Run, clone: Path, database: Database) -> None:
+    on("migrate")
+    backup = on("backup", "--label=before the drill", "--keep", "--json").json["backup"]
+    record = on("drill", "--json").json
+    assert (record["backup_id"], record["good"], record["rows"]) == (backup, True, 3)
+    assert record["restore_ms"] > 0
+    listed = on("backups", "--json").json
+    assert [each["backup_id"] for each in listed["drills"]] == [backup]
+    assert (listed["backups"][0]["label"], listed["backups"][0]["keep"]) == ("before the drill", True)
+    shown = on("backups").stdout
+    assert "complete, kept" in shown
+    assert "before the drill" in shown
+    assert "good" in shown
+    assert database.rows("SELECT count(*) FROM pg_database WHERE datname LIKE 'pgratchet_drill%%'") == [(0,)]
+
+
+def test_a_drill_of_what_does_not_hold_is_9(on: Run, clone: Path) -> None:
+    on("migrate")
+    backup = on("backup", "--json").json["backup"]
+    dump = folder_of(clone, backup) / "database.dump"
+    dump.write_bytes(dump.read_bytes()[:-50])
+    failed = on("drill", f"--backup={backup}", status=9)
+    assert PARTS.search(failed.stderr)
+
+
+def test_only_what_destroys_is_backed_up_where_the_policy_says_so(on: Run, clone: Path, database: Database) -> None:
+    say(clone, "backup_policy: when-destructive")
+    assert on("migrate", "--json").json["backup"] is None
+    (clone / "sql" / "002_add.sql").write_text("ALTER TABLE users ADD COLUMN nick text DEFAULT 'drop table';")
+    added = on("migrate")
+    assert "no backup was taken before it" in added.stdout
+    (clone / "sql" / "003_drop.sql").write_text("ALTER TABLE users DROP COLUMN nick;")
+    backup = on("migrate", "--json").json["backup"]
+    assert folder_of(clone, backup).is_dir()
+    assert database.rows("SELECT name, backup_id, backup_waived FROM ratchet.migrations ORDER BY id") == [
+        ("001_initial_schema", None, "nothing destructive"),
+        ("002_add", None, "nothing destructive"),
+        ("003_drop", backup, None),
+    ]
+
+
+def test_retention_goes_with_every_backup(on: Run, clone: Path) -> None:
+    on("migrate")
+    say(clone, "backup_keep_count: 2")
+    made = [on("backup", "--json").json["backup"] for _ in range(3)]
+    assert [each["id"] for each in on("backups", "--json").json["backups"]] == [made[2], made[1]]
+
+
+Prepare = Callable[[Path, str], object]
+
+
+def no_programs(clone: Path, _: str) -> None:
+    """As on a machine with no pg_dump but one that is too old."""
+    folder = clone / "bin"
+    folder.mkdir()
+    for name in ("pg_dump", "pg_restore", "pg_dumpall"):
+        (folder / name).write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 9.6.1'\n")
+        (folder / name).chmod(0o755)
+    text = (clone / "ops" / "archive.py").read_text()
+    text = text.replace('Path("/usr/lib/postgresql")', f'Path("{clone}/none")').replace("[embedded()]", "[]")
+    (clone / "ops" / "archive.py").write_text(text)
+
+
+def edited(clone: Path, backup: str) -> None:
+    path = folder_of(clone, backup) / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"server_version": 1}))
+
+
+def of_another(clone: Path, backup: str) -> None:
+    say(clone, "embedded: false", "test")
+    folder_of(clone, backup, "test").parent.mkdir(parents=True)
+    shutil.copytree(folder_of(clone, backup), folder_of(clone, backup, "test"))
+
+
+UNREACHABLE = (
+    "backup_store: 's3://bucket/x', backup_store_options: {endpoint: 'http://127.0.0.1:1', region: r,"
+    " access_key_id: k, secret_access_key: \"{{ env('KEY', 'x') }}\"}"
+)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "arguments", "status", "told"),
+    [
+        (None, ["restore", "--backup=20990101T000000-0000", "--yes"], 9, 'there is no backup "20990101T000000-0000"'),
+        (None, ["restore", "--backup=../../etc", "--yes"], 9, 'there is no backup "../../etc"'),
+        (None, ["restore"], 2, "no backup was named"),
+        (of_another, ["restore", "--env=test", "--backup=ID", "--yes"], 9, "is of dev: hyperpage_dev"),
+        (of_another, ["drill", "--env=test"], 9, "is of dev: hyperpage_dev"),
+        (edited, ["restore", "--backup=ID", "--yes"], 9, "ID is no backup"),
+        (edited, ["verify", "--backup=ID"], 9, "Its manifest was changed after it was written."),
+        (edited, ["drill", "--backup=ID"], 9, "ID is no backup"),
+        (lambda c, _: say(c, UNREACHABLE), ["backup"], 9, "could not be listed in s3://bucket/x/dev/hyperpage_dev"),
+        (lambda c, _: say(c, UNREACHABLE), ["backups"], 9, "could not be listed in s3://bucket/x/dev/hyperpage_dev"),
+        (lambda c, _: say(c, "backup_store: 'ftp://x/y'"), ["backups"], 2, "the store ftp://x/y"),
+        (lambda c, _: say(c, "backup_recipients: [age1nonsense]"), ["backup"], 2, "no age recipient"),
+        (lambda c, _: say(c, "backup_command: [/nowhere/tool]"), ["backup"], 9, "gave no fresh backup"),
+        (lambda c, _: say(c, "backup_dir: /proc/nothing"), ["backup"], 9, "could not be written to /proc/nothing"),
+        (no_programs, ["backup"], 9, "no pg_dump and pg_restore for PostgreSQL"),
+        (no_programs, ["verify"], 9, "no pg_dump and pg_restore for PostgreSQL"),
+        (None, ["restore", "--backup=ID", "--into=template1"], 2, 'the database "template1" cannot be made'),
+    ],
+)
+def test_bad_input_has_its_own_words_and_loses_nothing(
+    on: Run, clone: Path, database: Database, prepare: Prepare | None, arguments: list[str], status: int, told: str
+) -> None:
+    backup = on("migrate", "--json").json["backup"]
+    kept = folder_of(clone, backup)
+    if prepare:
+        prepare(clone, backup)
+    before, files = database.fingerprint(), {path.name: path.read_bytes() for path in kept.iterdir()}
+    path = {"PATH": f"{clone}/bin"} if prepare is no_programs else {}
+    failed = on(*(each.replace("ID", backup) for each in arguments), status=status, env=path)
+    assert told.replace("ID", backup) in failed.stderr
+    assert PARTS.search(failed.stderr), failed.stderr
+    assert database.fingerprint() == before
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == files
+
+
+def test_no_room_is_told_before_a_byte_is_written(invoke: Invoke, migrated: Database, clone: Path) -> None:
+    """A disk too small for it, by the clone's own word for how much is free."""
+    text = (clone / "ops" / "store.py").read_text()
+    (clone / "ops" / "store.py").write_text(text.replace("shutil.disk_usage(there).free", "10"))
+    migrated.run("CREATE TABLE big AS SELECT generate_series(1, 50000) AS n")
+    failed = invoke("backup", env={"DATABASE_URL": migrated.url}, status=9)
+    assert "there is no room for a backup" in failed.stderr
+    assert not (clone / "backups").exists() or not list((clone / "backups").rglob("*.dump"))
+
+
+def test_the_programs_that_are_needed_can_be_had_here(database: Database) -> None:
+    with database.connect() as session:
+        try:
+            programs_for(session.info.server_version)
+        except BackupFailed as error:  # pragma: no cover
+            pytest.fail(str(error))
