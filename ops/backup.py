@@ -138,8 +138,7 @@ def _take(source: Source, store: Store, programs: Programs, wishes: Wishes) -> G
             recipients=tuple(wishes.recipients),
             plain_sha256=work.plain_sha256,
         )
-        folder = draft.folder / FOLDER if draft.folder else None
-        yield from _read_back(_Reading(draft.read, folder, made, None), programs)
+        yield from _read_back(_Reading(draft.read, draft.folder, made, None), programs)
         made = replace(made, verify_ms=_ms(dumped, time.monotonic()))
         draft.finish(manifest.NAME, manifest.dumps(made))
     return made
@@ -272,7 +271,7 @@ def _counting(snapshot: Snapshot, ledger: Ledger) -> Iterator[Future[Contents]]:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """A backup to be read: by `read`, or below `folder` where it is a directory. `identity` opens an encrypted one."""
+    """A backup to be read: by `read`, and below `folder` where it is on a disk. `identity` opens an encrypted one."""
 
     read: Callable[[str], Iterator[bytes]]
     folder: Path | None
@@ -283,6 +282,13 @@ class _Reading:
     def closed(self) -> bool:
         """Whether it is encrypted to others: then its hashes are all that can be held against it."""
         return bool(self.manifest.recipients) and self.identity is None
+
+    @property
+    def path(self) -> Path | None:
+        """Where pg_restore can open the archive itself."""
+        if self.folder is None or self.manifest.recipients:
+            return None
+        return self.folder / (FOLDER if self.manifest.archive == "directory" else DUMP)
 
     def plain(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """What the chunks of one of its files say, where that can be read here."""
@@ -308,13 +314,12 @@ def _read_back(reading: _Reading, programs: Programs) -> Generator[events.Event,
     made = reading.manifest
     wrong: list[str] = []
     with ExitStack() as stack:
-        folder = reading.folder if made.archive == "directory" else None
-        feed = None if reading.closed else stack.enter_context(archive.reading(programs, folder))
+        feed = None if reading.closed else stack.enter_context(archive.reading(programs, reading.path))
         done, shown = 0, 0.0
         for name in made.files:
             for chunk in reading.plain(reading.against(name, wrong)):
                 done += len(chunk)
-                if feed and name.startswith(DUMP):
+                if feed and not reading.path and name.startswith(DUMP):
                     feed(chunk)
                 if time.monotonic() - shown > _TICK:
                     shown = time.monotonic()
@@ -332,10 +337,12 @@ def verify(
 ) -> Generator[events.Event, None, Manifest]:
     """Read a backup back whole against its manifest; BackupFailed where it does not hold."""
     made = demanded(listed)
-    folder = store.folder(listed.backup_id)
-    read = functools.partial(store.read, listed.backup_id)
-    yield from _read_back(_Reading(read, folder / FOLDER if folder else None, made, identity), programs)
+    yield from _read_back(_opened(store, made, identity), programs)
     return made
+
+
+def _opened(store: Store, made: Manifest, identity: Path | None) -> _Reading:
+    return _Reading(functools.partial(store.read, made.backup_id), store.folder(made.backup_id), made, identity)
 
 
 def demanded(listed: Listed) -> Manifest:
@@ -351,20 +358,15 @@ def demanded(listed: Listed) -> Manifest:
 
 def content(made: Manifest, store: Store, identity: Path | None) -> Path | Iterator[bytes]:
     """The archive for pg_restore: a path where it lies on this machine as it is, else a stream of it."""
-    folder = store.folder(made.backup_id)
-    if made.archive == "directory" and folder:
-        return folder / FOLDER
-    (name,) = [name for name in made.files if name.startswith(DUMP)]
-    if made.recipients and identity is None:
+    reading = _opened(store, made, identity)
+    if reading.closed:
         raise ConfigurationError(
             f"backup {made.backup_id} is encrypted",
             detail="To: " + ", ".join(made.recipients) + ".",
             hint="Give the file with the private key of one of them as backup_identity in the inventory.",
         )
-    if folder and not made.recipients:
-        return folder / name
-    reading = _Reading(functools.partial(store.read, made.backup_id), None, made, identity)
-    return reading.plain(reading.read(name))
+    (name,) = [name for name in made.files if name.startswith(DUMP)] or [DUMP]
+    return reading.path or reading.plain(reading.read(name))
 
 
 def find(store: Store) -> tuple[Listed, ...]:

@@ -450,9 +450,7 @@ _ADDED = (
     *("PROCEDURE", "AGGREGATE", "OPERATOR", "COLLATION", "STATISTICS", "ROLE", "POLICY", "CAST", "DATABASE"),
 )
 _HARMLESS = ("COMMENT", "GRANT", "ANALYZE", "VACUUM", "SET", "RESET", "SAVEPOINT", "RELEASE")
-_TAKES_AWAY = frozenset(
-    ("DROP", "DELETE", "UPDATE", "TRUNCATE", "RENAME", "TYPE", "SET", "DETACH", "DISABLE", "MERGE")
-)
+_TAKES_AWAY = frozenset(("DROP", "DELETE", "UPDATE", "TRUNCATE", "RENAME", "TYPE", "SET", "DETACH", "DISABLE", "MERGE"))
 
 
 def _tokens(text: bytes, statement: Statement) -> frozenset[str]:
