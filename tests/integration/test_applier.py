@@ -45,7 +45,9 @@ def history(database: Database) -> list[tuple[object, ...]]:
 
 
 def test_files_are_applied_in_order_with_their_rows(database: Database, write: Write) -> None:
-    files = write(m1_a="create table a (x int);", m2_b="insert into a values (1); -- no semicolon behind\nselect 2")
+    files = write(
+        m1_a="create table a (x int);", m2_b="insert into a values (1); -- no semicolon behind\nselect pg_sleep(0.02)"
+    )
     ran = migrate(database, files, waiver="because")
     assert ran.applied == ["1_a", "2_b"]
     assert isinstance(ran.events[0], events.Planned)
