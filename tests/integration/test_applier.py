@@ -28,6 +28,7 @@ from ops.errors import (
 from ops.history import Ledger
 from ops.migrations import Migration, Record, plan
 from tests.conftest import Database, Ran, Write
+from tests.strikes import Line
 
 pytestmark = pytest.mark.every_major
 
@@ -58,6 +59,37 @@ def test_files_are_applied_in_order_with_their_rows(database: Database, write: W
     )
     assert rows[1][:8] == ("2_b", files[1].checksum, files[1].text().decode(), "run", None, "because", "0.1.0", "run")
     assert rows[1][8:] == (True, True, True)
+    applied = [e for e in ran.events if isinstance(e, events.MigrationApplied)]
+    assert database.rows("SELECT name, duration_ms FROM ratchet.migrations ORDER BY id") == [
+        (e.name, e.duration_ms) for e in applied
+    ]
+    assert applied[1].duration_ms >= 20
+
+
+@pytest.mark.parametrize(("count", "trips"), [(1, 4), (10, 4), (11, 5), (30, 6)])
+def test_ten_files_take_one_round_trip(database: Database, write: Write, count: int, trips: int) -> None:
+    """Beside looking at the server, the lock, and the table; what is there in the end comes with the last batch."""
+    line = Line(database.parameters)
+    files = write(**{f"m{n}_x": f"create table t{n} ()" for n in range(1, count + 1)})
+    ran = list(applier.migrate(line.connect, LEDGER, files, None, Options("run")))
+    assert ran[-1] == events.Finished(total=count, pending=0)
+    assert line.trips == trips
+
+
+def test_only_the_last_of_a_batch_waits_for_the_disk(database: Database, write: Write) -> None:
+    """The log is written in order: where that COMMIT is on the disk, all before it are. No file can waive it."""
+    files = write(
+        m1_a="create table seen (name text, waits text);"
+        "create function see() returns trigger language plpgsql as $$ begin"
+        " insert into public.seen values (new.name, current_setting('synchronous_commit')); return null; end $$;"
+        "create trigger see after update on ratchet.migrations for each row execute function see()",
+        m2_b="set synchronous_commit = off",
+        m3_c="create table c (x int);\nset synchronous_commit = off;\ncopy c from stdin;\n1\n\\.\n",
+        m4_d="select 4",
+    )
+    migrate(database, files, batch_size=2)
+    waits = database.rows("SELECT name, waits FROM seen")
+    assert waits == [("1_a", "off"), ("2_b", "on"), ("3_c", "on"), ("4_d", "on")]
 
 
 def test_a_second_run_does_nothing_and_takes_no_lock(database: Database, write: Write) -> None:
