@@ -103,6 +103,18 @@ def test_a_second_run_does_nothing_and_takes_no_lock(database: Database, write: 
     assert database.fingerprint() == before
 
 
+def test_a_run_that_another_was_faster_than_does_nothing_and_counts_what_is_there(
+    database: Database, write: Write
+) -> None:
+    files = write(m1_a="create table a ()", m2_b="create table b ()")
+    stream = applier.migrate(database.connect, LEDGER, files, None, Options("run"))
+    assert next(stream) == events.Planned(("1_a", "2_b"), total=2, pending=2)
+    migrate(database, files, run_id="other")
+    rest = Ran(list(stream))
+    assert rest.applied == []
+    assert rest.events[-1] == events.Finished(total=2, pending=0)
+
+
 def test_reading_the_plan_writes_nothing(database: Database, write: Write) -> None:
     files = write(m1_a="create table a ()")
     before = database.fingerprint()
