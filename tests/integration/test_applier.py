@@ -185,6 +185,36 @@ def test_a_deferred_constraint_fails_at_commit_and_rolls_back(database: Database
     assert history(database) == [("1_a", True)]
 
 
+DEFERRED = (
+    "create function f() returns trigger language plpgsql as"
+    " $$ begin raise exception 'not so' using errcode = '21000'; end $$;"
+    "create table d (); create constraint trigger c after insert on d deferrable initially deferred"
+    " for each row execute function f(); insert into d default values"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("select nothing", "Fix "),
+        ("select 1 / 0", "Fix "),
+        (DEFERRED, "Fix "),
+        (DEFERRED.replace("21000", "23000"), "Fix "),
+        ("do $$ begin raise exception 'x' using errcode = '58030'; end $$", "Fix "),
+        ("set local statement_timeout = 20; select pg_sleep(5)", "Give it time with `-- migrate: statement-timeout=5"),
+        ("delete from ratchet.migrations where name = '3_c'", "It must leave its own row of the history"),
+        ("select pg_terminate_backend(pg_backend_pid())", "The connection was lost, which need not be the fault of"),
+    ],
+)
+def test_a_failure_says_what_to_do_and_what_stays(database: Database, write: Write, text: str, advice: str) -> None:
+    files = write(m1_a="select 1", m2_b="select 2", m3_c=text)
+    with pytest.raises(MigrationFailed, match="migration 3_c failed") as caught:
+        migrate(database, files)
+    assert caught.value.hint.startswith(advice)
+    assert f" {files[2].path}; then run `invoke migrate` again." in caught.value.hint
+    assert caught.value.detail.endswith("1_a and 2_b were applied; 3_c was rolled back.")
+
+
 def test_what_a_file_sets_never_reaches_the_next(database: Database, write: Write) -> None:
     database.run("DO $$ BEGIN CREATE ROLE someone NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
     files = write(
@@ -344,6 +374,20 @@ def test_the_backup_comes_before_the_first_statement_and_under_the_lock(database
     assert seen == [([(None, None)], []), [(1,)]]
     assert database.rows("SELECT backup_id FROM ratchet.migrations") == [("id",)]
     assert len(seen) == 2
+
+
+def test_the_backup_is_named_where_a_migration_fails(database: Database, write: Write) -> None:
+    def backup(*_: object) -> Generator[events.Event, None, str]:
+        yield from ()
+        return "20250111T093000-abcd"
+
+    files = write(m1_a="select 1 / 0")
+    with pytest.raises(MigrationFailed) as caught:
+        migrate(database, files, backup)
+    assert caught.value.hint.endswith(" The backup taken before this run is 20250111T093000-abcd.")
+    with pytest.raises(MigrationFailed) as caught:
+        migrate(database, files)
+    assert caught.value.hint.endswith("; then run `invoke migrate` again.")
 
 
 def test_no_backup_no_migration(database: Database, write: Write) -> None:
