@@ -520,6 +520,27 @@ def test_a_file_that_meddles_with_its_own_row_is_rolled_back(database: Database,
     assert database.rows("SELECT to_regclass('a')") == [(None,)]
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "create schema zoo; create table zoo.t (x int primary key); insert into zoo.t values (1), (1)",
+            "duplicate key",
+        ),
+        ("create table a (x int primary key); insert into a values (1), (1)", "duplicate key"),
+        ("update ratchet.migrations set checksum = null where name = '2_b'", "null value in column"),
+        ("alter table ratchet.migrations add check (name <> '2_b')", "check constraint"),
+    ],
+)
+def test_only_the_unique_name_of_the_history_means_that_another_run_was_first(
+    database: Database, write: Write, text: str, reason: str
+) -> None:
+    files = write(m1_a="select 1", m2_b=text, m3_c="select 3")
+    with pytest.raises(MigrationFailed, match=f"migration 2_b failed.*: .*{reason}"):
+        migrate(database, files)
+    assert history(database) == [("1_a", True)]
+
+
 def test_a_file_that_fakes_the_next_ones_row_is_found_out(database: Database, write: Write) -> None:
     files = write(
         m1_a="insert into ratchet.migrations (name, checksum, run_id, tool_version, executed_at)"
