@@ -270,11 +270,16 @@ def test_with_nothing_to_do_a_pooler_is_no_obstacle(database: Database, pool: Po
     assert [type(event) for event in ran] == [events.Planned, events.Finished]
 
 
+@pytest.mark.parametrize(
+    "text", ["create table a ()", "create table a (x int);\ncopy a from stdin;\n1\n\\.\n"], ids=["a batch", "windows"]
+)
 @pytest.mark.parametrize("released", [True, False])
-def test_a_run_past_the_pooler_is_given_way_to(database: Database, pool: Pool, write: Write, *, released: bool) -> None:
+def test_a_run_past_the_pooler_is_given_way_to(
+    database: Database, pool: Pool, write: Write, text: str, *, released: bool
+) -> None:
     """It has the lock for its session, as this one cannot: each transaction here asks for it anew."""
     pooled, _ = pool()
-    files = write(m1_a="create table a ()")
+    files = write(m1_a=text)
     stream = applier.migrate(pooled.connect, Ledger(), files, None, Options("run", wait=1000))
     assert any(isinstance(event, events.BatchSent) for event in stream)
     with database.connect() as other:
