@@ -157,10 +157,11 @@ def test_a_syntax_error_does_not_hold_back_the_files_before_it(
     database: Database, write: Write, batch_size: int
 ) -> None:
     """The server parses a whole round trip first: nothing of it has run when it finds the error."""
-    files = write(m1_a="create table a ()", m2_b="-- ä😀\n\n create tabel b ();", m3_c="create table c ()")
-    with pytest.raises(MigrationFailed, match=r"2_b failed at line 3, column 9: syntax error"):
+    files = write(m9_a="create table a ()", m10_b="-- ä😀\n\n create tabel b ();", m11_c="create table c ()")
+    with pytest.raises(MigrationFailed, match=r"10_b failed at line 3, column 9: syntax error") as caught:
         migrate(database, files, batch_size=batch_size)
-    assert history(database) == [("1_a", True)]
+    assert caught.value.detail == "9_a was applied; 10_b was rolled back."
+    assert history(database) == [("9_a", True)]
 
 
 def test_an_unfinished_statement_is_placed_at_its_end(database: Database, write: Write) -> None:
