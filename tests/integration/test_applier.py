@@ -427,11 +427,14 @@ def test_a_server_that_is_not_the_pinned_one_is_refused(database: Database, writ
     assert migrate(database, write(), pinned_identifier=str(own)).applied == ["1_a"]
 
 
-def test_a_line_cut_during_a_migration_is_resolved_from_the_server(database: Database, write: Write) -> None:
+@pytest.mark.parametrize("batch_size", [1, 10])
+def test_a_line_cut_during_a_migration_is_resolved_from_the_server(
+    database: Database, write: Write, batch_size: int
+) -> None:
     """The backend ends itself inside the second file: rolled back, said so, and the first stays."""
     files = write(m1_a="create table a ()", m2_b="create table b (); select pg_terminate_backend(pg_backend_pid())")
     with pytest.raises(MigrationFailed, match="2_b failed") as caught:
-        migrate(database, files, wait=5000)
+        migrate(database, files, wait=5000, batch_size=batch_size)
     assert "1_a was applied; 2_b was rolled back" in caught.value.detail
     assert history(database) == [("1_a", True)]
     assert database.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]
