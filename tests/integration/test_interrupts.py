@@ -77,6 +77,23 @@ def test_a_signal_cancels_the_statement_and_tells_what_stays(
     assert database.rows("SELECT to_regclass('b') IS NOT NULL") == [(kind == "steps",)]
 
 
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [
+        ({}, "Nothing was applied. What was under way was rolled back;"),
+        ({"m1_a": "select 1", "m2_b": "select 2"}, "1_a and 2_b were applied, and stay. What was under way"),
+    ],
+)
+def test_a_signal_tells_all_that_stays(
+    database: Database, write: Write, signalled: Callable[[int], None], before: dict[str, str], told: str
+) -> None:
+    files = write(**before, m3_c=SLEEP)
+    signalled(signal.SIGINT)
+    with pytest.raises(Interrupted) as caught:
+        list(applier.migrate(database.connect, Ledger(), files, None, Options("run")))
+    assert caught.value.detail.startswith(told)
+
+
 def _applied(stream: Iterator[events.Event]) -> list[str]:
     return [event.name for event in stream if isinstance(event, events.MigrationApplied)]
 
