@@ -151,6 +151,22 @@ def test_a_row_that_another_run_has_not_finished_is_waited_for_by_a_person(
         list(stream)
 
 
+def test_a_file_that_another_run_has_applied_with_another_text_stops_this_one(
+    database: Database, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ledger, "lock_key", property(lambda _: random.getrandbits(62)))
+    files = write(m1_a="create table a ()", m2_b="create table b ()")
+    stream = applier.migrate(database.connect, Ledger(), files, None, Options("run"))
+    assert any(isinstance(event, events.BatchSent) for event in stream)
+    database.run(
+        "INSERT INTO ratchet.migrations (name, checksum, run_id, tool_version, executed_at)"
+        " VALUES ('1_a', 'of another text', 'other', '0', now())"
+    )
+    with pytest.raises(HistoryDisagrees, match="about 1 migration"):
+        list(stream)
+    assert database.rows("SELECT to_regclass('b')") == [(None,)]
+
+
 @pytest.mark.parametrize("kind", ["a batch", "windows"])
 def test_a_file_that_another_run_has_applied_meanwhile_is_passed_over(
     database: Database, write: Write, monkeypatch: pytest.MonkeyPatch, kind: str
