@@ -29,6 +29,7 @@ from ops.history import Ledger
 from ops.migrations import Migration, Record, plan
 from tests.conftest import Database, Ran, Write
 from tests.faults import until
+from tests.strikes import Line
 
 pytestmark = pytest.mark.every_major
 
@@ -46,7 +47,9 @@ def history(database: Database) -> list[tuple[object, ...]]:
 
 
 def test_files_are_applied_in_order_with_their_rows(database: Database, write: Write) -> None:
-    files = write(m1_a="create table a (x int);", m2_b="insert into a values (1); -- no semicolon behind\nselect 2")
+    files = write(
+        m1_a="create table a (x int);", m2_b="insert into a values (1); -- no semicolon behind\nselect pg_sleep(0.02)"
+    )
     ran = migrate(database, files, waiver="because")
     assert ran.applied == ["1_a", "2_b"]
     assert isinstance(ran.events[0], events.Planned)
@@ -57,6 +60,37 @@ def test_files_are_applied_in_order_with_their_rows(database: Database, write: W
     )
     assert rows[1][:8] == ("2_b", files[1].checksum, files[1].text().decode(), "run", None, "because", "0.1.0", "run")
     assert rows[1][8:] == (True, True, True)
+    applied = [e for e in ran.events if isinstance(e, events.MigrationApplied)]
+    assert database.rows("SELECT name, duration_ms FROM ratchet.migrations ORDER BY id") == [
+        (e.name, e.duration_ms) for e in applied
+    ]
+    assert applied[1].duration_ms >= 20
+
+
+@pytest.mark.parametrize(("count", "trips"), [(1, 4), (10, 4), (11, 5), (30, 6)])
+def test_ten_files_take_one_round_trip(database: Database, write: Write, count: int, trips: int) -> None:
+    """Beside looking at the server, the lock, and the table; what is there in the end comes with the last batch."""
+    line = Line(database.parameters)
+    files = write(**{f"m{n}_x": f"create table t{n} ()" for n in range(1, count + 1)})
+    ran = list(applier.migrate(line.connect, LEDGER, files, None, Options("run")))
+    assert ran[-1] == events.Finished(total=count, pending=0)
+    assert line.trips == trips
+
+
+def test_only_the_last_of_a_batch_waits_for_the_disk(database: Database, write: Write) -> None:
+    """The log is written in order: where that COMMIT is on the disk, all before it are. No file can waive it."""
+    files = write(
+        m1_a="create table seen (name text, waits text);"
+        "create function see() returns trigger language plpgsql as $$ begin"
+        " insert into public.seen values (new.name, current_setting('synchronous_commit')); return null; end $$;"
+        "create trigger see after update on ratchet.migrations for each row execute function see()",
+        m2_b="set synchronous_commit = off",
+        m3_c="create table c (x int);\nset synchronous_commit = off;\ncopy c from stdin;\n1\n\\.\n",
+        m4_d="select 4",
+    )
+    migrate(database, files, batch_size=2)
+    waits = database.rows("SELECT name, waits FROM seen")
+    assert waits == [("1_a", "off"), ("2_b", "on"), ("3_c", "on"), ("4_d", "on")]
 
 
 def test_a_second_run_does_nothing_and_takes_no_lock(database: Database, write: Write) -> None:
@@ -68,6 +102,18 @@ def test_a_second_run_does_nothing_and_takes_no_lock(database: Database, write: 
         ran = migrate(database, files, wait=0)
     assert [type(e) for e in ran.events] == [events.Planned, events.Finished]
     assert database.fingerprint() == before
+
+
+def test_a_run_that_another_was_faster_than_does_nothing_and_counts_what_is_there(
+    database: Database, write: Write
+) -> None:
+    files = write(m1_a="create table a ()", m2_b="create table b ()")
+    stream = applier.migrate(database.connect, LEDGER, files, None, Options("run"))
+    assert next(stream) == events.Planned(("1_a", "2_b"), total=2, pending=2)
+    migrate(database, files, run_id="other")
+    rest = Ran(list(stream))
+    assert rest.applied == []
+    assert rest.events[-1] == events.Finished(total=2, pending=0)
 
 
 def test_reading_the_plan_writes_nothing(database: Database, write: Write) -> None:
@@ -112,10 +158,11 @@ def test_a_syntax_error_does_not_hold_back_the_files_before_it(
     database: Database, write: Write, batch_size: int
 ) -> None:
     """The server parses a whole round trip first: nothing of it has run when it finds the error."""
-    files = write(m1_a="create table a ()", m2_b="-- ä😀\n\n create tabel b ();", m3_c="create table c ()")
-    with pytest.raises(MigrationFailed, match=r"2_b failed at line 3, column 9: syntax error"):
+    files = write(m9_a="create table a ()", m10_b="-- ä😀\n\n create tabel b ();", m11_c="create table c ()")
+    with pytest.raises(MigrationFailed, match=r"10_b failed at line 3, column 9: syntax error") as caught:
         migrate(database, files, batch_size=batch_size)
-    assert history(database) == [("1_a", True)]
+    assert caught.value.detail == "9_a was applied; 10_b was rolled back."
+    assert history(database) == [("9_a", True)]
 
 
 def test_an_unfinished_statement_is_placed_at_its_end(database: Database, write: Write) -> None:
@@ -140,6 +187,36 @@ def test_a_deferred_constraint_fails_at_commit_and_rolls_back(database: Database
     assert history(database) == [("1_a", True)]
 
 
+DEFERRED = (
+    "create function f() returns trigger language plpgsql as"
+    " $$ begin raise exception 'not so' using errcode = '21000'; end $$;"
+    "create table d (); create constraint trigger c after insert on d deferrable initially deferred"
+    " for each row execute function f(); insert into d default values"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("select nothing", "Fix "),
+        ("select 1 / 0", "Fix "),
+        (DEFERRED, "Fix "),
+        (DEFERRED.replace("21000", "23000"), "Fix "),
+        ("do $$ begin raise exception 'x' using errcode = '58030'; end $$", "Fix "),
+        ("set local statement_timeout = 20; select pg_sleep(5)", "Give it time with `-- migrate: statement-timeout=5"),
+        ("delete from ratchet.migrations where name = '3_c'", "It must leave its own row of the history"),
+        ("select pg_terminate_backend(pg_backend_pid())", "The connection was lost, which need not be the fault of"),
+    ],
+)
+def test_a_failure_says_what_to_do_and_what_stays(database: Database, write: Write, text: str, advice: str) -> None:
+    files = write(m1_a="select 1", m2_b="select 2", m3_c=text)
+    with pytest.raises(MigrationFailed, match="migration 3_c failed") as caught:
+        migrate(database, files)
+    assert caught.value.hint.startswith(advice)
+    assert f" {files[2].path}; then run `invoke migrate` again." in caught.value.hint
+    assert caught.value.detail.endswith("1_a and 2_b were applied; 3_c was rolled back.")
+
+
 def test_what_a_file_sets_never_reaches_the_next(database: Database, write: Write) -> None:
     database.run("DO $$ BEGIN CREATE ROLE someone NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
     files = write(
@@ -152,19 +229,20 @@ def test_what_a_file_sets_never_reaches_the_next(database: Database, write: Writ
         " to_regclass('left_behind') as temp, (select count(*) from pg_prepared_statements) as prepared,"
         " current_setting('session_replication_role') as role",
         m3_c="set role someone",
-        m4_d="create table probe_2 as select current_user as who",
+        m4_d="create table probe_2 as select current_user as who; set session authorization someone",
+        m5_e="create table probe_3 as select session_user as who",
     )
     migrate(database, files, batch_size=2)
     owner = database.parameters["user"]
     assert database.rows("SELECT path, who, s, time, mine, temp, prepared, role FROM public.probe") == [
         ('"$user", public', owner, "a\\", "30s", "", None, 0, "origin")
     ]
-    assert database.rows("SELECT who FROM probe_2") == [(owner,)]
+    assert database.rows("SELECT probe_2.who, probe_3.who FROM probe_2, probe_3") == [(owner, owner)]
 
 
 def test_notices_are_passed_on(database: Database, write: Write) -> None:
     ran = migrate(database, write(m1_a="do $$ begin raise notice 'seen'; end $$"))
-    assert events.ServerNotice("NOTICE", "seen") in ran.events
+    assert ran.of(events.ServerNotice) == [events.ServerNotice("NOTICE", "seen")], "and none about our own statements"
 
 
 def test_directives_bound_a_files_statements_and_locks(database: Database, write: Write) -> None:
@@ -316,6 +394,20 @@ def test_the_backup_comes_before_the_first_statement_and_under_the_lock(database
     assert len(seen) == 2
 
 
+def test_the_backup_is_named_where_a_migration_fails(database: Database, write: Write) -> None:
+    def backup(*_: object) -> Generator[events.Event, None, str]:
+        yield from ()
+        return "20250111T093000-abcd"
+
+    files = write(m1_a="select 1 / 0")
+    with pytest.raises(MigrationFailed) as caught:
+        migrate(database, files, backup)
+    assert caught.value.hint.endswith(" The backup taken before this run is 20250111T093000-abcd.")
+    with pytest.raises(MigrationFailed) as caught:
+        migrate(database, files)
+    assert caught.value.hint.endswith("; then run `invoke migrate` again.")
+
+
 def test_no_backup_no_migration(database: Database, write: Write) -> None:
     def backup(*_: object) -> Generator[events.Event, None, str]:
         yield from ()
@@ -356,11 +448,14 @@ def test_a_server_that_is_not_the_pinned_one_is_refused(database: Database, writ
     assert migrate(database, write(), pinned_identifier=str(own)).applied == ["1_a"]
 
 
-def test_a_line_cut_during_a_migration_is_resolved_from_the_server(database: Database, write: Write) -> None:
+@pytest.mark.parametrize("batch_size", [1, 10])
+def test_a_line_cut_during_a_migration_is_resolved_from_the_server(
+    database: Database, write: Write, batch_size: int
+) -> None:
     """The backend ends itself inside the second file: rolled back, said so, and the first stays."""
     files = write(m1_a="create table a ()", m2_b="create table b (); select pg_terminate_backend(pg_backend_pid())")
     with pytest.raises(MigrationFailed, match="2_b failed") as caught:
-        migrate(database, files, wait=5000)
+        migrate(database, files, wait=5000, batch_size=batch_size)
     assert "1_a was applied; 2_b was rolled back" in caught.value.detail
     assert history(database) == [("1_a", True)]
     assert database.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]
@@ -449,6 +544,27 @@ def test_a_file_that_meddles_with_its_own_row_is_rolled_back(database: Database,
     assert "leave its own row of the history" in caught.value.hint
     assert history(database) == []
     assert database.rows("SELECT to_regclass('a')") == [(None,)]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "create schema zoo; create table zoo.t (x int primary key); insert into zoo.t values (1), (1)",
+            "duplicate key",
+        ),
+        ("create table a (x int primary key); insert into a values (1), (1)", "duplicate key"),
+        ("update ratchet.migrations set checksum = null where name = '2_b'", "null value in column"),
+        ("alter table ratchet.migrations add check (name <> '2_b')", "check constraint"),
+    ],
+)
+def test_only_the_unique_name_of_the_history_means_that_another_run_was_first(
+    database: Database, write: Write, text: str, reason: str
+) -> None:
+    files = write(m1_a="select 1", m2_b=text, m3_c="select 3")
+    with pytest.raises(MigrationFailed, match=f"migration 2_b failed.*: .*{reason}"):
+        migrate(database, files)
+    assert history(database) == [("1_a", True)]
 
 
 def test_a_file_that_fakes_the_next_ones_row_is_found_out(database: Database, write: Write) -> None:

@@ -17,7 +17,7 @@ from queue import SimpleQueue
 import pytest
 
 from ops import events, session
-from ops.errors import MigrationFailed, OutcomeUnknown, StoppedPartWay
+from ops.errors import MigrationFailed, OutcomeUnknown, Place, StoppedPartWay
 from ops.migrations import SIZE_LIMIT, Migration
 from tests.conftest import Database, Server, Write
 from tests.faults import COPY_DONE, Attempt, Clusters, Fault, Moment, Proxy, history, migrate, until
@@ -169,6 +169,7 @@ def test_a_file_in_windows_is_rolled_back_whole(
         migrate(proxy.database, files)
     assert proxy.sprung
     assert proxy.witnessed == []
+    assert caught.value.place == Place("1_a"), "what came of a window that was lost is not known"
     assert "1_a was rolled back" in caught.value.detail
     assert database.rows("SELECT to_regclass('big')") == [(None,)]
     assert (history(database), effects(database)) == ([], [])

@@ -95,6 +95,23 @@ def test_a_file_that_swallows_the_signals_cancel_is_told_as_it_ended(
     assert caught.value.detail.startswith("1_a and 2_b were applied, and stay.")
 
 
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [
+        ({}, "Nothing was applied. What was under way was rolled back;"),
+        ({"m1_a": "select 1", "m2_b": "select 2"}, "1_a and 2_b were applied, and stay. What was under way"),
+    ],
+)
+def test_a_signal_tells_all_that_stays(
+    database: Database, write: Write, signalled: Callable[[int], None], before: dict[str, str], told: str
+) -> None:
+    files = write(**before, m3_c=SLEEP)
+    signalled(signal.SIGINT)
+    with pytest.raises(Interrupted) as caught:
+        list(applier.migrate(database.connect, Ledger(), files, None, Options("run")))
+    assert caught.value.detail.startswith(told)
+
+
 def _applied(stream: Iterator[events.Event]) -> list[str]:
     return [event.name for event in stream if isinstance(event, events.MigrationApplied)]
 
@@ -150,6 +167,22 @@ def test_a_row_that_another_run_has_not_finished_is_waited_for_by_a_person(
     )
     with pytest.raises(LockBusy, match="another run has begun 1_a and not finished it"):
         list(stream)
+
+
+def test_a_file_that_another_run_has_applied_with_another_text_stops_this_one(
+    database: Database, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ledger, "lock_key", property(lambda _: random.getrandbits(62)))
+    files = write(m1_a="create table a ()", m2_b="create table b ()")
+    stream = applier.migrate(database.connect, Ledger(), files, None, Options("run"))
+    assert any(isinstance(event, events.BatchSent) for event in stream)
+    database.run(
+        "INSERT INTO ratchet.migrations (name, checksum, run_id, tool_version, executed_at)"
+        " VALUES ('1_a', 'of another text', 'other', '0', now())"
+    )
+    with pytest.raises(HistoryDisagrees, match="about 1 migration"):
+        list(stream)
+    assert database.rows("SELECT to_regclass('b')") == [(None,)]
 
 
 @pytest.mark.parametrize("kind", ["a batch", "windows"])

@@ -188,6 +188,17 @@ def test_what_others_left_there_does_not_matter(database: Database, pool: Pool, 
     assert database.rows("SELECT to_regclass('public.t') IS NOT NULL") == [(True,)]
 
 
+def test_what_others_leave_there_during_a_run_does_not_matter(database: Database, pool: Pool, write: Write) -> None:
+    pooled, _ = pool(1)
+    files = write(m1_a=f"create table t (); {SLOW}")
+    stream = applier.migrate(pooled.connect, Ledger(), files, None, Options("run"))
+    assert any(isinstance(event, events.BatchSent) for event in stream)
+    with pooled.connect() as other:
+        other.execute("SET search_path = pg_catalog")
+    assert list(stream)[-1] == events.Finished(total=1, pending=0)
+    assert database.rows("SELECT to_regclass('public.t') IS NOT NULL") == [(True,)]
+
+
 def test_an_error_is_placed_and_what_came_before_stays(database: Database, pool: Pool, write: Write) -> None:
     pooled, _ = pool()
     files = write(m1_a="create table a ()", m2_b="select 1;\nselect 1 / 0", m3_c="create table c ()")
@@ -270,11 +281,16 @@ def test_with_nothing_to_do_a_pooler_is_no_obstacle(database: Database, pool: Po
     assert [type(event) for event in ran] == [events.Planned, events.Finished]
 
 
+@pytest.mark.parametrize(
+    "text", ["create table a ()", "create table a (x int);\ncopy a from stdin;\n1\n\\.\n"], ids=["a batch", "windows"]
+)
 @pytest.mark.parametrize("released", [True, False])
-def test_a_run_past_the_pooler_is_given_way_to(database: Database, pool: Pool, write: Write, *, released: bool) -> None:
+def test_a_run_past_the_pooler_is_given_way_to(
+    database: Database, pool: Pool, write: Write, text: str, *, released: bool
+) -> None:
     """It has the lock for its session, as this one cannot: each transaction here asks for it anew."""
     pooled, _ = pool()
-    files = write(m1_a="create table a ()")
+    files = write(m1_a=text)
     stream = applier.migrate(pooled.connect, Ledger(), files, None, Options("run", wait=1000))
     assert any(isinstance(event, events.BatchSent) for event in stream)
     with database.connect() as other:

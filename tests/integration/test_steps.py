@@ -10,7 +10,7 @@ import pytest
 
 from ops import applier, events
 from ops.applier import Options
-from ops.errors import ConfigurationError, HistoryDisagrees, LockBusy, RatchetError, StoppedPartWay
+from ops.errors import ConfigurationError, HistoryDisagrees, LockBusy, MigrationFailed, RatchetError, StoppedPartWay
 from ops.history import Ledger
 from tests.conftest import Database, Ran, Write
 
@@ -78,6 +78,13 @@ def test_it_stops_at_the_statement_and_goes_on_there(doubles: Database, write: W
     assert migrate(doubles, fixed).applied == ["1_a"]
     assert doubles.rows("SELECT x FROM t2") == [(7,)]
     assert doubles.rows("SELECT checksum FROM ratchet.migrations") == [(fixed[0].checksum,)]
+
+
+def test_a_file_that_fails_behind_it_says_that_it_was_applied(database: Database, write: Write) -> None:
+    files = write(m1_a=HEAD + "create table a ()", m2_b="select 1 / 0")
+    with pytest.raises(MigrationFailed) as caught:
+        migrate(database, files)
+    assert caught.value.detail == "1_a was applied; 2_b was rolled back."
 
 
 def test_the_part_that_ran_cannot_be_changed(database: Database, write: Write) -> None:

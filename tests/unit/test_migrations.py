@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops import migrations
-from ops.errors import ConfigurationError, HistoryDisagrees
+from ops.errors import ConfigurationError, HistoryDisagrees, Place
 from ops.migrations import Directives, Migration, Plan, Record, check, create, judge, plan, read
 
 MOMENT = datetime(2025, 1, 11, 9, 30, tzinfo=timezone.utc)
@@ -63,16 +63,24 @@ def test_checksum_is_sha256_of_the_text(tmp_path: Path) -> None:
 def test_every_bad_file_is_named_at_once(tmp_path: Path) -> None:
     write(
         tmp_path,
-        **{"foo": "", "1_a": b"\n\0", "2_b": b"-- caf\xe9\n", "03_c": "", "3_d": "", "4 e": ""},
+        **{"foo": "", "1_a": b"--\n\0", "2_b": b"-- caf\xe9\n", "03_c": "", "3_d": "", "4 e": "", "5_f": b"\0"},
     )
-    with pytest.raises(ConfigurationError, match="5 mistakes") as caught:
+    with pytest.raises(ConfigurationError, match="6 mistakes") as caught:
         read(tmp_path)
     told = "\n".join(mistakes(caught))
     assert "foo.sql: the file name" in told
     assert "4 e.sql: the file name" in told
-    assert "1_a.sql: a NUL byte at byte 2 (line 2)" in told
+    assert "1_a.sql: a NUL byte at byte 4 (line 2)" in told
+    assert "5_f.sql: a NUL byte at byte 1 (line 1)" in told
     assert "2_b.sql: not UTF-8: byte 0xe9 at byte 7 (line 1)" in told
     assert "the same version 3" in told
+
+
+def test_the_same_moment_with_and_without_the_t_is_the_same_version(tmp_path: Path) -> None:
+    write(tmp_path, **{"20250111T093000_a": "", "20250111093000_b": "", "20250111T093001_c": ""})
+    with pytest.raises(ConfigurationError, match="1 mistake") as caught:
+        read(tmp_path)
+    assert caught.value.detail.endswith("the same version 20250111093000.")
 
 
 @pytest.mark.parametrize("lead", [0, 1, 2, 3])
@@ -86,6 +94,13 @@ def test_a_large_text_is_checked_across_its_pieces(tmp_path: Path, lead: int) ->
         with pytest.raises(ConfigurationError, match="1 mistake") as caught:
             read(write(tmp_path, **{"1_a": bad}))
         assert f"byte 0xff at byte {at + 1} (line 1)" in caught.value.detail
+
+
+def test_a_bad_byte_far_behind_a_character_that_lies_across_two_pieces_is_placed(tmp_path: Path) -> None:
+    before = b"x" * (migrations._PIECE - 1) + "é".encode() + b"x" * 100_000
+    with pytest.raises(ConfigurationError) as caught:
+        read(write(tmp_path, **{"1_a": before + b"\xffy"}))
+    assert f"byte 0xff at byte {len(before) + 1} (line 1)" in caught.value.detail
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3])
@@ -110,9 +125,10 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 def test_a_file_that_changes_under_the_run_is_refused(tmp_path: Path) -> None:
     (one,) = read(write(tmp_path, **{"1_a": "select 1"}))
-    write(tmp_path, **{"1_a": "select 2"})
-    with pytest.raises(ConfigurationError, match="was changed while"):
-        one.text()
+    for text in ("select 2", "select 3", "select 1;", ""):
+        write(tmp_path, **{"1_a": text})
+        with pytest.raises(ConfigurationError, match="was changed while"):
+            one.text()
     Path(one.path).unlink()
     with pytest.raises(ConfigurationError, match="was changed while"):
         one.text()
@@ -132,6 +148,9 @@ def test_directives_stand_above_the_first_statement(tmp_path: Path) -> None:
     [
         ("-- migrate: up\nselect 1", 'unknown directive "up"'),
         ("-- migrate: no-transaction=yes", "unknown directive"),
+        ("-- migrate: all=1s", 'unknown directive "all=1s"'),
+        ("-- migrate: zeal=1s", 'unknown directive "zeal=1s"'),
+        ("-- migrate: lock-timeout", '"" is no duration'),
         ("-- migrate: lock-timeout=soon", '"soon" is no duration'),
         ("-- migrate: lock-timeout=999999999h", "is no duration"),
         ("select 1;\n-- migrate: no-transaction", "a directive below the first statement"),
@@ -157,6 +176,13 @@ def test_what_cannot_run_is_refused_with_its_place(tmp_path: Path, text: str, re
     assert mistakes(caught)[1].startswith("2_b, line 1, column 1: BEGIN")
     assert caught.value.place is not None
     assert caught.value.place.migration == "1_a"
+
+
+def test_every_directive_below_the_first_statement_is_named(tmp_path: Path) -> None:
+    files = read(write(tmp_path, **{"1_a": "select 1;\n-- migrate: no-transaction\n-- migrate: lock-timeout=1s\n"}))
+    with pytest.raises(ConfigurationError, match="2 mistakes") as caught:
+        judge(files)
+    assert [told[:18] for told in mistakes(caught)] == ["1_a, line 2, colum", "1_a, line 3, colum"]
 
 
 def windows(folder: Path, text: bytes) -> list[migrations.Window]:
@@ -185,6 +211,8 @@ def test_windows_stay_under_the_limit_unless_one_statement_does_not(tmp_path: Pa
     assert all(size <= limit for size in sizes[2:])
     assert len(sizes) == 2 + -(-len(small) * 20_000 // limit)
     assert len(windows(tmp_path, large)) == 1
+    pair = b"select 1;select '" + b"x" * (limit - 18) + b"'"
+    assert [w.end - w.start for w in windows(tmp_path, pair + b";select 1")] == [limit, len(b"select 1")]
 
 
 def test_a_text_that_fits_is_sent_whole(tmp_path: Path) -> None:
@@ -193,12 +221,23 @@ def test_a_text_that_fits_is_sent_whole(tmp_path: Path) -> None:
     assert windows(tmp_path, exact + b";") == []
     assert windows(tmp_path, b"") == []
     assert windows(tmp_path, b"-- " + b"x" * limit + b"\nselect 1") == []
+    assert windows(tmp_path, b"--\n" + exact.replace(b"x", b"", 1)) == []
+    assert len(windows(tmp_path, b"--\n" + exact + b"'x'")) == 1
     assert len(windows(tmp_path, exact + b";select 1")) == 2
     assert len(windows(tmp_path, b"select 1;" + exact)) == 2
 
 
-def test_vacuum_is_taken_where_no_transaction_is_declared(tmp_path: Path) -> None:
-    assert judge(read(write(tmp_path, **{"1_a": "-- migrate: no-transaction\nvacuum"})))
+@pytest.mark.parametrize(
+    "text",
+    [
+        "vacuum",
+        "create index concurrently an_index on t (x)",
+        "create index concurrently zip on t (x)",
+        "create index concurrently if not exists i on t (x)",
+    ],
+)
+def test_what_cannot_share_a_transaction_is_taken_where_none_is_declared(tmp_path: Path, text: str) -> None:
+    assert judge(read(write(tmp_path, **{"1_a": f"-- migrate: no-transaction\n{text}"})))
 
 
 @pytest.mark.parametrize(
@@ -233,6 +272,12 @@ def test_to_cuts_the_plan_short(to: str) -> None:
     assert made.names("pending") == ("2_b", "3_c")
 
 
+def test_to_takes_all_that_is_pending_before_it() -> None:
+    files = [file(name) for name in ("1_a", "2_b", "20250111093000_c", "20250111093001_d")]
+    made = plan(files, [row("1_a")], "20250111T093000")
+    assert [m.name for m in made.todo] == ["2_b", "20250111093000_c"]
+
+
 def test_to_an_applied_one_leaves_nothing_to_do() -> None:
     assert plan([file("1_a"), file("2_b")], [row("1_a")], "1_a").todo == ()
 
@@ -262,7 +307,7 @@ def test_disagreements_are_all_named_with_what_to_do(tmp_path: Path) -> None:
     by_name = {m.name: m for m in files}
     history = [
         row("1_a", "other"),
-        row("3_gone", by_name["5_gone"].checksum),
+        row("3_gone", by_name["5_gone"].checksum[:1] + by_name["5_gone"].checksum[1:]),
         row("4_d", by_name["4_d"].checksum),
     ]
     with pytest.raises(HistoryDisagrees, match="3 migrations") as caught:
@@ -273,6 +318,14 @@ def test_disagreements_are_all_named_with_what_to_do(tmp_path: Path) -> None:
     assert "2_b: not applied, but the newer 4_d is." in detail
     assert "3_gone: applied, but its file is gone. 5_gone has the same text: it looks renamed." in detail
     assert len(caught.value.hint.splitlines()) == 3
+    assert caught.value.place == Place("1_a")
+
+
+@pytest.mark.parametrize(("gone", "told"), [(1, "about 1 migration"), (2, "about 2 migrations")])
+def test_disagreements_are_counted(gone: int, told: str) -> None:
+    with pytest.raises(HistoryDisagrees) as caught:
+        check(plan([], [row(f"{number}_gone") for number in range(gone)]), {})
+    assert caught.value.message.endswith(told)
 
 
 def test_a_long_difference_is_cut_and_an_unkept_text_left_out(tmp_path: Path) -> None:
@@ -307,6 +360,29 @@ def test_of_several_with_the_same_text_the_first_is_named(tmp_path: Path) -> Non
     with pytest.raises(HistoryDisagrees) as caught:
         check(plan(files, [row("1_a", files[0].checksum)]), {})
     assert "1_a: applied, but its file is gone. 2_b has the same text" in caught.value.detail
+
+
+@pytest.mark.parametrize("checksum", ["0" * 64, "f" * 64])
+def test_a_lost_file_whose_text_is_nowhere_else_is_not_called_renamed(tmp_path: Path, checksum: str) -> None:
+    files = read(write(tmp_path, **{"2_b": "select 1"}))
+    with pytest.raises(HistoryDisagrees) as caught:
+        check(plan(files, [row("1_a", checksum)]), {})
+    assert caught.value.detail == "1_a: applied, but its file is gone."
+
+
+def test_a_difference_is_shown_with_one_line_around_it(tmp_path: Path) -> None:
+    files = read(write(tmp_path, **{"1_a": "1\n2\nnew\n4\n5\n"}))
+    with pytest.raises(HistoryDisagrees) as caught:
+        check(plan(files, [row("1_a", "other")]), {"1_a": "1\n2\nold\n4\n5\n"})
+    assert caught.value.detail.splitlines()[1:] == [
+        "--- applied",
+        "+++ file",
+        "@@ -2,3 +2,3 @@",
+        " 2",
+        "-old",
+        "+new",
+        " 4",
+    ]
 
 
 def test_agreement_is_silent() -> None:
