@@ -67,8 +67,8 @@ def test_files_are_applied_in_order_with_their_rows(database: Database, write: W
     assert applied[1].duration_ms >= 20
 
 
-@pytest.mark.parametrize(("count", "trips"), [(1, 4), (10, 4), (11, 5), (30, 6)])
-def test_ten_files_take_one_round_trip(database: Database, write: Write, count: int, trips: int) -> None:
+@pytest.mark.parametrize(("count", "trips"), [(1, 4), (100, 4), (101, 5)])
+def test_a_hundred_files_take_one_round_trip(database: Database, write: Write, count: int, trips: int) -> None:
     """Beside looking at the server, the lock, and the table; what is there in the end comes with the last batch."""
     line = Line(database.parameters)
     files = write(**{f"m{n}_x": f"create table t{n} ()" for n in range(1, count + 1)})
