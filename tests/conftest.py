@@ -65,6 +65,7 @@ class Database:
             " UNION ALL SELECT 'function', oid::text, proname, xmin::text FROM pg_proc WHERE oid >= 16384"
             " UNION ALL SELECT 'database', oid::text, datname, '' FROM pg_database"
             " UNION ALL SELECT 'advisory', pid::text, objid::text, '' FROM pg_locks WHERE locktype = 'advisory'"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
             " ORDER BY 1, 2, 3"
         )
 
