@@ -28,7 +28,8 @@ PARTIAL = ".partial"
 NOTES = "drills"
 _CHUNK = 1 << 20
 _PART = 10 << 20
-"""Bytes of a part of an upload: S3 takes ten thousand parts of at least 5 MB."""
+"""Bytes of a part of an upload, or a download: S3 takes ten thousand parts of at least 5 MB. Few are under way at
+once, since each has to be there within the time of a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,11 +255,14 @@ class Bucket:
         return Stat(found["size"], found["e_tag"] or "")
 
     def read(self, backup_id: str, name: str) -> Iterator[bytes]:
+        """Part by part, each a request with a time of its own: one for all of it would be cut off in the midst."""
         import obstore
 
+        path = f"{backup_id}/{name}"
         with self._answering("be read from"):
-            for chunk in obstore.get(self._store(), f"{backup_id}/{name}").stream(min_chunk_size=_CHUNK):
-                yield bytes(chunk)
+            size = obstore.head(self._store(), path)["size"]
+            for start in range(0, size, _PART):
+                yield bytes(obstore.get_range(self._store(), path, start=start, length=min(_PART, size - start)))
 
     def remove(self, backup_id: str) -> None:
         """The manifest goes first, so that what is half deleted is never taken for a backup."""
@@ -299,7 +303,7 @@ class Bucket:
         import obstore
 
         with self._answering("be written to"):
-            writer = obstore.open_writer(self._store(), f"{backup_id}/{name}", buffer_size=_PART)
+            writer = obstore.open_writer(self._store(), f"{backup_id}/{name}", buffer_size=_PART, max_concurrency=4)
 
         def write(chunk: bytes) -> None:
             with self._answering("be written to"):
