@@ -74,6 +74,10 @@ class Variables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     migration_batch_size: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
     lock_timeout: Milliseconds = 3_000
 
+    def __repr__(self) -> str:
+        """Without the values, of which some are secrets."""
+        return f"Variables(pg_dbname={self.pg_dbname!r})"
+
 
 _FIELDS = {each.name: each for each in msgspec.structs.fields(Variables)}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")

@@ -230,7 +230,7 @@ class Bucket:
     """A prefix in a bucket. What the service refuses, or does not answer, is a BackupFailed that names it."""
 
     where: str
-    options: dict[str, str]
+    options: dict[str, str] = field(repr=False)
     _opened: ObjectStore | None = field(default=None, repr=False)
 
     def ids(self) -> list[str]:
