@@ -11,6 +11,7 @@ obstore, which speaks S3, Google's and Azure's protocols, is an extra, imported 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 PARTIAL = ".partial"
 NOTES = "drills"
 _CHUNK = 1 << 20
+_SERVICES = ("s3", "gcs", "azure")
+_ENDPOINT = re.compile(r"endpoint(_url)?$", re.IGNORECASE)
+_REGION = re.compile(r"[A-Za-z0-9-]+")
+_HTTP = re.compile(r"https?://[^/:?#\s]+(:[0-9]+)?(/\S*)?$")
 _PART = 10 << 20
 """Bytes of a part of an upload, or a download: S3 takes ten thousand parts of at least 5 MB. Few are under way at
 once, since each has to be there within the time of a request."""
@@ -317,6 +322,7 @@ class Bucket:
         if self._opened is None:
             obstore = _obstore()
             try:
+                self._refuse_elsewhere(obstore.parse_scheme(self.where))
                 self._opened = obstore.store.from_url(self.where, **self._given())
             except (ValueError, TypeError, obstore.exceptions.BaseError) as error:
                 raise ConfigurationError(
@@ -326,11 +332,21 @@ class Bucket:
                 ) from error
         return self._opened
 
+    def _refuse_elsewhere(self, service: str) -> None:
+        """ValueError for what obstore takes too, and is no store to be relied on: memory, a disk that is not synced."""
+        if service not in _SERVICES:
+            raise ValueError("Its URL is none of S3, Google Cloud Storage or Azure.")
+        for name, value in self.options.items():
+            if _ENDPOINT.search(name) and not _HTTP.match(value):  # obstore would end the process over it
+                raise ValueError(f"{name} does not begin with https:// or http:// and a host.")
+            if name.lower().endswith("region") and not _REGION.fullmatch(value):
+                raise ValueError(f"{name} is no name of a region.")
+
     def _given(self) -> dict[str, Any]:
         """What the inventory says, for obstore; it gives up before a person does."""
         client = {"connect_timeout": "10s", "timeout": "120s"}
         options = dict(self.options)
-        if options.get("endpoint", "").startswith("http://"):
+        if any(_ENDPOINT.search(name) and value.startswith("http://") for name, value in options.items()):
             client["allow_http"] = "true"
         retry = {"max_retries": 3, "retry_timeout": _seconds(30)}
         return {"config": options, "client_options": client, "retry_config": retry}
