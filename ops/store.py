@@ -32,6 +32,7 @@ _SERVICES = ("s3", "gcs", "azure")
 _ENDPOINT = re.compile(r"endpoint(_url)?$", re.IGNORECASE)
 _REGION = re.compile(r"[A-Za-z0-9-]+")
 _HTTP = re.compile(r"https?://[^/:?#\s]+(:[0-9]+)?(/\S*)?$")
+_ANSWER = re.compile(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", re.DOTALL)
 _PART = 10 << 20
 """Bytes of a part of an upload, or a download: S3 takes ten thousand parts of at least 5 MB. Few are under way at
 once, since each has to be there within the time of a request."""
@@ -356,17 +357,11 @@ class Bucket:
         obstore = _obstore()
         try:
             yield
-        except FileNotFoundError as error:
-            raise BackupFailed(
-                f"what should be in {self.where} is not there",
-                detail=_said(error),
-                hint="`invoke backups` lists what is.",
-            ) from error
         except (OSError, obstore.exceptions.BaseError) as error:
             raise BackupFailed(
                 f"the backup could not {done} {self.where}",
                 detail=_said(error),
-                hint="See that the store answers and that its credentials are right; then run again.",
+                hint="See that the store answers, the bucket is there and the credentials are right; then run again.",
             ) from error
 
 
@@ -414,6 +409,8 @@ def _obstore() -> Any:
 
 
 def _said(error: Exception) -> str:
-    """The first line of what obstore says, without what it knows of its own source."""
+    """The service's own words where it has any; else the first line of what obstore says, without its source."""
+    if answer := _ANSWER.search(str(error)):
+        return f"{answer[1]}: {answer[2].rstrip('.')}."
     first = str(error).strip().splitlines()
     return f"{first[0].rstrip('.')}." if first else f"{type(error).__name__}."
