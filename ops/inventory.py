@@ -81,7 +81,8 @@ class Variables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 _FIELDS = {each.name: each for each in msgspec.structs.fields(Variables)}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-_SECRET_OPTION = re.compile(r"secret|token|password|account_key|access_key$|sas", re.IGNORECASE)
+_SECRET_OPTION = re.compile(r"secret|token|password|sas|(account|access|master|customer)_key(_base64)?$", re.IGNORECASE)
+_IN_URL = r".*:[^/@]+@.*"
 _SUFFIXES = (".yml", ".yaml")
 _HINT = "Mend the files named; nothing was connected to."
 
@@ -153,7 +154,7 @@ def _type_mistake(name: str, value: object, *, strict: bool) -> Iterator[str]:
 
 
 def _secrets(variables: Mapping[str, Any]) -> Iterator[str]:
-    for name, secret in (("pg_password", r".+"), ("pg_url", r".*:[^/@]+@.*|.*password=.*")):
+    for name, secret in (("pg_password", r".+"), ("pg_url", _IN_URL + "|.*password=.*"), ("backup_store", _IN_URL)):
         value = variables.get(name, "")
         if not _is_template(value) and re.fullmatch(secret, str(value)):
             yield f"{name}: a secret in the inventory. Use password_command, or {{{{ env('NAME') }}}}."
