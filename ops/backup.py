@@ -469,7 +469,13 @@ def external(command: Sequence[str], environ: Mapping[str, str], max_age: int) -
     started = time.monotonic()
     try:
         done = subprocess.run(
-            list(command), env=dict(environ), stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True
+            list(command),
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            text=True,
+            errors="replace",
         )
     except (OSError, ValueError) as error:
         raise _refused(command[0], f"It could not be started: {getattr(error, 'strerror', error)}.") from error
