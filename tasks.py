@@ -6,6 +6,7 @@ import atexit
 import functools
 import gc
 import os
+import re
 import signal
 import sys
 import time
@@ -37,9 +38,10 @@ if TYPE_CHECKING:
 gc.set_threshold(50_000)
 atexit.register(gc.freeze)
 
-# What libpq would read behind our back, such as PGHOSTADDR, reaches a run only through the inventory.
+# What libpq would read behind our back, such as PGHOSTADDR, reaches a run only through the inventory; so does where an
+# object store is. Who is let in there may be told by the machine: that is how a cloud's own identities come.
 ENVIRON = dict(os.environ)
-for _name in [name for name in os.environ if name.startswith("PG")]:
+for _name in [name for name in os.environ if re.match(r"PG|(AWS|GOOGLE|AZURE)_.*(ENDPOINT|BASE_URL)", name)]:
     del os.environ[_name]
 
 _TERMINALS = [stream for stream in (1, 2) if os.isatty(stream)]

@@ -296,6 +296,17 @@ class _Reading:
             return chunks
         return encryption.opened(chunks, encryption.identities(self.identity))
 
+    def whole(self, name: str, wrong: list[str]) -> Iterator[bytes]:
+        """What a file says, held against its hash, which tells one that was damaged from a key that does not fit."""
+        stored = self.against(name, wrong)
+        try:
+            yield from self.plain(stored)
+        except BackupFailed:
+            for _ in stored:
+                pass
+            if not wrong:
+                raise
+
     def against(self, name: str, wrong: list[str]) -> Iterator[bytes]:
         """The chunks of a file; when they end, what is wrong with it has been put to the others."""
         digest, size, file = hashlib.sha256(), 0, self.manifest.files[name]
@@ -317,7 +328,7 @@ def _read_back(reading: _Reading, programs: Programs) -> Generator[events.Event,
         feed = None if reading.closed else stack.enter_context(archive.reading(programs, reading.path))
         done, shown = 0, 0.0
         for name in made.files:
-            for chunk in reading.plain(reading.against(name, wrong)):
+            for chunk in reading.whole(name, wrong):
                 done += len(chunk)
                 if feed and not reading.path and name.startswith(DUMP):
                     feed(chunk)
@@ -460,7 +471,13 @@ def external(command: Sequence[str], environ: Mapping[str, str], max_age: int) -
     started = time.monotonic()
     try:
         done = subprocess.run(
-            list(command), env=dict(environ), stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True
+            list(command),
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            text=True,
+            errors="replace",
         )
     except (OSError, ValueError) as error:
         raise _refused(command[0], f"It could not be started: {getattr(error, 'strerror', error)}.") from error

@@ -22,22 +22,23 @@ _CHUNK = 1 << 20
 
 def recipients(keys: Sequence[str]) -> list[Any]:
     """Public keys, age1... or ssh-..., as pyrage takes them; ConfigurationError names the first that is none."""
-    return [_parsed(key.strip(), "recipient", f"backup_recipients: {key}") for key in keys]
+    return [_parsed(key.strip(), "recipient", f"number {n} of backup_recipients") for n, key in enumerate(keys, 1)]
 
 
 def identities(file: Path) -> list[Any]:
     """The private keys in a file: one age key to a line, or one ssh key."""
     try:
         text = file.read_text("utf-8")
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "It is no text"
         raise ConfigurationError(
             f"the identity file {file} cannot be read",
-            detail=f"{error.strerror}.",
+            detail=f"{reason}.",
             hint="Give the file with the private key as backup_identity in the inventory.",
         ) from error
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     keys = [text] if lines[:1] and lines[0].startswith("-----BEGIN") else lines
-    return [_parsed(key, "identity", str(file)) for key in keys]
+    return [_parsed(key, "identity", f"a line of {file}") for key in keys or [""]]
 
 
 def _parsed(key: str, kind: str, where: str) -> Any:
@@ -49,9 +50,9 @@ def _parsed(key: str, kind: str, where: str) -> Any:
         made = getattr(module, name)
         return made.from_str(key) if is_age or kind == "recipient" else made.from_buffer(key.encode())
     except (pyrage.RecipientError, pyrage.IdentityError, ValueError):
-        # Without the library's words, which may hold the key.
+        # Without the key, which may be a private one in the wrong place, and the library's words, which hold it.
         raise ConfigurationError(
-            f"no age {kind}: {where if kind == 'recipient' else 'a line of ' + where}",
+            f"no age {kind}: {where}",
             detail="A recipient begins with age1 or ssh-; an identity with AGE-SECRET-KEY-1, or it is an ssh key.",
             hint="`age-keygen` makes a pair of them.",
         ) from None

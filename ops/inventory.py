@@ -74,10 +74,15 @@ class Variables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     migration_batch_size: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
     lock_timeout: Milliseconds = 3_000
 
+    def __repr__(self) -> str:
+        """Without the values, of which some are secrets."""
+        return f"Variables(pg_dbname={self.pg_dbname!r})"
+
 
 _FIELDS = {each.name: each for each in msgspec.structs.fields(Variables)}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-_SECRET_OPTION = re.compile(r"secret|token|password|account_key|access_key$|sas", re.IGNORECASE)
+_SECRET_OPTION = re.compile(r"secret|token|password|sas|(account|access|master|customer)_key(_base64)?$", re.IGNORECASE)
+_IN_URL = r".*:[^/@]+@.*"
 _SUFFIXES = (".yml", ".yaml")
 _HINT = "Mend the files named; nothing was connected to."
 
@@ -157,7 +162,7 @@ def _name_mistake(name: str, value: object) -> Iterator[str]:
 
 
 def _secrets(variables: Mapping[str, Any]) -> Iterator[str]:
-    for name, secret in (("pg_password", r".+"), ("pg_url", r".*:[^/@]+@.*|.*password=.*")):
+    for name, secret in (("pg_password", r".+"), ("pg_url", _IN_URL + "|.*password=.*"), ("backup_store", _IN_URL)):
         value = variables.get(name, "")
         if not _is_template(value) and re.fullmatch(secret, str(value)):
             yield f"{name}: a secret in the inventory. Use password_command, or {{{{ env('NAME') }}}}."

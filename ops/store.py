@@ -11,6 +11,7 @@ obstore, which speaks S3, Google's and Azure's protocols, is an extra, imported 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -27,8 +28,14 @@ if TYPE_CHECKING:
 PARTIAL = ".partial"
 NOTES = "drills"
 _CHUNK = 1 << 20
+_SERVICES = ("s3", "gcs", "azure")
+_ENDPOINT = re.compile(r"endpoint(_url)?$", re.IGNORECASE)
+_REGION = re.compile(r"[A-Za-z0-9-]+")
+_HTTP = re.compile(r"https?://[^/:?#\s]+(:[0-9]+)?(/\S*)?$")
+_ANSWER = re.compile(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", re.DOTALL)
 _PART = 10 << 20
-"""Bytes of a part of an upload: S3 takes ten thousand parts of at least 5 MB."""
+"""Bytes of a part of an upload, or a download: S3 takes ten thousand parts of at least 5 MB. Few are under way at
+once, since each has to be there within the time of a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +236,7 @@ class Bucket:
     """A prefix in a bucket. What the service refuses, or does not answer, is a BackupFailed that names it."""
 
     where: str
-    options: dict[str, str]
+    options: dict[str, str] = field(repr=False)
     _opened: ObjectStore | None = field(default=None, repr=False)
 
     def ids(self) -> list[str]:
@@ -254,11 +261,14 @@ class Bucket:
         return Stat(found["size"], found["e_tag"] or "")
 
     def read(self, backup_id: str, name: str) -> Iterator[bytes]:
+        """Part by part, each a request with a time of its own: one for all of it would be cut off in the midst."""
         import obstore
 
+        path = f"{backup_id}/{name}"
         with self._answering("be read from"):
-            for chunk in obstore.get(self._store(), f"{backup_id}/{name}").stream(min_chunk_size=_CHUNK):
-                yield bytes(chunk)
+            size = obstore.head(self._store(), path)["size"]
+            for start in range(0, size, _PART):
+                yield bytes(obstore.get_range(self._store(), path, start=start, length=min(_PART, size - start)))
 
     def remove(self, backup_id: str) -> None:
         """The manifest goes first, so that what is half deleted is never taken for a backup."""
@@ -299,7 +309,7 @@ class Bucket:
         import obstore
 
         with self._answering("be written to"):
-            writer = obstore.open_writer(self._store(), f"{backup_id}/{name}", buffer_size=_PART)
+            writer = obstore.open_writer(self._store(), f"{backup_id}/{name}", buffer_size=_PART, max_concurrency=4)
 
         def write(chunk: bytes) -> None:
             with self._answering("be written to"):
@@ -313,6 +323,7 @@ class Bucket:
         if self._opened is None:
             obstore = _obstore()
             try:
+                self._refuse_elsewhere(obstore.parse_scheme(self.where))
                 self._opened = obstore.store.from_url(self.where, **self._given())
             except (ValueError, TypeError, obstore.exceptions.BaseError) as error:
                 raise ConfigurationError(
@@ -322,11 +333,21 @@ class Bucket:
                 ) from error
         return self._opened
 
+    def _refuse_elsewhere(self, service: str) -> None:
+        """ValueError for what obstore takes too, and is no store to be relied on: memory, a disk that is not synced."""
+        if service not in _SERVICES:
+            raise ValueError("Its URL is none of S3, Google Cloud Storage or Azure.")
+        for name, value in self.options.items():
+            if _ENDPOINT.search(name) and not _HTTP.match(value):  # obstore would end the process over it
+                raise ValueError(f"{name} does not begin with https:// or http:// and a host.")
+            if name.lower().endswith("region") and not _REGION.fullmatch(value):
+                raise ValueError(f"{name} is no name of a region.")
+
     def _given(self) -> dict[str, Any]:
         """What the inventory says, for obstore; it gives up before a person does."""
         client = {"connect_timeout": "10s", "timeout": "120s"}
         options = dict(self.options)
-        if options.get("endpoint", "").startswith("http://"):
+        if any(_ENDPOINT.search(name) and value.startswith("http://") for name, value in options.items()):
             client["allow_http"] = "true"
         retry = {"max_retries": 3, "retry_timeout": _seconds(30)}
         return {"config": options, "client_options": client, "retry_config": retry}
@@ -336,17 +357,11 @@ class Bucket:
         obstore = _obstore()
         try:
             yield
-        except FileNotFoundError as error:
-            raise BackupFailed(
-                f"what should be in {self.where} is not there",
-                detail=_said(error),
-                hint="`invoke backups` lists what is.",
-            ) from error
         except (OSError, obstore.exceptions.BaseError) as error:
             raise BackupFailed(
                 f"the backup could not {done} {self.where}",
                 detail=_said(error),
-                hint="See that the store answers and that its credentials are right; then run again.",
+                hint="See that the store answers, the bucket is there and the credentials are right; then run again.",
             ) from error
 
 
@@ -394,6 +409,8 @@ def _obstore() -> Any:
 
 
 def _said(error: Exception) -> str:
-    """The first line of what obstore says, without what it knows of its own source."""
+    """The service's own words where it has any; else the first line of what obstore says, without its source."""
+    if answer := _ANSWER.search(str(error)):
+        return f"{answer[1]}: {answer[2].rstrip('.')}."
     first = str(error).strip().splitlines()
     return f"{first[0].rstrip('.')}." if first else f"{type(error).__name__}."

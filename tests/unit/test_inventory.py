@@ -168,3 +168,25 @@ def test_limit_that_leaves_nothing_is_an_error() -> None:
     with pytest.raises(ConfigurationError, match="names no target") as caught:
         inventory.load(SHIPPED, "dev", "nope")
     assert "hyperpage_dev" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        "backup_store: 's3://someone:canary@bucket/x'",
+        "backup_store_options: {secret_access_key: canary}",
+        "backup_store_options: {azure_storage_master_key: canary}",
+        "backup_store_options: {aws_sse_customer_key_base64: canary}",
+    ],
+)
+def test_a_stores_secret_in_the_inventory_is_refused(tmp_path: Path, variables: str) -> None:
+    folder = write(tmp_path, x=f"all: {{hosts: {{db: {{pg_dbname: x, {variables}}}}}}}")
+    with pytest.raises(ConfigurationError, match="1 mistake") as caught:
+        inventory.load(folder, "x")
+    assert "a secret in the inventory" in caught.value.detail
+    assert "canary" not in str(caught.value)
+
+
+def test_what_is_no_secret_of_a_store_passes(tmp_path: Path) -> None:
+    given = "backup_store: 'abfss://container@account.dfs.core.windows.net/x', backup_store_options: {access_key_id: x}"
+    assert inventory.load(write(tmp_path, x=f"all: {{hosts: {{db: {{pg_dbname: x, {given}}}}}}}"), "x")

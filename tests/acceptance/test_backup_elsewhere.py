@@ -1,0 +1,94 @@
+"""Where a backup comes from and where it goes, as the inventory says, through `invoke` as a process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import PARTS, Run, environment
+from tests.conftest import Database
+
+embedded = pytest.mark.parametrize("server", ["embedded"], indirect=True)
+
+
+def with_variables(clone: Path, text: str) -> None:
+    """Add variables to the target of dev."""
+    dev = clone / "inventory" / "dev.yml"
+    dev.write_text(dev.read_text() + "".join(f"      {line}\n" for line in text.splitlines()))
+
+
+def tool(clone: Path, script: str) -> None:
+    """A backup command in the inventory; it notes that it ran."""
+    path = clone / "take-backup"
+    path.write_text(f'#!/bin/sh\necho "$PGRATCHET_ENV $PGRATCHET_TARGET" >> {clone}/ran\n{script}\n')
+    path.chmod(0o755)
+    with_variables(clone, f"backup_command: [{path}, full]")
+
+
+NOW = "$(date -u +%Y-%m-%dT%H:%M:%SZ)"
+
+
+@embedded
+def test_another_tools_backup_gates_a_run_and_stands_in_the_history(on: Run, clone: Path, database: Database) -> None:
+    tool(clone, f"echo talk; echo 20261124-101500F {NOW}")
+    ran = on("migrate", "--json").json
+    assert (ran["backup"], ran["applied"]) == ("20261124-101500F", ["001_initial_schema"])
+    assert database.rows("SELECT name, backup_id FROM ratchet.migrations") == [
+        ("001_initial_schema", "20261124-101500F")
+    ]
+    assert (clone / "ran").read_text() == "dev hyperpage_dev\n"
+    assert not (clone / "backups").exists(), "pg_dump was not asked"
+    on("migrate")
+    assert (clone / "ran").read_text() == "dev hyperpage_dev\n", "nothing was pending, and no backup was taken"
+
+
+@embedded
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("echo the repository is locked >&2; exit 3", "the repository is locked\n        It ended with status 3."),
+        ("echo 20200101-000000F 2020-01-01T00:00:00Z", "may be 3600 s old at most."),
+        ("true", "Its last line must be the backup's name and time"),
+        ("kill -9 $$", "It ended with status -9."),
+    ],
+)
+def test_without_a_fresh_one_nothing_is_run(on: Run, clone: Path, database: Database, script: str, told: str) -> None:
+    tool(clone, script)
+    before = database.fingerprint()
+    failed = on("migrate", status=9)
+    assert (clone / "ran").exists()
+    assert "take-backup gave no fresh backup" in failed.stderr
+    assert told in failed.stderr
+    assert PARTS.search(failed.stderr)
+    assert database.fingerprint() == before
+    assert on("migrate", "--json", status=9).json["error"]["code"] == 9
+    assert database.fingerprint() == before
+
+
+@embedded
+def test_a_command_that_is_not_there_is_named(on: Run, clone: Path, database: Database) -> None:
+    with_variables(clone, "backup_command: [/nowhere/take-backup]")
+    before = database.fingerprint()
+    failed = on("migrate", status=9)
+    assert "It could not be started: No such file or directory." in failed.stderr
+    assert database.fingerprint() == before
+
+
+@embedded
+def test_what_another_tool_prints_need_not_be_utf_8(on: Run, clone: Path, database: Database) -> None:
+    tool(clone, f"printf 'caf\\351\\n'; printf '\\377' >&2; echo 20261124-101500F {NOW}")
+    on("migrate")
+    assert database.rows("SELECT backup_id FROM ratchet.migrations") == [("20261124-101500F",)]
+
+
+def test_a_stray_endpoint_does_not_reach_a_run(clone: Path) -> None:
+    """As a developer's machine has one: the backups of production would go there. What lets in is left alone."""
+    stray = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AZURE_STORAGE_ENDPOINT": "x", "AWS_ENDPOINT_URL_S3": "x"}
+    left = {"AWS_ACCESS_KEY_ID": "x", "AWS_ROLE_ARN": "x"}
+    shown = "import os, tasks; print(*sorted(name for name in os.environ if name.startswith(('AWS', 'AZURE'))))"
+    command = [sys.executable, "-c", shown]
+    done = subprocess.run(command, cwd=clone, env={**environment({}), **stray, **left}, capture_output=True, text=True)
+    assert set(done.stdout.split()) & {*stray, *left} == set(left), done.stderr
