@@ -14,6 +14,7 @@ from ops.wiring import programs_for
 from tests.acceptance.conftest import PARTS, Invoke, Run
 from tests.conftest import Database
 
+embedded = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 INVENTORY = "all: {hosts: {hyperpage_dev: {pg_url: \"{{ env('DATABASE_URL') }}\", pg_dbname: x, %s}}}"
 
 
@@ -78,6 +79,7 @@ def test_a_drill_leaves_a_record_and_a_trend(on: Run, clone: Path, database: Dat
     assert database.rows("SELECT count(*) FROM pg_database WHERE datname LIKE 'pgratchet_drill%%'") == [(0,)]
 
 
+@embedded
 def test_a_drill_of_what_does_not_hold_is_9(on: Run, clone: Path) -> None:
     on("migrate")
     backup = on("backup", "--json").json["backup"]
@@ -87,6 +89,7 @@ def test_a_drill_of_what_does_not_hold_is_9(on: Run, clone: Path) -> None:
     assert PARTS.search(failed.stderr)
 
 
+@embedded
 def test_only_what_destroys_is_backed_up_where_the_policy_says_so(on: Run, clone: Path, database: Database) -> None:
     say(clone, "backup_policy: when-destructive")
     assert on("migrate", "--json").json["backup"] is None
@@ -103,6 +106,7 @@ def test_only_what_destroys_is_backed_up_where_the_policy_says_so(on: Run, clone
     ]
 
 
+@embedded
 def test_retention_goes_with_every_backup(on: Run, clone: Path) -> None:
     on("migrate")
     say(clone, "backup_keep_count: 2")
@@ -142,6 +146,7 @@ UNREACHABLE = (
 )
 
 
+@embedded
 @pytest.mark.parametrize(
     ("prepare", "arguments", "status", "told"),
     [
@@ -180,6 +185,7 @@ def test_bad_input_has_its_own_words_and_loses_nothing(
     assert {path.name: path.read_bytes() for path in kept.iterdir()} == files
 
 
+@embedded
 def test_no_room_is_told_before_a_byte_is_written(invoke: Invoke, migrated: Database, clone: Path) -> None:
     """A disk too small for it, by the clone's own word for how much is free."""
     text = (clone / "ops" / "store.py").read_text()
