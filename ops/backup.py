@@ -136,7 +136,6 @@ def _take(source: Source, store: Store, programs: Programs, wishes: Wishes) -> G
             label=wishes.label,
             keep=wishes.keep,
             recipients=tuple(wishes.recipients),
-            plain_sha256=work.plain_sha256,
         )
         yield from _read_back(_Reading(draft.read, draft.folder, made, None), programs)
         made = replace(made, verify_ms=_ms(dumped, time.monotonic()))
@@ -150,10 +149,13 @@ def _ms(since: float, until: float) -> int:
 
 def _refuse_full(store: Store, size: int) -> None:
     """Before anything is written, where it can be foreseen; a disk that fills up later is noticed too."""
+    free = store.room()
+    if free is None:
+        return
     before = next((each.manifest for each in find(store) if each.manifest), None)
     ratio = before.size / max(1, before.database_size) if before else _USUAL
-    free, wanted = store.room(), round(max(0, size - _EMPTY) * min(ratio * 1.2, 1.0))
-    if free is not None and free < wanted:
+    wanted = round(max(0, size - _EMPTY) * min(ratio * 1.2, 1.0))
+    if free < wanted:
         raise BackupFailed(
             f"there is no room for a backup in {store.where}",
             detail=f"{free:,} bytes are free, and about {wanted:,} are needed for a database of {size:,}.",
@@ -172,7 +174,6 @@ class _Dump:
         self.compression = programs.compression()
         self.form: archive.Form = "custom"
         self.files: dict[str, File] = {}
-        self.plain_sha256: str | None = None
         self._written = 0
 
     def run(self, size: int, database: str) -> Generator[events.Event, None, None]:
@@ -186,7 +187,6 @@ class _Dump:
 
     def _serial(self, given: Dumping) -> Generator[events.Event, None, None]:
         """As one file. One that is encrypted is not to be read here any more, so it is read on its way."""
-        plain = hashlib.sha256()
         with ExitStack() as stack:
             write = stack.enter_context(self._writing(DUMP))
             read = stack.enter_context(archive.reading(self._programs)) if self._wishes.recipients else None
@@ -194,12 +194,9 @@ class _Dump:
             def pass_on(chunk: bytes) -> None:
                 write(chunk)
                 if read:
-                    plain.update(chunk)
                     read(chunk)
 
             yield from self._shown(archive.dump(self._programs, self._environ, given, pass_on))
-        if self._wishes.recipients:
-            self.plain_sha256 = plain.hexdigest()
         if not self._written:
             raise BackupFailed("pg_dump wrote nothing", hint="Run it by hand to see why.")
 

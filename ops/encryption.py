@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,12 @@ def sealed(write: Callable[[bytes], object], keys: Sequence[str]) -> Iterator[Ca
     thread = threading.Thread(target=encrypt, daemon=True)
     thread.start()
     try:
-        with suppress(BrokenPipeError), os.fdopen(inlet, "wb", buffering=_CHUNK) as pipe:
+        with os.fdopen(inlet, "wb", buffering=_CHUNK) as pipe:
             yield pipe.write
+    except BrokenPipeError:
+        thread.join()
+        if not failed:
+            raise
     finally:
         thread.join()
     if failed:

@@ -95,7 +95,7 @@ class Contents:
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """What a backup says of itself. `archive` is the form of the dump, custom or directory; `recipients` are those
-    to whom every file is encrypted. `plain_sha256` is the hash of a custom dump before that."""
+    to whom every file is encrypted."""
 
     backup_id: str
     environment: str
@@ -116,7 +116,6 @@ class Manifest:
     label: str | None = None
     keep: bool = False
     recipients: Sequence[str] = ()
-    plain_sha256: str | None = None
     format: int = field(default=FORMAT)
 
     @property
