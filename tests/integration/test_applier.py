@@ -419,6 +419,26 @@ def test_no_backup_no_migration(database: Database, write: Write) -> None:
     assert database.fingerprint() == before
 
 
+def test_what_only_adds_goes_without_a_backup_where_that_is_the_policy(database: Database, write: Write) -> None:
+    def backup(*_: object) -> Generator[events.Event, None, str]:
+        yield from ()
+        return "id"
+
+    files = write(m1_a="create table a (x int)", m2_b="insert into a values (1)")
+    migrate(database, files, backup, only_destructive=True)
+    files = write(m3_c="alter table a add y int", m4_d="drop table a")
+    migrate(database, files, backup, only_destructive=True, to="3")
+    migrate(database, files, backup, only_destructive=True)
+    migrate(database, write(m5_e="create table b ()"), backup, only_destructive=True, waiver="said so")
+    assert database.rows("SELECT name, backup_id, backup_waived FROM ratchet.migrations ORDER BY id") == [
+        ("1_a", None, "nothing destructive"),
+        ("2_b", None, "nothing destructive"),
+        ("3_c", None, "nothing destructive"),
+        ("4_d", "id", None),
+        ("5_e", None, "said so"),
+    ]
+
+
 def test_what_cannot_run_is_refused_before_lock_and_backup(database: Database, write: Write) -> None:
     before = database.fingerprint()
     with pytest.raises(ConfigurationError, match="cannot be run"):
