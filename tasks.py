@@ -22,6 +22,7 @@ from invoke.tasks import task
 
 from ops import inventory, report, settings, wiring
 from ops.errors import ConfigurationError, HungUp, Interrupted, RatchetError, Terminated
+from ops.outcome import Outcome
 
 if TYPE_CHECKING:
     from ops.applier import Options
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from ops.events import Event
     from ops.manifest import Manifest
     from ops.migrations import Migration
-    from ops.progress import Outcome
     from ops.settings import Settings
     from ops.store import Store
 
@@ -186,7 +186,7 @@ def migrate(
 
     files = migrations.read(Path(sql))
     for target, given in [(target, _settings(target, start=not dry_run)) for target in _targets(env, limit)]:
-        outcome = progress.Outcome(given.environment, given.target, os.urandom(6).hex())
+        outcome = Outcome(given.environment, given.target, os.urandom(6).hex())
         with _outcome(outcome, json, dry_run):
             options = wiring.options(given, outcome.run_id, to, without_backup)
             with closing(_run(given, _kept(target), files, options)) as events:
@@ -308,7 +308,7 @@ def backup(
 
     for target in _targets(env, limit):
         given = _settings(target, start=True)
-        outcome = progress.Outcome(target.environment, target.name, os.urandom(6).hex())
+        outcome = Outcome(target.environment, target.name, os.urandom(6).hex())
         with wiring.connected(given) as connection:
             taken = wiring.take_backup(given, _kept(target), connection, label=label, keep=keep)
             progress.draw(taken, outcome, quiet=json)
@@ -344,7 +344,7 @@ def _verified(target: inventory.Target, store: Store, listed: Listed, *, quiet: 
 
     made = backup.demanded(listed)
     programs = wiring.programs_for(None, reads=made.client_version)
-    outcome = progress.Outcome(target.environment, target.name, "")
+    outcome = Outcome(target.environment, target.name, "")
     progress.draw(backup.verify(listed, store, programs, _identity(target)), outcome, quiet=quiet)
     return made
 
@@ -394,7 +394,7 @@ def restore(
     programs = wiring.programs_for(outlook.server.version, tls=outlook.encrypted, reads=made.client_version)
     source = backups.content(made, store, _identity(target))
     _verified(target, store, listed, quiet=json)
-    outcome = progress.Outcome(target.environment, target.name, os.urandom(6).hex(), made.backup_id)
+    outcome = Outcome(target.environment, target.name, os.urandom(6).hex(), made.backup_id)
     started = time.monotonic()
     archived = restoring.Archive(made, source, programs)
     progress.draw(restoring.restore(site, database, archived, wishes), outcome, quiet=json)
@@ -440,7 +440,7 @@ def drill(
     with wiring.scratch(where, ledger, made) as (site, programs):
         archived = Archive(made, backups.content(made, store, _identity(target)), programs)
         running = drilling.run(site, archived, jobs=variables.backup_jobs, ours=where is None)
-        record = progress.draw(running, progress.Outcome(target.environment, target.name, ""), quiet=json)
+        record = progress.draw(running, Outcome(target.environment, target.name, ""), quiet=json)
     drilling.keep(store, record)
     report.drilled(target.environment, target.name, record, json=json)
     drilling.demand(record)

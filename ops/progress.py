@@ -1,4 +1,4 @@
-"""A run as it goes on: its events drawn on a terminal, written as lines elsewhere, gathered into an outcome.
+"""A run as it goes on: its events drawn on a terminal, written as lines elsewhere, gathered into its outcome.
 
 Owns what moves. Everything goes to stderr, so that stdout stays data. Refuses to know where the events come
 from: a local applier and one on another machine look the same.
@@ -9,64 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from ops import events
-from ops.errors import RatchetError
+from ops.outcome import Outcome
 from ops.report import on_terminal, size, talk, took
 
 _T = TypeVar("_T")
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a run of one target came to, gathered from its events, complete even when it failed."""
-
-    environment: str
-    target: str
-    run_id: str
-    backup_id: str | None = None
-    backup_path: str | None = None
-    plan: tuple[str, ...] = ()
-    applied: list[str] = field(default_factory=list)
-    total: int | None = None
-    pending: int | None = None
-    duration_ms: int = 0
-    database: str | None = None
-    kept: str | None = None
-    error: RatchetError | None = None
-
-    def take(self, event: events.Event) -> None:
-        if isinstance(event, events.Planned):
-            self.plan, self.total, self.pending = event.todo, event.total, event.pending
-        elif isinstance(event, events.BackupTaken):
-            self.backup_id, self.backup_path = event.backup_id, event.path
-        elif isinstance(event, events.MigrationApplied):
-            self.applied.append(event.name)
-            self.pending = self.pending - 1 if self.pending else self.pending
-        elif isinstance(event, events.Restored):
-            self.database = event.database
-        elif isinstance(event, events.Swapped):
-            self.database, self.kept = event.database, event.kept
-        elif isinstance(event, events.Finished):
-            self.total, self.pending = event.total, event.pending
-
-    def as_json(self, *, plan: bool = False) -> dict[str, Any]:
-        """The shape of `migrate --json`; counts are null where the run did not come so far as to know them."""
-        shape: dict[str, Any] = {
-            "env": self.environment,
-            "target": self.target,
-            "run_id": self.run_id,
-            "backup": self.backup_id,
-            "applied": self.applied,
-            "total": self.total,
-            "pending": self.pending,
-            "duration_ms": self.duration_ms,
-        }
-        if plan:
-            shape["plan"] = self.plan
-        return shape | ({"error": self.error.as_json()} if self.error else {})
 
 
 def draw(stream: Generator[events.Event, None, _T], outcome: Outcome, *, quiet: bool = False) -> _T:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ops.drill import Record
     from ops.manifest import Manifest
     from ops.migrations import Entry, Plan
-    from ops.progress import Outcome
+    from ops.outcome import Outcome
     from ops.restore import Outlook
 
 _COLOURS = {

@@ -44,8 +44,9 @@ ROOMS: dict[str, set[str]] = {
         *("archive", "connection", "contents", "events", "history", "manifest", "queries", "session", "errors")
     },
     "drill": {"connection", "events", "manifest", "restore", "store", "errors"},
-    "report": {"errors", "migrations", "backup", "drill", "manifest", "progress", "restore"},
-    "progress": {"events", "errors", "report"},
+    "report": {"errors", "migrations", "backup", "drill", "manifest", "outcome", "restore"},
+    "outcome": {"events", "errors"},
+    "progress": {"events", "outcome", "report"},
     "embedded": {"connection", "errors"},
     # The one place that knows how the others are fitted together.
     "wiring": {
