@@ -440,11 +440,20 @@ def expired(found: Sequence[Listed], retention: Retention, now: datetime) -> tup
     return tuple(each.backup_id for each in old)
 
 
+def abandoned(ids: Sequence[str], now: datetime) -> tuple[str, ...]:
+    """The drafts that were begun more than a day ago: whoever wrote them was killed."""
+    drafts = (each for each in ids if each.endswith(PARTIAL) and manifest.is_id(each.partition(".")[0]))
+    return tuple(each for each in drafts if now - manifest.moment_of(each) > timedelta(days=1))
+
+
 def prune(store: Store, retention: Retention, now: datetime) -> Iterator[events.Event]:
     """Delete what may go, and say so."""
-    if gone := expired(find(store), retention, now) if retention != Retention() else ():
-        for backup_id in gone:
-            store.remove(backup_id)
+    gone = abandoned(store.ids(), now)
+    if retention != Retention():
+        gone += expired(find(store), retention, now)
+    for backup_id in gone:
+        store.remove(backup_id)
+    if gone:
         yield events.BackupsRemoved(gone)
 
 

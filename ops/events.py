@@ -52,7 +52,7 @@ class BackupRetried:
 
 @dataclass(frozen=True, slots=True)
 class BackupsRemoved:
-    """Backups that the retention of the environment lets go were deleted."""
+    """Backups that the environment's retention lets go were deleted, and drafts that no one writes any more."""
 
     backup_ids: tuple[str, ...]
 

@@ -132,6 +132,11 @@ def new_id(moment: datetime, chance: int) -> str:
     return f"{moment.astimezone(timezone.utc):%Y%m%dT%H%M%S}-{moment.microsecond // 1000:03x}{chance:x}"
 
 
+def moment_of(backup_id: str) -> datetime:
+    """When a backup, or a draft of one, was begun, to the second; ValueError where that is no id."""
+    return datetime.strptime(backup_id[:15], "%Y%m%dT%H%M%S").replace(tzinfo=timezone.utc)
+
+
 def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 

@@ -138,7 +138,7 @@ def _backup_line(event: events.Event) -> str:
     if isinstance(event, events.BackupRetried):
         return f"pg_dump failed, and is tried once more: {event.reason}"
     if isinstance(event, events.BackupsRemoved):
-        return f"deleted by retention: {', '.join(event.backup_ids)}"
+        return f"deleted, as no longer kept: {', '.join(event.backup_ids)}"
     if isinstance(event, events.Restored):
         return f'restored into the database "{event.database}", {took(event.duration_ms)}'
     if isinstance(event, events.Compared):

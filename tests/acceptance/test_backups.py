@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 
 from ops.errors import BackupFailed
 from ops.wiring import programs_for
-from tests.acceptance.conftest import PARTS, Invoke, Run
+from tests.acceptance.conftest import COMMAND, PARTS, Invoke, Run, environment
 from tests.conftest import Database
+from tests.faults import until
 
 embedded = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 INVENTORY = "all: {hosts: {hyperpage_dev: {pg_url: \"{{ env('DATABASE_URL') }}\", pg_dbname: x, %s}}}"
@@ -112,6 +114,34 @@ def test_retention_goes_with_every_backup(on: Run, clone: Path) -> None:
     say(clone, "backup_keep_count: 2")
     made = [on("backup", "--json").json["backup"] for _ in range(3)]
     assert [each["id"] for each in on("backups", "--json").json["backups"]] == [made[2], made[1]]
+
+
+@embedded
+def test_a_backup_whose_process_is_killed_is_none(on: Run, clone: Path, database: Database) -> None:
+    on("migrate")
+    database.run("CREATE TABLE slow (x int); CREATE TABLE z AS SELECT generate_series(1, 10)")
+    with database.connect() as holder:
+        holder.execute("BEGIN; LOCK TABLE slow IN ACCESS EXCLUSIVE MODE")
+        process = subprocess.Popen(
+            [*COMMAND, "backup"],
+            cwd=clone,
+            env=environment({"DATABASE_URL": database.url}),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        folder = clone / "backups" / "dev" / "hyperpage_dev"
+        until(lambda: bool(list(folder.glob("*.partial"))), 30)
+        process.kill()
+        process.wait()
+        holder.rollback()
+    (draft,) = folder.glob("*.partial")
+    found = {each["id"]: each["problem"] for each in on("backups", "--json").json["backups"]}
+    assert found.pop(draft.name) == "It was not finished."
+    assert list(found.values()) == [None]
+    draft.rename(folder / "20200101T000000-0000.partial")
+    told = on("backup")
+    assert "deleted, as no longer kept: 20200101T000000-0000.partial" in told.stderr
+    assert not list(folder.glob("*.partial"))
 
 
 Prepare = Callable[[Path, str], object]

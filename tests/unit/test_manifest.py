@@ -177,6 +177,13 @@ def test_the_newest_good_one_and_pinned_ones_always_stay(
     assert len(found) - len(gone) >= min(len(found), count)
 
 
+def test_drafts_that_no_one_writes_any_more_are_told_by_their_age() -> None:
+    ids = ["20261124T110000-0000.partial", "20261120T000000-0000.removed.partial", "20261120T000000-0000", "x.partial"]
+    assert backup.abandoned(ids, NOW) == ("20261120T000000-0000.removed.partial",)
+    assert backup.abandoned(["20261123T115959-0000.partial"], NOW) == ("20261123T115959-0000.partial",)
+    assert backup.abandoned(["20261123T120000-0000.partial"], NOW) == ()
+
+
 def test_a_waiver_needs_words() -> None:
     assert backup.needed("always", None)
     assert backup.needed("when-destructive", None)
