@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from datetime import datetime, timezone
 
 import psycopg
@@ -127,9 +127,11 @@ def past(store: Store) -> tuple[Record, ...]:
 def _record(text: bytes) -> Record | None:
     try:
         shape = json.loads(text)
-        return Record(**{**shape, "notes": tuple(shape["notes"])})
+        record = Record(**{**shape, "notes": tuple(shape["notes"])})
     except (ValueError, TypeError, KeyError):
         return None
+    pairs = zip(astuple(record), astuple(Record("", "", 0)), strict=True)
+    return record if all(type(given) is type(usual) for given, usual in pairs) else None
 
 
 def demand(record: Record) -> None:
