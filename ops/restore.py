@@ -117,6 +117,12 @@ def refuse(outlook: Outlook, made: Manifest, wishes: Wishes) -> None:
             detail="\n".join(["It lacks:", *outlook.missing]),
             hint="Make the roles, as globals.sql in the backup has them, and install the extensions; then run again.",
         )
+    if any("prepared transaction" in each for each in outlook.obstacles) and wishes.into is None:
+        raise ConfigurationError(
+            "the live database has prepared transactions",
+            detail="\n".join([*outlook.obstacles, "A database that has one cannot be renamed."]),
+            hint="End each with COMMIT PREPARED or ROLLBACK PREPARED; or restore beside it with --into=NAME.",
+        )
     if outlook.obstacles and not wishes.leave_behind and wishes.into is None:
         raise ConfigurationError(
             "the live database has what a swap would leave behind",
