@@ -397,7 +397,7 @@ def restore(
     outcome.duration_ms = round((time.monotonic() - started) * 1000)
     report.restored(outcome, json=json)
     if drop_old and outcome.kept:
-        restoring.drop(site, [outcome.kept])
+        restoring.drop(site, database, [outcome.kept])
 
 
 def _drop_old(env: str | None, limit: str | None, yes: bool) -> None:
@@ -412,7 +412,7 @@ def _drop_old(env: str | None, limit: str | None, yes: bool) -> None:
             report.talk(f'to be dropped: "{name}"')
         if names:
             _agreed(target.environment, yes)
-            restore.drop(site, names)
+            restore.drop(site, given.connection["dbname"], names)
         report.data(f"{target.environment}: {target.name}: {report.count(len(names), 'database')} dropped")
 
 

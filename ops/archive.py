@@ -189,11 +189,13 @@ def reading(programs: Programs, folder: Path | None = None) -> Iterator[Callable
 
 @dataclass(frozen=True, slots=True)
 class Restoring:
-    """Into which database, and how. Without `owners`, everything belongs to the role that restores."""
+    """Into which database, and how. Without `owners`, everything belongs to the role that restores; without
+    `subscriptions` there are none, which else name the live one's slots and keep the database from being dropped."""
 
     database: str
     jobs: int = 1
     owners: bool = True
+    subscriptions: bool = True
 
 
 def restore(
@@ -205,6 +207,7 @@ def restore(
     command = [programs.path("pg_restore"), "--exit-on-error", "--verbose", "--no-password"]
     command += [f"--dbname=dbname='{name}'"]
     command += [] if given.owners else ["--no-owner", "--no-privileges"]
+    command += [] if given.subscriptions else ["--no-subscriptions"]
     if isinstance(source, Path):
         command += [f"--jobs={given.jobs}", str(source)]
     with _running(command, environ, feeds=not isinstance(source, Path)) as running:

@@ -17,6 +17,7 @@ from psycopg import sql
 
 from ops import connection as sessions
 from ops import events, restore
+from ops.archive import Restoring
 from ops.errors import BackupFailed, RatchetError
 from ops.manifest import Manifest, differences, other_versions
 from ops.restore import Archive, Site
@@ -52,20 +53,24 @@ def run(site: Site, archived: Archive, *, jobs: int, ours: bool) -> Generator[ev
     made = archived.manifest
     record = Record(made.backup_id, datetime.now(timezone.utc).isoformat(timespec="seconds"), made.size)
     try:
-        with sessions.translated(), closing(site.connect(site.maintenance)) as maintenance:
+        with restore.translated(), closing(site.connect(site.maintenance)) as maintenance:
             record = replace(record, server_version=sessions.inspect(maintenance).version)
             roles = _prepared(maintenance, made, ours=ours)
             if roles:
                 record = replace(record, notes=(f"Owners and privileges: the server lacks {', '.join(roles)}.",))
             name = restore.derived("pgratchet", "drill")
-            with _scratch(maintenance, name, made):
+            with _scratch(site, maintenance, name, made):
                 started = time.monotonic()
-                yield from restore.pour(site, name, archived, jobs, owners=not roles)
+                given = Restoring(name, jobs, owners=not roles, subscriptions=False)
+                yield from restore.pour(site, archived, given)
                 restored = time.monotonic()
                 yield events.Restored(name, round((restored - started) * 1000))
                 held = restore.measure(site, name)
                 compared = time.monotonic()
                 size = _size(site, name)
+                if (locale := _locale(maintenance, name)) != made.database.collate:
+                    told = f"Locale: it was restored with {locale}, and had {made.database.collate}."
+                    record = replace(record, notes=(*record.notes, told))
         wrong = differences(made.contents, held)
         yield events.Compared(len(held.tables), held.rows, tuple(wrong))
         record = replace(
@@ -84,9 +89,9 @@ def run(site: Site, archived: Archive, *, jobs: int, ours: bool) -> Generator[ev
 
 
 @contextmanager
-def _scratch(maintenance: psycopg.Connection, name: str, made: Manifest) -> Iterator[None]:
+def _scratch(site: Site, maintenance: psycopg.Connection, name: str, made: Manifest) -> Iterator[None]:
     """A database that is dropped again, whatever comes of it. Its locale need not be the backup's."""
-    with restore.new_database(maintenance, name, made.database, exact=False):
+    with restore.new_database(site, maintenance, name, made.database, exact=False):
         yield
     maintenance.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
@@ -105,6 +110,11 @@ def _prepared(maintenance: psycopg.Connection, made: Manifest, *, ours: bool) ->
     for role in roles:
         maintenance.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
     return ()
+
+
+def _locale(maintenance: psycopg.Connection, name: str) -> str:
+    row = maintenance.execute("SELECT datcollate FROM pg_database WHERE datname = %s", (name,)).fetchone()
+    return str(row[0]) if row else ""
 
 
 def _size(site: Site, name: str) -> int:
