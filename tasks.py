@@ -401,7 +401,7 @@ def restore(
     outcome.duration_ms = round((time.monotonic() - started) * 1000)
     report.restored(outcome, json=json)
     if drop_old and outcome.kept:
-        restoring.drop(site, [outcome.kept])
+        restoring.drop(site, database, [outcome.kept])
 
 
 def _drop_old(env: str | None, limit: str | None, yes: bool) -> None:
@@ -416,7 +416,7 @@ def _drop_old(env: str | None, limit: str | None, yes: bool) -> None:
             report.talk(f'to be dropped: "{name}"')
         if names:
             _agreed(target.environment, yes)
-            restore.drop(site, names)
+            restore.drop(site, given.connection["dbname"], names)
         report.data(f"{target.environment}: {target.name}: {report.count(len(names), 'database')} dropped")
 
 
@@ -433,13 +433,14 @@ def drill(
 
     target, store, listed = _chosen(env, limit, backup)
     variables = settings.some(target, ["backup_", "drill_", "history_"], ENVIRON)
-    made = _verified(target, store, listed, quiet=json)
+    made, identity = backups.demanded(listed), _identity(target)
     named = variables.drill_environment
     where = _settings(_targets(named, None)[0], start=True) if named else None
     ledger = Ledger(variables.history_schema, variables.history_table)
     with wiring.scratch(where, ledger, made) as (site, programs):
-        archived = Archive(made, backups.content(made, store, _identity(target)), programs)
-        running = drilling.run(site, archived, jobs=variables.backup_jobs, ours=where is None)
+        archived = Archive(made, backups.content(made, store, identity), programs)
+        reading = backups.verify(listed, store, programs, identity)
+        running = drilling.run(site, archived, reading, jobs=variables.backup_jobs, ours=where is None)
         record = progress.draw(running, Outcome(target.environment, target.name, ""), quiet=json)
     drilling.keep(store, record)
     report.drilled(target.environment, target.name, record, json=json)

@@ -79,11 +79,17 @@ def find_programs(*, server: int | None, tls: bool, embedded: Callable[[], Path]
     have = ", ".join(f"{each.version} in {each.folder}" for each in found) or "none"
     told = [f"Found: {have}.", "An older one refuses a newer server, and an archive of a newer pg_dump."]
     told += ["The one of the package cannot be used, since it has no TLS."] if tls else []
-    told += [_TOO_NEW] if server and any(_too_new(each.major, server) for each in found) else []
+    told += (
+        [_TOO_NEW]
+        if server and any(_too_new(major, server) for major in (oldest, *(each.major for each in found)))
+        else []
+    )
     raise BackupFailed(
         f"no pg_dump and pg_restore for PostgreSQL {oldest}",
         detail=" ".join(told),
-        hint=f"Install PostgreSQL's client programs of version {oldest}, such as postgresql-client-{oldest}.",
+        hint=f"Restore it on a server of version {_SETS_TRANSACTION_TIMEOUT} or later."
+        if _too_new(oldest, server)
+        else f"Install PostgreSQL's client programs of version {oldest}, such as postgresql-client-{oldest}.",
     )
 
 
@@ -184,11 +190,13 @@ def reading(programs: Programs, path: Path | None = None) -> Iterator[Callable[[
 
 @dataclass(frozen=True, slots=True)
 class Restoring:
-    """Into which database, and how. Without `owners`, everything belongs to the role that restores."""
+    """Into which database, and how. Without `owners`, everything belongs to the role that restores; without
+    `subscriptions` there are none, which else name the live one's slots and keep the database from being dropped."""
 
     database: str
     jobs: int = 1
     owners: bool = True
+    subscriptions: bool = True
 
 
 def restore(
@@ -200,6 +208,7 @@ def restore(
     command = [programs.path("pg_restore"), "--exit-on-error", "--verbose", "--no-password"]
     command += [f"--dbname=dbname='{name}'"]
     command += [] if given.owners else ["--no-owner", "--no-privileges"]
+    command += [] if given.subscriptions else ["--no-subscriptions"]
     if isinstance(source, Path):
         command += [f"--jobs={given.jobs}", str(source)]
     with _running(command, environ, feeds=not isinstance(source, Path)) as running:

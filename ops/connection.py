@@ -52,6 +52,8 @@ def connect(parameters: Mapping[str, str], *, application_name: str = "pgratchet
     try:
         return psycopg.connect(**given, autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]
     except psycopg.OperationalError as error:
+        if "not currently accepting connections" in str(error):
+            raise _closed(parameters, str(error)) from error
         raise Unreachable(
             f"cannot connect to {describe(parameters)}",
             detail=str(error).strip(),
@@ -63,6 +65,17 @@ def connect(parameters: Mapping[str, str], *, application_name: str = "pgratchet
             detail=str(error).strip(),
             hint="Mend templates/pg_service.conf.j2 or the inventory; `invoke render` shows the result.",
         ) from error
+
+
+def _closed(parameters: Mapping[str, str], told: str) -> Unreachable:
+    """For want of an SQLSTATE, which libpq has not of a connection that fails, the server's words have to tell."""
+    name = parameters.get("dbname", "").replace('"', '""')
+    return Unreachable(
+        f"{describe(parameters)} takes no connections",
+        detail=told.strip(),
+        hint="A restore that was broken off at its swap leaves it so, and as it was. Run `invoke restore` again; or, "
+        f'to go on as before, in another database: ALTER DATABASE "{name}" ALLOW_CONNECTIONS true.',
+    )
 
 
 @contextmanager

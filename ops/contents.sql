@@ -31,7 +31,8 @@ WHERE NOT i.indisvalid AND c.relkind = 'i'
 ORDER BY 1;
 
 -- name: roles
--- Whoever owns something here or is named in a grant or a policy, and the owner of the database.
+-- Whoever owns something here or is named in a grant, a policy or a setting, and the owner of the database. No
+-- dependency is recorded on the bootstrap superuser and the predefined roles, so they are looked for by themselves.
 SELECT r.rolname
 FROM pg_shdepend AS s JOIN pg_roles AS r ON r.oid = s.refobjid
 WHERE s.refclassid = 'pg_authid'::regclass
@@ -40,6 +41,22 @@ WHERE s.refclassid = 'pg_authid'::regclass
            AND s.objid = (SELECT oid FROM pg_database WHERE datname = current_database())))
 UNION
 SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()
+UNION
+SELECT r.rolname
+FROM pg_database AS d CROSS JOIN aclexplode(d.datacl) AS a JOIN pg_roles AS r ON r.oid = a.grantee
+WHERE d.datname = current_database()
+UNION
+SELECT r.rolname
+FROM pg_db_role_setting AS s JOIN pg_database AS d ON d.oid = s.setdatabase JOIN pg_roles AS r ON r.oid = s.setrole
+WHERE d.datname = current_database()
+UNION
+SELECT rolname FROM pg_roles
+WHERE oid = 10
+  AND 10 IN (SELECT relowner FROM pg_class WHERE oid >= 16384
+             UNION ALL SELECT nspowner FROM pg_namespace WHERE oid >= 16384
+             UNION ALL SELECT proowner FROM pg_proc WHERE oid >= 16384
+             UNION ALL SELECT typowner FROM pg_type WHERE oid >= 16384
+             UNION ALL SELECT lomowner FROM pg_largeobject_metadata)
 ORDER BY 1;
 
 -- name: database

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from datetime import datetime, timezone
 
 import psycopg
@@ -17,6 +17,7 @@ from psycopg import sql
 
 from ops import connection as sessions
 from ops import events, restore
+from ops.archive import Restoring
 from ops.errors import BackupFailed, RatchetError
 from ops.manifest import Manifest, differences, other_versions
 from ops.restore import Archive, Site
@@ -44,51 +45,66 @@ class Record:
     notes: tuple[str, ...] = ()
 
 
-def run(site: Site, archived: Archive, *, jobs: int, ours: bool) -> Generator[events.Event, None, Record]:
-    """Restore, compare, drop; returns the record, also of one that is not good.
+def run(
+    site: Site, archived: Archive, reading: Iterable[events.Event] = (), *, jobs: int, ours: bool
+) -> Generator[events.Event, None, Record]:
+    """Let it be read back by `reading`, restore, compare, drop; returns the record, also of one that is not good.
 
     On a server of `ours`, which goes away with the drill, the roles that are missing are made first.
     """
     made = archived.manifest
     record = Record(made.backup_id, datetime.now(timezone.utc).isoformat(timespec="seconds"), made.size)
     try:
-        with sessions.translated(), closing(site.connect(site.maintenance)) as maintenance:
+        yield from reading
+        with restore.translated(), closing(site.connect(site.maintenance)) as maintenance:
             server = sessions.inspect(maintenance)
             sessions.refuse_other_cluster(server, site.pinned_identifier)
             record = replace(record, server_version=server.version)
             roles = _prepared(maintenance, made, ours=ours)
-            if roles:
-                record = replace(record, notes=(f"Owners and privileges: the server lacks {', '.join(roles)}.",))
-            name = restore.derived("pgratchet", "drill")
-            with _scratch(maintenance, name, made):
-                started = time.monotonic()
-                yield from restore.pour(site, name, archived, jobs, owners=not roles)
-                restored = time.monotonic()
-                yield events.Restored(name, round((restored - started) * 1000))
-                held = restore.measure(site, name)
-                compared = time.monotonic()
-                size = _size(site, name)
-        wrong = differences(made.contents, held)
-        yield events.Compared(len(held.tables), held.rows, tuple(wrong))
-        record = replace(
-            record,
-            problem="\n".join(wrong),
-            restore_ms=round((restored - started) * 1000),
-            compare_ms=round((compared - restored) * 1000),
-            database_size=size,
-            tables=len(held.tables),
-            rows=held.rows,
-            notes=(*record.notes, *other_versions(made.contents, held)),
-        )
+            record = yield from _restored(site, maintenance, archived, jobs, roles, record)
     except RatchetError as error:
         record = replace(record, problem=f"{error.message}\n{error.detail}".strip())
     return replace(record, good=not record.problem)
 
 
+def _restored(
+    site: Site, maintenance: psycopg.Connection, archived: Archive, jobs: int, lacking: Sequence[str], record: Record
+) -> Generator[events.Event, None, Record]:
+    """The record, once the archive was in a scratch database and was compared; `lacking` are roles."""
+    made, name = archived.manifest, restore.derived("pgratchet", "drill")
+    with _scratch(site, maintenance, name, made):
+        started = time.monotonic()
+        yield from restore.pour(site, archived, Restoring(name, jobs, owners=not lacking, subscriptions=False))
+        restored = time.monotonic()
+        yield events.Restored(name, _ms(started, restored))
+        held = restore.measure(site, name)
+        compared = time.monotonic()
+        size, locale = _size(site, name), _locale(maintenance, name)
+    wrong = differences(made.contents, held)
+    yield events.Compared(len(held.tables), held.rows, tuple(wrong))
+    notes = [f"Owners and privileges: the server lacks {', '.join(lacking)}."] if lacking else []
+    if locale != made.database.collate:
+        notes.append(f"Locale: it was restored with {locale}, and had {made.database.collate}.")
+    return replace(
+        record,
+        problem="\n".join(wrong),
+        restore_ms=_ms(started, restored),
+        compare_ms=_ms(restored, compared),
+        database_size=size,
+        tables=len(held.tables),
+        rows=held.rows,
+        notes=(*notes, *other_versions(made.contents, held)),
+    )
+
+
+def _ms(since: float, until: float) -> int:
+    return round((until - since) * 1000)
+
+
 @contextmanager
-def _scratch(maintenance: psycopg.Connection, name: str, made: Manifest) -> Iterator[None]:
+def _scratch(site: Site, maintenance: psycopg.Connection, name: str, made: Manifest) -> Iterator[None]:
     """A database that is dropped again, whatever comes of it. Its locale need not be the backup's."""
-    with restore.new_database(maintenance, name, made.database, exact=False):
+    with restore.new_database(site, maintenance, name, made.database, exact=False):
         yield
     maintenance.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
@@ -107,6 +123,11 @@ def _prepared(maintenance: psycopg.Connection, made: Manifest, *, ours: bool) ->
     for role in roles:
         maintenance.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
     return ()
+
+
+def _locale(maintenance: psycopg.Connection, name: str) -> str:
+    row = maintenance.execute("SELECT datcollate FROM pg_database WHERE datname = %s", (name,)).fetchone()
+    return str(row[0]) if row else ""
 
 
 def _size(site: Site, name: str) -> int:
@@ -129,9 +150,11 @@ def past(store: Store) -> tuple[Record, ...]:
 def _record(text: bytes) -> Record | None:
     try:
         shape = json.loads(text)
-        return Record(**{**shape, "notes": tuple(shape["notes"])})
+        record = Record(**{**shape, "notes": tuple(shape["notes"])})
     except (ValueError, TypeError, KeyError):
         return None
+    pairs = zip(astuple(record), astuple(Record("", "", 0)), strict=True)
+    return record if all(type(given) is type(usual) for given, usual in pairs) else None
 
 
 def demand(record: Record) -> None:

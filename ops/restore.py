@@ -27,7 +27,15 @@ from psycopg import sql
 from ops import archive, contents, events, queries
 from ops import connection as sessions
 from ops.archive import Programs, Restoring
-from ops.errors import BackupFailed, ConfigurationError, LockBusy, Unreachable
+from ops.errors import (
+    BackupFailed,
+    ConfigurationError,
+    Interrupted,
+    LockBusy,
+    MigrationFailed,
+    OutcomeUnknown,
+    Unreachable,
+)
 from ops.history import Ledger
 from ops.manifest import Contents, Database, Manifest, differences, other_versions
 from ops.session import Session, listed
@@ -86,7 +94,7 @@ class Outlook:
 
 def look(site: Site, database: str, made: Manifest) -> Outlook:
     """Look, without changing anything."""
-    with sessions.translated(), closing(site.connect(site.maintenance)) as maintenance:
+    with translated(), closing(site.connect(site.maintenance)) as maintenance:
         server = sessions.inspect(maintenance)
         sessions.refuse_other_cluster(server, site.pinned_identifier)
         sessions.refuse_pooled(server, "nothing can be restored")
@@ -97,7 +105,7 @@ def look(site: Site, database: str, made: Manifest) -> Outlook:
     lacks = [f"The role {name}." for name in roles] + [f"The extension {name}." for name in extensions]
     lost: list[str] = []
     if found and found[0][1]:
-        with sessions.translated(), closing(site.connect(database)) as live:
+        with translated(), closing(site.connect(database)) as live:
             applied = [record.name for record in site.ledger.read(live) if record.executed_at]
             lost = [name for name in applied if name not in made.contents.history]
     return Outlook(bool(found), server, tuple(lost), tuple(obstacles), tuple(lacks), encrypted)
@@ -118,6 +126,12 @@ def refuse(outlook: Outlook, made: Manifest, wishes: Wishes) -> None:
             detail="\n".join(["It lacks:", *outlook.missing]),
             hint="Make the roles, as globals.sql in the backup has them, and install the extensions; then run again.",
         )
+    if any("prepared transaction" in each for each in outlook.obstacles) and wishes.into is None:
+        raise ConfigurationError(
+            "the live database has prepared transactions",
+            detail="\n".join([*outlook.obstacles, "A database that has one cannot be renamed."]),
+            hint="End each with COMMIT PREPARED or ROLLBACK PREPARED; or restore beside it with --into=NAME.",
+        )
     if outlook.obstacles and not wishes.leave_behind and wishes.into is None:
         raise ConfigurationError(
             "the live database has what a swap would leave behind",
@@ -132,10 +146,11 @@ def restore(site: Site, database: str, archived: Archive, wishes: Wishes) -> Gen
     Whatever fails leaves the live database as it was, under its name. What was restored and does not compare stays,
     for a person to look at; anything else that was begun is dropped.
     """
-    with sessions.translated(), closing(site.connect(site.maintenance)) as maintenance:
+    with translated(), closing(site.connect(site.maintenance)) as maintenance:
         if wishes.into is not None:
             yield from _fill(site, maintenance, wishes.into, archived, wishes)
             return
+        _refuse_own(site, database)
         _take_lock(maintenance, database)
         _admit(maintenance, database)
         restored = derived(database, "restore")
@@ -152,7 +167,7 @@ def restore(site: Site, database: str, archived: Archive, wishes: Wishes) -> Gen
             refuse(look(site, database, archived.manifest), archived.manifest, wishes)
             yield from _fill(site, maintenance, restored, archived, wishes)
         kept = derived(database, "old")
-        _swap(site, maintenance, database, restored, kept)
+        _swap(site, maintenance, _Swap(database, restored, kept), wishes.wait)
         yield events.Swapped(database, kept)
 
 
@@ -161,10 +176,12 @@ def _fill(
 ) -> Generator[events.Event, None, None]:
     """A new database that holds what the archive holds, compared, with what belongs to the database itself."""
     made, started = archived.manifest, time.monotonic()
-    with new_database(maintenance, name, made.database):
-        yield from pour(site, name, archived, wishes.jobs)
-    yield events.Restored(name, round((time.monotonic() - started) * 1000))
-    held = measure(site, name)
+    with new_database(site, maintenance, name, made.database):
+        yield from pour(site, archived, Restoring(name, wishes.jobs))
+        yield events.Restored(name, round((time.monotonic() - started) * 1000))
+        held = measure(site, name)
+        for statement in contents.reapply(made.database, name, made.contents.roles):
+            maintenance.execute(statement)
     told = (*differences(made.contents, held), *other_versions(made.contents, held))
     yield events.Compared(len(held.tables), held.rows, told)
     if told and not wishes.accept:
@@ -173,24 +190,20 @@ def _fill(
             detail="\n".join([*told[:20], f'It is in the database "{name}"; nothing else was changed.']),
             hint="Look at it there. To go on in spite of that, give --accept-differences.",
         )
-    for statement in contents.reapply(made.database, name, made.contents.roles):
-        maintenance.execute(statement)
 
 
-def pour(
-    site: Site, name: str, archived: Archive, jobs: int, *, owners: bool = True
-) -> Generator[events.Event, None, None]:
-    """Restore an archive into an empty database; without `owners`, all in it belongs to whoever connects."""
+def pour(site: Site, archived: Archive, given: Restoring) -> Generator[events.Event, None, None]:
+    """Restore an archive into an empty database."""
     expected = archived.manifest.contents
     rows = {table.replace('"', ""): count for table, count in expected.tables.items()}
-    given, shown = Restoring(name, jobs, owners), 0.0
+    shown = 0.0
     with site.client_environment() as environ:
         for begun in archive.restore(archived.programs, environ, given, archived.source):
             if time.monotonic() - shown > _TICK:
                 shown = time.monotonic()
-                done = sum(rows.get(table.replace('"', ""), 0) for table in begun[:-jobs])
+                done = sum(rows.get(table.replace('"', ""), 0) for table in begun[: -given.jobs])
                 yield events.BackupProgress("restore", done, expected.rows)
-    with closing(site.connect(name)) as connection:
+    with closing(site.connect(given.database)) as connection:
         connection.execute("ANALYZE")  # an archive holds no statistics before 18, and a plan without them is a bad one
 
 
@@ -201,7 +214,35 @@ def measure(site: Site, name: str) -> Contents:
 
 
 @contextmanager
-def new_database(maintenance: psycopg.Connection, name: str, like: Database, *, exact: bool = True) -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """Turn what the server says to statements of a restore into our errors."""
+    try:
+        with sessions.translated():
+            yield
+    except MigrationFailed as error:
+        refused = error.__cause__
+        if not isinstance(refused, psycopg.Error):
+            raise
+        raise BackupFailed(
+            f"the server refused what the restore needs: {sessions.first_line(refused)}",
+            detail="\n".join([*sessions.told(refused), "The live database is as it was."]),
+            hint="Give the role of this environment that right, or mend what the server names, and run again.",
+        ) from refused
+
+
+def _refuse_own(site: Site, database: str) -> None:
+    if database == site.maintenance:
+        raise ConfigurationError(
+            f"the database {database} cannot be swapped from within itself",
+            detail="It is the maintenance database, and no session can rename the database that it is in.",
+            hint="Name another of the server's as pg_maintenance_dbname in the inventory, or give --into=NAME.",
+        )
+
+
+@contextmanager
+def new_database(
+    site: Site, maintenance: psycopg.Connection, name: str, like: Database, *, exact: bool = True
+) -> Iterator[None]:
     """An empty database with the encoding and locale of another, that is dropped again when the block fails.
 
     Where the server does not know that locale, and it need not be `exact`, with the server's own.
@@ -214,7 +255,7 @@ def new_database(maintenance: psycopg.Connection, name: str, like: Database, *, 
     made = sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {}").format(quoted, sql.Literal(like.encoding))
     try:
         try:
-            maintenance.execute(made + _locale(like))
+            maintenance.execute(made + _locale(like, maintenance.info.server_version))
         except _UNKNOWN_LOCALE:
             if exact:
                 raise
@@ -228,8 +269,10 @@ def new_database(maintenance: psycopg.Connection, name: str, like: Database, *, 
     try:
         yield
     except BaseException:
-        with suppress(psycopg.Error):
-            maintenance.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(quoted))
+        for _ in range(2):  # the first may be what notices that the line was cut while it was idle
+            with suppress(psycopg.Error, Unreachable), _usable(site, maintenance) as connection:
+                connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(quoted))
+                break
         raise
 
 
@@ -242,39 +285,87 @@ _UNKNOWN_LOCALE = (
 """What a server answers that does not have a locale, was built without its provider, or is older than that."""
 
 
-def _locale(like: Database) -> sql.Composed:
+def _locale(like: Database, server: int) -> sql.Composed:
     words = sql.SQL(" LC_COLLATE {} LC_CTYPE {}").format(sql.Literal(like.collate), sql.Literal(like.ctype))
     if like.provider == "i":
         words += sql.SQL(" LOCALE_PROVIDER icu ICU_LOCALE {}").format(sql.Literal(like.locale))
     elif like.provider == "b":
         words += sql.SQL(" LOCALE_PROVIDER builtin BUILTIN_LOCALE {}").format(sql.Literal(like.locale))
+    elif server >= _HAS_PROVIDERS:
+        words += sql.SQL(" LOCALE_PROVIDER libc")  # else it is template0's, whichever that is
     return words
 
 
-def _swap(site: Site, maintenance: psycopg.Connection, database: str, restored: str, kept: str) -> None:
+_HAS_PROVIDERS = 150000
+"""The first server_version_num that has another provider of locales than libc for a whole database."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Swap:
+    """Three names: the live one, that of what takes it, and that under which the old one is kept."""
+
+    live: str
+    restored: str
+    kept: str
+
+
+def _swap(site: Site, maintenance: psycopg.Connection, names: _Swap, wait: int) -> None:
     """Both names in one transaction. No one gets in from before the sessions are ended until it is done, or undone."""
-    (row,) = _rows(maintenance, "database", name=restored)
-    live, new, old = (sql.Identifier(name) for name in (database, restored, kept))
+    ((oid, _),) = _rows(maintenance, "database", name=names.restored)
+    live, new, old = (sql.Identifier(name) for name in (names.live, names.restored, names.kept))
     swap = sql.SQL(
         "BEGIN; ALTER DATABASE {live} RENAME TO {old}; ALTER DATABASE {new} RENAME TO {live};"
         " ALTER DATABASE {old} ALLOW_CONNECTIONS true; COMMIT"
     ).format(live=live, new=new, old=old)
+    lost = _Lost(maintenance.info.backend_pid, oid, wait)
     try:
         maintenance.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(live))
-        _end_sessions(maintenance, database)
+        _end_sessions(maintenance, names.live)
         answer = sessions.send(maintenance, swap.as_string(maintenance).encode())
         if answer.error is not None:
             raise answer.error
     except BaseException as error:
-        if not _is_swapped(site, maintenance, database, row[0]):
-            _give_back(site, maintenance, database)
-            raise _not_swapped(database, restored, error) from error
+        swapped = _settle(site, maintenance, names.live, lost)
+        if swapped is None:
+            raise _unknown(names, error) from error
+        if not swapped:
+            raise _not_swapped(names, error) from error
 
 
-def _end_sessions(maintenance: psycopg.Connection, database: str) -> None:
-    """Until there are none: one that is ended takes a moment, and one may have been let in a moment before."""
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """A swap that may not have been heard of: the pid of its session, the oid that is to have the live name, and for
+    how long the server is asked, in milliseconds."""
+
+    pid: int
+    oid: int
+    wait: int
+
+
+def _settle(site: Site, maintenance: psycopg.Connection, database: str, lost: _Lost) -> bool | None:
+    """Whether the restored database has the live one's name, which is let in again where not; None where no one could
+    be asked. The line may have been lost behind the COMMIT, or before it while the server still works on it."""
+    deadline = time.monotonic() + lost.wait / 1000
+    while True:
+        with suppress(psycopg.Error, Unreachable), _usable(site, maintenance) as connection:
+            if connection is maintenance:
+                connection.execute("ROLLBACK")
+            else:
+                _end_sessions(connection, database, lost.pid)
+            swapped: bool = [row[0] for row in _rows(connection, "database", name=database)] == [lost.oid]
+            if not swapped:
+                _admit(connection, database)
+            return swapped
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(_TICK)
+
+
+def _end_sessions(maintenance: psycopg.Connection, database: str, pid: int | None = None) -> None:
+    """Until there are none: one that is ended takes a moment, and one may have been let in a moment before. With a
+    `pid` that session of our own alone."""
     deadline = time.monotonic() + _SWAP_WAIT
-    while _rows(maintenance, "end_sessions", name=database):
+    while _rows(maintenance, "end_sessions" if pid is None else "end_session", name=database, pid=pid):
         if time.monotonic() >= deadline:
             raise LockBusy(
                 f"sessions of the database {database} do not end",
@@ -282,19 +373,6 @@ def _end_sessions(maintenance: psycopg.Connection, database: str) -> None:
                 hint="See them in pg_stat_activity; the role must be a member of theirs, or of pg_signal_backend.",
             )
         time.sleep(_TICK)
-
-
-def _is_swapped(site: Site, maintenance: psycopg.Connection, database: str, oid: int) -> bool:
-    """Whether the restored database has the live one's name: the line may have been lost behind the COMMIT."""
-    with suppress(psycopg.Error, Unreachable), _usable(site, maintenance) as connection:
-        return [row[0] for row in _rows(connection, "database", name=database)] == [oid]
-    return False
-
-
-def _give_back(site: Site, maintenance: psycopg.Connection, database: str) -> None:
-    with suppress(psycopg.Error, Unreachable), _usable(site, maintenance) as connection:
-        connection.execute("ROLLBACK")
-        _admit(connection, database)
 
 
 @contextmanager
@@ -307,14 +385,28 @@ def _usable(site: Site, maintenance: psycopg.Connection) -> Iterator[psycopg.Con
             yield connection
 
 
-def _not_swapped(database: str, restored: str, error: BaseException) -> BaseException:
+def _not_swapped(names: _Swap, error: BaseException) -> BaseException:
+    stays = f'The live database is as it was; what was restored is in "{names.restored}".'
+    drops = "`invoke restore --drop-old` drops what is no longer wanted."
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted(error, detail=stays, hint=f"Run it again to go on; {drops}")
     if not isinstance(error, psycopg.Error | LockBusy):
         return error
     reason = error.message if isinstance(error, LockBusy) else sessions.first_line(error)
     return BackupFailed(
-        f"the restored database could not take the name {database}",
-        detail=f'{sessions.sentence(reason)}\nThe live database is as it was; what was restored is in "{restored}".',
-        hint="Mend the cause and run again; `invoke restore --drop-old` drops what is no longer wanted.",
+        f"the restored database could not take the name {names.live}",
+        detail=f"{sessions.sentence(reason)}\n{stays}",
+        hint=f"Mend the cause and run again; {drops}",
+    )
+
+
+def _unknown(names: _Swap, error: BaseException) -> OutcomeUnknown:
+    reason = sessions.first_line(error) if isinstance(error, psycopg.Error) else str(error) or type(error).__name__
+    return OutcomeUnknown(
+        f"the connection was lost, and whether the restored database has taken the name {names.live} is unknown",
+        detail=f'{sessions.sentence(reason)}\nEither there is "{names.kept}", which is the old one; or there is '
+        f'"{names.restored}", the new one, and {names.live} is as it was, but may take no connections.',
+        hint="When the server answers again, run `invoke restore` again, which lets them in.",
     )
 
 
@@ -348,7 +440,7 @@ def left(site: Site, database: str) -> tuple[str, ...]:
     """The databases that restores of this one left beside it: the old ones, and those that were not swapped in."""
     stem = database.encode()[: _NAME_LIMIT - len("_restore_") - 14].decode(errors="ignore")
     pattern = f"^{re.escape(stem)}.*_(old|restore)_[0-9]{{14}}$"
-    with sessions.translated(), closing(site.connect(site.maintenance)) as maintenance:
+    with translated(), closing(site.connect(site.maintenance)) as maintenance:
         found = [name for (name,) in _rows(maintenance, "left", pattern=pattern)]
     return tuple(name for name in found if name in _possible(database, name))
 
@@ -360,9 +452,11 @@ def _possible(database: str, name: str) -> tuple[str, ...]:
     return (database.encode()[: _NAME_LIMIT - len(ending)].decode(errors="ignore") + ending,)
 
 
-def drop(site: Site, names: Sequence[str]) -> None:
-    """Drop databases that were left; refused as a whole where one of them has what would go with it in silence."""
-    with sessions.translated(), closing(site.connect(site.maintenance)) as maintenance:
+def drop(site: Site, database: str, names: Sequence[str]) -> None:
+    """Drop what restores of a database left; refused as a whole where one of them has what would go with it in
+    silence, and while a restore is under way, whose own new database is among them."""
+    with translated(), closing(site.connect(site.maintenance)) as maintenance:
+        _take_lock(maintenance, database)
         held = [
             f"{name}: the {kind} {each}." for name in names for kind, each in _rows(maintenance, "obstacles", name=name)
         ]

@@ -23,7 +23,14 @@ ORDER BY 1;
 SELECT pg_try_advisory_lock(%(key)s);
 
 -- name: end_sessions
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %(name)s AND pid <> pg_backend_pid();
+-- Not those of autovacuum, which only a superuser may end: to rename a database ends them by itself.
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = %(name)s AND pid <> pg_backend_pid() AND usesysid IS NOT NULL;
+
+-- name: end_session
+-- One of our own, whose line was lost.
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE pid = %(pid)s AND usename = session_user AND application_name = current_setting('application_name');
 
 -- name: left
 -- What earlier restores left under names of their own.

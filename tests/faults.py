@@ -187,6 +187,9 @@ class _Line:
     def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:
         self._proxy = proxy
         self._client, self._server = client, server
+        for each in (client, server):
+            if each.family != socket.AF_UNIX:  # else each message waits for the kernel to hear of the one before
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._answering: Trap | None = None
         self.open = True
         self._threads = [threading.Thread(target=t, daemon=True) for t in (self._forward, self._answer)]
@@ -268,7 +271,11 @@ def _connect(upstream: Mapping[str, str] | None) -> socket.socket:
     if not host.startswith("/"):
         return socket.create_connection((host, int(port)))
     line = socket.socket(socket.AF_UNIX)
-    line.connect(f"{host}/.s.PGSQL.{port}")
+    try:
+        line.connect(f"{host}/.s.PGSQL.{port}")
+    except OSError:
+        line.close()
+        raise
     return line
 
 

@@ -206,7 +206,7 @@ def test_a_restore_and_a_drill_read_it_with_the_identity(
         Followed()(restore.restore(site, planted.name, archived(), restore.Wishes()))
         assert planted.rows("SELECT count(*), min(x) FROM planted") == [(3000, PLANTED)]
     finally:
-        restore.drop(site, restore.left(site, planted.name))
+        restore.drop(site, planted.name, restore.left(site, planted.name))
     record = Followed()(drill.run(site, archived(), jobs=4, ours=False))
     assert record.good, record.problem
 

@@ -247,7 +247,7 @@ def test_it_is_restored_beside_swapped_in_and_drilled_from_the_bucket(
         assert isinstance(follow.seen[-1], events.Swapped)
         assert migrated.rows("SELECT count(*) FROM planted") == [(1000,)]
     finally:
-        restore.drop(site, [beside, *restore.left(site, migrated.name)])
+        restore.drop(site, migrated.name, [beside, *restore.left(site, migrated.name)])
     record = Followed()(drill.run(site, archived(), jobs=1, ours=False))
     assert record.good, record.problem
     drill.keep(kept, record)

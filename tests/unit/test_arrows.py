@@ -43,7 +43,7 @@ ROOMS: dict[str, set[str]] = {
     "restore": {
         *("archive", "connection", "contents", "events", "history", "manifest", "queries", "session", "errors")
     },
-    "drill": {"connection", "events", "manifest", "restore", "store", "errors"},
+    "drill": {"archive", "connection", "events", "manifest", "restore", "store", "errors"},
     "report": {"errors", "migrations", "backup", "drill", "manifest", "outcome", "restore"},
     "outcome": {"events", "errors"},
     "progress": {"events", "outcome", "report"},
