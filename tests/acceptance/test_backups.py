@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -82,13 +83,21 @@ def test_a_drill_leaves_a_record_and_a_trend(on: Run, clone: Path, database: Dat
 
 
 @embedded
-def test_a_drill_of_what_does_not_hold_is_9(on: Run, clone: Path) -> None:
+def test_a_drill_of_what_does_not_hold_is_9_and_on_record(on: Run, clone: Path) -> None:
     on("migrate")
     backup = on("backup", "--json").json["backup"]
     dump = folder_of(clone, backup) / "database.dump"
-    dump.write_bytes(dump.read_bytes()[:-50])
-    failed = on("drill", f"--backup={backup}", status=9)
+    content, times = bytearray(dump.read_bytes()), dump.stat()
+    content[len(content) // 2] ^= 1
+    dump.write_bytes(content)
+    os.utime(dump, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert on("backups", "--json").json["backups"][0]["complete"], "a listing does not know of rot"
+    failed = on("drill", status=9)
     assert PARTS.search(failed.stderr)
+    (record,) = on("backups", "--json").json["drills"]
+    assert (record["backup_id"], record["good"]) == (backup, False)
+    assert "its SHA-256 is another" in record["problem"]
+    assert "not good" in on("backups").stdout
 
 
 @embedded
