@@ -197,7 +197,7 @@ UNREACHABLE = (
         (edited, ["restore", "--backup=ID", "--yes"], 9, "ID is no backup"),
         (edited, ["verify", "--backup=ID"], 9, "Its manifest was changed after it was written."),
         (edited, ["drill", "--backup=ID"], 9, "ID is no backup"),
-        (lambda c, _: say(c, UNREACHABLE), ["backup"], 9, "could not be listed in s3://bucket/x/dev/hyperpage_dev"),
+        (lambda c, _: say(c, UNREACHABLE), ["backup"], 9, "could not be written to s3://bucket/x/dev/hyperpage_dev"),
         (lambda c, _: say(c, UNREACHABLE), ["backups"], 9, "could not be listed in s3://bucket/x/dev/hyperpage_dev"),
         (lambda c, _: say(c, "backup_store: 'ftp://x/y'"), ["backups"], 2, "the store ftp://x/y"),
         (lambda c, _: say(c, "backup_recipients: [age1nonsense]"), ["backup"], 2, "no age recipient"),
