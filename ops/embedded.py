@@ -15,6 +15,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -96,7 +97,10 @@ def scratch() -> Iterator[Server]:
             _start(made)
         yield made
     finally:
+        if (made.data / "postmaster.pid").exists() and not is_running(made):  # it was begun, and does not listen yet
+            _run("pg_ctl", "stop", "-D", str(made.data), "-m", "immediate", "-w", "-t", "10")
         remove(made)
+        shutil.rmtree(made.root, ignore_errors=True)  # what was just ended may have written meanwhile
 
 
 def is_running(server: Server) -> bool:
@@ -314,7 +318,7 @@ def _run(program: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     user, group = owner or (None, None)
     # Output goes to a file: pg_ctl's server inherits it, and a pipe would stay open as long as the server runs.
     with tempfile.TemporaryFile() as output:
-        done = subprocess.run(
+        with subprocess.Popen(
             [str(_server_programs() / program), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -322,13 +326,18 @@ def _run(program: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
             cwd="/",
             env={"PATH": os.defpath, "LC_ALL": "C"},
             start_new_session=True,
-            check=False,
             user=user,
             group=group,
             extra_groups=None if owner is None else [],
-        )
+        ) as running:
+            try:
+                status = running.wait()
+            except BaseException:
+                with suppress(ProcessLookupError):
+                    os.killpg(running.pid, signal.SIGKILL)  # initdb's own child too, which would go on to write
+                raise
         output.seek(0)
-        return subprocess.CompletedProcess(done.args, done.returncode, output.read())
+        return subprocess.CompletedProcess(running.args, status, output.read())
 
 
 def _demand(server: Server, purpose: str, program: str, *arguments: str) -> None:

@@ -249,8 +249,9 @@ def test_a_drill_that_is_interrupted_leaves_nothing(invoke: Invoke, clone: Path,
     found: set[str] = set()
 
     def has_come() -> bool:
-        found.update(name for line in processes("", drilling.pid) for name in re.findall(r"scratch-[0-9a-f]{8}", line))
-        return bool(processes(during, drilling.pid))
+        lines = processes("", drilling.pid)
+        found.update(name for line in lines for name in re.findall(r"scratch-[0-9a-f]{8}", line))
+        return bool(found) and any(during in line for line in lines)
 
     try:
         until(has_come, 30)
