@@ -64,7 +64,7 @@ _HELP = {
     "into": "restore into a new database of this name, beside the live one",
     "label": "a few words to know the backup by",
     "keep": "pin it: retention never deletes it",
-    "leave_behind": "let slots, subscriptions and prepared transactions stay with the old database",
+    "leave_behind": "let replication slots and subscriptions stay with the old database",
     "accept_differences": "swap it in though it is not as the manifest says",
     "drop_old": "drop what restores have left beside the live database",
     "remove": "delete its data too",

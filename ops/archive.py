@@ -79,18 +79,11 @@ def find_programs(*, server: int | None, tls: bool, embedded: Callable[[], Path]
     have = ", ".join(f"{each.version} in {each.folder}" for each in found) or "none"
     told = [f"Found: {have}.", "An older one refuses a newer server, and an archive of a newer pg_dump."]
     told += ["The one of the package cannot be used, since it has no TLS."] if tls else []
-    told += (
-        [_TOO_NEW]
-        if server and any(_too_new(major, server) for major in (oldest, *(each.major for each in found)))
-        else []
-    )
-    raise BackupFailed(
-        f"no pg_dump and pg_restore for PostgreSQL {oldest}",
-        detail=" ".join(told),
-        hint=f"Restore it on a server of version {_SETS_TRANSACTION_TIMEOUT} or later."
-        if _too_new(oldest, server)
-        else f"Install PostgreSQL's client programs of version {oldest}, such as postgresql-client-{oldest}.",
-    )
+    told += [_TOO_NEW] if any(_too_new(major, server) for major in (oldest, *(each.major for each in found))) else []
+    advice = f"Install PostgreSQL's client programs of version {oldest}, such as postgresql-client-{oldest}."
+    if _too_new(oldest, server):
+        advice = f"Restore it on a server of version {_SETS_TRANSACTION_TIMEOUT} or later."
+    raise BackupFailed(f"no pg_dump and pg_restore for PostgreSQL {oldest}", detail=" ".join(told), hint=advice)
 
 
 _TOO_NEW = "What pg_dump 17 or later writes sets transaction_timeout, which no server before 17 takes on restore."

@@ -69,8 +69,8 @@ class Archive:
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """How it is to be done. With `into`, beside the live database and without a swap. `leave_behind` lets slots,
-    subscriptions and prepared transactions stay with the old one; `accept` swaps in spite of differences."""
+    """How it is to be done. With `into`, beside the live database and without a swap. `leave_behind` lets slots
+    and subscriptions stay with the old one; `accept` swaps in spite of differences."""
 
     into: str | None = None
     jobs: int = 1
