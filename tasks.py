@@ -26,10 +26,12 @@ from ops.outcome import Outcome
 
 if TYPE_CHECKING:
     from ops.applier import Options
+    from ops.archive import Programs
     from ops.backup import Listed
     from ops.events import Event
     from ops.manifest import Manifest
     from ops.migrations import Migration
+    from ops.restore import Site, Wishes
     from ops.settings import Settings
     from ops.store import Store
 
@@ -189,7 +191,7 @@ def migrate(
         outcome = Outcome(given.environment, given.target, os.urandom(6).hex())
         with _outcome(outcome, json, dry_run):
             options = wiring.options(given, outcome.run_id, to, without_backup)
-            with closing(_run(given, _kept(target), files, options)) as events:
+            with closing(_run(target, given, files, options)) as events:
                 plan = next(events)
                 outcome.take(plan)
                 if not json:
@@ -201,9 +203,12 @@ def migrate(
             report.finished(outcome)
 
 
-def _run(given: Settings, kept: Store, files: Sequence[Migration], options: Options) -> Generator[Event, None, None]:
+def _run(
+    target: inventory.Target, given: Settings, files: Sequence[Migration], options: Options
+) -> Generator[Event, None, None]:
     from ops import applier
 
+    kept = functools.partial(wiring.backups, target, given.variables, HERE)
     gate = wiring.gate(given, kept, options.waiver)
     return applier.migrate(functools.partial(wiring.connect, given), wiring.ledger(given), files, gate, options)
 
@@ -310,7 +315,8 @@ def backup(
         given = _settings(target, start=True)
         outcome = Outcome(target.environment, target.name, os.urandom(6).hex())
         with wiring.connected(given) as connection:
-            taken = wiring.take_backup(given, _kept(target), connection, label=label, keep=keep)
+            kept = wiring.backups(target, given.variables, HERE)
+            taken = wiring.take_backup(given, kept, connection, label=label, keep=keep)
             progress.draw(taken, outcome, quiet=json)
         report.backup_taken(outcome, json=json)
 
@@ -332,7 +338,7 @@ def backups(_: Context, env: str | None = None, limit: str | None = None, json: 
 
 @_task("env", "backup", "limit")
 def verify(_: Context, backup: str | None = None, env: str | None = None, limit: str | None = None) -> None:
-    """Read one backup back whole, against its manifest; the newest unless told."""
+    """Read a backup back whole, against its manifest."""
     target, store, listed = _chosen(env, limit, backup)
     made = _verified(target, store, listed, quiet=False)
     report.verified(made, closed=bool(made.recipients) and _identity(target) is None)
@@ -379,19 +385,9 @@ def restore(
     target, store, listed = _chosen(env, limit, backup)
     given = _settings(target, start=True)
     made, site, database = backups.demanded(listed), wiring.site(given), given.connection["dbname"]
-    wishes = restoring.Wishes(
-        into=into,
-        jobs=given.variables.backup_jobs,
-        leave_behind=leave_behind,
-        accept=accept_differences,
-        wait=given.variables.migration_timeout,
-    )
-    outlook = restoring.look(site, database, made)
-    restoring.refuse(outlook, made, wishes)
-    if into is None:
-        report.losing(made, database, outlook)
-        _agreed(given.environment, yes)
-    programs = wiring.programs_for(outlook.server.version, tls=outlook.encrypted, reads=made.client_version)
+    jobs, wait = given.variables.backup_jobs, given.variables.migration_timeout
+    wishes = restoring.Wishes(into, jobs, leave_behind=leave_behind, accept=accept_differences, wait=wait)
+    programs = _foreseen(given, site, made, wishes, yes)
     source = backups.content(made, store, _identity(target))
     _verified(target, store, listed, quiet=json)
     outcome = Outcome(target.environment, target.name, os.urandom(6).hex(), made.backup_id)
@@ -402,6 +398,20 @@ def restore(
     report.restored(outcome, json=json)
     if drop_old and outcome.kept:
         restoring.drop(site, database, [outcome.kept])
+
+
+def _foreseen(given: Settings, site: Site, made: Manifest, wishes: Wishes, yes: bool) -> Programs:
+    """What a restore will meet and undo, told and agreed to, or refused; returns the programs for it."""
+    from ops import restore
+
+    database = given.connection["dbname"]
+    outlook = restore.look(site, database, made)
+    restore.refuse(outlook, made, wishes)
+    programs = wiring.programs_for(outlook.server.version, tls=outlook.encrypted, reads=made.client_version)
+    if wishes.into is None:
+        report.losing(made, database, outlook)
+        _agreed(given.environment, yes)
+    return programs
 
 
 def _drop_old(env: str | None, limit: str | None, yes: bool) -> None:
@@ -424,7 +434,7 @@ def _drop_old(env: str | None, limit: str | None, yes: bool) -> None:
 def drill(
     _: Context, env: str | None = None, backup: str | None = None, limit: str | None = None, json: bool = False
 ) -> None:
-    """Restore the newest backup into a scratch database, to prove that it would."""
+    """Prove on a scratch server that the newest backup restores."""
     from ops import backup as backups
     from ops import drill as drilling
     from ops import progress

@@ -78,8 +78,11 @@ def backups(target: inventory.Target, variables: inventory.Variables, root: Path
     return store.at(variables.backup_store, variables.backup_store_options, folder, target.environment, target.name)
 
 
-def gate(given: Settings, kept: Store, waiver: str | None) -> Backup | None:
-    """The backup that a run calls before its first statement; None where its policy or its waiver leaves it out."""
+def gate(given: Settings, kept: Callable[[], Store], waiver: str | None) -> Backup | None:
+    """The backup that a run calls before its first statement; None where its policy or its waiver leaves it out.
+
+    Where backups lie is asked only then: a run that finds nothing to do need not know.
+    """
     from ops import backup
 
     if not backup.needed(given.variables.backup_policy, waiver):
@@ -87,7 +90,7 @@ def gate(given: Settings, kept: Store, waiver: str | None) -> Backup | None:
     given.render("pgpass", masked=True)  # what is wrong with its template is told before anything is connected to
 
     def take(connection: Connection, _: Sequence[Record]) -> Generator[Event, None, str]:
-        return (yield from take_backup(given, kept, connection))
+        return (yield from take_backup(given, kept(), connection))
 
     return take
 

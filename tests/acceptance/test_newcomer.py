@@ -27,7 +27,8 @@ def test_from_nothing_to_a_migrated_database_with_a_backup_behind_it(invoke: Inv
 
     assert "0001" not in invoke("status", "--check").stdout
     rolled = invoke("rollback", status=2)
-    assert f"invoke restore --env=dev --backup={manifest.parent.name} --into=hyperpage_dev_restored" in rolled.stderr
+    assert f"invoke restore --env=dev --backup={manifest.parent.name}\n" in rolled.stderr
+    assert "--into=hyperpage_dev_restored" in rolled.stderr
     invoke("restore", f"--backup={manifest.parent.name}", "--into=hyperpage_dev_restored")
     invoke("verify", f"--backup={manifest.parent.name}")
 
