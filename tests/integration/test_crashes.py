@@ -67,7 +67,7 @@ TABLES = [
 ]
 WORKERS = 3
 
-STRIDE = {"embedded": 1, **dict.fromkeys(majors.VERSIONS, 25)}
+STRIDE = {"embedded": 1, **dict.fromkeys(majors.VERSIONS, 60)}
 """Of the faults every one on the embedded server, of those on the one outside each ninth, and fewer on other majors."""
 
 
