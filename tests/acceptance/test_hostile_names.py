@@ -100,7 +100,7 @@ def test_a_database_and_a_user_come_back_as_they_are(invoke: Invoke, clone: Path
     backup = invoke("backup", "--json", env=env).json
     assert backup["path"] == str(Path("b") / name / "dev" / "hyperpage_dev" / backup["backup"])
     manifest = json.loads((clone / backup["path"] / "manifest.json").read_text())
-    assert manifest["database"] == name
+    assert manifest["database"]["name"] == name
     assert f"{name}2" in invoke("restore", f"--backup={backup['backup']}", f"--into={name}2", env=env).stdout
     assert hostile.rows("SELECT count(*) FROM pg_database WHERE datname = %s", f"{name}2") == [(1,)]
     status = invoke("status", "--json", f"--sql={name}/sql", env=env | {"POSTGRES_DB": f"{name}2"}).json
