@@ -26,6 +26,7 @@ import psycopg
 from ops import connection as sessions
 from ops import events
 from ops.errors import (
+    ConfigurationError,
     HistoryDisagrees,
     Interrupted,
     LockBusy,
@@ -66,6 +67,17 @@ class Options:
 
 NOTHING_DESTRUCTIVE = "nothing destructive"
 """What the history says in the place of a backup that the policy when-destructive left out."""
+
+
+def needs_backup(policy: str, waiver: str | None) -> bool:
+    """Whether a run may need a backup: by its environment's policy, unless a reason to go without is given."""
+    if waiver is not None and not waiver.strip():
+        raise ConfigurationError(
+            "--without-backup needs a reason",
+            detail="It is kept in the history, for whoever asks later why there is no backup.",
+            hint='Write it out: --without-backup="restored from last night, nothing to lose".',
+        )
+    return policy != "never" and waiver is None
 
 
 def _agreed(connection: psycopg.Connection, ledger: Ledger, made: Plan) -> Plan:

@@ -457,17 +457,6 @@ def prune(store: Store, retention: Retention, now: datetime) -> Iterator[events.
         yield events.BackupsRemoved(gone)
 
 
-def needed(policy: str, waiver: str | None) -> bool:
-    """Whether a run may need a backup: by its environment's policy, unless a reason to go without is given."""
-    if waiver is not None and not waiver.strip():
-        raise ConfigurationError(
-            "--without-backup needs a reason",
-            detail="It is kept in the history, for whoever asks later why there is no backup.",
-            hint='Write it out: --without-backup="restored from last night, nothing to lose".',
-        )
-    return policy != "never" and waiver is None
-
-
 def external(command: Sequence[str], environ: Mapping[str, str], max_age: int) -> Generator[events.Event, None, str]:
     """Let another tool take the backup, and believe it only where it names a fresh one; returns its name.
 

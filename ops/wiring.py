@@ -83,9 +83,9 @@ def gate(given: Settings, kept: Callable[[], Store], waiver: str | None) -> Back
 
     Where backups lie is asked only then: a run that finds nothing to do need not know.
     """
-    from ops import backup
+    from ops import applier
 
-    if not backup.needed(given.variables.backup_policy, waiver):
+    if not applier.needs_backup(given.variables.backup_policy, waiver):
         return None
     given.render("pgpass", masked=True)  # what is wrong with its template is told before anything is connected to
 

@@ -659,3 +659,12 @@ def test_a_role_without_rights_is_told_so(database: Database, write: Write) -> N
         migrate(weak, write(m1_a="select 1"))
     assert caught.value.hint
     assert database.fingerprint() == before
+
+
+def test_a_waiver_needs_words() -> None:
+    assert applier.needs_backup("always", None)
+    assert applier.needs_backup("when-destructive", None)
+    assert not applier.needs_backup("always", "a reason")
+    assert not applier.needs_backup("never", None)
+    with pytest.raises(ConfigurationError, match="needs a reason"):
+        applier.needs_backup("always", " ")

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from ops import backup, manifest
 from ops.backup import Listed, Retention
-from ops.errors import ConfigurationError
 from ops.manifest import Contents, Database, File, Grant, Manifest, NotAManifest, Setting
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
@@ -182,12 +181,3 @@ def test_drafts_that_no_one_writes_any_more_are_told_by_their_age() -> None:
     assert backup.abandoned(ids, NOW) == ("20261120T000000-0000.removed.partial",)
     assert backup.abandoned(["20261123T115959-0000.partial"], NOW) == ("20261123T115959-0000.partial",)
     assert backup.abandoned(["20261123T120000-0000.partial"], NOW) == ()
-
-
-def test_a_waiver_needs_words() -> None:
-    assert backup.needed("always", None)
-    assert backup.needed("when-destructive", None)
-    assert not backup.needed("always", "a reason")
-    assert not backup.needed("never", None)
-    with pytest.raises(ConfigurationError, match="needs a reason"):
-        backup.needed("always", " ")
