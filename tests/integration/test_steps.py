@@ -316,7 +316,7 @@ def test_a_backend_ended_while_it_builds_leaves_nothing_that_is_passed_over(data
         thread = threading.Thread(target=end)
         thread.start()
         with pytest.raises(StoppedPartWay, match="statement 1 of 1"):
-            migrate(database, files, wait=10_000)
+            migrate(database, files, wait=3_000)
         thread.join()
         snapshot.rollback()
     assert ended
