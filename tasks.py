@@ -20,7 +20,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from ops import inventory, report, settings, wiring
+from ops import access, inventory, report, settings, wiring
 from ops.errors import ConfigurationError, HungUp, Interrupted, RatchetError, Terminated
 from ops.outcome import Outcome
 
@@ -484,7 +484,7 @@ def render(_: Context, env: str | None = None, limit: str | None = None, write: 
             report.data(each.render("pg_service.conf", masked=True).rstrip())
             report.data(each.render("database.env", masked=True).rstrip())
     else:
-        settings.write_private(Path(write), settings.together(Path(write), given), replace=True)
+        access.write_private(Path(write), settings.together(Path(write), given), replace=True)
         report.talk(f"wrote {write}, readable by you alone")
 
 

@@ -8,11 +8,9 @@ when a connection needs it, and never before; it is shown as ******** everywhere
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from urllib.parse import quote
 import jinja2
 
 from ops import inventory
+from ops.access import Access
 from ops.errors import ConfigurationError, RatchetError, Unreachable, several
 
 MASK = "********"
@@ -39,31 +38,24 @@ EmbeddedServer = Callable[[], Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """One target, rendered. `connection` are libpq parameters as the service file states them, no password.
+class Settings(Access):
+    """One target, rendered here.
 
     `secrets` are the environment variables that its password or its URL was taken from.
     """
 
-    environment: str
-    target: str
-    variables: inventory.Variables
-    connection: Mapping[str, str]
-    service_file: str
     templates: Path
     embedded: bool
     secrets: frozenset[str] = frozenset()
-
-    def parameters(self) -> dict[str, str]:
-        """The libpq parameters with the password, fetched now."""
-        secret = self.password()
-        return {**self.connection, **({"password": secret} if secret else {})}
 
     def password(self) -> str:
         """The password, from the inventory's environment variable or its command; empty where there is none."""
         if self.variables.password_command:
             return _run_password_command(self.variables)
         return self.variables.pg_password
+
+    def pgpass(self, *, masked: bool = False) -> str:
+        return self.render("pgpass", masked=masked)
 
     def render(self, name: str, *, masked: bool) -> str:
         """One of FORMATS as text, with the secret or with a mask in its place."""
@@ -75,31 +67,6 @@ class Settings:
         if name == "database.env" and self.variables.pg_direct_host:  # the application's way is the pooler's
             context |= {"host": self.variables.pg_host, "port": str(self.variables.pg_port)}
         return _Templates(self.templates, {}).text(FORMATS[name], context)
-
-    @contextmanager
-    def client_environment(self) -> Iterator[dict[str, str]]:
-        """Environment variables with which libpq's programs connect here: files of mode 0600 that go away again."""
-        import tempfile
-
-        with tempfile.TemporaryDirectory(prefix="pgratchet-") as folder:
-            service, passfile = Path(folder, "pg_service.conf"), Path(folder, "pgpass")
-            write_private(service, self.service_file)
-            secret = self.render("pgpass", masked=False)
-            write_private(passfile, secret)
-            inherited = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
-            ours = {"PGSERVICEFILE": str(service), "PGSERVICE": self.target, "LC_ALL": "C"}
-            # With no secret of ours libpq looks into the user's own ~/.pgpass, for the session and the dump alike.
-            yield {**inherited, **ours, **({"PGPASSFILE": str(passfile)} if secret else {})}
-
-
-def write_private(path: Path, text: str, *, replace: bool = False) -> None:
-    """Write a file that only its owner can read, and that could be read by no one else at any moment."""
-    target = path.with_name(f".{path.name}.{os.getpid()}.partial") if replace else path
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    if replace:
-        target.replace(path)
 
 
 def resolve(

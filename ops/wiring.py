@@ -19,6 +19,7 @@ from ops.errors import BackupFailed, ConfigurationError
 if TYPE_CHECKING:
     from psycopg import Connection
 
+    from ops.access import Access
     from ops.applier import Backup, Options
     from ops.archive import Programs
     from ops.backup import Listed, Retention, Source, Wishes
@@ -27,24 +28,23 @@ if TYPE_CHECKING:
     from ops.manifest import Manifest
     from ops.migrations import Record
     from ops.restore import Site
-    from ops.settings import Settings
     from ops.store import Store
 
 
-def ledger(given: Settings) -> Ledger:
+def ledger(given: Access) -> Ledger:
     from ops.history import Ledger
 
     return Ledger(given.variables.history_schema, given.variables.history_table)
 
 
-def connect(given: Settings) -> Connection:
+def connect(given: Access) -> Connection:
     from ops.connection import connect
 
     return connect(given.parameters())
 
 
 @contextmanager
-def connected(given: Settings) -> Iterator[Connection]:
+def connected(given: Access) -> Iterator[Connection]:
     """A connection for the block, and our errors for what the server says in it."""
     from ops.connection import translated
 
@@ -52,7 +52,7 @@ def connected(given: Settings) -> Iterator[Connection]:
         yield connection
 
 
-def options(given: Settings, run_id: str, to: str | None, waiver: str | None) -> Options:
+def options(given: Access, run_id: str, to: str | None, waiver: str | None) -> Options:
     """What a migration run may take, by the target's variables."""
     from ops.applier import Options
 
@@ -78,7 +78,7 @@ def backups(target: inventory.Target, variables: inventory.Variables, root: Path
     return store.at(variables.backup_store, variables.backup_store_options, folder, target.environment, target.name)
 
 
-def gate(given: Settings, kept: Callable[[], Store], waiver: str | None) -> Backup | None:
+def gate(given: Access, kept: Callable[[], Store], waiver: str | None) -> Backup | None:
     """The backup that a run calls before its first statement; None where its policy or its waiver leaves it out.
 
     Where backups lie is asked only then: a run that finds nothing to do need not know.
@@ -87,7 +87,7 @@ def gate(given: Settings, kept: Callable[[], Store], waiver: str | None) -> Back
 
     if not applier.needs_backup(given.variables.backup_policy, waiver):
         return None
-    given.render("pgpass", masked=True)  # what is wrong with its template is told before anything is connected to
+    given.pgpass(masked=True)  # what is wrong with its template is told before anything is connected to
 
     def take(connection: Connection, _: Sequence[Record]) -> Generator[Event, None, str]:
         return (yield from take_backup(given, kept(), connection))
@@ -96,7 +96,7 @@ def gate(given: Settings, kept: Callable[[], Store], waiver: str | None) -> Back
 
 
 def take_backup(
-    given: Settings, kept: Store, connection: Connection, *, label: str | None = None, keep: bool = False
+    given: Access, kept: Store, connection: Connection, *, label: str | None = None, keep: bool = False
 ) -> Generator[Event, None, str]:
     """A backup of what the connection leads to, by pg_dump or by the target's own command; returns its id.
 
@@ -117,7 +117,7 @@ def take_backup(
     return taken.backup_id
 
 
-def source(given: Settings, connection: Connection) -> Source:
+def source(given: Access, connection: Connection) -> Source:
     """What a backup is taken from, by a connection that leads there."""
     from ops import connection as sessions
     from ops.backup import Source
@@ -188,7 +188,7 @@ def refuse_foreign(made: Manifest, target: inventory.Target) -> None:
         )
 
 
-def site(given: Settings) -> Site:
+def site(given: Access) -> Site:
     """The server of a target, to restore on."""
     from ops.restore import Site
 
@@ -197,14 +197,14 @@ def site(given: Settings) -> Site:
     return Site(to, given.client_environment, named, ledger(given), variables.pg_system_identifier)
 
 
-def _connector(given: Settings) -> Callable[[str], Connection]:
+def _connector(given: Access) -> Callable[[str], Connection]:
     from ops.connection import connect
 
     return lambda database: connect({**given.parameters(), "dbname": database})
 
 
 @contextmanager
-def scratch(given: Settings | None, like: Ledger, made: Manifest) -> Iterator[tuple[Site, Programs]]:
+def scratch(given: Access | None, like: Ledger, made: Manifest) -> Iterator[tuple[Site, Programs]]:
     """Where to drill a backup, and by which programs: the server of the environment that the inventory names for it,
     else one of the package's own."""
     if given is not None:

@@ -15,7 +15,8 @@ ROOMS: dict[str, set[str]] = {
     "migrations": {"statements", "errors"},
     "batch": {"migrations", "statements", "errors"},
     "inventory": {"errors"},
-    "settings": {"inventory", "connection", "errors"},
+    "access": {"inventory"},
+    "settings": {"access", "inventory", "connection", "errors"},
     "connection": {"errors"},
     "queries": set(),
     "history": {"connection", "migrations", "queries", "__init__"},
@@ -51,7 +52,7 @@ ROOMS: dict[str, set[str]] = {
     # The one place that knows how the others are fitted together.
     "wiring": {
         *("applier", "archive", "backup", "connection", "embedded", "errors", "events", "history", "inventory"),
-        *("manifest", "migrations", "restore", "settings", "store"),
+        *("access", "manifest", "migrations", "restore", "store"),
     },
 }
 LIBRARIES: dict[str, set[str]] = {

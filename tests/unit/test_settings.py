@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ops import inventory, settings
+from ops import access, inventory, settings
 from ops.errors import ConfigurationError, RatchetError, Unreachable
 from ops.inventory import Target
 from ops.settings import MASK, Settings
@@ -271,19 +272,26 @@ def test_an_env_file_refuses_a_single_quote() -> None:
 def test_client_files_are_private_and_go_away() -> None:
     given = resolve({"P": "s3cret"}, pg_password="{{ env('P') }}")
     with given.client_environment() as environ:
-        for name in ("PGSERVICEFILE", "PGPASSFILE"):
-            path = Path(environ[name])
-            assert stat.S_IMODE(path.stat().st_mode) == 0o600
-            assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        service, passfile = (Path(environ[name]) for name in ("PGSERVICEFILE", "PGPASSFILE"))
+        assert stat.S_IMODE(passfile.stat().st_mode) == stat.S_IMODE(service.stat().st_mode) == 0o600
+        assert stat.S_ISREG(passfile.stat().st_mode)
+        assert (service.read_text(), passfile.read_text()) == (given.service_file, given.pgpass())
         assert "s3cret" not in "".join(environ.values())
-    assert not path.parent.exists()
+    assert not passfile.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")
+def test_no_secret_touches_a_disk() -> None:
+    given = resolve({"P": "s3cret"}, pg_password="{{ env('P') }}")
+    with given.client_environment() as environ:
+        assert str(Path(environ["PGPASSFILE"]).readlink()).startswith("/memfd:")
 
 
 def test_written_files_are_private_from_the_first_byte(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_text("old")
     path.chmod(0o644)
-    settings.write_private(path, "new", replace=True)
+    access.write_private(path, "new", replace=True)
     assert path.read_text() == "new"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [path]
