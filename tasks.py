@@ -10,8 +10,9 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,18 +21,18 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from ops import access, inventory, report, settings, wiring
+from ops import access, inventory, jobs, reach, report, settings, wiring
 from ops.errors import ConfigurationError, HungUp, Interrupted, RatchetError, Terminated
+from ops.events import drained
+from ops.migrations import Record
 from ops.outcome import Outcome
 
 if TYPE_CHECKING:
-    from ops.applier import Options
-    from ops.archive import Programs
+    from ops.access import Access
     from ops.backup import Listed
-    from ops.events import Event
+    from ops.far import About
     from ops.manifest import Manifest
-    from ops.migrations import Migration
-    from ops.restore import Site, Wishes
+    from ops.restore import Wishes
     from ops.settings import Settings
     from ops.store import Store
 
@@ -70,6 +71,7 @@ _HELP = {
     "accept_differences": "swap it in though it is not as the manifest says",
     "drop_old": "drop what restores have left beside the live database",
     "remove": "delete its data too",
+    "run": "the run's id, as invoke runs lists it; else the newest",
     "name": "what it does, in a few words",
     "write": "write pg_service.conf, pgpass, or an env file, with secrets, mode 0600",
 }
@@ -187,30 +189,18 @@ def migrate(
     from ops import migrations, progress
 
     files = migrations.read(Path(sql))
-    for target, given in [(target, _settings(target, start=not dry_run)) for target in _targets(env, limit)]:
+    for given in [_settings(target, start=not dry_run) for target in _targets(env, limit)]:
         outcome = Outcome(given.environment, given.target, os.urandom(6).hex())
-        with _outcome(outcome, json, dry_run):
-            options = wiring.options(given, outcome.run_id, to, without_backup)
-            with closing(_run(target, given, files, options)) as events:
-                plan = next(events)
-                outcome.take(plan)
-                if not json:
-                    report.planned(outcome, only=dry_run)
-                if not dry_run:
-                    _consent(given, outcome, yes)
-                    progress.draw(events, outcome, quiet=json)
+        running = reach.migrate(given, files, outcome.run_id, to, without_backup, HERE)
+        with _outcome(outcome, json, dry_run), closing(running) as events:
+            outcome.take(next(events))
+            if not json:
+                report.planned(outcome, only=dry_run)
+            if not dry_run:
+                _consent(given, outcome, yes)
+                progress.draw(events, outcome, quiet=json)
         if not json and not dry_run:
             report.finished(outcome)
-
-
-def _run(
-    target: inventory.Target, given: Settings, files: Sequence[Migration], options: Options
-) -> Generator[Event, None, None]:
-    from ops import applier
-
-    kept = functools.partial(wiring.backups, target, given.variables, HERE)
-    gate = wiring.gate(given, kept, options.waiver)
-    return applier.migrate(functools.partial(wiring.connect, given), wiring.ledger(given), files, gate, options)
 
 
 def _consent(given: Settings, outcome: Outcome, yes: bool) -> None:
@@ -266,23 +256,30 @@ def status(
     pending = 0
     for target in _targets(env, limit):
         given = _settings(target, start=False)
-        ledger = wiring.ledger(given)
-        with wiring.connected(given) as connection:
-            plan = migrations.plan(files, ledger.read(connection))
-            if json:
-                report.as_json({"env": target.environment, "target": target.name, **report.migrations(plan)})
-            else:
-                report.status(target.environment, target.name, plan)
-            if check:
-                migrations.check(plan, ledger.bodies(connection, plan.names("changed")))
+        plan = migrations.plan(files, drained(reach.perform(given, jobs.History(), tuple[Record, ...], HERE)))
+        if json:
+            report.as_json({"env": target.environment, "target": target.name, **report.migrations(plan)})
+        else:
+            report.status(target.environment, target.name, plan)
+        if check:
+            changed = plan.names("changed")
+            migrations.check(plan, _bodies(given, changed) if changed else {})
         pending += len(plan.names("pending", "unfinished"))
     if check and pending:
         raise Exit(code=3)
 
 
+def _bodies(given: Settings, names: tuple[str, ...]) -> dict[str, str]:
+    return drained(reach.perform(given, jobs.Bodies(names), dict[str, str], HERE))
+
+
+def _keeping(target: inventory.Target) -> inventory.Variables:
+    """What says where the backups of a target lie; for that, nothing of its connection need be known."""
+    return settings.some(target, ["backup_", "reach", "ssh_"], ENVIRON)
+
+
 def _kept(target: inventory.Target) -> Store:
-    """Where the backups of a target lie; for that, nothing of its connection need be known."""
-    return wiring.backups(target, settings.some(target, ["backup_"], ENVIRON), HERE)
+    return reach.kept(target.environment, target.name, _keeping(target), HERE)
 
 
 def _chosen(env: str | None, limit: str | None, backup_id: str | None) -> tuple[inventory.Target, Store, Listed]:
@@ -293,10 +290,6 @@ def _chosen(env: str | None, limit: str | None, backup_id: str | None) -> tuple[
     if listed.manifest:
         wiring.refuse_foreign(listed.manifest, target)
     return target, store, listed
-
-
-def _identity(target: inventory.Target) -> Path | None:
-    return wiring.identity(settings.some(target, ["backup_"], ENVIRON))
 
 
 @_task("env", "label", "keep", "limit", "json")
@@ -314,10 +307,8 @@ def backup(
     for target in _targets(env, limit):
         given = _settings(target, start=True)
         outcome = Outcome(target.environment, target.name, os.urandom(6).hex())
-        with wiring.connected(given) as connection:
-            kept = wiring.backups(target, given.variables, HERE)
-            taken = wiring.take_backup(given, kept, connection, label=label, keep=keep)
-            progress.draw(taken, outcome, quiet=json)
+        taken = reach.backup(given, jobs.Backup(label, keep), outcome.run_id, HERE)
+        progress.draw(taken, outcome, quiet=json)
         report.backup_taken(outcome, json=json)
 
 
@@ -339,20 +330,14 @@ def backups(_: Context, env: str | None = None, limit: str | None = None, json: 
 @_task("env", "backup", "limit")
 def verify(_: Context, backup: str | None = None, env: str | None = None, limit: str | None = None) -> None:
     """Read a backup back whole, against its manifest."""
-    target, store, listed = _chosen(env, limit, backup)
-    made = _verified(target, store, listed, quiet=False)
-    report.verified(made, closed=bool(made.recipients) and _identity(target) is None)
+    from ops import backup as backups
+    from ops import progress
 
-
-def _verified(target: inventory.Target, store: Store, listed: Listed, *, quiet: bool) -> Manifest:
-    """A backup's manifest, once all of it was read back."""
-    from ops import backup, progress
-
-    made = backup.demanded(listed)
-    programs = wiring.programs_for(None, reads=made.client_version)
-    outcome = Outcome(target.environment, target.name, "")
-    progress.draw(backup.verify(listed, store, programs, _identity(target)), outcome, quiet=quiet)
-    return made
+    target, _store, listed = _chosen(env, limit, backup)
+    made, variables = backups.demanded(listed), _keeping(target)
+    reading = reach.verify(target.environment, target.name, variables, made, HERE)
+    progress.draw(reading, Outcome(target.environment, target.name, ""))
+    report.verified(made, closed=bool(made.recipients) and not variables.backup_identity)
 
 
 @_task("backup", "into", "env", "leave_behind", "accept_differences", "drop_old", "yes", "limit", "json")
@@ -374,7 +359,6 @@ def restore(
         return
     from ops import backup as backups
     from ops import progress
-    from ops import restore as restoring
 
     if backup is None:
         raise ConfigurationError(
@@ -382,51 +366,43 @@ def restore(
             detail="A restore is of one backup, and which one is for you to say.",
             hint="Give --backup=ID; `invoke backups` lists them.",
         )
-    target, store, listed = _chosen(env, limit, backup)
+    target, _store, listed = _chosen(env, limit, backup)
     given = _settings(target, start=True)
-    made, site, database = backups.demanded(listed), wiring.site(given), given.connection["dbname"]
-    jobs, wait = given.variables.backup_jobs, given.variables.migration_timeout
-    wishes = restoring.Wishes(into, jobs, leave_behind=leave_behind, accept=accept_differences, wait=wait)
-    programs = _foreseen(given, site, made, wishes, yes)
-    source = backups.content(made, store, _identity(target))
-    _verified(target, store, listed, quiet=json)
+    made = backups.demanded(listed)
+    wishes = wiring.wishes(given.variables, into, leave_behind=leave_behind, accept=accept_differences)
+    _foreseen(given, made, wishes, yes)
     outcome = Outcome(target.environment, target.name, os.urandom(6).hex(), made.backup_id)
+    job = jobs.Restore(made.backup_id, into, leave_behind, accept_differences)
     started = time.monotonic()
-    archived = restoring.Archive(made, source, programs)
-    progress.draw(restoring.restore(site, database, archived, wishes), outcome, quiet=json)
+    progress.draw(reach.restore(given, job, outcome.run_id, made, HERE), outcome, quiet=json)
     outcome.duration_ms = round((time.monotonic() - started) * 1000)
     report.restored(outcome, json=json)
     if drop_old and outcome.kept:
-        restoring.drop(site, database, [outcome.kept])
+        drained(reach.perform(given, jobs.Drop((outcome.kept,)), type(None), HERE))
 
 
-def _foreseen(given: Settings, site: Site, made: Manifest, wishes: Wishes, yes: bool) -> Programs:
-    """What a restore will meet and undo, told and agreed to, or refused; returns the programs for it."""
-    from ops import restore
+def _foreseen(given: Settings, made: Manifest, wishes: Wishes, yes: bool) -> None:
+    """What a restore will meet and undo, told and agreed to, or refused."""
+    from ops import manifest, restore
 
-    database = given.connection["dbname"]
-    outlook = restore.look(site, database, made)
+    look = jobs.Look(manifest.dumps(made).decode())
+    outlook = drained(reach.perform(given, look, restore.Outlook, HERE))
     restore.refuse(outlook, made, wishes)
-    programs = wiring.programs_for(outlook.server.version, tls=outlook.encrypted, reads=made.client_version)
     if wishes.into is None:
-        report.losing(made, database, outlook)
+        report.losing(made, given.connection["dbname"], outlook)
         _agreed(given.environment, yes)
-    return programs
 
 
 def _drop_old(env: str | None, limit: str | None, yes: bool) -> None:
     """Drop what restores left beside the live database."""
-    from ops import restore
-
     for target in _targets(env, limit):
         given = _settings(target, start=False)
-        site = wiring.site(given)
-        names = restore.left(site, given.connection["dbname"])
+        names = drained(reach.perform(given, jobs.Left(), tuple[str, ...], HERE))
         for name in names:
             report.talk(f'to be dropped: "{name}"')
         if names:
             _agreed(target.environment, yes)
-            restore.drop(site, given.connection["dbname"], names)
+            drained(reach.perform(given, jobs.Drop(names), type(None), HERE))
         report.data(f"{target.environment}: {target.name}: {report.count(len(names), 'database')} dropped")
 
 
@@ -443,7 +419,7 @@ def drill(
 
     target, store, listed = _chosen(env, limit, backup)
     variables = settings.some(target, ["backup_", "drill_", "history_"], ENVIRON)
-    made, identity = backups.demanded(listed), _identity(target)
+    made, identity = backups.demanded(listed), wiring.identity(variables)
     named = variables.drill_environment
     where = _settings(_targets(named, None)[0], start=True) if named else None
     ledger = Ledger(variables.history_schema, variables.history_table)
@@ -455,6 +431,64 @@ def drill(
     drilling.keep(store, record)
     report.drilled(target.environment, target.name, record, json=json)
     drilling.demand(record)
+
+
+@_task("env", "run", "limit")
+def attach(_: Context, env: str | None = None, run: str | None = None, limit: str | None = None) -> None:
+    """Follow a run on a host again: the newest, or one that is named."""
+    from ops import far, progress
+
+    target, given, about = _run_of(env, limit, run)
+    outcome = Outcome(target.environment, target.name, about.run_id, plan=about.names)
+    started = time.monotonic()
+    progress.draw(far.attach(given, about), outcome)
+    outcome.duration_ms = round((time.monotonic() - started) * 1000)
+    report.followed(outcome, about)
+
+
+@_task("env", "limit", "json")
+def runs(_: Context, env: str | None = None, limit: str | None = None, json: bool = False) -> None:
+    """List what runs and ran on the targets' hosts, newest first."""
+    from ops import far
+
+    for target in _targets(env, limit):
+        found = far.past(_on_host(target))
+        if json:
+            report.as_json({"env": target.environment, "target": target.name, "runs": [asdict(each) for each in found]})
+        else:
+            report.runs(target.environment, target.name, found)
+
+
+@_task("env", "run", "limit")
+def cancel(_: Context, env: str | None = None, run: str | None = None, limit: str | None = None) -> None:
+    """End a run on a host: its statement is cancelled, its lock released."""
+    from ops import far
+
+    target, given, about = _run_of(env, limit, run)
+    ended = far.cancel(given, about.run_id)
+    where = f"{target.environment}: {target.name}: {about.run_id}"
+    report.data(f"{where}: {'told to end' if ended else 'it was over already'}")
+
+
+def _on_host(target: inventory.Target) -> Access:
+    """A target on another host, as far as its runs are concerned."""
+    return reach.on_host(target.environment, target.name, _keeping(target))
+
+
+def _run_of(env: str | None, limit: str | None, run: str | None) -> tuple[inventory.Target, Access, About]:
+    """The run of that id on the host of one of the targets, or the newest."""
+    from ops import far
+
+    for target in _targets(env, limit):
+        given = _on_host(target)
+        for about in far.past(given):
+            if run in (None, about.run_id):
+                return target, given, about
+    raise ConfigurationError(
+        f"there is no run{f' {run}' if run else ''}",
+        detail="The hosts keep the last hundred, for thirty days.",
+        hint="`invoke runs` lists them; `invoke status` asks the database.",
+    )
 
 
 @_task("name", "sql")

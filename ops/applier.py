@@ -86,6 +86,12 @@ def _agreed(connection: psycopg.Connection, ledger: Ledger, made: Plan) -> Plan:
     return made
 
 
+def foresee(connect: Connect, ledger: Ledger, pinned_identifier: str) -> list[Record]:
+    """The history of a database that migrations may run on; raises where none may."""
+    with closing(Session(connect, ledger, 0, 0, pinned_identifier)) as session, sessions.translated():
+        return session.open()
+
+
 def migrate(
     connect: Connect, ledger: Ledger, files: Sequence[Migration], backup: Backup | None, options: Options
 ) -> Generator[events.Event, None, None]:

@@ -64,7 +64,9 @@ class Programs:
         return "gzip" if "compression" in said.stderr else "zstd"
 
 
-def find_programs(*, server: int | None, tls: bool, embedded: Callable[[], Path], reads: str | None = None) -> Programs:
+def find_programs(
+    *, server: int | None, tls: bool, embedded: Callable[[], Path | None], reads: str | None = None
+) -> Programs:
     """The programs to use with a server of that server_version_num, with an archive of the pg_dump `reads`, or both.
 
     None is older than the server or than what it has to read, and none writes or restores what the server does not
@@ -97,10 +99,10 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in version.split("."))
 
 
-def _candidates(tls: bool, embedded: Callable[[], Path]) -> Iterator[Programs]:
+def _candidates(tls: bool, embedded: Callable[[], Path | None]) -> Iterator[Programs]:
     folders = [Path(found).parent] if (found := shutil.which("pg_dump")) else []
     folders += sorted(_DEBIAN.glob("*/bin")) if _DEBIAN.is_dir() else []
-    folders += [] if tls else [embedded()]
+    folders += [packaged] if not tls and (packaged := embedded()) else []
     for folder in folders:
         version = version_of(folder / "pg_dump")
         if version and (folder / "pg_restore").exists():

@@ -332,12 +332,16 @@ def _read_back(reading: _Reading, programs: Programs) -> Generator[events.Event,
                 if time.monotonic() - shown > _TICK:
                     shown = time.monotonic()
                     yield events.BackupProgress("verify", done, made.size, done)
-        if wrong:
-            raise BackupFailed(
-                f"backup {made.backup_id} is not what was written",
-                detail="\n".join(wrong),
-                hint="Use another, and find out what changed this one; `invoke backups` lists them.",
-            )
+        _refuse_damaged(made, wrong)
+
+
+def _refuse_damaged(made: Manifest, wrong: Sequence[str]) -> None:
+    if wrong:
+        raise BackupFailed(
+            f"backup {made.backup_id} is not what was written",
+            detail="\n".join(wrong),
+            hint="Use another, and find out what changed this one; `invoke backups` lists them.",
+        )
 
 
 def verify(
@@ -364,6 +368,29 @@ def demanded(listed: Listed) -> Manifest:
     return listed.manifest
 
 
+def copy(made: Manifest, read: Callable[[str], Iterator[bytes]], here: Store) -> Generator[events.Event, None, None]:
+    """Copy a backup into another store, byte for byte, each file against its hash as it comes."""
+    wrong: list[str] = []
+    done, shown = 0, 0.0
+    reading = _Reading(read, None, made, None)
+    with here.draft(made.backup_id) as draft:
+        for name in made.files:
+            with draft.write(name) as write:
+                for chunk in reading.against(name, wrong):
+                    write(chunk)
+                    done += len(chunk)
+                    if time.monotonic() - shown > _TICK:
+                        shown = time.monotonic()
+                        yield events.BackupProgress("copy", done, made.size)
+            _refuse_damaged(made, wrong)
+        draft.finish(manifest.NAME, manifest.dumps(replace(made, files=_stamped(made, draft))))
+
+
+def _stamped(made: Manifest, draft: Draft) -> dict[str, File]:
+    """The files with the marks that the draft's store has put on them."""
+    return {name: replace(file, stamp=draft.stat(name).stamp) for name, file in made.files.items()}
+
+
 def content(made: Manifest, store: Store, identity: Path | None) -> Path | Iterator[bytes]:
     """The archive for pg_restore: a path where it lies on this machine as it is, else a stream of it."""
     reading = _opened(store, made, identity)
@@ -379,10 +406,11 @@ def content(made: Manifest, store: Store, identity: Path | None) -> Path | Itera
 
 def find(store: Store) -> tuple[Listed, ...]:
     """The backups of a store, newest first, with what is none among them said to be so."""
-    return tuple(_listed(store, backup_id) for backup_id in store.ids())
+    return tuple(look(store, backup_id) for backup_id in store.ids())
 
 
-def _listed(store: Store, backup_id: str) -> Listed:
+def look(store: Store, backup_id: str) -> Listed:
+    """The backup of that name in a store, or what is wrong with it."""
     if backup_id.endswith(PARTIAL):
         return Listed(backup_id, None, "It was not finished.")
     if store.stat(backup_id, manifest.NAME) is None:

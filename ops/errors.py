@@ -122,6 +122,10 @@ class Interrupted(RatchetError):
         return super().as_json() | {"code": self.status}
 
 
+FAMILY: dict[int, type[RatchetError]] = {kind.exit_code: kind for kind in RatchetError.__subclasses__()}
+"""The errors by their exit codes."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM, as an interrupt: the statement is cancelled, the lock released, the partial files removed."""
 

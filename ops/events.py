@@ -6,8 +6,9 @@ written as JSON lines and read back on another machine. Durations are millisecon
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar, cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,11 @@ class LockAwaited:
 class BackupProgress:
     """How far a backup is written, read back or restored.
 
-    `done` of `total` are, while it is dumped, the bytes of the tables that are done with; while it is read back, those
-    of its files; while it is restored, the rows of those tables. `written` are the bytes of the archive so far.
+    `done` of `total` are, while it is dumped, the bytes of the tables that are done with; while it is read back or
+    copied, those of its files; while it is restored, the rows of those tables. `written` are the bytes of the archive.
     """
 
-    phase: Literal["dump", "verify", "restore"]
+    phase: Literal["dump", "verify", "copy", "restore"]
     done: int
     total: int
     written: int = 0
@@ -171,3 +172,14 @@ Event = (
     | ServerNotice
     | Finished
 )
+
+_T = TypeVar("_T")
+
+
+def drained(stream: Generator[Event, None, _T]) -> _T:
+    """What a stream comes to, of which nothing is shown."""
+    try:
+        while True:
+            next(stream)
+    except StopIteration as end:
+        return cast(_T, end.value)

@@ -73,6 +73,18 @@ class Variables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     migration_timeout: Milliseconds = 30_000
     migration_batch_size: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
     lock_timeout: Milliseconds = 3_000
+    reach: Literal["local", "ssh", "tunnel"] = "local"
+    ssh_host: str = ""
+    ssh_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    ssh_user: str = ""
+    ssh_gateway: str = ""
+    ssh_key: str = ""
+    ssh_config: str = "~/.ssh/config"
+    ssh_known_hosts: str = "~/.ssh/known_hosts"
+    ssh_python: Text = "python3"
+    ssh_timeout: Annotated[int, msgspec.Meta(ge=1, le=600)] = 10
+    ssh_silence: Annotated[int, msgspec.Meta(ge=2, le=3600)] = 20
+    backup_at: Literal["host", "here"] = "host"
 
     def __repr__(self) -> str:
         """Without the values, of which some are secrets."""
@@ -81,6 +93,20 @@ class Variables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 _FIELDS = {each.name: each for each in msgspec.structs.fields(Variables)}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_HOST = r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)"
+_USER = r"[A-Za-z0-9_][A-Za-z0-9._\\-]{0,62}"
+_HOP = rf"(?:{_USER}@)?[A-Za-z0-9_][A-Za-z0-9._-]*(?::[0-9]{{1,5}})?"
+_PATH = r"[^\x00-\x1f\x7f\"%]+"
+_SSH: dict[str, tuple[str, str]] = {
+    "ssh_host": (_HOST, "no name or address of a host"),
+    "ssh_user": (_USER, "no name of a user: letters, digits, and . _ -"),
+    "ssh_gateway": (rf"{_HOP}(?:,{_HOP})*", "not user@host:port, of which several are separated by commas"),
+    "ssh_key": (_PATH, "no path without control characters, double quotes and percent signs"),
+    "ssh_config": (_PATH, "no path without control characters, double quotes and percent signs"),
+    "ssh_known_hosts": (_PATH, "no path without control characters, double quotes and percent signs"),
+    "ssh_python": (r"[A-Za-z0-9_/][A-Za-z0-9_./+-]*", "no name or path of a program"),
+}
+"""What reaches a shell, a configuration of OpenSSH, or a host's name: of what it is made, or refused."""
 _SECRET_OPTION = re.compile(r"secret|token|password|sas|(account|access|master|customer)_key(_base64)?$", re.IGNORECASE)
 _IN_URL = r".*:[^/@]+@.*"
 _SUFFIXES = (".yml", ".yaml")
@@ -140,10 +166,13 @@ def judge(variables: Mapping[str, Any], *, rendered: bool = False) -> Iterator[s
         elif name in _FIELDS and (rendered or not _is_template(value)):
             yield from _type_mistake(name, value, strict=not rendered)
             yield from _name_mistake(name, value)
+            yield from _ssh_mistake(name, value)
     for name, each in _FIELDS.items():
         if each.required and name not in variables:
             yield f"{name} is missing."
-    if not rendered:
+    if rendered:
+        yield from _contradictions(variables)
+    else:
         yield from _secrets(variables)
 
 
@@ -159,6 +188,26 @@ def _name_mistake(name: str, value: object) -> Iterator[str]:
     text = str(value) if name in ("pg_dbname", "history_schema", "history_table") else ""
     if "\0" in text or len(text.encode(errors="surrogateescape")) > 63:
         yield f"{name}: no name that PostgreSQL can hold, which is at most 63 bytes without a NUL."
+
+
+def _ssh_mistake(name: str, value: object) -> Iterator[str]:
+    form, told = _SSH.get(name, ("", ""))
+    if form and value and not re.fullmatch(form, str(value)):
+        yield f"{name}: {told}."
+
+
+def _contradictions(variables: Mapping[str, Any]) -> Iterator[str]:
+    """What each may be, and both together cannot."""
+    reach = variables.get("reach", "local")
+    if reach != "local" and not variables.get("ssh_host"):
+        yield f"reach: {reach} needs ssh_host, the host to log in to."
+    if reach != "local" and variables.get("embedded"):
+        yield f"reach: {reach} leads to another machine, and embedded is a server on this one."
+    if reach == "ssh":
+        here = variables.get("backup_at") == "here"
+        for name in ("backup_recipients",) if here else ("backup_recipients", "backup_store"):
+            if variables.get(name):
+                yield f"{name}: what it needs is not on the host. With reach: tunnel it is used from here."
 
 
 def _secrets(variables: Mapping[str, Any]) -> Iterator[str]:

@@ -96,7 +96,7 @@ class _Bars(_Lines):
     def show(self, event: events.Event) -> None:
         super().show(event)
         if isinstance(event, events.BackupProgress):
-            word = {"dump": "dumping", "verify": "reading back", "restore": "restoring"}[event.phase]
+            word = {"dump": "dumping", "verify": "reading back", "copy": "copying", "restore": "restoring"}[event.phase]
             written = f", {size(event.written)}" if event.written else ""
             self._progress.update(
                 self._task, description=f"{word}{written}", total=event.total or None, completed=event.done

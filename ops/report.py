@@ -19,6 +19,7 @@ from ops.errors import ConfigurationError, RatchetError
 if TYPE_CHECKING:
     from ops.backup import Listed
     from ops.drill import Record
+    from ops.far import About
     from ops.manifest import Manifest
     from ops.migrations import Entry, Plan
     from ops.outcome import Outcome
@@ -232,6 +233,27 @@ def finished(outcome: Outcome) -> None:
     applied = count(len(outcome.applied), "migration")
     data(f"{applied} applied in {took(outcome.duration_ms)}, {outcome.pending} pending")
     data(f"backup before it: {outcome.backup_path}" if outcome.backup_path else "no backup was taken before it")
+
+
+def runs(environment: str, target: str, found: Sequence[About]) -> None:
+    """The list of `runs`, on stdout."""
+    rows = []
+    for each in found:
+        state = each.state if each.status is None else "done" if each.status == "0" else f"exit {each.status}"
+        rows.append((each.run_id, state, each.task, each.started[:19].replace("T", " ") + "Z", _few(each.names)))
+    table(f"{environment}: {target}", ("run", "state", "task", "started", "migrations"), rows)
+    if not rows:
+        data(f"{environment}: {target}: no runs")
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) < 3 else f"{names[0]} to {names[-1]}, {len(names)}"
+
+
+def followed(outcome: Outcome, about: About) -> None:
+    """The last line of a run that was followed to its end, on stdout."""
+    told = f", {count(len(outcome.applied), 'migration')} applied" if about.task == "migrate" else ""
+    data(f"{outcome.environment}: {outcome.target}: {about.task} {about.run_id} is done{told}")
 
 
 def ask(question: str, answer: str) -> bool:

@@ -164,6 +164,7 @@ class _DiskDraft:
 
     @contextmanager
     def write(self, name: str) -> Iterator[Callable[[bytes], object]]:
+        self._path(name).parent.mkdir(mode=0o700, exist_ok=True)
         with self._path(name).open("xb") as file:
             yield file.write
             _flush(file)

@@ -13,20 +13,20 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ops import inventory
 from ops.errors import BackupFailed, ConfigurationError
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
+    from ops import restore
     from ops.access import Access
-    from ops.applier import Backup, Options
+    from ops.applier import Options
     from ops.archive import Programs
-    from ops.backup import Listed, Retention, Source, Wishes
+    from ops.backup import Listed, Source, Wishes
     from ops.events import Event
     from ops.history import Ledger
+    from ops.inventory import Target, Variables
     from ops.manifest import Manifest
-    from ops.migrations import Record
     from ops.restore import Site
     from ops.store import Store
 
@@ -70,38 +70,28 @@ def options(given: Access, run_id: str, to: str | None, waiver: str | None) -> O
     )
 
 
-def backups(target: inventory.Target, variables: inventory.Variables, root: Path) -> Store:
-    """Where the backups of a target lie."""
+def backups(environment: str, target: str, variables: Variables, root: Path) -> Store:
+    """Where the backups of a target lie on this machine, or in a store that is reached from it."""
     from ops import store
 
     folder = root / variables.backup_dir
-    return store.at(variables.backup_store, variables.backup_store_options, folder, target.environment, target.name)
+    return store.at(variables.backup_store, variables.backup_store_options, folder, environment, target)
 
 
-def gate(given: Access, kept: Callable[[], Store], waiver: str | None) -> Backup | None:
-    """The backup that a run calls before its first statement; None where its policy or its waiver leaves it out.
-
-    Where backups lie is asked only then: a run that finds nothing to do need not know.
-    """
+def needs_backup(given: Access, waiver: str | None) -> bool:
+    """Whether a run may need a backup, by its policy and its waiver."""
     from ops import applier
 
-    if not applier.needs_backup(given.variables.backup_policy, waiver):
-        return None
-    given.pgpass(masked=True)  # what is wrong with its template is told before anything is connected to
-
-    def take(connection: Connection, _: Sequence[Record]) -> Generator[Event, None, str]:
-        return (yield from take_backup(given, kept(), connection))
-
-    return take
+    needed = applier.needs_backup(given.variables.backup_policy, waiver)
+    if needed:
+        given.pgpass(masked=True)  # what is wrong with its template is told before anything is connected to
+    return needed
 
 
 def take_backup(
     given: Access, kept: Store, connection: Connection, *, label: str | None = None, keep: bool = False
 ) -> Generator[Event, None, str]:
-    """A backup of what the connection leads to, by pg_dump or by the target's own command; returns its id.
-
-    What its retention lets go is deleted behind it.
-    """
+    """A backup of what the connection leads to, by pg_dump or by the target's own command; returns its id."""
     from ops import backup
 
     variables = given.variables
@@ -113,8 +103,15 @@ def take_backup(
     from_here = source(given, connection)
     programs = programs_for(from_here.server_version, tls=connection.pgconn.ssl_in_use)
     taken = yield from backup.take(from_here, kept, programs, _wishes(variables, label, keep))
-    yield from backup.prune(kept, _retention(variables), datetime.now(timezone.utc))
     return taken.backup_id
+
+
+def prune(variables: Variables, kept: Store) -> Iterator[Event]:
+    """Delete what the target's retention lets go, and say so."""
+    from ops import backup
+
+    retention = backup.Retention(variables.backup_keep_count, variables.backup_keep_days)
+    yield from backup.prune(kept, retention, datetime.now(timezone.utc))
 
 
 def source(given: Access, connection: Connection) -> Source:
@@ -136,31 +133,34 @@ def source(given: Access, connection: Connection) -> Source:
     )
 
 
-def _wishes(variables: inventory.Variables, label: str | None, keep: bool) -> Wishes:
+def _wishes(variables: Variables, label: str | None, keep: bool) -> Wishes:
     from ops.backup import Wishes
 
     return Wishes(label, keep, variables.backup_jobs, variables.backup_parallel_from, variables.backup_recipients)
 
 
-def _retention(variables: inventory.Variables) -> Retention:
-    from ops.backup import Retention
-
-    return Retention(variables.backup_keep_count, variables.backup_keep_days)
-
-
 def programs_for(server: int | None, *, tls: bool = False, reads: str | None = None) -> Programs:
     """PostgreSQL's programs for a server, for an archive that pg_dump `reads` wrote, or for both."""
-    from ops import archive, embedded
+    from ops import archive
 
-    return archive.find_programs(server=server, tls=tls, embedded=embedded.programs, reads=reads)
+    return archive.find_programs(server=server, tls=tls, embedded=_packaged, reads=reads)
 
 
-def identity(variables: inventory.Variables) -> Path | None:
+def _packaged() -> Path | None:
+    """The programs of the package, where it is installed; on a host that was reached by a line it is not."""
+    try:
+        from ops import embedded
+    except ImportError:
+        return None
+    return embedded.programs()
+
+
+def identity(variables: Variables) -> Path | None:
     """The file that opens encrypted backups, where there is one."""
     return Path(variables.backup_identity).expanduser() if variables.backup_identity else None
 
 
-def chosen(kept: Sequence[tuple[inventory.Target, Store]], backup_id: str | None) -> tuple[int, Listed]:
+def chosen(kept: Sequence[tuple[Target, Store]], backup_id: str | None) -> tuple[int, Listed]:
     """The backup of that id among those of some targets, or without one the newest of the first; and whose it is."""
     from ops import backup
 
@@ -178,7 +178,7 @@ def chosen(kept: Sequence[tuple[inventory.Target, Store]], backup_id: str | None
     )
 
 
-def refuse_foreign(made: Manifest, target: inventory.Target) -> None:
+def refuse_foreign(made: Manifest, target: Target) -> None:
     """A folder that was copied over from another environment or target is not one of this one's backups."""
     if (made.environment, made.target) != (target.environment, target.name):
         raise BackupFailed(
@@ -186,6 +186,14 @@ def refuse_foreign(made: Manifest, target: inventory.Target) -> None:
             detail=f"It lies among those of {target.environment}: {target.name}.",
             hint="Restore it where it belongs; its manifest says where that is.",
         )
+
+
+def wishes(variables: Variables, into: str | None, *, leave_behind: bool, accept: bool) -> restore.Wishes:
+    """How a restore is to be done, by the target's variables and by what is asked for."""
+    from ops import restore
+
+    jobs, wait = variables.backup_jobs, variables.migration_timeout
+    return restore.Wishes(into, jobs, leave_behind=leave_behind, accept=accept, wait=wait)
 
 
 def site(given: Access) -> Site:

@@ -205,12 +205,13 @@ def test_a_backup_by_the_inventory_lies_in_the_bucket_and_nowhere_else(
     migrated: Database, s3: S3, programs: Programs, tmp_path: Path
 ) -> None:
     given = settings_in(migrated, s3, "by/inventory")
-    kept = wiring.backups(Target("env", "target", (), {}), given.variables, tmp_path)
+    kept = wiring.backups("env", "target", given.variables, tmp_path)
     assert CANARY not in repr(kept) + repr(given)
     follow = Followed()
     with wiring.connected(given) as connection:
         first = follow(wiring.take_backup(given, kept, connection))
         second = follow(wiring.take_backup(given, kept, connection))
+    follow.seen += wiring.prune(given.variables, kept)
     assert events.BackupsRemoved((first,)) in follow.seen
     names = ("database.dump", "globals.sql", "manifest.json")
     assert s3.names() == [f"by/inventory/env/target/{second}/{name}" for name in names], "retention leaves nothing"

@@ -45,14 +45,34 @@ ROOMS: dict[str, set[str]] = {
         *("archive", "connection", "contents", "events", "history", "manifest", "queries", "session", "errors")
     },
     "drill": {"archive", "connection", "events", "manifest", "restore", "store", "errors"},
-    "report": {"errors", "migrations", "backup", "drill", "manifest", "outcome", "restore"},
+    "report": {"errors", "far", "migrations", "backup", "drill", "manifest", "outcome", "restore"},
     "outcome": {"events", "errors"},
     "progress": {"events", "outcome", "report"},
     "embedded": {"connection", "errors"},
+    # Another host: what travels, the line, this end of it and the other.
+    "wire": {"events", "errors"},
+    "bundle": set(),
+    "installer": set(),
+    "remote": {"bundle", "inventory", "errors"},
+    "jobs": {
+        *("access", "applier", "backup", "connection", "errors", "events", "manifest", "migrations"),
+        *("restore", "session", "store", "wiring"),
+    },
+    "host": {"__init__", "access", "errors", "jobs", "wire"},
+    "far": {
+        *("access", "backup", "errors", "events", "jobs", "manifest", "migrations"),
+        *("remote", "store", "wire", "wiring"),
+    },
+    "host_store": {"access", "errors", "far", "jobs", "manifest", "store"},
+    "reach": {
+        *("access", "events", "far", "host_store", "inventory", "jobs", "manifest", "migrations"),
+        "store",
+        "wiring",
+    },
     # The one place that knows how the others are fitted together.
     "wiring": {
         *("applier", "archive", "backup", "connection", "embedded", "errors", "events", "history", "inventory"),
-        *("access", "manifest", "migrations", "restore", "store"),
+        *("access", "manifest", "restore", "store"),
     },
 }
 LIBRARIES: dict[str, set[str]] = {
@@ -60,7 +80,9 @@ LIBRARIES: dict[str, set[str]] = {
     "msgspec": {"inventory"},
     "jinja2": {"settings"},
     "psycopg": {"blockers", "connection", "evidence", "history", "session", "steps", "applier", "embedded"}
-    | {"backup", "contents", "drill", "restore", "wiring"},
+    | {"backup", "contents", "drill", "jobs", "restore", "wiring"},
+    "fabric": {"remote"},
+    "paramiko": {"remote"},
     "obstore": {"store"},
     "pyrage": {"encryption"},
     "rich": {"report", "progress"},

@@ -1,0 +1,113 @@
+"""The way that a target's inventory says: its work is done here, or on its own host.
+
+Owns that choice, and nothing of what is done. A tunnel is no choice of this kind: by it the work is done here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ops import jobs, wiring
+from ops.access import Access, Carried
+from ops.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ops.events import Event
+    from ops.inventory import Variables
+    from ops.manifest import Manifest
+    from ops.migrations import Migration
+    from ops.store import Store
+
+_T = TypeVar("_T")
+
+
+def perform(given: Access, job: jobs.Job[_T], kind: type[_T] | Any, root: Path) -> Generator[Event, None, _T]:
+    """Do a job that only looks, or is done in a moment; returns its result, which is of that type."""
+    if given.variables.reach == "ssh":
+        from ops import far
+
+        return far.perform(given, job, kind)
+    return job.run(given, jobs.Place(root))
+
+
+def migrate(
+    given: Access, files: Sequence[Migration], run_id: str, to: str | None, waiver: str | None, root: Path
+) -> Generator[Event, None, None]:
+    """Apply what is pending; the first event is Planned."""
+    if given.variables.reach == "ssh":
+        from ops import far
+
+        wiring.needs_backup(given, waiver)
+        return far.migrate(given, files, jobs.Migrate(run_id, (), to, waiver), _kept_here(given, root))
+    return jobs.migrate(given, jobs.Place(root), files, run_id, to, waiver)
+
+
+def backup(given: Access, job: jobs.Backup, run_id: str, root: Path) -> Generator[Event, None, None]:
+    """Take a backup."""
+    if given.variables.reach == "ssh":
+        from ops import far
+
+        return far.run(given, job, far.About(run_id, "backup"), _kept_here(given, root))
+    return job.run(given, jobs.Place(root))
+
+
+def restore(given: Access, job: jobs.Restore, run_id: str, made: Manifest, root: Path) -> Generator[Event, None, None]:
+    """Restore a backup, which is carried to the host first where it is kept here and the server is there."""
+    if given.variables.reach == "ssh":
+        from ops import far
+
+        if here := _kept_here(given, root):
+            yield from far.deliver(given, here, made, run_id)
+        yield from far.run(given, job, far.About(run_id, "restore"), here)
+    else:
+        yield from job.run(given, jobs.Place(root))
+
+
+def verify(
+    environment: str, target: str, variables: Variables, made: Manifest, root: Path
+) -> Generator[Event, None, None]:
+    """Read a backup back whole, where it is kept."""
+    job, given = jobs.Verify(made.backup_id), _unconnected(environment, target, variables)
+    if _is_on_host(variables):
+        from ops import far
+
+        return far.perform(given, job, type(None))
+    return job.run(given, jobs.Place(root))
+
+
+def kept(environment: str, target: str, variables: Variables, root: Path) -> Store:
+    """Where the backups of a target lie. Of its settings no more is needed than where that is."""
+    if _is_on_host(variables):
+        from ops.host_store import HostStore
+
+        return HostStore(_unconnected(environment, target, variables))
+    return wiring.backups(environment, target, variables, root)
+
+
+def on_host(environment: str, target: str, variables: Variables) -> Access:
+    """A target whose work is done on its own host, for what concerns no more than that host."""
+    if variables.reach != "ssh":
+        raise ConfigurationError(
+            f"{environment}: {target} is not reached by SSH",
+            detail="What runs for it runs here, and ends with its process.",
+            hint="Only a target with reach: ssh has runs of its own.",
+        )
+    return _unconnected(environment, target, variables)
+
+
+def _unconnected(environment: str, target: str, variables: Variables) -> Access:
+    """For what concerns no more than where backups lie: no secret need be fetched for that."""
+    return Carried(environment, target, variables, {}, "", "", "")
+
+
+def _is_on_host(variables: Variables) -> bool:
+    return variables.reach == "ssh" and variables.backup_at == "host"
+
+
+def _kept_here(given: Access, root: Path) -> Store | None:
+    """Where backups of a target on another host come to on this machine; None where they stay there."""
+    if _is_on_host(given.variables) or given.variables.backup_command:
+        return None
+    return wiring.backups(given.environment, given.target, given.variables, root)
