@@ -154,8 +154,9 @@ def _targets(env: str | None, limit: str | None) -> tuple[inventory.Target, ...]
     return inventory.load(INVENTORY, env or os.environ.get("OPS_ENV") or "dev", limit)
 
 
-def _settings(target: inventory.Target, *, start: bool) -> Settings:
-    """A target's settings; its embedded server, where it has one, is started or only looked for."""
+def _settings(target: inventory.Target, *, start: bool, connects: bool = True) -> Settings:
+    """A target's settings; its embedded server, where it has one, is started or only looked for, and its tunnel, where
+    it has one, is opened where the target is to be connected to."""
 
     def local_server() -> dict[str, str]:
         from ops import embedded
@@ -167,10 +168,20 @@ def _settings(target: inventory.Target, *, start: bool) -> Settings:
             report.talk(f"started PostgreSQL for {target.environment}; invoke down --env={target.environment} stops it")
         return server.parameters()
 
-    given = settings.resolve(target, TEMPLATES, ENVIRON, local_server)
+    given = settings.resolve(target, TEMPLATES, ENVIRON, local_server, _tunnel if connects else None)
     for name in given.secrets:  # no program that we start has to be told
         os.environ.pop(name, None)
     return given
+
+
+def _tunnel(variables: inventory.Variables, host: str, port: int) -> int:
+    """A tunnel that lasts as long as this process."""
+    from ops import tunnel
+
+    opened = tunnel.opened(variables, host, port)
+    there = opened.__enter__()
+    atexit.register(opened.__exit__, None, None, None)  # behind its temporary folder's own, which has to be last
+    return there
 
 
 @_task("env", "sql", "to", "dry_run", "without_backup", "yes", "limit", "json")
@@ -512,7 +523,7 @@ def rollback(_: Context, env: str | None = None, limit: str | None = None) -> No
 @_task("env", "limit", "write")
 def render(_: Context, env: str | None = None, limit: str | None = None, write: str | None = None) -> None:
     """Show the settings as rendered, or write them to a file."""
-    given = [_settings(target, start=False) for target in _targets(env, limit)]
+    given = [_settings(target, start=False, connects=False) for target in _targets(env, limit)]
     if write is None:
         for each in given:
             report.data(each.render("pg_service.conf", masked=True).rstrip())

@@ -36,6 +36,9 @@ _SECRETS = ("pg_password", "pg_url")
 EmbeddedServer = Callable[[], Mapping[str, str]]
 """Gives host, port and user of the PostgreSQL that comes with the package, once it runs."""
 
+Tunnel = Callable[[inventory.Variables, str, int], int]
+"""Gives the port on this machine that leads to a host and port as a target's SSH host sees them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings(Access):
@@ -70,12 +73,17 @@ class Settings(Access):
 
 
 def resolve(
-    target: inventory.Target, templates: Path, environ: Mapping[str, str], embedded: EmbeddedServer
+    target: inventory.Target,
+    templates: Path,
+    environ: Mapping[str, str],
+    embedded: EmbeddedServer,
+    tunnel: Tunnel | None = None,
 ) -> Settings:
     """Render a target's variables and its service file; ConfigurationError names every mistake at once.
 
     A target that says `embedded: true` gets `embedded`'s server when none of the environment variables that
-    its connection (the variables that begin with pg_) asks for is set.
+    its connection (the variables that begin with pg_) asks for is set. One that is reached by a tunnel is connected to
+    through the port that `tunnel` gives; libpq goes on to verify the server by its own name.
     """
     asked, asked_elsewhere = _Environment(environ), _Environment(environ)
     values = _render_values(target, templates, asked, asked_elsewhere)
@@ -89,6 +97,10 @@ def resolve(
     context = {name: getattr(variables, name) for name in variables.__struct_fields__ if name not in hidden}
     if variables.pg_direct_host:
         context |= {"pg_host": variables.pg_direct_host, "pg_port": variables.pg_direct_port}
+    context["pg_hostaddr"] = ""
+    if variables.reach == "tunnel" and tunnel:
+        port = tunnel(variables, str(context["pg_host"]), int(str(context["pg_port"])))
+        context |= {"pg_hostaddr": "127.0.0.1", "pg_port": port}
     renderer = _Templates(templates, {"env": asked_elsewhere})
     service = renderer.text(
         FORMATS["pg_service.conf"], {**context, "target": target.name, "environment": target.environment}

@@ -53,6 +53,7 @@ ROOMS: dict[str, set[str]] = {
     "wire": {"events", "errors"},
     "bundle": set(),
     "installer": set(),
+    "tunnel": {"inventory", "errors"},
     "remote": {"bundle", "inventory", "errors"},
     "jobs": {
         *("access", "applier", "backup", "connection", "errors", "events", "manifest", "migrations"),
@@ -65,7 +66,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "host_store": {"access", "errors", "far", "jobs", "manifest", "store"},
     "reach": {
-        *("access", "events", "far", "host_store", "inventory", "jobs", "manifest", "migrations"),
+        *("access", "errors", "events", "far", "host_store", "inventory", "jobs", "manifest", "migrations"),
         "store",
         "wiring",
     },
