@@ -24,6 +24,7 @@ from ops import applier, connection, embedded, migrations
 from ops.events import Event, MigrationApplied
 from ops.history import Ledger
 from tests import majors
+from tests.hosts import SSHD, Hosts, Loopback, loopback, running
 
 ROOT = Path(__file__).parents[1]
 NO_DOCKER = "no Docker engine answers, and TEST_DATABASE_URL is not set"
@@ -242,6 +243,26 @@ class Ran:
 
     def of(self, kind: type[Event]) -> list[Event]:
         return [e for e in self.events if isinstance(e, kind)]
+
+
+@pytest.fixture(scope="session")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    """A bastion and two database hosts, in containers."""
+    if not docker_answers():
+        pytest.skip("no Docker engine answers")
+    with running(tmp_path_factory.mktemp("hosts")) as started:
+        yield started
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[Loopback]:
+    """An sshd on this machine."""
+    if SSHD is None:
+        pytest.skip("there is no sshd: install openssh-server")
+    folder = tmp_path / "line"
+    folder.mkdir()
+    with loopback(folder) as started:
+        yield started
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ import socket
 import struct
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -360,14 +359,6 @@ class Clusters:
         embedded._folder(server.root)
         embedded._folder(server.socket_folder)
         return server
-
-
-def until(holds: Callable[[], object], seconds: float = 10) -> None:
-    """Wait for what a test needs to have happened before it goes on."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "what the test waits for has not happened"
-        time.sleep(0.03)
 
 
 def migrate(database: Database, files: Sequence[Migration], **options: object) -> Ran:

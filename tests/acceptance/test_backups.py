@@ -15,7 +15,7 @@ from ops.errors import BackupFailed
 from ops.wiring import programs_for
 from tests.acceptance.conftest import COMMAND, PARTS, Invoke, Run, environment
 from tests.conftest import Database
-from tests.faults import until
+from tests.waiting import until
 
 embedded = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 INVENTORY = "all: {hosts: {hyperpage_dev: {pg_url: \"{{ env('DATABASE_URL') }}\", pg_dbname: x, %s}}}"
@@ -164,7 +164,8 @@ def no_programs(clone: Path, _: str) -> None:
         (folder / name).write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 9.6.1'\n")
         (folder / name).chmod(0o755)
     text = (clone / "ops" / "archive.py").read_text()
-    text = text.replace('Path("/usr/lib/postgresql")', f'Path("{clone}/none")').replace("[embedded()]", "[]")
+    text = text.replace('Path("/usr/lib/postgresql")', f'Path("{clone}/none")')
+    text = text.replace("(packaged := embedded())", "(packaged := None)")
     (clone / "ops" / "archive.py").write_text(text)
 
 

@@ -19,7 +19,7 @@ from ops import embedded
 from ops.history import Ledger
 from tests.acceptance.conftest import COMMAND, PARTS, Invoke, Run, environment
 from tests.conftest import Database
-from tests.faults import until
+from tests.waiting import until
 
 
 def test_json_has_exactly_the_promised_shape(on: Run, database: Database) -> None:

@@ -16,7 +16,8 @@ import pytest
 from ops.history import Ledger
 from tests.acceptance.conftest import COMMAND, Done, Invoke, environment
 from tests.conftest import Database
-from tests.faults import history, until
+from tests.faults import history
+from tests.waiting import until
 
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 STATUS = {INT: 130, TERM: 143, HUP: 129}

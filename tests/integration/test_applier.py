@@ -28,8 +28,8 @@ from ops.errors import (
 from ops.history import Ledger
 from ops.migrations import Migration, Record, plan
 from tests.conftest import Database, Ran, Write
-from tests.faults import until
 from tests.strikes import Line
+from tests.waiting import until
 
 pytestmark = pytest.mark.every_major
 

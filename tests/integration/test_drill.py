@@ -25,10 +25,11 @@ from ops.store import Disk
 from tests.acceptance.conftest import COMMAND, Invoke, environment
 from tests.acceptance.conftest import invoke as invoke
 from tests.conftest import Database
-from tests.faults import Moment, Proxy, until
+from tests.faults import Moment, Proxy
 from tests.integration.conftest import source_of
 from tests.integration.test_backup import Followed, take
 from tests.integration.test_restore import fake_pg_restore, roles, site_of
+from tests.waiting import until
 
 GOOD = 2 + 1
 """Rows of the migrated database: those of the first migration, and that of the history."""

@@ -20,8 +20,8 @@ from ops.manifest import Manifest
 from ops.restore import Archive, Site
 from ops.store import Disk
 from tests.conftest import Database
-from tests.faults import until
 from tests.integration.test_backup import Followed, fake_programs, small_disk
+from tests.waiting import until
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 

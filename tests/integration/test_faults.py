@@ -20,7 +20,8 @@ from ops import events, session
 from ops.errors import MigrationFailed, OutcomeUnknown, Place, StoppedPartWay
 from ops.migrations import SIZE_LIMIT, Migration
 from tests.conftest import Database, Server, Write
-from tests.faults import COPY_DONE, Attempt, Clusters, Fault, Moment, Proxy, history, migrate, until
+from tests.faults import COPY_DONE, Attempt, Clusters, Fault, Moment, Proxy, history, migrate
+from tests.waiting import until
 
 Files = Sequence[Migration]
 

@@ -15,7 +15,8 @@ from ops import embedded, events
 from ops.errors import LockBusy, MigrationFailed, StoppedPartWay
 from ops.history import Ledger
 from tests.conftest import Database, Write
-from tests.faults import Attempt, history, migrate, until
+from tests.faults import Attempt, history, migrate
+from tests.waiting import until
 
 HEAD = "-- migrate: no-transaction\n"
 BUILD = HEAD + "create index concurrently i on t (x);"

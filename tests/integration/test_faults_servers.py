@@ -14,7 +14,8 @@ from ops import connection
 from ops.errors import ConfigurationError, MigrationFailed, OutcomeUnknown
 from ops.migrations import Migration
 from tests.conftest import Database, Server, Write
-from tests.faults import Attempt, Cluster, Clusters, Moment, Proxy, history, migrate, until
+from tests.faults import Attempt, Cluster, Clusters, Moment, Proxy, history, migrate
+from tests.waiting import until
 
 FILES = {
     "m1_a": "create table a ()",

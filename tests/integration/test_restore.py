@@ -31,9 +31,10 @@ from ops.manifest import Contents
 from ops.restore import Archive, Site, Wishes
 from ops.store import Disk
 from tests.conftest import ROOT, Database, Server, Write
-from tests.faults import Cluster, Clusters, Moment, Proxy, migrate, until
+from tests.faults import Cluster, Clusters, Moment, Proxy, migrate
 from tests.integration.conftest import source_of
 from tests.integration.test_backup import take
+from tests.waiting import until
 
 
 def site_of(database: Database) -> Site:

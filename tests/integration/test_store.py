@@ -31,8 +31,8 @@ from ops.manifest import Manifest
 from ops.restore import Archive, Site
 from ops.store import Store
 from tests.conftest import ROOT, Database
-from tests.faults import until
 from tests.integration.test_backup import Followed
+from tests.waiting import until
 
 embedded = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 """One PostgreSQL will do, where there has to be one."""

@@ -13,7 +13,7 @@ from pyrage import x25519
 
 from ops import encryption
 from ops.errors import BackupFailed, ConfigurationError
-from tests.faults import until
+from tests.waiting import until
 
 KEY = x25519.Identity.generate()
 RECIPIENT = str(KEY.to_public())

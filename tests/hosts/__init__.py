@@ -1,0 +1,238 @@
+"""Real hosts: a bastion and two database hosts on a network of their own, from the Dockerfile beside this; or an sshd
+on the loopback, where there is no Docker. What is started ends with the tests."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.waiting import until
+
+PASSWORD = "it's: a p@ss \\ $(touch /tmp/executed)"
+_KEY = "/etc/ssh/ssh_host_ed25519_key"
+
+
+@dataclass
+class Host:
+    """A container that runs sshd; `address` is its own on the private network."""
+
+    name: str
+    address: str
+    container: Any
+
+    def run(self, command: str) -> str:
+        """What a command prints, run as root in the container and not over SSH; it has to go well."""
+        status, said = self.container.exec_run(["sh", "-c", command])
+        text: str = said.decode()
+        assert status == 0, text
+        return text
+
+    def key(self) -> str:
+        """Its host key, as known_hosts has it behind the name."""
+        return " ".join(self.run(f"cat {_KEY}.pub").split()[:2])
+
+    def change_key(self) -> None:
+        self.run(f"rm {_KEY} {_KEY}.pub && ssh-keygen -q -t ed25519 -N '' -f {_KEY} && kill -HUP $(cat /run/sshd.pid)")
+        time.sleep(0.3)
+
+    def cut(self) -> None:
+        """Let no packet of SSH through, also none of a connection that stands: as a cable that was pulled."""
+        for chain, port in (("INPUT", "--dport"), ("OUTPUT", "--sport")):
+            self.run(f"iptables -I {chain} -p tcp {port} 22 -j DROP")
+
+    def mend(self) -> None:
+        for chain, port in (("INPUT", "--dport"), ("OUTPUT", "--sport")):
+            self.run(f"while iptables -D {chain} -p tcp {port} 22 -j DROP 2>/dev/null; do :; done")
+
+    def kill_sessions(self) -> None:
+        """End the processes that serve connections, and not the one that listens."""
+        self.run("pkill -9 -f 'sshd: ' ; true")
+
+    def freeze_sessions(self) -> None:
+        self.run("pkill -STOP -f 'sshd: deploy' ; true")
+
+    def thaw_sessions(self) -> None:
+        self.run("pkill -CONT -f 'sshd: deploy' ; true")
+
+    def processes(self) -> str:
+        """Every process with its arguments and its environment."""
+        return self.run("ps axewww -o pid,args")
+
+    def psql(self, query: str, database: str = "app") -> str:
+        """The rows of a query, as the superuser by the host's own socket."""
+        return self.run(f"su postgres -c {shlex.quote(f'psql -qAt -d {database} -c {shlex.quote(query)}')}").strip()
+
+
+@dataclass
+class Hosts:
+    """A bastion that the tests reach, and two database hosts behind it. `folder` holds keys and configurations."""
+
+    bastion: Host
+    db1: Host
+    db2: Host
+    folder: Path
+    password: str = PASSWORD
+
+    @property
+    def key(self) -> Path:
+        return self.folder / "id"
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.folder / "known_hosts"
+
+    @property
+    def authority(self) -> Path:
+        return self.folder / "ca.crt"
+
+    def know(self) -> None:
+        """Write known_hosts as the hosts now are."""
+        lines = [f"{self.bastion.address} {self.bastion.key()}"]
+        lines += [f"{host.name} {host.key()}" for host in (self.db1, self.db2)]
+        self.known_hosts.write_text("\n".join(lines) + "\n")
+
+    def variables(self, host: Host, **more: object) -> dict[str, object]:
+        """What an inventory says of a database on one of them; its password is in SECRET."""
+        return {
+            "pg_host": "/var/run/postgresql",
+            "pg_dbname": "app",
+            "pg_user": "owner",
+            "pg_password": "{{ env('SECRET') }}",
+            "reach": "ssh",
+            "ssh_host": host.name,
+            "ssh_user": "deploy",
+            "ssh_gateway": f"deploy@{self.bastion.address}",
+            "ssh_key": str(self.key),
+            "ssh_known_hosts": str(self.known_hosts),
+            "ssh_config": "/nonexistent",
+            "ssh_silence": 4,
+            **more,
+        }
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Hosts]:
+    """The three containers, ready to be logged in to."""
+    from testcontainers.core.container import DockerContainer
+    from testcontainers.core.image import DockerImage
+    from testcontainers.core.network import Network
+
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "id"], check=True)
+    authorized = (folder / "id.pub").read_text().strip()
+    _authority(folder)
+    with ExitStack() as stack:
+        image = stack.enter_context(DockerImage(Path(__file__).parent, tag="pgratchet-host:tests", clean_up=False))
+        network = stack.enter_context(Network())
+
+        def host(name: str, database: bool) -> Host:
+            made = DockerContainer(str(image)).with_network(network).with_network_aliases(name)
+            made = made.with_env("AUTHORIZED_KEY", authorized).with_kwargs(cap_add=["NET_ADMIN"], hostname=name)
+            if database:
+                _certificate(folder, name)
+                made = made.with_env("DATABASE_PASSWORD", PASSWORD.replace("'", "''"))
+                made = made.with_volume_mapping(str(folder / name), "/etc/tls", "ro")
+            started = stack.enter_context(made).get_wrapped_container()
+            started.reload()
+            (attached,) = started.attrs["NetworkSettings"]["Networks"].values()
+            return Host(name, attached["IPAddress"], started)
+
+        hosts = Hosts(host("bastion", False), host("db1", True), host("db2", True), folder)
+        for each in (hosts.bastion, hosts.db1, hosts.db2):
+            until(lambda each=each: each.container.exec_run(["test", "-e", "/run/sshd.pid"])[0] == 0, 60)  # type: ignore[misc]
+        hosts.know()
+        yield hosts
+
+
+def _authority(folder: Path) -> None:
+    _openssl(folder, f"req -x509 {_NEW_KEY} -days 2 -subj /CN=tests -keyout ca.key -out ca.crt")
+
+
+def _certificate(folder: Path, name: str) -> None:
+    """A certificate for that name alone."""
+    (folder / name).mkdir(mode=0o755)
+    (folder / name / "names").write_text(f"subjectAltName=DNS:{name}\n")
+    _openssl(folder, f"req {_NEW_KEY} -subj /CN={name} -keyout {name}/server.key -out {name}/server.csr")
+    signed = f"-CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile {name}/names -out {name}/server.crt"
+    _openssl(folder, f"x509 -req -in {name}/server.csr {signed}")
+    (folder / name / "server.key").chmod(0o644)
+
+
+_NEW_KEY = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+
+
+def _openssl(folder: Path, arguments: str) -> None:
+    subprocess.run(["openssl", *arguments.split()], cwd=folder, check=True, capture_output=True)
+
+
+@dataclass
+class Loopback:
+    """An sshd of this user on 127.0.0.1, for where there is no Docker."""
+
+    port: int
+    folder: Path
+    process: subprocess.Popen[bytes] | None = field(default=None)
+
+    def variables(self, **more: object) -> dict[str, object]:
+        """What an inventory says of a target that is reached by it."""
+        return {
+            "reach": "ssh",
+            "ssh_host": "127.0.0.1",
+            "ssh_port": self.port,
+            "ssh_key": str(self.folder / "id"),
+            "ssh_known_hosts": str(self.folder / "known_hosts"),
+            "ssh_config": "/nonexistent",
+            "ssh_silence": 4,
+            **more,
+        }
+
+
+SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+
+
+@contextmanager
+def loopback(folder: Path) -> Iterator[Loopback]:
+    """That sshd, while the block lasts. Its users have their home in the folder: what is left there is gone with it."""
+    assert SSHD is not None
+    made = Loopback(_free_port(), folder)
+    for name in ("host", "id"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    settings = {
+        "Port": made.port,
+        "ListenAddress": "127.0.0.1",
+        "HostKey": folder / "host",
+        "AuthorizedKeysFile": folder / "id.pub",
+        "PidFile": folder / "pid",
+        "UsePAM": "no",
+        "StrictModes": "no",
+        "PasswordAuthentication": "no",
+        "PermitRootLogin": "yes",
+        "SetEnv": f"HOME={folder}",
+    }
+    (folder / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)
+    made.process = subprocess.Popen([SSHD, "-D", "-f", folder / "sshd_config", "-E", folder / "sshd.log"])
+    try:
+        until((folder / "pid").exists, 10)
+        key = " ".join((folder / "host.pub").read_text().split()[:2])
+        (folder / "known_hosts").write_text(f"[127.0.0.1]:{made.port} {key}\n")
+        yield made
+    finally:
+        made.process.terminate()
+        made.process.wait(10)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
