@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from ops.store import Store
 
 _T = TypeVar("_T")
-_PATIENCE = 60.0
-"""Seconds in which the way back to a run is looked for."""
 _PAUSE = 1.0
+"""Seconds between two tries to come back to a run; the inventory says for how long."""
 
 
 def line_to(given: Access) -> Line:
@@ -210,20 +209,20 @@ class _Following:
         yield from self._told(self._follow, b"")
 
     def _follow(self) -> AbstractContextManager[Talk]:
-        return self.line.talk("follow", self.about.run_id, str(self.heard))
+        return self.line.talk("follow", self.about.run_id, str(self.heard), str(self.line.way.silence))
 
     def _told(
         self, opened: Callable[[], AbstractContextManager[Talk]], request: bytes
     ) -> Generator[events.Event, None, None]:
         """Events until the end, over as many lines as it takes."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + self.given.variables.ssh_patience
         while True:
             try:
                 with opened() as talk:
                     if request:
                         talk.send(request)
                     for told in talk.lines():
-                        deadline = time.monotonic() + _PATIENCE
+                        deadline = time.monotonic() + self.given.variables.ssh_patience
                         if "seq" in told:
                             self.heard = int(told["seq"]) + 1
                         if "result" in told:

@@ -284,6 +284,15 @@ def _digest() -> str:
 
 def connect(to: Way) -> Connection:
     """A connection that is open, through its gateways, to hosts that are known; Unreachable where it cannot be had."""
+    connection = prepared(to)
+    with _translated(to.host):
+        connection.open()
+        connection.transport.set_keepalive(max(1, to.silence // 4))
+    return connection
+
+
+def prepared(to: Way) -> Connection:
+    """The same, not yet open: each hop of the way trusts only keys that are known."""
     config = _config(to)
     hops = to.gateway.split(",") if to.gateway else _jumps(config, to.host)
     gateway: Any = None
@@ -291,11 +300,7 @@ def connect(to: Way) -> Connection:
         gateway = _hardened(hop, to, config, gateway, None, None)
     if gateway is None:
         gateway = config.base_ssh_config.lookup(to.host).get("proxycommand")
-    connection = _hardened(to.host, to, config, gateway, to.user or None, to.port or None)
-    with _translated(to.host):
-        connection.open()
-        connection.transport.set_keepalive(max(1, to.silence // 4))
-    return connection
+    return _hardened(to.host, to, config, gateway, to.user or None, to.port or None)
 
 
 def _config(to: Way) -> Config:

@@ -55,13 +55,13 @@ class Host:
 
     def kill_sessions(self) -> None:
         """End the processes that serve connections, and not the one that listens."""
-        self.run("pkill -9 -f 'sshd: ' ; true")
+        self.run("pkill -9 -f '[s]shd: ' ; true")
 
     def freeze_sessions(self) -> None:
-        self.run("pkill -STOP -f 'sshd: deploy' ; true")
+        self.run("pkill -STOP -f '[s]shd: deploy' ; true")
 
     def thaw_sessions(self) -> None:
-        self.run("pkill -CONT -f 'sshd: deploy' ; true")
+        self.run("pkill -CONT -f '[s]shd: deploy' ; true")
 
     def processes(self) -> str:
         """Every process with its arguments and its environment."""
