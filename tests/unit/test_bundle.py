@@ -53,7 +53,7 @@ def unpacked(tmp_path: Path) -> Path:
 def test_it_runs_on_a_bare_python(unpacked: Path, tmp_path: Path) -> None:
     """With nothing of this environment in reach."""
     done = subprocess.run(
-        [sys.executable, "-I", "-S", unpacked, "runs"], env={"HOME": str(tmp_path)}, capture_output=True, text=True
+        [sys.executable, "-I", "-S", str(unpacked), "runs"], env={"HOME": str(tmp_path)}, capture_output=True, text=True
     )
     assert json.loads(done.stdout) == {"result": []}, done.stderr
 
@@ -62,7 +62,7 @@ def test_the_installer_takes_only_what_was_sent(tmp_path: Path) -> None:
     content = bundle.build()
 
     def install(digest: str) -> list[dict[str, str]]:
-        command = [sys.executable, OPS / "installer.py", digest, str(len(content))]
+        command = [sys.executable, str(OPS / "installer.py"), digest, str(len(content))]
         done = subprocess.run(command, input=content, env={"HOME": str(tmp_path)}, capture_output=True)
         return [json.loads(line) for line in done.stdout.splitlines()]
 
