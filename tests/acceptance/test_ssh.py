@@ -188,6 +188,29 @@ def test_a_run_whose_line_is_cut_goes_on_and_is_found_again(
     assert far.rows("SELECT count(*), count(DISTINCT run_id) FROM ratchet.migrations") == ["3|1"]
 
 
+def test_a_cut_at_any_moment_leaves_nothing_half_done(far: Target, start: Callable[..., Running]) -> None:
+    """Row 20: before, during and behind every step. What was begun ends by itself, and the next run finds it so."""
+    far.describe(ssh_patience=8)
+    ends: list[int] = []
+    for number in range(8):
+        far.sql(**{f"m{number + 100}_step": f"create table step_{number} (); select pg_sleep(0.4)"})
+        running = start("migrate")
+        time.sleep(0.25 + number * 0.35)
+        far.host.kill_sessions()
+        done = running.ended()
+        ends.append(done.status)
+        assert done.status in (0, 7, 9, 10), done.stderr
+        until(lambda: far.rows(LOCKED) == ["0"], 20)
+        state = {each["name"]: each["status"] for each in far("status", "--json").json["migrations"]}
+        if done.status == 0:
+            assert set(state.values()) == {"applied"}
+    assert len(set(ends)) > 1, "some were cut before they began, and some behind that"
+    far("migrate")
+    assert far.rows("SELECT count(*), count(DISTINCT name) FROM ratchet.migrations WHERE executed_at IS NOT NULL") == [
+        "13|13"
+    ]
+
+
 @pytest.mark.parametrize("how", CUTS)
 def test_a_line_that_stays_cut_is_given_up_and_attach_tells_the_truth(
     far: Target, start: Callable[..., Running], how: str
