@@ -18,7 +18,19 @@ OLDEST = (3, 10)
 
 _ROOMS = (
     *("__init__", "access", "applier", "archive", "backup", "batch", "blockers", "connection", "contents"),
-    *("encryption", "errors", "events", "evidence", "history", "host", "jobs", "manifest", "migrations", "queries"),
+    *(
+        "doctor",
+        "encryption",
+        "errors",
+        "events",
+        "evidence",
+        "history",
+        "host",
+        "jobs",
+        "manifest",
+        "migrations",
+        "queries",
+    ),
     *("restore", "session", "statements", "steps", "store", "wire", "wiring"),
 )
 _MAIN = b"""import sys
