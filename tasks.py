@@ -22,14 +22,15 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from ops import access, inventory, jobs, reach, report, settings, wiring
-from ops.errors import ConfigurationError, HungUp, Interrupted, RatchetError, Terminated
+from ops.errors import ConfigurationError, HungUp, Interrupted, RatchetError, Terminated, Unreachable
 from ops.events import drained
-from ops.migrations import Record
+from ops.migrations import Migration, Record
 from ops.outcome import Outcome
 
 if TYPE_CHECKING:
     from ops.access import Access
     from ops.backup import Listed
+    from ops.doctor import Finding
     from ops.far import About
     from ops.manifest import Manifest
     from ops.restore import Wishes
@@ -278,6 +279,58 @@ def status(
         pending += len(plan.names("pending", "unfinished"))
     if check and pending:
         raise Exit(code=3)
+
+
+@_task("env", "sql", "limit", "json")
+def doctor(
+    _: Context, env: str | None = None, sql: str = str(HERE / "sql"), limit: str | None = None, json: bool = False
+) -> None:
+    """Show what stands in the way of a migration, before it does; writes nothing."""
+    status = 0
+    for target in _targets(env, limit):
+        found: list[Finding] = []
+        code = _examine(target, Path(sql), found)
+        if json:
+            shape = {"env": target.environment, "target": target.name, "findings": [asdict(each) for each in found]}
+            report.as_json(shape)
+        else:
+            report.doctor(target.environment, target.name, found)
+        status = max(status, code)
+    if status:
+        raise Exit(code=status)
+
+
+def _examine(target: inventory.Target, sql: Path, found: list[Finding]) -> int:
+    """Gather what is found about a target; returns the exit code that it comes to."""
+    from ops import doctor
+
+    files, told = _files(sql)
+    pending = files
+    try:
+        given = _settings(target, start=False)
+        with doctor.noted(told, "history"):
+            history = drained(reach.perform(given, jobs.History(), tuple[Record, ...], HERE))
+            told += doctor.agreement(files, history)
+            pending = doctor.pending(files, history)
+        job = jobs.Examine(doctor.extensions(pending))
+        found += drained(reach.perform(given, job, tuple[doctor.Finding, ...], HERE))
+    except RatchetError as error:
+        found.append(doctor.failed(error, "login" if isinstance(error, Unreachable) else "settings"))
+        return error.exit_code
+    finally:
+        found += told
+    return 2 if any(each.severity == "problem" for each in found) else 0
+
+
+def _files(sql: Path) -> tuple[tuple[Migration, ...], list[Finding]]:
+    """The migrations of a folder, or none of them and what is wrong there."""
+    from ops import doctor, migrations
+
+    told: list[Finding] = []
+    files = tuple[Migration, ...]()
+    with doctor.noted(told, "files"):
+        files = migrations.read(sql)
+    return files, told
 
 
 def _bodies(given: Settings, names: tuple[str, ...]) -> dict[str, str]:

@@ -45,7 +45,8 @@ ROOMS: dict[str, set[str]] = {
         *("archive", "connection", "contents", "events", "history", "manifest", "queries", "session", "errors")
     },
     "drill": {"archive", "connection", "events", "manifest", "restore", "store", "errors"},
-    "report": {"errors", "far", "migrations", "backup", "drill", "manifest", "outcome", "restore"},
+    "doctor": {"blockers", "connection", "errors", "history", "migrations", "queries", "statements"},
+    "report": {"doctor", "errors", "far", "migrations", "backup", "drill", "manifest", "outcome", "restore"},
     "outcome": {"events", "errors"},
     "progress": {"events", "outcome", "report"},
     "embedded": {"connection", "errors"},
@@ -56,7 +57,7 @@ ROOMS: dict[str, set[str]] = {
     "tunnel": {"inventory", "errors"},
     "remote": {"bundle", "inventory", "errors"},
     "jobs": {
-        *("access", "applier", "backup", "connection", "errors", "events", "manifest", "migrations"),
+        *("access", "applier", "backup", "connection", "doctor", "errors", "events", "manifest", "migrations"),
         *("restore", "session", "store", "wiring"),
     },
     "host": {"__init__", "access", "errors", "jobs", "wire"},
@@ -81,7 +82,7 @@ LIBRARIES: dict[str, set[str]] = {
     "msgspec": {"inventory"},
     "jinja2": {"settings"},
     "psycopg": {"blockers", "connection", "evidence", "history", "session", "steps", "applier", "embedded"}
-    | {"backup", "contents", "drill", "jobs", "restore", "wiring"},
+    | {"backup", "contents", "doctor", "drill", "jobs", "restore", "wiring"},
     "fabric": {"remote"},
     "paramiko": {"remote"},
     "obstore": {"store"},
