@@ -356,6 +356,21 @@ def test_backups_stay_on_the_host_or_come_here(far: Target) -> None:
     assert far("backups", "--json").json["drills"][-1]["good"]
 
 
+def test_the_doctor_examines_the_host(far: Target) -> None:
+    """Its server, its programs, its disk; and says that it cannot be reached where it cannot."""
+    far.host.psql("CREATE TABLE d (x int); CREATE INDEX odd ON d (x); UPDATE pg_index SET indisvalid = false "
+                  "WHERE indexrelid = 'odd'::regclass", far.name)  # fmt: skip
+    shape = far("doctor", "--json", status=None).json
+    told = {each["subject"]: each for each in shape["findings"]}
+    assert "15" in told["pg_dump"]["what"]
+    assert "/usr/lib/postgresql/15/bin" in json.dumps(shape) or "/usr/bin" in told["pg_dump"]["what"]
+    assert "/home/deploy/.pgratchet" in json.dumps(shape)
+    assert "odd" in json.dumps(shape)
+    far.hosts.known_hosts.write_text("")
+    refused = far("doctor", "--json", status=10).json["findings"]
+    assert "is not known" in refused[-1]["what"]
+
+
 def test_a_tunnel_leads_to_the_server_by_its_own_name(far: Target) -> None:
     leads = {"pg_host": "db1", "pg_sslmode": "verify-full", "pg_sslrootcert": str(far.hosts.authority)}
     through = {"reach": "tunnel", "ssh_host": far.hosts.bastion.address, "ssh_gateway": ""}
