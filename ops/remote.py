@@ -405,5 +405,5 @@ def _translated(host: str) -> Iterator[None]:
         raise Unreachable(
             f"cannot reach {host} by SSH",
             detail=f"{str(error).rstrip('.') or type(error).__name__}.",
-            hint="See that `ssh` gets there with the same settings; `invoke render` shows them.",
+            hint="See that `ssh` gets there by what the inventory says: ssh_host, ssh_user, ssh_gateway, ssh_key.",
         ) from error

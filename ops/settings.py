@@ -60,6 +60,15 @@ class Settings(Access):
     def pgpass(self, *, masked: bool = False) -> str:
         return self.render("pgpass", masked=masked)
 
+    def parameters(self) -> dict[str, str]:
+        if self.variables.reach == "ssh":
+            raise ConfigurationError(
+                f"{self.environment}: {self.target} is worked on from its own host",
+                detail="This would connect to it from here.",
+                hint="Describe it with reach: tunnel for this, by which it is reached from here.",
+            )
+        return Access.parameters(self)
+
     def render(self, name: str, *, masked: bool) -> str:
         """One of FORMATS as text, with the secret or with a mask in its place."""
         if name == "pg_service.conf":
@@ -87,7 +96,7 @@ def resolve(
     """
     asked, asked_elsewhere = _Environment(environ), _Environment(environ)
     values = _render_values(target, templates, asked, asked_elsewhere)
-    uses_embedded = values.get("embedded") is True and not asked.found
+    uses_embedded = values.get("embedded") is True and values.get("reach", "local") == "local" and not asked.found
     if uses_embedded:
         values |= {f"pg_{key}": value for key, value in embedded().items()}
     variables = _typed(target, values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -70,6 +71,12 @@ def test_the_installer_takes_only_what_was_sent(tmp_path: Path) -> None:
     assert not (tmp_path / ".pgratchet").exists()
     for _ in range(2):
         assert install(bundle.digest()) == [{"unfit": ""}, {"installed": bundle.digest()}]
-    (made,) = (tmp_path / ".pgratchet" / "bundles").iterdir()
+    bundles = tmp_path / ".pgratchet" / "bundles"
+    (made,) = bundles.iterdir()
     assert made.name == bundle.digest()
     assert made.stat().st_mode & 0o777 == 0o700
+    for age in range(1, 9):
+        (bundles / str(age)).mkdir()
+        os.utime(bundles / str(age), (age, age))
+    install(bundle.digest())
+    assert {path.name for path in bundles.iterdir()} == {bundle.digest(), "5", "6", "7", "8"}, "the newest few stay"
