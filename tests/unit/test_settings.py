@@ -303,7 +303,7 @@ def test_nothing_connects_from_here_to_what_is_worked_on_from_its_host() -> None
 )
 def test_what_contradicts_itself_is_told(variables: dict[str, object], told: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        resolve(**variables)
+        resolve({}, **variables)
     assert told in caught.value.detail
 
 
