@@ -73,8 +73,8 @@ def _started(kind: str, folder: Path, answer: Path) -> Mapping[str, str]:
     if not answer.exists():
         # It detaches itself, so that neither an interrupt at the terminal nor the end of a worker reaches it.
         command = [sys.executable, "-m", "ops.testserver", kind, str(folder)]
-        path = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
-        subprocess.run(command, check=True, start_new_session=True, env={**os.environ, "PYTHONPATH": path})
+        # From here, since -m looks in the working folder first, where there may be another `ops`.
+        subprocess.run(command, check=True, start_new_session=True, cwd=Path(__file__).parents[1])
         _await(answer.exists, "the test server did not start")
     said: dict[str, str] = json.loads(answer.read_text())
     if "error" in said:

@@ -49,7 +49,7 @@ def start(folder: Path, *arguments: str, given: dict[str, str] | None = None) ->
     return subprocess.Popen(command, cwd=folder, env=kept, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def ours(given: dict[str, str]) -> list[object]:
+def ours(given: dict[str, str]) -> list[tuple[object, ...]]:
     with connection.connect(given) as session:
         return session.execute("SELECT datname FROM pg_database WHERE datname LIKE 'pgratchet_test_%'").fetchall()
 
