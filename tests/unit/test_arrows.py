@@ -50,6 +50,10 @@ ROOMS: dict[str, set[str]] = {
     "outcome": {"events", "errors"},
     "progress": {"events", "outcome", "report"},
     "embedded": {"connection", "errors"},
+    # For the tests of others: fixtures, databases, a server.
+    "testkit": {"migrations", "testbed", "testserver"},
+    "testbed": {"applier", "connection", "errors", "history", "migrations", "testserver"},
+    "testserver": {"connection", "embedded", "errors"},
     # Another host: what travels, the line, this end of it and the other.
     "wire": {"events", "errors"},
     "bundle": set(),
@@ -82,7 +86,10 @@ LIBRARIES: dict[str, set[str]] = {
     "msgspec": {"inventory"},
     "jinja2": {"settings"},
     "psycopg": {"blockers", "connection", "evidence", "history", "session", "steps", "applier", "embedded"}
-    | {"backup", "contents", "doctor", "drill", "jobs", "restore", "wiring"},
+    | {"backup", "contents", "doctor", "drill", "jobs", "restore", "wiring"}
+    | {"testbed", "testkit"},
+    "pytest": {"testkit"},
+    "testcontainers": {"testserver"},
     "fabric": {"remote"},
     "paramiko": {"remote"},
     "obstore": {"store"},
