@@ -99,7 +99,7 @@ class Bed:
         made = Database(name := f"pgratchet_test_{self.run}_t{key}", {**self.parameters, "dbname": name})
         done = self.folder / f"pgratchet-{key}.done"
         with testserver.lock(self.folder / f"pgratchet-{key}.lock"):
-            if not done.exists():
+            if not done.exists() or not self._has(made.name):  # the server of before may have ended
                 drop(self.session, made.name)  # what a worker that was killed here has left half migrated
                 self._create(made.name, "template0")
                 _migrate(made, files)
@@ -115,6 +115,9 @@ class Bed:
             yield Database(name, {**self.parameters, "dbname": name})
         finally:
             drop(self.session, name)
+
+    def _has(self, name: str) -> bool:
+        return bool(self.session.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone())
 
     def _create(self, name: str, template: str) -> None:
         strategy = sql.SQL(" STRATEGY FILE_COPY" if self.session.info.server_version >= 150000 else "")

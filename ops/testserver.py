@@ -44,7 +44,8 @@ def server(kind: str, folder: Path, *, alone: bool) -> Iterator[Mapping[str, str
     chosen = kind or ("url" if os.environ.get("TEST_DATABASE_URL") else "embedded")
     if chosen not in KINDS:
         raise ConfigurationError(
-            f'pgratchet_server is "{chosen}"', hint=f"Write one of {', '.join(KINDS)}, or leave it out."
+            f'"{chosen}" is no server for tests',
+            hint=f"Give pgratchet_server one of {', '.join(KINDS)}, or leave it out.",
         )
     if chosen == "url":
         yield _given()
@@ -64,7 +65,7 @@ def _given() -> Mapping[str, str]:
     url = os.environ.get("TEST_DATABASE_URL")
     if not url:
         raise ConfigurationError(
-            "TEST_DATABASE_URL is not set", hint="Set it, or leave pgratchet_server out for the embedded server."
+            "there is no TEST_DATABASE_URL", hint="Set it, or leave pgratchet_server out for the embedded server."
         )
     return {"host": "localhost", "port": "5432", "dbname": "postgres", **parse_url(url)}
 
