@@ -56,7 +56,7 @@ def server(kind: str, folder: Path, *, alone: bool) -> Iterator[Mapping[str, str
             parameters = _started(chosen, folder, answer)
         yield parameters
     if alone:
-        _await(lambda: not answer.exists(), "the test server did not end")
+        _await(lambda: not answer.exists(), "end")
 
 
 def _given() -> Mapping[str, str]:
@@ -76,7 +76,7 @@ def _started(kind: str, folder: Path, answer: Path) -> Mapping[str, str]:
         command = [sys.executable, "-m", "ops.testserver", kind, str(folder)]
         # From here, since -m looks in the working folder first, where there may be another `ops`.
         subprocess.run(command, check=True, start_new_session=True, cwd=Path(__file__).parents[1])
-        _await(answer.exists, "the test server did not start")
+        _await(answer.exists, "start")
     said: dict[str, str] = json.loads(answer.read_text())
     if "error" in said:
         answer.unlink()
@@ -84,11 +84,12 @@ def _started(kind: str, folder: Path, answer: Path) -> Mapping[str, str]:
     return said
 
 
-def _await(holds: Callable[[], bool], message: str) -> None:
+def _await(holds: Callable[[], bool], what: str) -> None:
     until = time.monotonic() + _PATIENCE
     while not holds():
         if time.monotonic() > until:
-            raise Unreachable(message, detail=f"It was waited for {_PATIENCE:.0f} s.", hint="Run the tests again.")
+            told = f"It was waited for {_PATIENCE:.0f} s."
+            raise Unreachable(f"the test server did not {what}", detail=told, hint="Run the tests again.")
         time.sleep(0.02)
 
 
