@@ -161,6 +161,10 @@ datasource db {
 _PRISMA_CONFIG = """\
 import { PrismaPg } from "@prisma/adapter-pg";
 
+// The timer of a lock that was had long ago would keep the process for ten seconds.
+const timeout = globalThis.setTimeout;
+globalThis.setTimeout = (...given) => timeout(...given).unref();
+
 class Whole extends PrismaPg {
   async connect() {
     const connection = await super.connect();

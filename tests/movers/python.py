@@ -34,14 +34,14 @@ class Alembic(_Python):
     name = "alembic"
     version = "1.20.1"
     packages = (f"alembic=={version}", "sqlalchemy==2.1.9", *_DRIVER)
-    files = "scripts"
+    files = "scripts/versions"
     history = histories.ALEMBIC
 
     def write(self, project: Path, steps: Sequence[Step]) -> None:
         put(project / "alembic.ini", _ALEMBIC_INI)
-        put(project / self.files / "env.py", _ALEMBIC_ENV)
+        put(project / "scripts" / "env.py", _ALEMBIC_ENV)
         for step in steps:
-            put(project / self.files / "versions" / f"{_revision(step.number)}_{step.name}.py", _module(step))
+            put(project / self.files / f"{_revision(step.number)}_{step.name}.py", _module(step))
 
     def migrate(self, project: Path, database: Database) -> None:
         run(self._called("alembic", "upgrade", "head"), project, {"DATABASE_URL": _url(database)})
