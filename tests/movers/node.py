@@ -168,7 +168,8 @@ globalThis.setTimeout = (...given) => timeout(...given).unref();
 class Whole extends PrismaPg {
   async connect() {
     const connection = await super.connect();
-    connection.executeScript = async (text) => void (await connection.underlyingDriver().query(text));
+    const failed = (error) => connection.onError(error);
+    connection.executeScript = (text) => connection.underlyingDriver().query(text).then(() => undefined, failed);
     return connection;
   }
 }

@@ -73,5 +73,6 @@ FURTHER = Step(
         "CREATE VIEW in_stock AS SELECT id, stock FROM items WHERE stock > 0",
     ),
 )
+BROKEN = Step(4, "break_off", ("SELECT 1 / 0",))
 CONTENT = "SELECT label, sign FROM labels ORDER BY id"
 LABELS = [('it\'s; "quoted" -- no comment; 1.50', "; it's"), ("/* nor; this */", "; it's")]

@@ -19,7 +19,7 @@ from tests.movers.sample import Step
 
 CACHE = ROOT / ".pgratchet" / "movers"
 _KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "JAVA_HOME")
-_NPM = ("--no-audit", "--no-fund", "--ignore-scripts", "--save-exact", "--loglevel=error")
+_NPM = ("--no-audit", "--no-fund", "--ignore-scripts", "--save-exact", "--engine-strict", "--loglevel=error")
 
 
 class Mover(ABC):
@@ -55,11 +55,11 @@ class Mover(ABC):
 
     def home(self) -> Path:
         """Where the tool is. The folder appears at once and whole, so that a run which was cut leaves nothing half."""
+        for program in self.programs:
+            if shutil.which(program) is None:
+                pytest.skip(f"there is no {program}, which {self.label} comes by or runs on")
         home = CACHE / self.label
         if not home.exists():
-            for program in self.programs:
-                if shutil.which(program) is None:
-                    pytest.skip(f"there is no {program}, which {self.label} comes by or runs on")
             CACHE.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=CACHE) as partial:
                 made = Path(partial) / "home"
