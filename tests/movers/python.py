@@ -35,6 +35,7 @@ class Alembic(_Python):
     version = "1.20.1"
     packages = (f"alembic=={version}", "sqlalchemy==2.1.9", *_DRIVER)
     files = "scripts/versions"
+    rebuilds = False
     history = histories.ALEMBIC
 
     def write(self, project: Path, steps: Sequence[Step]) -> None:

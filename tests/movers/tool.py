@@ -31,6 +31,8 @@ class Mover(ABC):
     history: ClassVar[Tables]
     concurrent: ClassVar[bool] = True
     """Whether a migration can be told to run outside a transaction."""
+    rebuilds: ClassVar[bool] = True
+    """Whether its migrations are SQL, from which the schema can be made again."""
     files: ClassVar[str] = "migrations"
     """Where the migrations lie in the project."""
 
