@@ -13,12 +13,14 @@ from ops.tools.foreign import Foreign, Raw, Row, Tool, named, read
 
 _FILE = re.compile(r".+\.sql", re.DOTALL | re.IGNORECASE)
 _HEAD = re.compile(r"\s*--\s*liquibase\s+formatted\s+sql(?P<attributes>.*)", re.IGNORECASE)
-_CHANGESET = re.compile(r"(?im)^--\s*changeset\s+(?P<author>[^:\n]+):(?P<id>\S+)(?P<attributes>.*)$")
+_CHANGESET = re.compile(
+    r'(?im)^--\s*changeset\s+(?P<author>"[^"\n]+"|[^:\n]+):[ \t]*(?P<id>"[^"\n]+"|\S+)(?P<attributes>.*)$'
+)
 _ATTRIBUTE = re.compile(r'(?P<name>\w+):(?:"(?P<quoted>[^"]*)"|(?P<value>\S+))')
 _ROLLBACK = re.compile(r"/\*\s*liquibase\s+rollback\b.*?\*/", re.IGNORECASE | re.DOTALL)
 _MARK = re.compile(r"(?im)^--\s*(rollback|comment|preconditions?(-\S+)?|validCheckSum|ignoreLines)\b.*\n?")
 _PARAMETER = re.compile(r"\$\{[^}]*\}")
-_AGAIN = ("runOnChange", "runAlways")
+_DROPPED = ("runOnChange", "runAlways", "context", "contextFilter", "labels")
 _RAN = ("EXECUTED", "RERAN", "MARK_RAN")
 
 
@@ -35,20 +37,22 @@ def _changesets(path: Path, folder: Path) -> Iterator[Foreign]:
     marks = list(_CHANGESET.finditer(text))
     ends = [*(mark.start() for mark in marks[1:]), len(text)]
     for mark, end in zip(marks, ends, strict=False):
-        yield _foreign(mark, text[mark.end() : end], place)
+        declared = _attributes(mark["attributes"])
+        if _is_for_postgresql(declared.get("dbms", "")):
+            yield _foreign(mark, text[mark.end() : end], place, declared)
 
 
-def _foreign(mark: re.Match[str], text: str, place: str) -> Foreign:
-    declared = _attributes(mark["attributes"])
+def _foreign(mark: re.Match[str], text: str, place: str, declared: dict[str, str]) -> Foreign:
+    author, identity = (mark[part].strip().strip('"') for part in ("author", "id"))
     return Foreign(
-        f"{place}: {mark['author'].strip()}:{mark['id']}",
-        _keys(mark["id"], mark["author"].strip(), declared.get("logicalfilepath", place)),
-        mark["id"] if mark["id"].isdecimal() else "",
-        f"{Path(place).stem}_{mark['id']}",
+        f"{place}: {author}:{identity}",
+        _keys(identity, author, declared.get("logicalfilepath", place)),
+        identity if identity.isdecimal() else "",
+        f"{Path(place).stem}_{identity}",
         _MARK.sub("", _ROLLBACK.sub("", text)).lstrip("\n"),
         transactional=declared.get("runintransaction", "true").lower() != "false",
         obstacle=_obstacle(text, declared),
-        remarks=tuple(f"{name} is not taken over." for name in _AGAIN if name.lower() in declared),
+        remarks=tuple(f"{name} is not taken over." for name in _DROPPED if name.lower() in declared),
     )
 
 
@@ -56,13 +60,18 @@ def _attributes(text: str) -> dict[str, str]:
     return {m["name"].lower(): m["quoted"] or m["value"] or "" for m in _ATTRIBUTE.finditer(text)}
 
 
+def _is_for_postgresql(dbms: str) -> bool:
+    """Whether Liquibase would run it here: a changeset for other databases alone leaves no row."""
+    names = {name.strip().lower() for name in dbms.split(",") if name.strip()}
+    wanted = {name for name in names if not name.startswith("!")}
+    return "!postgresql" not in names and (not wanted or not wanted.isdisjoint({"postgresql", "all"}))
+
+
 def _obstacle(text: str, declared: dict[str, str]) -> str:
     if parameter := _PARAMETER.search(text):
         return f"It has the parameter {parameter.group()}."
     if declared.get("enddelimiter", ";") != ";":
         return f"Its statements end with {declared['enddelimiter']}."
-    if "dbms" in declared and "postgresql" not in declared["dbms"].lower():
-        return f"It is for {declared['dbms']}."
     return "It has preconditions." if re.search(r"(?im)^--\s*preconditions?\b", text) else ""
 
 

@@ -54,12 +54,13 @@ class Liquibase(Mover):
 
 
 def _changesets(step: Step) -> str:
-    """A changeset a statement."""
-    parts = ["--liquibase formatted sql\n"]
+    """A changeset a statement; the first is for another database."""
+    parts = ["--liquibase formatted sql\n", "--changeset mover:0 dbms:mysql\nCREATE TABLE nowhere (id int);\n"]
     for number, statement in enumerate(step.statements, 1):
-        options = " splitStatements:false" if "$" in statement else ""
+        # Comments too: left to itself it takes them out, even of a function's body.
+        options = " splitStatements:false stripComments:false" if "$" in statement else ""
         options += "" if step.transactional else " runInTransaction:false"
-        parts.append(f"--changeset mover:{step.name}-{number}{options}\n{statement};\n")
+        parts.append(f'--changeset "a mover":{step.name}-{number}{options}\n{statement};\n')
     return "\n".join(parts)
 
 
