@@ -130,11 +130,14 @@ def runs_alone(text: str) -> bool:
 def without_frame(text: str) -> str:
     """A text without the BEGIN and the COMMIT around all of it: each migration is in a transaction here."""
     found, raw = _statements(text), text.encode()
-    if len(found) < 2 or found[0].head[0] not in ("BEGIN", "START") or found[-1].head[0] not in ("COMMIT", "END"):
+    if len(found) < 2 or found[0].head not in _OPENING or found[-1].head not in _CLOSING:
         return text
-    kept = raw[: found[0].start] + raw[found[0].end :].lstrip(b"; \n")
-    cut = len(raw) - found[-1].start
-    return (kept[: len(kept) - cut] + kept[len(kept) - cut + found[-1].end - found[-1].start :].lstrip(b"; ")).decode()
+    before, inner = raw[: found[0].start], raw[found[0].end : found[-1].start]
+    return (before + inner.lstrip(b"; \n") + raw[found[-1].end :].lstrip(b"; ")).decode()
+
+
+_OPENING = (("BEGIN",), ("BEGIN", "TRANSACTION"), ("BEGIN", "WORK"), ("START", "TRANSACTION"))
+_CLOSING = (("COMMIT",), ("COMMIT", "TRANSACTION"), ("COMMIT", "WORK"), ("END",), ("END", "TRANSACTION"))
 
 
 def _statements(text: str) -> list[statements.Statement]:
