@@ -46,7 +46,7 @@ def _foreign(mark: re.Match[str], text: str, place: str, declared: dict[str, str
     author, identity = (mark[part].strip().strip('"') for part in ("author", "id"))
     return Foreign(
         f"{place}: {author}:{identity}",
-        _keys(identity, author, declared.get("logicalfilepath", place)),
+        _file_keys(identity, author, declared.get("logicalfilepath", place)),
         identity if identity.isdecimal() else "",
         f"{Path(place).stem}_{identity}",
         _MARK.sub("", _ROLLBACK.sub("", text)).lstrip("\n"),
@@ -75,10 +75,21 @@ def _obstacle(text: str, declared: dict[str, str]) -> str:
     return "It has preconditions." if re.search(r"(?im)^--\s*preconditions?\b", text) else ""
 
 
-def _keys(identity: str, author: str, place: str) -> tuple[str, ...]:
-    """By the whole path, and by the name alone: Liquibase's begins where it was called, ours at the folder."""
+def _row_keys(identity: str, author: str, place: str) -> tuple[str, ...]:
+    """Liquibase's path begins where it was called, ours at the folder: one is the whole of the other's end."""
     whole = place.removeprefix("classpath:").lstrip("/")
-    return f"{identity} {author} {whole}", f"{identity} {author} {whole.rpartition('/')[2]}"
+    return (*(f"{identity} {author} {end}" for end in _ends(whole)), f"{identity} {author} .../{whole}")
+
+
+def _file_keys(identity: str, author: str, place: str) -> tuple[str, ...]:
+    whole = place.removeprefix("classpath:").lstrip("/")
+    return (f"{identity} {author} {whole}", *(f"{identity} {author} .../{end}" for end in _ends(whole)))
+
+
+def _ends(path: str) -> list[str]:
+    """A path, and what is left of it without one folder after the other."""
+    parts = path.split("/")
+    return ["/".join(parts[at:]) for at in range(len(parts))]
 
 
 def rows(found: Sequence[Raw], _: Sequence[Foreign]) -> Sequence[Row]:
@@ -86,7 +97,7 @@ def rows(found: Sequence[Raw], _: Sequence[Foreign]) -> Sequence[Row]:
 
 
 def _row(raw: Raw) -> Row:
-    keys, kind = _keys(str(raw["id"]), str(raw["author"]), str(raw["filename"])), str(raw["exectype"])
+    keys, kind = _row_keys(str(raw["id"]), str(raw["author"]), str(raw["filename"])), str(raw["exectype"])
     if kind not in _RAN:
         return Row(keys, "undone" if kind == "SKIPPED" else "failed", told=f"Liquibase's row says {kind}.")
     marked = "Marked as run, and not run, by Liquibase." if kind == "MARK_RAN" else ""

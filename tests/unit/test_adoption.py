@@ -505,12 +505,12 @@ def test_prismas_old_checksums_have_no_leading_zeros(tmp_path: Path) -> None:
 def test_liquibase(tmp_path: Path) -> None:
     text = (
         "--liquibase formatted sql\n\n--changeset nene:1 runInTransaction:false\nselect 1;\n--rollback drop table t;\n"
-        "--changeset nene:two dbms:mysql\n--comment: what\nselect 2;\n/* liquibase rollback\nselect 3;\n*/\n"
+        "--changeset nene:two endDelimiter:GO\n--comment: what\nselect 2;\n/* liquibase rollback\nselect 3;\n*/\n"
     )
     write(tmp_path, **{"changes/001.sql": text, "plain.sql": SQL})
     one, two = liquibase.files(tmp_path)
     assert ups([one, two]) == [("1", "select 1;", False), ("", "select 2;", True)]
-    assert two.obstacle == "It is for mysql."
+    assert two.obstacle == "Its statements end with GO."
     raw = {"id": "1", "author": "nene", "filename": "classpath:db/changes/001.sql", "dateexecuted": "d"}
     for kind, state in (
         ("EXECUTED", "claimed"),
