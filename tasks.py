@@ -28,12 +28,14 @@ from ops.migrations import Migration, Record
 from ops.outcome import Outcome
 
 if TYPE_CHECKING:
+    from ops import takeover
     from ops.access import Access
     from ops.backup import Listed
     from ops.doctor import Finding
     from ops.far import About
     from ops.manifest import Manifest
     from ops.restore import Wishes
+    from ops.session import Session
     from ops.settings import Settings
     from ops.store import Store
 
@@ -61,6 +63,10 @@ _HELP = {
     "json": "print JSON for programs",
     "to": "the last migration to apply, by name or version",
     "dry_run": "show what would be applied, and change nothing",
+    "from_": "the tool whose history is taken over; looked for where it is not said",
+    "files": "the folder of the other tool's files; else its usual one",
+    "history": "an SQLite file that holds the other tool's history",
+    "baseline": "take the files up to this one for what an existing database is made of",
     "without_backup": "go without a backup for this reason, which the history keeps",
     "yes": "do not ask for the environment's name to be typed",
     "check": "exit 3 when anything is pending, 8 when files and history disagree",
@@ -553,6 +559,74 @@ def _run_of(env: str | None, limit: str | None, run: str | None) -> tuple[invent
         detail="The hosts keep the last hundred, for thirty days.",
         hint="`invoke runs` lists them; `invoke status` asks the database.",
     )
+
+
+@_task("env", "sql", "from_", "files", "history", "baseline", "dry_run", "yes", "limit", "json")
+def adopt(
+    _: Context,
+    env: str | None = None,
+    sql: str = str(HERE / "sql"),
+    from_: str | None = None,
+    files: str | None = None,
+    history: str | None = None,
+    baseline: str | None = None,
+    dry_run: bool = False,
+    yes: bool = False,
+    limit: str | None = None,
+    json: bool = False,
+) -> None:
+    """Take over another tool's history, or a database without one."""
+    from ops import takeover
+
+    wishes = takeover.Wishes(Path(sql), from_, Path(files) if files else None, Path(history) if history else None)
+    for target in _targets(env, limit):
+        given = _settings(target, start=not dry_run)
+        with wiring.session(given) as session:
+            if baseline is not None:
+                marked = _baseline(given, session, Path(sql), baseline, yes=yes, dry_run=dry_run)
+                report.baselined(given.environment, given.target, marked, done=not dry_run, json=json)
+            else:
+                _take_over(given, session, wishes, yes=yes, dry_run=dry_run, json=json)
+
+
+def _take_over(
+    given: Settings, session: Session, wishes: takeover.Wishes, *, yes: bool, dry_run: bool, json: bool
+) -> None:
+    """Take over what is there to be, once it was shown and agreed to."""
+    from ops import takeover
+
+    past = session.open()
+    found = takeover.look(session, past, wishes)
+    if dry_run or not json:
+        report.adoption(given.environment, given.target, found, done=False, json=json)
+    takeover.demand(found, past, wishes.sql)
+    if not dry_run:
+        _consent_to(given, found.is_there, yes)
+        drained(takeover.take(session, found, wishes, os.urandom(6).hex()))
+        report.adoption(given.environment, given.target, found, done=True, json=json)
+
+
+def _baseline(given: Settings, session: Session, sql: Path, name: str, *, yes: bool, dry_run: bool) -> tuple[str, ...]:
+    """The names of the files up to that one, marked as adopted where the database is what they make."""
+    from ops import baseline, migrations
+
+    files = migrations.read(sql)
+    marked = baseline.look(session.open(), files, name)
+    if marked:
+        site, dump = wiring.site(given), wiring.schema_dump(given, session)
+        told = baseline.differences(site, given.connection["dbname"], dump, files, name)
+        baseline.demand(told, yes=yes)
+        report.talk("\n".join(["in spite of the differences:", *told]) if told else "the schemas are the same")
+    if not dry_run:
+        _consent_to(given, not marked, yes)
+        drained(baseline.take(session, files, name, os.urandom(6).hex()))
+    return tuple(each.name for each in marked)
+
+
+def _consent_to(given: Settings, done: bool, yes: bool) -> None:
+    """As `_consent`, where there is anything left to do."""
+    if given.variables.confirm and not done:
+        _agreed(given.environment, yes)
 
 
 @_task("name", "sql")

@@ -170,6 +170,21 @@ def dump_globals(programs: Programs, environ: Mapping[str, str], database: str) 
     return text
 
 
+def dump_schema(programs: Programs, environ: Mapping[str, str], database: str, without: str) -> bytes:
+    """A database's schema as SQL, without owners and privileges, and without the table of that quoted name."""
+    options = ("--schema-only", "--no-owner", "--no-privileges", "--no-password", f"--exclude-table={without}")
+    with _running([programs.path("pg_dump"), *options, _to(database)], environ) as running:
+        text = b"".join(iter(running.read, b""))
+        running.demand()
+    return text
+
+
+def _to(database: str) -> str:
+    """The database as an option: a name goes in a connection string, where it needs quotes of its own."""
+    name = database.replace("\\", "\\\\").replace("'", "\\'")
+    return f"--dbname=dbname='{name}'"
+
+
 @contextmanager
 def reading(programs: Programs, path: Path | None = None) -> Iterator[Callable[[bytes], object]]:
     """Let pg_restore read an archive to its end: at the path, or what is given to the function that this yields.
@@ -198,10 +213,7 @@ def restore(
     programs: Programs, environ: Mapping[str, str], given: Restoring, source: Path | Iterator[bytes]
 ) -> Generator[Sequence[str], None, None]:
     """Restore an archive into an empty database; yields, now and then, the tables that were begun. An error ends it."""
-    # A name goes in a connection string, where it needs quotes of its own.
-    name = given.database.replace("\\", "\\\\").replace("'", "\\'")
-    command = [programs.path("pg_restore"), "--exit-on-error", "--verbose", "--no-password"]
-    command += [f"--dbname=dbname='{name}'"]
+    command = [programs.path("pg_restore"), "--exit-on-error", "--verbose", "--no-password", _to(given.database)]
     command += [] if given.owners else ["--no-owner", "--no-privileges"]
     command += [] if given.subscriptions else ["--no-subscriptions"]
     if isinstance(source, Path):

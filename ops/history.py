@@ -19,6 +19,7 @@ from psycopg.pq.abc import Escaping as Quote
 
 from ops import __version__, queries
 from ops.connection import Answer, rows, send
+from ops.errors import HistoryDisagrees
 from ops.migrations import Record, Script
 
 _Value = str | bytes | int | list[str] | None
@@ -41,6 +42,20 @@ class Run:
     run_id: str
     backup_id: str | None = None
     backup_waived: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A migration that was run before this history was there. `moment` is when, in the server's form, None where that
+    is not known; `source` says by whose word it is here."""
+
+    name: str
+    checksum: str
+    text: bytes
+    source: str
+    run_id: str
+    moment: str | None = None
+    duration_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +106,12 @@ class Ledger:
         """The query for a row if the table is there, and for none if not, as text."""
         return self._text(connection, "exists", schema_name=self.schema, table_name=self.table)
 
-    def create(self, connection: Connection) -> None:
-        """Make schema and table where they are missing, in one round trip; twice at once too, where a pooler voids
-        the lock. A role may own the schema without the right to make one: then the table alone is tried for."""
-        table = self._text(connection, "create_table")
+    def create(self, connection: Connection, behind: Sequence[Adopted] = ()) -> None:
+        """Make schema and table where they are missing, with these rows, in one round trip and one transaction; twice
+        at once too, where a pooler voids the lock. A role may own the schema without the right to make one: then the
+        table alone is tried for."""
+        adopted = [self._text(connection, "adopt", **_adopted(each)) for each in behind]
+        table = b";\n".join((self._text(connection, "create_table"), *adopted))
         both = b"%b;\n%b" % (self._text(connection, "create_schema"), table)
         error = send(connection, both).error
         if error is not None and error.sqlstate in _MADE_MEANWHILE:
@@ -104,6 +121,16 @@ class Ledger:
             error = error if alone and alone.sqlstate in _NO_TABLE else alone
         if error is not None:
             raise error
+
+    def adopt(self, connection: Connection, adopted: Sequence[Adopted]) -> None:
+        """Write the rows, all or none, and read them back."""
+        self.create(connection, adopted)
+        lost = {each.name for each in adopted} - {record.name for record in self.read(connection)}
+        if lost:
+            raise HistoryDisagrees(
+                f"rows that were written are not in the history: {', '.join(sorted(lost))}",
+                hint="See what else writes to it, and run again.",
+            )
 
     def begin(self, connection: Connection, script: Script, text: bytes, run: Run) -> bytes:
         """The statement that opens a migration's transaction, as text for a simple query."""
@@ -181,9 +208,12 @@ def records(answer: Answer) -> list[Record] | None:
     raise answer.error
 
 
-def _record(name: str | None, checksum: str | None, executed_ms: str | None, duration_ms: str | None) -> Record:
+def _record(
+    name: str | None, checksum: str | None, executed_ms: str | None, duration_ms: str | None, source: str | None
+) -> Record:
     moment = None if executed_ms is None else datetime.fromtimestamp(int(executed_ms) / 1000, timezone.utc)
-    return Record(name or "", checksum or "", moment, None if duration_ms is None else int(duration_ms))
+    took = None if duration_ms is None else int(duration_ms)
+    return Record(name or "", checksum or "", moment, took, source or "")
 
 
 def _values(script: Script, text: bytes, run: Run) -> dict[str, _Value]:
@@ -195,6 +225,19 @@ def _values(script: Script, text: bytes, run: Run) -> dict[str, _Value]:
         "backup_waived": run.backup_waived,
         "tool_version": __version__,
         "body": text if len(text) <= BODY_LIMIT else None,
+    }
+
+
+def _adopted(given: Adopted) -> dict[str, _Value]:
+    return {
+        "name": given.name,
+        "checksum": given.checksum,
+        "moment": given.moment or "-infinity",
+        "duration_ms": given.duration_ms,
+        "run_id": given.run_id,
+        "tool_version": __version__,
+        "source": given.source,
+        "body": given.text if len(given.text) <= BODY_LIMIT else None,
     }
 
 

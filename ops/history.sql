@@ -29,14 +29,16 @@ SELECT 1 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oi
 WHERE n.nspname = {schema_name} AND c.relname = {table_name};
 
 -- name: read
--- Every row, oldest first; the moment as milliseconds since 1970, which no DateStyle of a database changes.
-SELECT name, checksum, round(extract(epoch FROM executed_at) * 1000)::bigint, duration_ms
+-- Every row, oldest first; the moment as milliseconds since 1970, which no DateStyle of a database changes. One that is
+-- not known, of a row that was adopted, is -infinity, and read as the first day that Python knows.
+SELECT name, checksum, CASE WHEN isfinite(executed_at) THEN round(extract(epoch FROM executed_at) * 1000)::bigint
+    WHEN executed_at = '-infinity' THEN -62135596800000 END, duration_ms, source
 FROM {table}
 ORDER BY id;
 
 -- name: read_run
 -- The rows of one run among some names, for verifying what was acknowledged.
-SELECT name, checksum, round(extract(epoch FROM executed_at) * 1000)::bigint, duration_ms
+SELECT name, checksum, round(extract(epoch FROM executed_at) * 1000)::bigint, duration_ms, source
 FROM {table}
 WHERE run_id = {run_id} AND name = ANY ({names})
 ORDER BY id;
@@ -112,3 +114,8 @@ RETURNING duration_ms;
 -- name: taken_up
 -- Whether the row is there, whoever writes it.
 SELECT 1 FROM {table} WHERE name = {name};
+
+-- name: adopt
+-- A migration that was run before this history was there, by another tool or by hand.
+INSERT INTO {table} (name, checksum, executed_at, duration_ms, run_id, tool_version, source, body)
+VALUES ({name}, {checksum}, {moment}::timestamptz, {duration_ms}, {run_id}, {tool_version}, {source}, {body});

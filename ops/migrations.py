@@ -38,6 +38,10 @@ _NAMING = (
 )
 
 
+UNKNOWN = datetime.min.replace(tzinfo=timezone.utc)
+"""When a migration was run of which no more is known than that it was: before anything else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Directives:
     """What a file declares about how it runs. Timeouts in milliseconds; None leaves the default, 0 is none."""
@@ -99,12 +103,21 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A row of the history. `executed_at` is None while unfinished."""
+    """A row of the history. `executed_at` is None while unfinished, and UNKNOWN where it was not kept.
+
+    `source` is what the row came by: a run, or the adoption of another tool's.
+    """
 
     name: str
     checksum: str
     executed_at: datetime | None
     duration_ms: int | None
+    source: str = "run"
+
+    @property
+    def moment(self) -> datetime | None:
+        """When it was finished, where that is known."""
+        return None if self.executed_at == UNKNOWN else self.executed_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -471,7 +484,7 @@ def _disagreement(entry: Entry, plan: Plan, bodies: dict[str, str]) -> str:
 
 
 def _when(record: Record) -> str:
-    moment = record.executed_at
+    moment = record.moment
     return f" at {moment.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S}Z" if moment else ""
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ops.migrations import Entry, Plan
     from ops.outcome import Outcome
     from ops.restore import Outlook
+    from ops.takeover import Adoption
 
 _COLOURS = {
     "applied": "green",
@@ -37,6 +38,13 @@ _COLOURS = {
     "ok": "green",
     "warning": "yellow",
     "problem": "red",
+    "verified": "green",
+    "claimed": "yellow",
+    "rolled back": "yellow",
+    "no file": "red",
+    "skipped": "red",
+    "failed": "red",
+    "cannot run": "red",
 }
 _SHOWN_AT_MOST = 40
 """Rows of a plan's table; the count is told, and `invoke status` lists all."""
@@ -88,7 +96,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
     return {
         "name": entry.name,
         "status": entry.state,
-        "applied_at": _iso(record.executed_at) if record and record.executed_at else None,
+        "applied_at": _iso(record.moment) if record and record.moment else None,
         "checksum": file.checksum if file else record.checksum if record else None,
         "duration_ms": record.duration_ms if record else None,
     }
@@ -113,6 +121,63 @@ def doctor(environment: str, target: str, findings: Sequence[Finding]) -> None:
     table(f"{environment}: {target}", ("subject", "state", "finding"), rows)
     counts = (sum(each.severity == severity for each in findings) for severity in ("problem", "warning"))
     data(", ".join(count(number, word) for number, word in zip(counts, ("problem", "warning"), strict=True)))
+
+
+def adoption(environment: str, target: str, found: Adoption, *, done: bool, json: bool) -> None:
+    """What a takeover comes to, or came to once it is `done`, on stdout."""
+    if json:
+        as_json({"env": environment, "target": target, **_adoption(found, done=done)})
+    elif done:
+        _adopted(f"{environment}: {target}", found)
+    else:
+        rows = [
+            (item.ours.name if item.ours else "", item.state, item.theirs, " ".join(item.remarks))
+            for item in found.items
+        ]
+        origin = f"{environment}: {target}: {found.tool}, from {found.origin}"
+        table(origin, ("migration", "state", "was", "remarks"), rows)
+        for note in found.notes:
+            talk(note)
+
+
+def _adopted(where: str, found: Adoption) -> None:
+    if found.is_there:
+        data(f"{where}: nothing to adopt")
+        return
+    written = f"{count(len(found.rows), 'row')} of the history and {count(len(found.files), 'file')} written"
+    data(f"{where}: {written}, {count(len(found.pending), 'migration')} pending")
+
+
+def _adoption(found: Adoption, *, done: bool) -> dict[str, Any]:
+    items = [
+        {
+            "name": each.ours.name if each.ours else None,
+            "status": each.state,
+            "was": each.theirs,
+            "checksum": each.ours.checksum if each.ours else None,
+            "remarks": list(each.remarks),
+        }
+        for each in found.items
+    ]
+    return {
+        "from": found.tool,
+        "adopted": [each.ours.name for each in found.rows if each.ours] if done else [],
+        "files": [each.name for each in found.files] if done else [],
+        "pending": len(found.pending),
+        "notes": list(found.notes),
+        "migrations": items,
+    }
+
+
+def baselined(environment: str, target: str, names: Sequence[str], *, done: bool, json: bool) -> None:
+    """What a baseline marks, or has marked once it is `done`, on stdout."""
+    if json:
+        adopted = list(names) if done else []
+        as_json({"env": environment, "target": target, "from": "baseline", "adopted": adopted, "files": list(names)})
+    elif names:
+        data(f"{environment}: {target}: {few(names)}: {'adopted' if done else 'to be adopted'} as the baseline")
+    else:
+        data(f"{environment}: {target}: nothing to adopt")
 
 
 def planned(outcome: Outcome, *, only: bool) -> None:
@@ -255,13 +320,14 @@ def runs(environment: str, target: str, found: Sequence[About]) -> None:
     rows = []
     for each in found:
         state = each.state if each.status is None else "done" if each.status == "0" else f"exit {each.status}"
-        rows.append((each.run_id, state, each.task, each.started[:19].replace("T", " ") + "Z", _few(each.names)))
+        rows.append((each.run_id, state, each.task, each.started[:19].replace("T", " ") + "Z", few(each.names)))
     table(f"{environment}: {target}", ("run", "state", "task", "started", "migrations"), rows)
     if not rows:
         data(f"{environment}: {target}: no runs")
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
+    """Names for a line: all of a few, the ends of many."""
     return ", ".join(names) if len(names) < 3 else f"{names[0]} to {names[-1]}, {len(names)}"
 
 
@@ -374,7 +440,7 @@ def took(milliseconds: int | None) -> str:
 
 
 def _when(entry: Entry) -> str:
-    moment = entry.record.executed_at if entry.record else None
+    moment = entry.record.moment if entry.record else None
     return f"{moment.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S}Z" if moment else ""
 
 

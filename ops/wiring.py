@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ops.inventory import Target, Variables
     from ops.manifest import Manifest
     from ops.restore import Site
+    from ops.session import Session
     from ops.store import Store
 
 
@@ -50,6 +51,30 @@ def connected(given: Access) -> Iterator[Connection]:
 
     with translated(), closing(connect(given)) as connection:
         yield connection
+
+
+@contextmanager
+def session(given: Access) -> Iterator[Session]:
+    """A session for the block that may take the migration lock, and our errors for what the server says in it."""
+    from ops.connection import translated
+    from ops.session import Session
+
+    variables = given.variables
+    if variables.reach == "ssh":
+        raise ConfigurationError(
+            f"{given.environment}: {given.target} is reached by ssh, and a history is taken over from here",
+            detail="The other tool's files are on this machine, and the server is not reached from it.",
+            hint="Set reach: tunnel for this target while its history is taken over.",
+        )
+    made = Session(
+        functools.partial(connect, given),
+        ledger(given),
+        variables.migration_timeout,
+        variables.lock_timeout,
+        variables.pg_system_identifier,
+    )
+    with translated(), closing(made):
+        yield made
 
 
 def options(given: Access, run_id: str, to: str | None, waiver: str | None) -> Options:
@@ -209,6 +234,20 @@ def _connector(given: Access) -> Callable[[str], Connection]:
     from ops.connection import connect
 
     return lambda database: connect({**given.parameters(), "dbname": database})
+
+
+def schema_dump(given: Access, session: Session) -> Callable[[str], bytes]:
+    """How to have the schema of a database of the target's server, by name, without the history."""
+    from ops import archive
+
+    programs = programs_for(session.server.version, tls=session.connection.pgconn.ssl_in_use)
+    history = ".".join('"' + name.replace('"', '""') + '"' for name in (session.ledger.schema, session.ledger.table))
+
+    def dump(database: str) -> bytes:
+        with given.client_environment() as environ:
+            return archive.dump_schema(programs, environ, database, history)
+
+    return dump
 
 
 @contextmanager

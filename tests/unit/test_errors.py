@@ -69,7 +69,7 @@ def test_several_counts() -> None:
 
 def raised() -> Iterator[tuple[str, ast.Call]]:
     """Every call that makes an error, in the source of the rooms and the tasks."""
-    for path in [*ROOMS.glob("*.py"), ROOMS.parent / "tasks.py"]:
+    for path in [*ROOMS.rglob("*.py"), ROOMS.parent / "tasks.py"]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if (
                 isinstance(node, ast.Call)
