@@ -74,6 +74,7 @@ _HELP = {
     "remove": "delete its data too",
     "run": "the run's id, as invoke runs lists it; else the newest",
     "name": "what it does, in a few words",
+    "template": "another of templates/, such as k8s/migrate-job.yaml, ci/github.yml or ci/gitlab.yml",
     "write": "write pg_service.conf, pgpass, or an env file, with secrets, mode 0600",
 }
 
@@ -573,10 +574,25 @@ def rollback(_: Context, env: str | None = None, limit: str | None = None) -> No
     raise report.no_rollback(target.environment, target.name, newest)
 
 
-@_task("env", "limit", "write")
-def render(_: Context, env: str | None = None, limit: str | None = None, write: str | None = None) -> None:
-    """Show the settings as rendered, or write them to a file."""
-    given = [_settings(target, start=False, connects=False) for target in _targets(env, limit)]
+@_task("env", "limit", "write", "template")
+def render(
+    _: Context,
+    env: str | None = None,
+    limit: str | None = None,
+    write: str | None = None,
+    template: str | None = None,
+) -> None:
+    """Show the settings as rendered, or another template, or write them to a file."""
+    targets = _targets(env, limit)
+    if template is not None:
+        text = settings.template(template, targets, TEMPLATES, ENVIRON)
+        if write is None:
+            report.data(text.rstrip())
+        else:
+            Path(write).write_text(text, encoding="utf-8")
+            report.talk(f"wrote {write}")
+        return
+    given = [_settings(target, start=False, connects=False) for target in targets]
     if write is None:
         for each in given:
             report.data(each.render("pg_service.conf", masked=True).rstrip())

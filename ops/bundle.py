@@ -18,20 +18,8 @@ OLDEST = (3, 10)
 
 _ROOMS = (
     *("__init__", "access", "applier", "archive", "backup", "batch", "blockers", "connection", "contents"),
-    *(
-        "doctor",
-        "encryption",
-        "errors",
-        "events",
-        "evidence",
-        "history",
-        "host",
-        "jobs",
-        "manifest",
-        "migrations",
-        "queries",
-    ),
-    *("restore", "session", "statements", "steps", "store", "wire", "wiring"),
+    *("doctor", "encryption", "errors", "events", "evidence", "history", "host", "jobs", "manifest", "migrations"),
+    *("queries", "restore", "session", "statements", "steps", "store", "wire", "wiring"),
 )
 _MAIN = b"""import sys
 from ops.host import main
