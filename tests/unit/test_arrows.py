@@ -46,6 +46,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "drill": {"archive", "connection", "events", "manifest", "restore", "store", "errors"},
     "doctor": {"blockers", "connection", "errors", "history", "migrations", "queries", "statements"},
+    "checks": {"applier", "connection", "errors", "events", "history", "migrations"},
     "report": {"doctor", "errors", "far", "migrations", "backup", "drill", "manifest", "outcome", "restore"},
     "outcome": {"events", "errors"},
     "progress": {"events", "outcome", "report"},
@@ -82,7 +83,7 @@ LIBRARIES: dict[str, set[str]] = {
     "msgspec": {"inventory"},
     "jinja2": {"settings"},
     "psycopg": {"blockers", "connection", "evidence", "history", "session", "steps", "applier", "embedded"}
-    | {"backup", "contents", "doctor", "drill", "jobs", "restore", "wiring"},
+    | {"backup", "checks", "contents", "doctor", "drill", "jobs", "restore", "wiring"},
     "fabric": {"remote"},
     "paramiko": {"remote"},
     "obstore": {"store"},
