@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ops import takeover
     from ops.access import Access
     from ops.backup import Listed
+    from ops.checks import Branches
     from ops.doctor import Finding
     from ops.far import About
     from ops.manifest import Manifest
@@ -80,6 +81,9 @@ _HELP = {
     "remove": "delete its data too",
     "run": "the run's id, as invoke runs lists it; else the newest",
     "name": "what it does, in a few words",
+    "template": "another of templates/, such as k8s/migrate-job.yaml, ci/github.yml or ci/gitlab.yml",
+    "against": "the branch to be merged into; else origin's default, main or master where there is one",
+    "roles": "roles to make on the scratch server first, since a migration grants to them, separated by commas",
     "write": "write pg_service.conf, pgpass, or an env file, with secrets, mode 0600",
 }
 
@@ -647,10 +651,25 @@ def rollback(_: Context, env: str | None = None, limit: str | None = None) -> No
     raise report.no_rollback(target.environment, target.name, newest)
 
 
-@_task("env", "limit", "write")
-def render(_: Context, env: str | None = None, limit: str | None = None, write: str | None = None) -> None:
-    """Show the settings as rendered, or write them to a file."""
-    given = [_settings(target, start=False, connects=False) for target in _targets(env, limit)]
+@_task("env", "limit", "write", "template")
+def render(
+    _: Context,
+    env: str | None = None,
+    limit: str | None = None,
+    write: str | None = None,
+    template: str | None = None,
+) -> None:
+    """Show the settings as rendered, or another template, or write them to a file."""
+    targets = _targets(env, limit)
+    if template is not None:
+        text = settings.template(template, targets, TEMPLATES, ENVIRON)
+        if write is None:
+            report.data(text.rstrip())
+        else:
+            Path(write).write_text(text, encoding="utf-8")
+            report.talk(f"wrote {write}")
+        return
+    given = [_settings(target, start=False, connects=False) for target in targets]
     if write is None:
         for each in given:
             report.data(each.render("pg_service.conf", masked=True).rstrip())
@@ -717,8 +736,37 @@ def bench(
 
 
 @task(lint, test)
-def ci(_: Context) -> None:
-    """Run every check of the project."""
+def check(_: Context) -> None:
+    """Run every check of the project itself."""
+
+
+@_task("sql", "against", "roles")
+def ci(_: Context, sql: str = str(HERE / "sql"), against: str | None = None, roles: str = "") -> None:
+    """Check the migrations before they are merged: names, order against main, lint, two runs on a scratch server."""
+    from ops import checks, embedded, migrations
+
+    files = migrations.read(Path(sql))
+    migrations.judge(files)
+    new, mistakes = _new(files, checks.branches(Path(sql), against))
+    found = checks.lint([each for each in files if new is None or each.name in new])
+    if new is None and found:
+        report.talk(f"squawk finds {report.count(len(found), 'thing')}, counted only: which files are new is not known")
+    checks.demand([*mistakes, *(found if new is not None else ())])
+    with embedded.scratch() as server:
+        applied = checks.rehearse(server.parameters(), files, filter(None, roles.split(",")))
+    report.data(f"{report.count(applied, 'migration')} applied on a scratch server; a second run had nothing to do")
+
+
+def _new(files: tuple[Migration, ...], branches: Branches | None) -> tuple[list[str] | None, list[str]]:
+    """The names that main has not, None where main is not known; and what is wrong with the order."""
+    from ops import checks
+
+    if branches is None:
+        report.talk("not compared with main: there is none in this clone; --against=BRANCH names it")
+        return None, []
+    new, mistakes = checks.order(files, branches.theirs, branches.base)
+    report.data(f"{report.count(len(files), 'migration')}, {len(new)} of them new to {branches.main}")
+    return new, mistakes
 
 
 def _check(c: Context, command: str) -> None:

@@ -270,7 +270,8 @@ def writable(folder: Path) -> Iterator[Finding]:
 
 
 def _size(number: int) -> str:
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
+    unit, scale = ("GB", 1e9) if number >= 1e9 else ("MB", 1e6) if number >= 1e6 else ("kB", 1e3)
+    return f"{number / scale:.1f} {unit}"
 
 
 # The files.

@@ -55,6 +55,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "drill": {"archive", "connection", "events", "manifest", "restore", "store", "errors"},
     "doctor": {"blockers", "connection", "errors", "history", "migrations", "queries", "statements"},
+    "checks": {"applier", "connection", "errors", "events", "history", "migrations"},
     "report": {
         *("backup", "doctor", "drill", "errors", "far", "manifest", "migrations", "outcome", "restore", "takeover"),
     },
@@ -97,7 +98,7 @@ LIBRARIES: dict[str, set[str]] = {
     "msgspec": {"inventory"},
     "jinja2": {"settings"},
     "psycopg": {"blockers", "connection", "evidence", "history", "session", "steps", "applier", "embedded"}
-    | {"backup", "baseline", "contents", "doctor", "drill", "jobs", "restore", "takeover", "wiring"}
+    | {"backup", "baseline", "checks", "contents", "doctor", "drill", "jobs", "restore", "takeover", "wiring"}
     | {"testbed", "testkit"},
     "pytest": {"testkit"},
     "testcontainers": {"testserver"},
