@@ -237,17 +237,21 @@ class _Following:
 
     def _one(self, told: Mapping[str, Any], talk: Talk) -> Iterator[events.Event]:
         if "event" in told:
-            happened = wire.event_of(told)
-            if isinstance(happened, events.MigrationApplied):
-                self.applied.append(happened.name)
-            if not (self.kept and isinstance(happened, events.BackupTaken)):
-                yield happened
+            yield from self._happened(wire.event_of(told))
         elif "started" in told:
             self._begun = True
         elif "hand_over" in told:
             yield from self._take_over(told, talk, self.kept) if self.kept else ()
         else:
             yield from self._end(told)
+
+    def _happened(self, happened: events.Event) -> Iterator[events.Event]:
+        if isinstance(happened, events.MigrationApplied):
+            self.applied.append(happened.name)
+        if not isinstance(happened, events.BackupTaken):
+            yield happened
+        elif self.kept is None:  # else it is told of once it has come here
+            yield replace(happened, path=f"{self.line.way.host}:{happened.path}")
 
     def _end(self, told: Mapping[str, Any]) -> Iterator[events.Event]:
         if "error" in told:

@@ -66,6 +66,7 @@ def test_a_run_through_a_bastion_is_as_one_here(far: Target) -> None:
     done = far("migrate")
     assert "applied 001_initial_schema" in done.stderr
     assert "1 migration applied" in done.stdout
+    assert "backup before it: db1:/home/deploy/.pgratchet/backups/far/app/" in done.stdout
     assert far.rows("SELECT name, source FROM ratchet.migrations") == ["001_initial_schema|run"]
     look = f"stat -c %Z {BUNDLES}/* {BUNDLES}; ls {BUNDLES}"
     before = far.host.run(look)
