@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import logging
 import shlex
 import threading
 from collections.abc import Iterable, Iterator
@@ -195,12 +196,12 @@ class Talk:
 
     def __init__(self, channel: paramiko.Channel, silence: int) -> None:
         self._channel, self._silence = channel, silence
-        self._kept = b""
-        self._over = threading.Event()
+        self._over, self._sending = threading.Event(), threading.Lock()
         self.status: int | None = None
         self.greeting: dict[str, Any] = {}
+        self._heard = self._read()
         try:
-            self.greeting = next(self._read())
+            self.greeting = next(self._heard)
         except StopIteration:
             self.status = _status(channel)
         else:
@@ -224,26 +225,32 @@ class Talk:
         )
 
     def send(self, content: bytes) -> None:
-        with _dropping():
+        """Send it whole, with no sign of life in its midst."""
+        with _dropping(), self._sending:
             self._channel.sendall(content)
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """What it prints, until it ends. Dropped where the line is cut, or nothing is heard for too long."""
-        yield from self._read()
+        yield from self._heard
         if _status(self._channel) < 0:
             raise Dropped
 
     def _read(self) -> Iterator[dict[str, Any]]:
+        """The lines that are ours: what a user's shell says when it starts is not."""
+        kept = b""
+        while chunk := self._chunk():
+            *lines, kept = (kept + chunk).split(b"\n")
+            yield from (json.loads(each) for each in lines if each.startswith(b"{"))
+
+    def _chunk(self) -> bytes:
         with _dropping():
-            while chunk := _received(self._channel, self._silence):
-                *lines, self._kept = (self._kept + chunk).split(b"\n")
-                yield from (json.loads(each) for each in lines)
+            return _received(self._channel, self._silence)
 
     def _beat(self) -> None:
         """Let the other end know that this one is there."""
         with suppress(Exception):
             while not self._over.wait(self._silence / 4):
-                self._channel.sendall(b"beat\n")
+                self.send(b"beat\n")
 
     def close(self) -> None:
         self._over.set()
@@ -284,6 +291,7 @@ def _digest() -> str:
 
 def connect(to: Way) -> Connection:
     """A connection that is open, through its gateways, to hosts that are known; Unreachable where it cannot be had."""
+    logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what goes wrong is raised, and told once
     connection = prepared(to)
     with _translated(to.host):
         connection.open()
