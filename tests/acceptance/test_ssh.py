@@ -207,9 +207,8 @@ def test_a_cut_at_any_moment_leaves_nothing_half_done(far: Target, start: Callab
             assert set(state.values()) == {"applied"}
     assert len(set(ends)) > 1, "some were cut before they began, and some behind that"
     far("migrate")
-    assert far.rows("SELECT count(*), count(DISTINCT name) FROM ratchet.migrations WHERE executed_at IS NOT NULL") == [
-        "13|13"
-    ]
+    counted = "count(*), count(DISTINCT name), count(executed_at)"
+    assert far.rows(f"SELECT {counted} FROM ratchet.migrations") == ["9|9|9"]
 
 
 @pytest.mark.parametrize("how", CUTS)
@@ -308,7 +307,7 @@ def test_no_secret_is_anywhere_while_it_runs(far: Target, start: Callable[..., R
     far.describe(backup_at=where)
     far.host.psql("CREATE TABLE held (); ALTER TABLE held OWNER TO owner", far.name)
     far.sql(m002_slow="create table a (); select pg_sleep(3)", m003_wrong="select emial")
-    marks = [far.hosts.password, far.hosts.password.replace("\\", "\\\\"), "p@ss"]
+    marks = [far.hosts.password, far.hosts.password.replace("\\", "\\\\"), "c4n4ry"]
     holder = far.host.container.client.api.exec_create(
         far.host.container.id,
         ["su", "postgres", "-c", f"psql -d {far.name} -c 'BEGIN; LOCK held; SELECT pg_sleep(3)'"],
@@ -322,7 +321,7 @@ def test_no_secret_is_anywhere_while_it_runs(far: Target, start: Callable[..., R
         samples.append(
             subprocess.run(["ps", "axewww", "-o", "args"], capture_output=True, text=True, check=True).stdout
         )
-        samples.append(far.host.run("grep -rl 'p@ss' /home/deploy /tmp /run /var/log 2>/dev/null; true"))
+        samples.append(far.host.run("grep -rl 'c4n4ry' /home/deploy /tmp /run /var/log 2>/dev/null; true"))
         time.sleep(0.1)
     done = running.ended()
     assert done.status == 5
@@ -333,7 +332,7 @@ def test_no_secret_is_anywhere_while_it_runs(far: Target, start: Callable[..., R
     files = b"".join(path.read_bytes() for path in far.clone.rglob("*") if path.is_file()).decode(errors="replace")
     for text in (everything, done.stdout + done.stderr, left, files):
         assert not [line for line in text.splitlines() for mark in marks if mark in line]
-    assert "p@ss" not in "".join(far.rows("SELECT row(m.*)::text FROM ratchet.migrations AS m"))
+    assert "c4n4ry" not in "".join(far.rows("SELECT row(m.*)::text FROM ratchet.migrations AS m"))
 
 
 def test_backups_stay_on_the_host_or_come_here(far: Target) -> None:

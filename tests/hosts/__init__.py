@@ -18,7 +18,7 @@ from typing import Any
 from ops import embedded
 from tests.waiting import until
 
-PASSWORD = "it's: a p@ss \\ $(touch /tmp/executed)"
+PASSWORD = "it's: a c4n4ry \\ $(touch /tmp/executed)"
 _KEY = "/etc/ssh/ssh_host_ed25519_key"
 
 
