@@ -39,10 +39,11 @@ def _changesets(path: Path, folder: Path) -> Iterator[Foreign]:
 
 
 def _foreign(mark: re.Match[str], text: str, place: str) -> Foreign:
-    declared = _attributes(mark["attributes"])
+    declared, author = _attributes(mark["attributes"]), mark["author"].strip()
+    of, ends = f"{mark['id']} {author}", _ends(declared.get("logicalfilepath", place))
     return Foreign(
-        f"{place}: {mark['author'].strip()}:{mark['id']}",
-        _keys(mark["id"], mark["author"].strip(), declared.get("logicalfilepath", place)),
+        f"{place}: {author}:{mark['id']}",
+        (f"{of} whole {ends[0]}", *(f"{of} end {end}" for end in ends)),
         mark["id"] if mark["id"].isdecimal() else "",
         f"{Path(place).stem}_{mark['id']}",
         _MARK.sub("", _ROLLBACK.sub("", text)).lstrip("\n"),
@@ -66,10 +67,10 @@ def _obstacle(text: str, declared: dict[str, str]) -> str:
     return "It has preconditions." if re.search(r"(?im)^--\s*preconditions?\b", text) else ""
 
 
-def _keys(identity: str, author: str, place: str) -> tuple[str, ...]:
-    """By the whole path, and by the name alone: Liquibase's begins where it was called, ours at the folder."""
-    whole = place.removeprefix("classpath:").lstrip("/")
-    return f"{identity} {author} {whole}", f"{identity} {author} {whole.rpartition('/')[2]}"
+def _ends(place: str) -> list[str]:
+    """A path, and it again from each of its folders on: Liquibase's begin where it was called, ours elsewhere."""
+    parts = place.removeprefix("classpath:").strip("/").split("/")
+    return ["/".join(parts[at:]) for at in range(len(parts))]
 
 
 def rows(found: Sequence[Raw], _: Sequence[Foreign]) -> Sequence[Row]:
@@ -77,7 +78,8 @@ def rows(found: Sequence[Raw], _: Sequence[Foreign]) -> Sequence[Row]:
 
 
 def _row(raw: Raw) -> Row:
-    keys, kind = _keys(str(raw["id"]), str(raw["author"]), str(raw["filename"])), str(raw["exectype"])
+    of, ends, kind = f"{raw['id']} {raw['author']}", _ends(str(raw["filename"])), str(raw["exectype"])
+    keys = (*(f"{of} whole {end}" for end in ends), f"{of} end {ends[0]}")
     if kind not in _RAN:
         return Row(keys, "undone" if kind == "SKIPPED" else "failed", told=f"Liquibase's row says {kind}.")
     marked = "Marked as run, and not run, by Liquibase." if kind == "MARK_RAN" else ""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ops import migrations
-from ops.adoption import judged, our_names, state_of
+from ops.adoption import judged, matched, our_names, state_of
 from ops.errors import ConfigurationError
 from ops.tools import (
     ALL,
@@ -67,8 +67,8 @@ def test_states(row: Row | None, checksums: str, late: bool, state: str) -> None
     assert state_of(file("1", checksums=frozenset(checksums)), row, late=late) == state
 
 
-def states(files: Sequence[Foreign], rows: Sequence[Row], **texts: bytes) -> list[tuple[str | None, str]]:
-    items, _ = judged("tool", files, rows, texts)
+def states(files: Sequence[Foreign], rows: Sequence[Row]) -> list[tuple[str | None, str]]:
+    items, _ = judged("tool", files, rows, {})
     return [(item.ours.name if item.ours else None, item.state) for item in items]
 
 
@@ -162,12 +162,18 @@ def test_what_cannot_run_is_refused_while_pending_and_remarked_once_applied(give
     assert says in " ".join(item.remarks)
 
 
-def test_a_file_that_is_there_is_taken_for_what_is_no_sql() -> None:
-    (item,), _ = judged("tool", [file("1", up="", obstacle="It is Go.")], [], {"1_x": b"select 1;"})
+def test_a_file_that_is_there_is_taken_for_what_is_no_sql(tmp_path: Path) -> None:
+    ours = migrations.read(write(tmp_path, **{"1_x.sql": "select 1;"}))
+    (item,), _ = judged("tool", [file("1", up="", obstacle="It is Go.")], [], {each.name: each for each in ours})
     assert item.state == "pending"
     assert item.ours
     assert item.ours.body == b"select 1;"
-    assert item.ours.checksum == hashlib.sha256(b"select 1;").hexdigest()
+    assert item.ours.checksum == ours[0].checksum
+
+
+def test_a_key_that_files_share_tells_of_none_of_them() -> None:
+    files = [file("1", keys=("same",)), file("2", keys=("same",))]
+    assert [state for _, state in states(files, [Row(("same",))])] == ["pending", "pending", "no file"]
 
 
 def test_elsewhere_all_is_pending_and_says_what_it_was() -> None:
@@ -500,6 +506,28 @@ def test_prismas_old_checksums_have_no_leading_zeros(tmp_path: Path) -> None:
     write(tmp_path, **{"1_a/migration.sql": SQL})
     old = "".join(f"{byte:x}" for byte in hashlib.sha256(SQL.encode()).digest())
     assert old in prisma.files(tmp_path)[0].checksums
+
+
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [
+        ("a/001.sql", "a"),
+        ("classpath:db/changelog/b/001.sql", "b"),
+        ("/b/001.sql", "b"),
+        ("001.sql", None),
+        ("c/001.sql", None),
+        ("xa/001.sql", None),
+    ],
+)
+def test_liquibases_paths_may_begin_elsewhere_but_are_never_guessed(
+    tmp_path: Path, place: str, found: str | None
+) -> None:
+    text = "--liquibase formatted sql\n--changeset nene:1\nselect 1;\n"
+    files = liquibase.files(write(tmp_path, **{"a/001.sql": text, "b/001.sql": text}))
+    raw = {"id": "1", "author": "nene", "filename": place, "dateexecuted": "d", "orderexecuted": 1, "exectype": "RERAN"}
+    pairs, orphans = matched(files, liquibase.rows([raw], ()))
+    assert [file.name[0] for file, row in pairs if row] == ([found] if found else [])
+    assert bool(orphans) == (found is None)
 
 
 def test_liquibase(tmp_path: Path) -> None:
