@@ -1,19 +1,22 @@
 """Liquibase: databasechangelog, by id, author and file; changelogs in SQL, of which each changeset becomes a file.
 
-Its checksum is of the change as it was parsed, and not of the text, so that nothing is verified by it.
+Its checksum is of the change as it was parsed, and not of the text, so that nothing is verified by it. A changeset that
+is to be ignored, or is for another database, is none of its migrations here.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ops.tools.foreign import Foreign, Raw, Row, Tool, named, read
 
 _FILE = re.compile(r".+\.sql", re.DOTALL | re.IGNORECASE)
-_HEAD = re.compile(r"\s*--\s*liquibase\s+formatted\s+sql(?P<attributes>.*)", re.IGNORECASE)
-_CHANGESET = re.compile(r"(?im)^--\s*changeset\s+(?P<author>[^:\n]+):(?P<id>\S+)(?P<attributes>.*)$")
+_HEAD = re.compile(r"\s*--\s*liquibase\s*formatted(?P<attributes>.*)", re.IGNORECASE)
+_CHANGESET = re.compile(
+    r'(?im)^\s*--\s*changeset\s+(?P<author>"[^"\n]+"|[^:\n]+):[ \t]*(?P<id>"[^"\n]+"|\S+)(?P<attributes>.*)$'
+)
 _ATTRIBUTE = re.compile(r'(?P<name>\w+):(?:"(?P<quoted>[^"]*)"|(?P<value>\S+))')
 _ROLLBACK = re.compile(r"/\*\s*liquibase\s+rollback\b.*?\*/", re.IGNORECASE | re.DOTALL)
 _MARK = re.compile(r"(?im)^--\s*(rollback|comment|preconditions?(-\S+)?|validCheckSum|ignoreLines)\b.*\n?")
@@ -35,17 +38,26 @@ def _changesets(path: Path, folder: Path) -> Iterator[Foreign]:
     marks = list(_CHANGESET.finditer(text))
     ends = [*(mark.start() for mark in marks[1:]), len(text)]
     for mark, end in zip(marks, ends, strict=False):
-        yield _foreign(mark, text[mark.end() : end], place)
+        if _is_for_us(_attributes(mark["attributes"])):
+            yield _foreign(mark, text[mark.end() : end], place)
+
+
+def _is_for_us(declared: Mapping[str, str]) -> bool:
+    names = [name.strip() for name in declared.get("dbms", "").lower().split(",") if name.strip()]
+    wanted = [name for name in names if not name.startswith("!")]
+    is_named = "postgresql" in wanted or "all" in wanted or (not wanted and "!postgresql" not in names)
+    return is_named and declared.get("ignore", "false").lower() != "true"
 
 
 def _foreign(mark: re.Match[str], text: str, place: str) -> Foreign:
-    declared, author = _attributes(mark["attributes"]), mark["author"].strip()
-    of, ends = f"{mark['id']} {author}", _ends(declared.get("logicalfilepath", place))
+    declared = _attributes(mark["attributes"])
+    author, identity = mark["author"].strip().strip('"'), mark["id"].strip('"')
+    of, ends = f"{identity} {author}", _ends(declared.get("logicalfilepath", place))
     return Foreign(
-        f"{place}: {author}:{mark['id']}",
+        f"{place}: {author}:{identity}",
         (f"{of} whole {ends[0]}", *(f"{of} end {end}" for end in ends)),
-        mark["id"] if mark["id"].isdecimal() else "",
-        f"{Path(place).stem}_{mark['id']}",
+        identity if identity.isdecimal() else "",
+        f"{Path(place).stem}_{identity}",
         _MARK.sub("", _ROLLBACK.sub("", text)).lstrip("\n"),
         transactional=declared.get("runintransaction", "true").lower() != "false",
         obstacle=_obstacle(text, declared),
@@ -57,13 +69,11 @@ def _attributes(text: str) -> dict[str, str]:
     return {m["name"].lower(): m["quoted"] or m["value"] or "" for m in _ATTRIBUTE.finditer(text)}
 
 
-def _obstacle(text: str, declared: dict[str, str]) -> str:
+def _obstacle(text: str, declared: Mapping[str, str]) -> str:
     if parameter := _PARAMETER.search(text):
         return f"It has the parameter {parameter.group()}."
     if declared.get("enddelimiter", ";") != ";":
         return f"Its statements end with {declared['enddelimiter']}."
-    if "dbms" in declared and "postgresql" not in declared["dbms"].lower():
-        return f"It is for {declared['dbms']}."
     return "It has preconditions." if re.search(r"(?im)^--\s*preconditions?\b", text) else ""
 
 

@@ -533,12 +533,15 @@ def test_liquibases_paths_may_begin_elsewhere_but_are_never_guessed(
 def test_liquibase(tmp_path: Path) -> None:
     text = (
         "--liquibase formatted sql\n\n--changeset nene:1 runInTransaction:false\nselect 1;\n--rollback drop table t;\n"
-        "--changeset nene:two dbms:mysql\n--comment: what\nselect 2;\n/* liquibase rollback\nselect 3;\n*/\n"
+        '--changeset "ne ne":"two" dbms:!oracle\n--comment: what\nselect 2;\n/* liquibase rollback\nselect 3;\n*/\n'
+        "--changeset nene:3 dbms:mysql,h2\nselect 4;\n--changeset nene:4 ignore:true\nselect 5;\n"
+        "--changeset nene:5 endDelimiter:/\nselect 6;\n--changeset nene:6\n--preconditions onFail:HALT\nselect 7;\n"
     )
     write(tmp_path, **{"changes/001.sql": text, "plain.sql": SQL})
-    one, two = liquibase.files(tmp_path)
+    one, two, *odd = liquibase.files(tmp_path)
+    assert [each.obstacle for each in odd] == ["Its statements end with /.", "It has preconditions."]
+    assert two.keys[0] == "two ne ne whole changes/001.sql"
     assert ups([one, two]) == [("1", "select 1;", False), ("", "select 2;", True)]
-    assert two.obstacle == "It is for mysql."
     raw = {"id": "1", "author": "nene", "filename": "classpath:db/changes/001.sql", "dateexecuted": "d"}
     for kind, state in (
         ("EXECUTED", "claimed"),
