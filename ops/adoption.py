@@ -148,7 +148,7 @@ def _item(
     obstacle = "" if written is not None else file.obstacle or _unfit(ours)
     if obstacle and state in PENDING:
         return Item(file.name, "cannot run", ours, row, (*remarks, obstacle, f"Its name here is {name}."))
-    if obstacle:
+    if obstacle and state in ADOPTED:
         remarks = (*remarks, obstacle, _NOT_REPEATABLE)
     return Item(file.name, state, ours, row, remarks)
 

@@ -74,6 +74,8 @@ def _obstacle(text: str, declared: Mapping[str, str]) -> str:
         return f"It has the parameter {parameter.group()}."
     if declared.get("enddelimiter", ";") != ";":
         return f"Its statements end with {declared['enddelimiter']}."
+    if re.search(r"(?im)^--\s*ignoreLines:", text):
+        return "It has lines that Liquibase leaves out."
     return "It has preconditions." if re.search(r"(?im)^--\s*preconditions?\b", text) else ""
 
 

@@ -572,6 +572,8 @@ def test_pieces_are_closed_and_order_is_by_dependence() -> None:
     assert [closed(text) for text in ("a", "a;", "a; -- b", " ", "a;\n")] == ["a\n;", "a;", "a; -- b\n;", "", "a;"]
     assert by_dependence("abc", {"a": "c", "b": "", "c": "b"}) == ["b", "c", "a"]
     assert sorted(by_dependence("ab", {"a": "b", "b": "a"})) == ["a", "b"]
+    many = [str(number) for number in range(5_000)]
+    assert by_dependence(reversed(many), {one: (str(int(one) - 1),) for one in many}) == many
 
 
 def test_the_locks_of_the_tools_are_what_they_take() -> None:
