@@ -11,7 +11,7 @@ from ops.tools.foreign import Foreign, Raw, Row, Tool, by_dependence, named, rea
 
 _FILE = re.compile(r"(?!post-apply)(?P<id>[^_.].*)\.(?P<kind>sql|py)(?<!\.rollback\.sql)", re.DOTALL)
 _ID = re.compile(r"(?P<date>\d+)(?:_(?P<number>\d{2})(?=_))?[_.-]*(?:[A-Za-z0-9]{5}-)?(?P<title>.*)", re.DOTALL)
-_DIRECTIVE = re.compile(r"^--[ \t]*(?P<name>depends|transactional)[ \t]*:(?P<value>.*)$", re.MULTILINE)
+_DIRECTIVE = re.compile(r"^--[ \t]*(?P<name>depends|transactional)[ \t]*:(?P<value>.*)$\n?", re.MULTILINE)
 
 
 def files(folder: Path) -> Sequence[Foreign]:
