@@ -54,7 +54,7 @@ def _scratch(site: Site, database: str) -> Iterator[str]:
     name = restore.derived(database, "baseline")
     with contents.snapshot(lambda: site.connect(database)) as snapshot:
         like, _ = snapshot.database()
-    with restore.translated(), closing(site.connect(site.maintenance)) as maintenance:
+    with closing(site.connect(site.maintenance)) as maintenance:
         with restore.new_database(site, maintenance, name, like, exact=False):
             yield name
         _drop(maintenance, name)
