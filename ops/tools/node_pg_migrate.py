@@ -15,12 +15,16 @@ _DOWN = re.compile(r"^\s*--[\s-]*down\s+migration", re.IGNORECASE | re.MULTILINE
 
 
 def files(folder: Path) -> Sequence[Foreign]:
-    found = [_foreign(path, match) for path, match in named(folder, _FILE)]
-    return sorted(found, key=lambda each: (_moment(each.version), each.name))
+    found = list(named(folder, _FILE))
+    ups = {path.name.removesuffix(".up.sql") for path, _ in found if path.name.endswith(".up.sql")}
+    kept = [_foreign(path, match) for path, match in found if path.name.removesuffix(".down.sql") not in ups]
+    return sorted(kept, key=lambda each: (_moment(each.version), each.name))
 
 
 def _foreign(path: Path, match: re.Match[str]) -> Foreign:
-    about = (path.stem, (path.stem,), match["version"], match["title"])
+    # By its `sql` loader a pair of files is one migration, named without the way; by the default one they are two.
+    name = path.stem.removesuffix(".up") if match["kind"] == "sql" else path.stem
+    about = (name, (name, path.stem), match["version"], match["title"].removesuffix(".up"))
     if match["kind"] != "sql":
         return Foreign(*about, obstacle="It is JavaScript, not SQL.")
     return Foreign(*about, _up(read(path)[1]))
