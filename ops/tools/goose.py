@@ -24,7 +24,11 @@ def _foreign(path: Path, match: re.Match[str]) -> Foreign | None:
     text = read(path)[1]
     if not re.search(r"(?m)^--\s*\+goose\s+Up\b", text):
         return None
-    obstacle = "goose fills in environment variables in it." if re.search(r"\+goose\s+ENVSUB\s+ON", text) else ""
+    obstacle = (
+        "goose fills in environment variables in it."
+        if re.search(r"(?m)^--\s*\+goose\s+ENVSUB(ST)?\s+ON", text)
+        else ""
+    )
     transactional = not re.search(r"(?m)^--\s*\+goose\s+NO\s+TRANSACTION\b", text)
     return Foreign(*about, _up(text), transactional, obstacle=obstacle)
 
@@ -33,7 +37,7 @@ def _up(text: str) -> str:
     """The part that goes up; a statement between marks need not have a semicolon at its end."""
     up, block = list[str](), list[str]()
     lines, inside = up, False
-    for line in text.splitlines():
+    for line in text.split("\n"):
         match = _MARK.fullmatch(line)
         words = match["words"] if match else ""
         if words in ("Up", "Down"):

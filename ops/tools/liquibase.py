@@ -12,13 +12,13 @@ from pathlib import Path
 from ops.tools.foreign import Foreign, Raw, Row, Tool, named, read
 
 _FILE = re.compile(r".+\.sql", re.DOTALL | re.IGNORECASE)
-_HEAD = re.compile(r"\s*--\s*liquibase\s+formatted\s+sql(?P<attributes>.*)", re.IGNORECASE)
+_HEAD = re.compile(r"\s*--\s*liquibase\s*formatted(?P<attributes>.*)", re.IGNORECASE)
 _CHANGESET = re.compile(
-    r'(?im)^--\s*changeset\s+(?P<author>"[^"\n]+"|[^:\n]+):[ \t]*(?P<id>"[^"\n]+"|\S+)(?P<attributes>.*)$'
+    r'(?im)^[ \t]*--[ \t]*changeset[ \t]+(?P<author>"[^"\n]+"|[^:\n]+):[ \t]*(?P<id>"[^"\n]+"|\S+)(?P<attributes>.*)$'
 )
 _ATTRIBUTE = re.compile(r'(?P<name>\w+):(?:"(?P<quoted>[^"]*)"|(?P<value>\S+))')
 _ROLLBACK = re.compile(r"/\*\s*liquibase\s+rollback\b.*?\*/", re.IGNORECASE | re.DOTALL)
-_MARK = re.compile(r"(?im)^--\s*(rollback|comment|preconditions?(-\S+)?|validCheckSum|ignoreLines)\b.*\n?")
+_MARK = re.compile(r"(?im)^--[ \t]*(rollback|comment|preconditions?(-\S+)?|validCheckSum|ignoreLines)\b.*\n?")
 _PARAMETER = re.compile(r"\$\{[^}]*\}")
 _DROPPED = ("runOnChange", "runAlways", "context", "contextFilter", "labels")
 _RAN = ("EXECUTED", "RERAN", "MARK_RAN")
@@ -38,7 +38,7 @@ def _changesets(path: Path, folder: Path) -> Iterator[Foreign]:
     ends = [*(mark.start() for mark in marks[1:]), len(text)]
     for mark, end in zip(marks, ends, strict=False):
         declared = _attributes(mark["attributes"])
-        if _is_for_postgresql(declared.get("dbms", "")):
+        if _is_for_postgresql(declared.get("dbms", "")) and declared.get("ignore", "").lower() != "true":
             yield _foreign(mark, text[mark.end() : end], place, declared)
 
 
@@ -72,7 +72,9 @@ def _obstacle(text: str, declared: dict[str, str]) -> str:
         return f"It has the parameter {parameter.group()}."
     if declared.get("enddelimiter", ";") != ";":
         return f"Its statements end with {declared['enddelimiter']}."
-    return "It has preconditions." if re.search(r"(?im)^--\s*preconditions?\b", text) else ""
+    if re.search(r"(?im)^--[ \t]*ignoreLines:", text):
+        return "It has lines that Liquibase leaves out."
+    return "It has preconditions." if re.search(r"(?im)^--[ \t]*preconditions?\b", text) else ""
 
 
 def _row_keys(identity: str, author: str, place: str) -> tuple[str, ...]:
