@@ -318,7 +318,7 @@ def _examine(target: inventory.Target, sql: Path, found: list[Finding]) -> int:
     pending = files
     try:
         given = _settings(target, start=False)
-        with doctor.noted(told, "history"):
+        with doctor.noted(told, "history", past=(Unreachable,)):
             history = drained(reach.perform(given, jobs.History(), tuple[Record, ...], HERE))
             told += doctor.agreement(files, history)
             pending = doctor.pending(files, history)
