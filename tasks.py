@@ -295,7 +295,7 @@ def status(
 def doctor(
     _: Context, env: str | None = None, sql: str = str(HERE / "sql"), limit: str | None = None, json: bool = False
 ) -> None:
-    """Show what stands in the way of a migration, before it does; writes nothing."""
+    """Show what stands in the way of a migration, before it does."""
     status = 0
     for target in _targets(env, limit):
         found: list[Finding] = []
@@ -318,7 +318,7 @@ def _examine(target: inventory.Target, sql: Path, found: list[Finding]) -> int:
     pending = files
     try:
         given = _settings(target, start=False)
-        with doctor.noted(told, "history"):
+        with doctor.noted(told, "history", past=(Unreachable,)):
             history = drained(reach.perform(given, jobs.History(), tuple[Record, ...], HERE))
             told += doctor.agreement(files, history)
             pending = doctor.pending(files, history)
@@ -535,7 +535,7 @@ def runs(_: Context, env: str | None = None, limit: str | None = None, json: boo
 
 @_task("env", "run", "limit")
 def cancel(_: Context, env: str | None = None, run: str | None = None, limit: str | None = None) -> None:
-    """End a run on a host: its statement is cancelled, its lock released."""
+    """End a run on a host: statement cancelled, lock released."""
     from ops import far
 
     target, given, about = _run_of(env, limit, run)
@@ -669,7 +669,7 @@ def render(
     write: str | None = None,
     template: str | None = None,
 ) -> None:
-    """Show the settings as rendered, or another template, or write them to a file."""
+    """Show settings or a template as rendered, or write them."""
     targets = _targets(env, limit)
     if template is not None:
         text = settings.template(template, targets, TEMPLATES, ENVIRON)
@@ -752,7 +752,7 @@ def check(_: Context) -> None:
 
 @_task("sql", "against", "roles")
 def ci(_: Context, sql: str = str(HERE / "sql"), against: str | None = None, roles: str = "") -> None:
-    """Check the migrations before they are merged: names, order against main, lint, two runs on a scratch server."""
+    """Check the migrations before they are merged into main."""
     from ops import checks, embedded, migrations
 
     files = migrations.read(Path(sql))

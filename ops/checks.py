@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from psycopg import sql
+
 from ops import applier, migrations
 from ops import connection as sessions
 from ops.errors import ConfigurationError, MigrationFailed, several
@@ -199,8 +201,6 @@ def demand(mistakes: Sequence[str]) -> None:
 
 def rehearse(parameters: Mapping[str, str], files: Sequence[Migration], roles: Iterable[str]) -> int:
     """Apply all files to a new database of a scratch server, and again, which has to find nothing to do; how many."""
-    from psycopg import sql
-
     with sessions.translated(), closing(sessions.connect({**parameters, "dbname": "postgres"})) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_DATABASE)))
         for role in roles:

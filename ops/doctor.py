@@ -21,7 +21,7 @@ import psycopg
 from ops import blockers, migrations, queries, statements
 from ops import connection as sessions
 from ops.connection import Server
-from ops.errors import RatchetError, Unreachable
+from ops.errors import RatchetError
 from ops.history import Ledger
 from ops.migrations import Migration, Record
 
@@ -321,11 +321,11 @@ def pending(files: Sequence[Migration], history: Sequence[Record]) -> tuple[Migr
 
 
 @contextmanager
-def noted(found: list[Finding], subject: str) -> Iterator[None]:
-    """An error in the block becomes a finding; that the server cannot be reached is for the caller."""
+def noted(found: list[Finding], subject: str, past: tuple[type[RatchetError], ...] = ()) -> Iterator[None]:
+    """An error in the block becomes a finding, unless it is one of those that go `past`."""
     try:
         yield
-    except Unreachable:
+    except past:
         raise
     except RatchetError as error:
         found.append(failed(error, subject))

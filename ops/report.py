@@ -117,8 +117,9 @@ def doctor(environment: str, target: str, findings: Sequence[Finding]) -> None:
     """The list of `doctor`, each remedy below its finding, and the counts, on stdout."""
     rows: list[tuple[str, ...]] = []
     for each in findings:
-        rows.append((each.subject, each.severity, each.what))
-        rows += [("", "", line) for line in each.remedy.splitlines()]
+        what, *more = each.what.splitlines()
+        rows.append((each.subject, each.severity, what))
+        rows += [("", "", line) for line in (*more, *each.remedy.splitlines())]
     table(f"{environment}: {target}", ("subject", "state", "finding"), rows)
     counts = (sum(each.severity == severity for each in findings) for severity in ("problem", "warning"))
     data(", ".join(count(number, word) for number, word in zip(counts, ("problem", "warning"), strict=True)))

@@ -13,15 +13,14 @@ import pytest
 from ops import applier, doctor, jobs
 from ops.doctor import Asked, Finding
 from ops.history import Ledger
-from tests.conftest import Database, Server, Write
-from tests.faults import Clusters, Proxy
+from tests.conftest import Database, Write
+from tests.faults import Proxy
 from tests.integration.conftest import settings_of
 from tests.integration.test_pooler import Pool, pool
 from tests.waiting import until
 
 __all__ = ["pool"]
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
-EVERY = {"server", "login", "identity", "writable", "privileges"}
 
 
 def examined(database: Database, **asked: object) -> list[Finding]:
@@ -47,12 +46,6 @@ def role(database: Database) -> Iterator[Database]:
     database.run("CREATE ROLE looker LOGIN PASSWORD 'x'")
     yield Database({**database.parameters, "user": "looker", "password": "x"})
     database.run("DROP OWNED BY looker; DROP ROLE looker")
-
-
-def test_a_sound_server_has_nothing_amiss(migrated: Database) -> None:
-    found = examined(migrated)
-    assert amiss(found) == []
-    assert {each.subject for each in found} == EVERY
 
 
 def test_an_invalid_index_is_named_and_its_repair_mends_it(database: Database) -> None:
@@ -85,19 +78,6 @@ def test_a_transaction_that_stays_open_is_named(database: Database) -> None:
         assert f"pid {other.info.backend_pid}" in found.what
         assert "idle in transaction" in found.what
         assert str(other.info.backend_pid) in found.remedy
-
-
-def test_prepared_transactions_are_named_and_ended_by_the_remedy(server: Server, clusters: Clusters) -> None:
-    database = clusters.make("prepared", max_prepared_transactions="2").database
-    database.run("CREATE TABLE t (x int)")
-    with closing(database.connect()) as other:
-        other.execute("BEGIN")
-        other.execute("INSERT INTO t VALUES (1)")
-        other.execute("PREPARE TRANSACTION 'it''s'")
-    found = of(examined(database), "prepared")
-    assert '"it\'s" of postgres' in found.what
-    database.run(found.remedy.partition("; or ")[2])
-    assert amiss(examined(database)) == []
 
 
 def test_a_slot_without_a_reader_is_named_and_dropped_by_the_remedy(database: Database) -> None:
@@ -167,14 +147,6 @@ def test_read_only_sessions(database: Database) -> None:
     found = of(examined(database), "writable")
     assert found.severity == "problem"
     assert "read-only" in found.what
-
-
-def test_a_standby(server: Server, clusters: Clusters) -> None:
-    primary = clusters.make("primary")
-    standby = clusters.standby(primary, "standby")
-    found = examined(standby.database)
-    assert "standby" in of(found, "writable").what
-    assert [each.subject for each in amiss(found)] == ["writable"], "and all else is asked there too"
 
 
 def test_another_cluster_than_the_one_that_is_pinned(database: Database) -> None:
