@@ -544,13 +544,23 @@ def _take_over(
 
     past = session.open()
     found = takeover.look(session, past, wishes)
-    if dry_run or not json:
-        report.adoption(given.environment, given.target, found, done=False, json=json)
-    takeover.demand(found, past, wishes.sql)
-    if not dry_run:
-        _consent_to(given, found.is_there, yes)
-        drained(takeover.take(session, found, wishes, os.urandom(6).hex()))
-        report.adoption(given.environment, given.target, found, done=True, json=json)
+    where = (given.environment, given.target)
+    if not json:
+        report.adoption(*where, found)
+    try:
+        takeover.demand(found, past, wishes.sql)
+        if not dry_run:
+            _consent_to(given, found.is_there, yes)
+            drained(takeover.take(session, found, wishes, os.urandom(6).hex()))
+    except RatchetError as error:
+        error.printed = json
+        if json:
+            report.adoption_json(*where, found, done=False, error=error)
+        raise
+    if json:
+        report.adoption_json(*where, found, done=not dry_run)
+    elif not dry_run:
+        report.adopted(*where, found)
 
 
 def _baseline(given: Settings, session: Session, sql: Path, name: str, *, yes: bool, dry_run: bool) -> tuple[str, ...]:

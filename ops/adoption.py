@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -53,11 +53,11 @@ class Item:
 
 
 def judged(
-    tool: str, files: Sequence[Foreign], rows: Sequence[Row], texts: Mapping[str, bytes], *, elsewhere: bool = False
+    tool: str, files: Sequence[Foreign], rows: Sequence[Row], ours: Mapping[str, Migration], *, elsewhere: bool = False
 ) -> tuple[tuple[Item, ...], tuple[str, ...]]:
     """The migrations in our order and form, each with its state; and notes on all of them.
 
-    `texts` are those of our files that are there, by name. With `elsewhere` the rows are another server's, and all is
+    `ours` are our files that are there, by name. With `elsewhere` the rows are another server's, and all is
     pending here.
     """
     pairs, orphans = matched(files, rows)
@@ -65,7 +65,7 @@ def judged(
     newest = max((at for at, (_, row) in enumerate(ordered) if row and row.outcome == "applied"), default=-1)
     names, notes = our_names([file for file, _ in ordered], tool)
     items = [
-        _item(tool, file, row, name, texts.get(name), late=at < newest, elsewhere=elsewhere)
+        _item(tool, file, row, name, ours.get(name), late=at < newest, elsewhere=elsewhere)
         for at, ((file, row), name) in enumerate(zip(ordered, names, strict=True))
     ]
     lost = [
@@ -80,7 +80,10 @@ Pair = tuple[Foreign, Row | None]
 
 
 def matched(files: Sequence[Foreign], rows: Sequence[Row]) -> tuple[list[Pair], list[Row]]:
-    """Each file with its row, if it has one, and the rows that have no file, but for those that were taken back."""
+    """Each file with its row, if it has one, and the rows that have no file, but for those that were taken back.
+
+    A key that several files share tells of none of them.
+    """
     by_key: dict[str, list[int]] = {}
     for at, file in enumerate(files):
         for key in file.keys:
@@ -88,12 +91,16 @@ def matched(files: Sequence[Foreign], rows: Sequence[Row]) -> tuple[list[Pair], 
     found: dict[int, Row] = {}
     orphans: list[Row] = []
     for row in rows:
-        own = next((at for key in row.keys for at in by_key.get(key, ()) if at not in found), None)
+        own = next((free[0] for key in row.keys if len(free := _free(by_key.get(key, ()), found)) == 1), None)
         if own is not None:
             found[own] = row
         elif row.outcome != "undone":
             orphans.append(row)
     return [(file, found.get(at)) for at, file in enumerate(files)], orphans
+
+
+def _free(files: Sequence[int], found: Container[int]) -> list[int]:
+    return [at for at in files if at not in found]
 
 
 def _ordered(pairs: Sequence[Pair]) -> list[Pair]:
@@ -130,18 +137,18 @@ def _our_name(version: str, title: str) -> str:
 
 
 def _item(
-    tool: str, file: Foreign, row: Row | None, name: str, there: bytes | None, *, late: bool, elsewhere: bool
+    tool: str, file: Foreign, row: Row | None, name: str, there: Migration | None, *, late: bool, elsewhere: bool
 ) -> Item:
     state = state_of(file, row, late=late)
     remarks = (*_told(row), *file.remarks)
     if elsewhere:
         state, remarks = "pending", (*remarks, f"There it is {state}." if row else "There it was not run.")
-    written = there if file.obstacle else None
+    written = there.text() if there and file.obstacle else None
     ours = _migration(name, written if written is not None else _text(file, tool))
     obstacle = "" if written is not None else file.obstacle or _unfit(ours)
     if obstacle and state in PENDING:
         return Item(file.name, "cannot run", ours, row, (*remarks, obstacle, f"Its name here is {name}."))
-    if obstacle:
+    if obstacle and state in ADOPTED:
         remarks = (*remarks, obstacle, _NOT_REPEATABLE)
     return Item(file.name, state, ours, row, remarks)
 

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 from ops.errors import ConfigurationError, RatchetError
 
 if TYPE_CHECKING:
+    from ops.adoption import Item
     from ops.backup import Listed
     from ops.drill import Record
     from ops.far import About
@@ -108,49 +109,50 @@ def status(environment: str, target: str, plan: Plan) -> None:
     data(", ".join(counts) + (f", {len(others)} to be settled" if others else ""))
 
 
-def adoption(environment: str, target: str, found: Adoption, *, done: bool, json: bool) -> None:
-    """What a takeover comes to, or came to once it is `done`, on stdout."""
-    if json:
-        as_json({"env": environment, "target": target, **_adoption(found, done=done)})
-    elif done:
-        _adopted(f"{environment}: {target}", found)
-    else:
-        rows = [
-            (item.ours.name if item.ours else "", item.state, item.theirs, " ".join(item.remarks))
-            for item in found.items
-        ]
-        origin = f"{environment}: {target}: {found.tool}, from {found.origin}"
-        table(origin, ("migration", "state", "was", "remarks"), rows)
-        for note in found.notes:
-            talk(note)
+def adoption(environment: str, target: str, found: Adoption) -> None:
+    """What a takeover would come to, on stdout."""
+    rows = [
+        (item.ours.name if item.ours else "", item.state, item.theirs, " ".join(item.remarks)) for item in found.items
+    ]
+    title = f"{environment}: {target}: {found.tool}, from {found.origin}"
+    table(title, ("migration", "state", "was", "remarks"), rows)
+    for note in found.notes:
+        talk(note)
 
 
-def _adopted(where: str, found: Adoption) -> None:
+def adopted(environment: str, target: str, found: Adoption) -> None:
+    """What it came to, on stdout."""
     if found.is_there:
-        data(f"{where}: nothing to adopt")
+        data(f"{environment}: {target}: nothing to adopt")
         return
     written = f"{count(len(found.rows), 'row')} of the history and {count(len(found.files), 'file')} written"
-    data(f"{where}: {written}, {count(len(found.pending), 'migration')} pending")
+    data(f"{environment}: {target}: {written}, {count(len(found.pending), 'migration')} pending")
 
 
-def _adoption(found: Adoption, *, done: bool) -> dict[str, Any]:
-    items = [
-        {
-            "name": each.ours.name if each.ours else None,
-            "status": each.state,
-            "was": each.theirs,
-            "checksum": each.ours.checksum if each.ours else None,
-            "remarks": list(each.remarks),
-        }
-        for each in found.items
-    ]
-    return {
+def adoption_json(
+    environment: str, target: str, found: Adoption, *, done: bool, error: RatchetError | None = None
+) -> None:
+    """Both as one object, on stdout; `adopted` and `files` are what was written."""
+    shape = {
+        "env": environment,
+        "target": target,
         "from": found.tool,
         "adopted": [each.ours.name for each in found.rows if each.ours] if done else [],
         "files": [each.name for each in found.files] if done else [],
         "pending": len(found.pending),
         "notes": list(found.notes),
-        "migrations": items,
+        "migrations": [_item(each) for each in found.items],
+    }
+    as_json(shape | ({"error": error.as_json()} if error else {}))
+
+
+def _item(item: Item) -> dict[str, Any]:
+    return {
+        "name": item.ours.name if item.ours else None,
+        "status": item.state,
+        "was": item.theirs,
+        "checksum": item.ours.checksum if item.ours else None,
+        "remarks": list(item.remarks),
     }
 
 

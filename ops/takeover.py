@@ -76,7 +76,7 @@ def look(session: Session, history: Sequence[Record], wishes: Wishes) -> Adoptio
     folder, files = _files(tool, wishes.files, wishes.sql)
     _refuse_busy(session.connection, tool, table)
     rows = tool.rows(_rows(session.connection, table), files)
-    items, notes = judged(tool.name, files, rows, _texts(wishes.sql))
+    items, notes = judged(tool.name, files, rows, _there(wishes.sql))
     key = tool.lock(table) if tool.lock else None
     found = Adoption(tool.name, f"{table.schema}.{table.name} and {folder}", items, (), (), notes, key)
     return _left(found, history, wishes.sql)
@@ -88,13 +88,13 @@ def _look_elsewhere(wishes: Wishes, history: Sequence[Record]) -> Adoption:
     assert wishes.history is not None
     folder, files = _files(tool, wishes.files, wishes.sql)
     rows = tool.rows(_sqlite(wishes.history, tool.table), files)
-    items, notes = judged(tool.name, files, rows, _texts(wishes.sql), elsewhere=True)
+    items, notes = judged(tool.name, files, rows, _there(wishes.sql), elsewhere=True)
     return _left(Adoption(tool.name, f"{wishes.history} and {folder}", items, (), (), notes), history, wishes.sql)
 
 
 def _left(found: Adoption, history: Sequence[Record], folder: Path) -> Adoption:
     """The same, with what is not there yet."""
-    known, there = {record.name for record in history}, _texts(folder)
+    known, there = {record.name for record in history}, _there(folder)
     items = tuple(_since(each, known) for each in found.items)
     rows = tuple(each for each in items if each.state in ADOPTED and each.ours and each.ours.name not in known)
     files = tuple(each.ours for each in items if each.ours and each.ours.name not in there)
@@ -118,7 +118,7 @@ def demand(found: Adoption, history: Sequence[Record], folder: Path) -> None:
             hint="\n".join(dict.fromkeys(_ADVICE[each.state] for each in wrong)) + "\nNothing was changed.",
         )
     made = {each.ours.name: each.ours for each in found.items if each.ours}
-    files = {each.name: each for each in _there(folder)}
+    files = _there(folder)
     _refuse_in_the_way(made, files, folder)
     together = sorted({**files, **made}.values(), key=lambda each: each.version)
     records = [Record(each.ours.name, each.ours.checksum, UNKNOWN, None) for each in found.rows if each.ours]
@@ -283,13 +283,9 @@ def _sqlite(path: Path, table: str) -> list[Raw]:
         ) from error
 
 
-def _texts(folder: Path) -> dict[str, bytes]:
-    """The texts of the migrations that are in a folder, by name."""
-    return {file.name: file.text() for file in _there(folder)}
-
-
-def _there(folder: Path) -> Sequence[Migration]:
-    return migrations.read(folder) if folder.is_dir() else ()
+def _there(folder: Path) -> dict[str, Migration]:
+    """The migrations that are in a folder, by name."""
+    return {file.name: file for file in migrations.read(folder)} if folder.is_dir() else {}
 
 
 def _count(number: int, noun: str) -> str:

@@ -107,8 +107,9 @@ SAMPLES = {
         {"V1__one.sql": ONE, "V2__two.sql": TWO.replace("\n", "\r\n"), "V3__three.sql": THREE},
         """CREATE TABLE flyway_schema_history (
             installed_rank INT NOT NULL, version VARCHAR(50), description VARCHAR(200) NOT NULL,
-            type VARCHAR(20) NOT NULL, script VARCHAR(1000) NOT NULL, checksum INTEGER, installed_by VARCHAR(100) NOT NULL,
-            installed_on TIMESTAMP NOT NULL DEFAULT now(), execution_time INTEGER NOT NULL, success BOOLEAN NOT NULL,
+            type VARCHAR(20) NOT NULL, script VARCHAR(1000) NOT NULL, checksum INTEGER,
+            installed_by VARCHAR(100) NOT NULL, installed_on TIMESTAMP NOT NULL DEFAULT now(),
+            execution_time INTEGER NOT NULL, success BOOLEAN NOT NULL,
             CONSTRAINT flyway_schema_history_pk PRIMARY KEY (installed_rank))""",
         flyway_rows(),
         ("verified", "verified", "pending"),

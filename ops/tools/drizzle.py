@@ -36,8 +36,8 @@ def files(folder: Path) -> Sequence[Foreign]:
 
 def _entries(journal: Path) -> list[Raw]:
     try:
-        entries = json.loads(journal.read_bytes())["entries"]
-        return sorted(entries, key=lambda entry: int(entry["idx"]))
+        entries: list[Raw] = json.loads(journal.read_bytes())["entries"]
+        return [{"tag": str(entry["tag"]), "when": int(entry["when"])} for entry in entries]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
             f"{journal} is no journal of Drizzle's",

@@ -151,16 +151,13 @@ def _statements(text: str) -> list[statements.Statement]:
 def by_dependence(names: Iterable[str], needs: Mapping[str, Sequence[str]]) -> list[str]:
     """Names in their order, but each behind those that it needs; a circle is left where it closes."""
     done: dict[str, None] = {}
-    open_: set[str] = set()
-
-    def visit(name: str) -> None:
-        if name in done or name in open_ or name not in needs:
-            return
-        open_.add(name)
-        for other in needs[name]:
-            visit(other)
-        done[name] = None
-
     for name in names:
-        visit(name)
+        waiting = {name: None} if name in needs and name not in done else {}
+        while waiting:
+            last = next(reversed(waiting))
+            further = (each for each in needs[last] if each in needs and each not in done and each not in waiting)
+            if (other := next(further, None)) is not None:
+                waiting[other] = None
+            else:
+                done[last] = waiting.pop(last)
     return list(done)

@@ -24,7 +24,11 @@ def _foreign(path: Path, match: re.Match[str]) -> Foreign | None:
     text = read(path)[1]
     if not re.search(r"(?m)^--\s*\+goose\s+Up\b", text):
         return None
-    obstacle = "goose fills in environment variables in it." if re.search(r"\+goose\s+ENVSUB\s+ON", text) else ""
+    obstacle = (
+        "goose fills in environment variables in it."
+        if re.search(r"(?m)^--\s*\+goose\s+ENVSUB(ST)?\s+ON", text)
+        else ""
+    )
     transactional = not re.search(r"(?m)^--\s*\+goose\s+NO\s+TRANSACTION\b", text)
     return Foreign(*about, _up(text), transactional, obstacle=obstacle)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,14 +53,14 @@ class Place:
         whole.write_bytes(text.encode())
 
     def look(self, **wishes: Path | str) -> Adoption:
-        return self._run(dry=True, **wishes)
+        return self._run(dry=True, wait=100, wishes=wishes)
 
-    def adopt(self, **wishes: Path | str) -> Adoption:
-        return self._run(dry=False, **wishes)
+    def adopt(self, wait: int = 100, **wishes: Path | str) -> Adoption:
+        return self._run(dry=False, wait=wait, wishes=wishes)
 
-    def _run(self, *, dry: bool, **wishes: Path | str) -> Adoption:
+    def _run(self, *, dry: bool, wait: int, wishes: Mapping[str, Path | str]) -> Adoption:
         given = Wishes(**{"sql": self.sql, "files": self.files, **wishes})  # type: ignore[arg-type]
-        with closing(Session(self.database.connect, LEDGER, 100)) as session, connection.translated():
+        with closing(Session(self.database.connect, LEDGER, wait)) as session, connection.translated():
             past = session.open()
             found = takeover.look(session, past, given)
             takeover.demand(found, past, given.sql)
@@ -250,6 +251,29 @@ def test_our_own_lock_is_waited_for(place: Place) -> None:
     with place.database.connect() as holder:
         holder.execute("SELECT pg_advisory_lock(%s)", (LEDGER.lock_key,))
         assert "another run holds the migration lock" in place.refuses(LockBusy)
+
+
+def test_what_changed_since_it_was_looked_at_is_looked_at_again(place: Place) -> None:
+    place.given("dbmate")
+    wishes = Wishes(place.sql, files=place.files)
+    with closing(Session(place.database.connect, LEDGER, 100)) as session:
+        seen = takeover.look(session, session.open(), wishes)
+        place.database.run("INSERT INTO schema_migrations VALUES ('20240103000000')")
+        before = place.database.rows("SELECT count(*) FROM pg_class")
+        with pytest.raises(HistoryDisagrees, match="has changed since it was looked at"):
+            drained(takeover.take(session, seen, wishes, "run"))
+    assert place.database.rows("SELECT count(*) FROM pg_class") == before
+    assert not place.sql.exists()
+
+
+def test_runs_that_start_together_adopt_once(place: Place) -> None:
+    place.given("drizzle")
+    with ThreadPoolExecutor() as pool:
+        found = [done.exception() for done in [pool.submit(place.adopt, wait=10_000) for _ in range(4)]]
+    assert all(each is None or isinstance(each, HistoryDisagrees) for each in found)
+    assert None in found
+    assert place.database.rows("SELECT name FROM ratchet.migrations ORDER BY id") == [("0000_one",), ("0001_two",)]
+    assert place.adopt().is_there
 
 
 def test_a_pending_migration_that_is_no_sql_is_refused_until_it_is_written(place: Place) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ops import migrations
-from ops.adoption import judged, our_names, state_of
+from ops.adoption import judged, matched, our_names, state_of
 from ops.errors import ConfigurationError
 from ops.tools import (
     ALL,
@@ -67,8 +67,8 @@ def test_states(row: Row | None, checksums: str, late: bool, state: str) -> None
     assert state_of(file("1", checksums=frozenset(checksums)), row, late=late) == state
 
 
-def states(files: Sequence[Foreign], rows: Sequence[Row], **texts: bytes) -> list[tuple[str | None, str]]:
-    items, _ = judged("tool", files, rows, texts)
+def states(files: Sequence[Foreign], rows: Sequence[Row]) -> list[tuple[str | None, str]]:
+    items, _ = judged("tool", files, rows, {})
     return [(item.ours.name if item.ours else None, item.state) for item in items]
 
 
@@ -162,12 +162,18 @@ def test_what_cannot_run_is_refused_while_pending_and_remarked_once_applied(give
     assert says in " ".join(item.remarks)
 
 
-def test_a_file_that_is_there_is_taken_for_what_is_no_sql() -> None:
-    (item,), _ = judged("tool", [file("1", up="", obstacle="It is Go.")], [], {"1_x": b"select 1;"})
+def test_a_file_that_is_there_is_taken_for_what_is_no_sql(tmp_path: Path) -> None:
+    ours = migrations.read(write(tmp_path, **{"1_x.sql": "select 1;"}))
+    (item,), _ = judged("tool", [file("1", up="", obstacle="It is Go.")], [], {each.name: each for each in ours})
     assert item.state == "pending"
     assert item.ours
     assert item.ours.body == b"select 1;"
-    assert item.ours.checksum == hashlib.sha256(b"select 1;").hexdigest()
+    assert item.ours.checksum == ours[0].checksum
+
+
+def test_a_key_that_files_share_tells_of_none_of_them() -> None:
+    files = [file("1", keys=("same",)), file("2", keys=("same",))]
+    assert [state for _, state in states(files, [Row(("same",))])] == ["pending", "pending", "no file"]
 
 
 def test_elsewhere_all_is_pending_and_says_what_it_was() -> None:
@@ -502,15 +508,40 @@ def test_prismas_old_checksums_have_no_leading_zeros(tmp_path: Path) -> None:
     assert old in prisma.files(tmp_path)[0].checksums
 
 
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [
+        ("a/001.sql", "a"),
+        ("classpath:db/changelog/b/001.sql", "b"),
+        ("/b/001.sql", "b"),
+        ("001.sql", None),
+        ("c/001.sql", None),
+        ("xa/001.sql", None),
+    ],
+)
+def test_liquibases_paths_may_begin_elsewhere_but_are_never_guessed(
+    tmp_path: Path, place: str, found: str | None
+) -> None:
+    text = "--liquibase formatted sql\n--changeset nene:1\nselect 1;\n"
+    files = liquibase.files(write(tmp_path, **{"a/001.sql": text, "b/001.sql": text}))
+    raw = {"id": "1", "author": "nene", "filename": place, "dateexecuted": "d", "orderexecuted": 1, "exectype": "RERAN"}
+    pairs, orphans = matched(files, liquibase.rows([raw], ()))
+    assert [file.name[0] for file, row in pairs if row] == ([found] if found else [])
+    assert bool(orphans) == (found is None)
+
+
 def test_liquibase(tmp_path: Path) -> None:
     text = (
         "--liquibase formatted sql\n\n--changeset nene:1 runInTransaction:false\nselect 1;\n--rollback drop table t;\n"
-        "--changeset nene:two endDelimiter:GO\n--comment: what\nselect 2;\n/* liquibase rollback\nselect 3;\n*/\n"
+        '--changeset "ne ne":"two" dbms:!oracle\n--comment: what\nselect 2;\n/* liquibase rollback\nselect 3;\n*/\n'
+        "--changeset nene:3 dbms:mysql,h2\nselect 4;\n--changeset nene:4 ignore:true\nselect 5;\n"
+        "--changeset nene:5 endDelimiter:/\nselect 6;\n--changeset nene:6\n--preconditions onFail:HALT\nselect 7;\n"
     )
     write(tmp_path, **{"changes/001.sql": text, "plain.sql": SQL})
-    one, two = liquibase.files(tmp_path)
+    one, two, *odd = liquibase.files(tmp_path)
+    assert [each.obstacle for each in odd] == ["Its statements end with /.", "It has preconditions."]
+    assert two.keys[0] == "two ne ne whole changes/001.sql"
     assert ups([one, two]) == [("1", "select 1;", False), ("", "select 2;", True)]
-    assert two.obstacle == "Its statements end with GO."
     raw = {"id": "1", "author": "nene", "filename": "classpath:db/changes/001.sql", "dateexecuted": "d"}
     for kind, state in (
         ("EXECUTED", "claimed"),
@@ -541,6 +572,8 @@ def test_pieces_are_closed_and_order_is_by_dependence() -> None:
     assert [closed(text) for text in ("a", "a;", "a; -- b", " ", "a;\n")] == ["a\n;", "a;", "a; -- b\n;", "", "a;"]
     assert by_dependence("abc", {"a": "c", "b": "", "c": "b"}) == ["b", "c", "a"]
     assert sorted(by_dependence("ab", {"a": "b", "b": "a"})) == ["a", "b"]
+    many = [str(number) for number in range(5_000)]
+    assert by_dependence(reversed(many), {one: (str(int(one) - 1),) for one in many}) == many
 
 
 def test_the_locks_of_the_tools_are_what_they_take() -> None:

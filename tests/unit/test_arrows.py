@@ -54,7 +54,8 @@ ROOMS: dict[str, set[str]] = {
         *("archive", "connection", "contents", "events", "history", "manifest", "queries", "session", "errors")
     },
     "drill": {"archive", "connection", "events", "manifest", "restore", "store", "errors"},
-    "report": {"errors", "far", "migrations", "backup", "drill", "manifest", "outcome", "restore"} | {"takeover"},
+    "report": {"errors", "far", "migrations", "backup", "drill", "manifest", "outcome", "restore"}
+    | {"adoption", "takeover"},
     "outcome": {"events", "errors"},
     "progress": {"events", "outcome", "report"},
     "embedded": {"connection", "errors"},
