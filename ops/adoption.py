@@ -143,9 +143,10 @@ def _item(
     remarks = (*_told(row), *file.remarks)
     if elsewhere:
         state, remarks = "pending", (*remarks, f"There it is {state}." if row else "There it was not run.")
-    written = there.text() if there and file.obstacle else None
-    ours = _migration(name, written if written is not None else _text(file, tool))
-    obstacle = "" if written is not None else file.obstacle or _unfit(ours)
+    text = _text(file, tool)
+    written = there.text() if there and file.obstacle else text
+    ours = _migration(name, written)
+    obstacle = (file.obstacle if written == text else "") or _unfit(ours)
     if obstacle and state in PENDING:
         return Item(file.name, "cannot run", ours, row, (*remarks, obstacle, f"Its name here is {name}."))
     if obstacle and state in ADOPTED:

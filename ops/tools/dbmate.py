@@ -28,7 +28,7 @@ def _up(text: str) -> tuple[str, bool]:
     """The blocks of a file that go up, and whether they run in a transaction."""
     kept: list[str] = []
     inside, transactional = False, True
-    for line in text.splitlines(keepends=True):
+    for line in text.split("\n"):
         if match := _UP.fullmatch(line.rstrip()):
             inside = True
             transactional = transactional and not _OPTION.search(match["options"] or "")
@@ -36,7 +36,7 @@ def _up(text: str) -> tuple[str, bool]:
             inside = False
         elif inside:
             kept.append(line)
-    return "".join(kept), transactional
+    return "\n".join(kept), transactional
 
 
 def rows(found: Sequence[Raw], _: Sequence[Foreign]) -> Sequence[Row]:

@@ -37,7 +37,7 @@ def _up(text: str) -> str:
     """The part that goes up; a statement between marks need not have a semicolon at its end."""
     up, block = list[str](), list[str]()
     lines, inside = up, False
-    for line in text.splitlines():
+    for line in text.split("\n"):
         match = _MARK.fullmatch(line)
         words = match["words"] if match else ""
         if words in ("Up", "Down"):

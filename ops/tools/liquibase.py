@@ -15,11 +15,11 @@ from ops.tools.foreign import Foreign, Raw, Row, Tool, named, read
 _FILE = re.compile(r".+\.sql", re.DOTALL | re.IGNORECASE)
 _HEAD = re.compile(r"\s*--\s*liquibase\s*formatted(?P<attributes>.*)", re.IGNORECASE)
 _CHANGESET = re.compile(
-    r'(?im)^\s*--\s*changeset\s+(?P<author>"[^"\n]+"|[^:\n]+):[ \t]*(?P<id>"[^"\n]+"|\S+)(?P<attributes>.*)$'
+    r'(?im)^[ \t]*--[ \t]*changeset[ \t]+(?P<author>"[^"\n]+"|[^:\n]+):[ \t]*(?P<id>"[^"\n]+"|\S+)(?P<attributes>.*)$'
 )
 _ATTRIBUTE = re.compile(r'(?P<name>\w+):(?:"(?P<quoted>[^"]*)"|(?P<value>\S+))')
 _ROLLBACK = re.compile(r"/\*\s*liquibase\s+rollback\b.*?\*/", re.IGNORECASE | re.DOTALL)
-_MARK = re.compile(r"(?im)^--\s*(rollback|comment|preconditions?(-\S+)?|validCheckSum|ignoreLines)\b.*\n?")
+_MARK = re.compile(r"(?im)^--[ \t]*(rollback|comment|preconditions?(-\S+)?|validCheckSum|ignoreLines)\b.*\n?")
 _PARAMETER = re.compile(r"\$\{[^}]*\}")
 _AGAIN = ("runOnChange", "runAlways")
 _RAN = ("EXECUTED", "RERAN", "MARK_RAN")
@@ -74,9 +74,9 @@ def _obstacle(text: str, declared: Mapping[str, str]) -> str:
         return f"It has the parameter {parameter.group()}."
     if declared.get("enddelimiter", ";") != ";":
         return f"Its statements end with {declared['enddelimiter']}."
-    if re.search(r"(?im)^--\s*ignoreLines:", text):
+    if re.search(r"(?im)^--[ \t]*ignoreLines:", text):
         return "It has lines that Liquibase leaves out."
-    return "It has preconditions." if re.search(r"(?im)^--\s*preconditions?\b", text) else ""
+    return "It has preconditions." if re.search(r"(?im)^--[ \t]*preconditions?\b", text) else ""
 
 
 def _ends(place: str) -> list[str]:

@@ -11,7 +11,7 @@ from ops.tools.foreign import Foreign, Raw, Row, Tool, by_dependence, named, rea
 
 _FILE = re.compile(r"(?!post-apply)(?P<id>[^_.].*)\.(?P<kind>sql|py)(?<!\.rollback\.sql)", re.DOTALL)
 _ID = re.compile(r"(?P<date>\d+)(?:_(?P<number>\d{2})(?=_))?[_.-]*(?:[A-Za-z0-9]{5}-)?(?P<title>.*)", re.DOTALL)
-_DIRECTIVE = re.compile(r"^--\s*(?P<name>depends|transactional)\s*:\s*(?P<value>.*?)\s*$", re.MULTILINE)
+_DIRECTIVE = re.compile(r"^--[ \t]*(?P<name>depends|transactional)[ \t]*:(?P<value>.*)$\n?", re.MULTILINE)
 
 
 def files(folder: Path) -> Sequence[Foreign]:
@@ -28,7 +28,7 @@ def _foreign(path: Path, match: re.Match[str]) -> tuple[Foreign, Sequence[str]]:
         needs = assigned(path).get("__depends__") or ()
         return Foreign(*about, obstacle="It is Python, not SQL."), [str(each) for each in needs]  # type: ignore[attr-defined]
     text = read(path)[1]
-    declared = {match["name"]: match["value"] for match in _DIRECTIVE.finditer(text)}
+    declared = {match["name"]: match["value"].strip() for match in _DIRECTIVE.finditer(text)}
     transactional = declared.get("transactional", "true").lower() not in ("false", "no", "off", "0")
     return Foreign(*about, _DIRECTIVE.sub("", text), transactional), declared.get("depends", "").split()
 

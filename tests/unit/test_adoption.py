@@ -171,6 +171,17 @@ def test_a_file_that_is_there_is_taken_for_what_is_no_sql(tmp_path: Path) -> Non
     assert item.ours.checksum == ours[0].checksum
 
 
+def test_a_file_that_only_stands_for_another_does_not_let_it_run(tmp_path: Path) -> None:
+    given = file("1", up="", obstacle="It is Go.")
+    (applied,), _ = judged("tool", [given], [APPLIED], {})
+    assert applied.ours
+    ours = migrations.read(write(tmp_path, **{"1_x.sql": applied.ours.body.decode()}))
+    for rows, state in (([APPLIED], "claimed"), ([UNDONE], "cannot run"), ([], "cannot run")):
+        (item,), _ = judged("tool", [given], rows, {each.name: each for each in ours})
+        assert item.state == state
+        assert "It is Go." in item.remarks
+
+
 def test_a_key_that_files_share_tells_of_none_of_them() -> None:
     files = [file("1", keys=("same",)), file("2", keys=("same",))]
     assert [state for _, state in states(files, [Row(("same",))])] == ["pending", "pending", "no file"]
@@ -451,7 +462,7 @@ def test_yoyo(tmp_path: Path) -> None:
         tmp_path,
         **{
             "20240101_01_abcde-one.sql": "-- depends: 20240101_02_fghij-two\nselect 1;",
-            "20240101_02_fghij-two.sql": "-- transactional: false\nvacuum;",
+            "20240101_02_fghij-two.sql": "-- two\n-- depends: \n\n--transactional: false\nvacuum;",
             "20240101_02_fghij-two.rollback.sql": "x",
             "20240102_01_klmno-three.py": "__depends__ = {'20240101_01_abcde-one'}\n",
             "post-apply.sql": "x",
@@ -459,7 +470,7 @@ def test_yoyo(tmp_path: Path) -> None:
     )
     files = yoyo.files(tmp_path)
     assert [each.title for each in files] == ["two", "one", "three"]
-    assert ups(files[:2]) == [("2024010102", "vacuum;", False), ("2024010101", "select 1;", True)]
+    assert ups(files[:2]) == [("2024010102", "-- two vacuum;", False), ("2024010101", "select 1;", True)]
     (row,) = yoyo.rows([{"migration_id": "20240101_01_abcde-one", "applied_at_utc": "2024-01-01T00:00:00"}], ())
     assert row.moment == "2024-01-01T00:00:00+00"
 
@@ -534,6 +545,7 @@ def test_liquibase(tmp_path: Path) -> None:
     text = (
         "--liquibase formatted sql\n\n--changeset nene:1 runInTransaction:false\nselect 1;\n--rollback drop table t;\n"
         '--changeset "ne ne":"two" dbms:!oracle\n--comment: what\nselect 2;\n/* liquibase rollback\nselect 3;\n*/\n'
+        "--\ncomment on table t is 'x';\n--\nrollback;\n"
         "--changeset nene:3 dbms:mysql,h2\nselect 4;\n--changeset nene:4 ignore:true\nselect 5;\n"
         "--changeset nene:5 endDelimiter:/\nselect 6;\n--changeset nene:6\n--preconditions onFail:HALT\nselect 7;\n"
     )
@@ -541,7 +553,10 @@ def test_liquibase(tmp_path: Path) -> None:
     one, two, *odd = liquibase.files(tmp_path)
     assert [each.obstacle for each in odd] == ["Its statements end with /.", "It has preconditions."]
     assert two.keys[0] == "two ne ne whole changes/001.sql"
-    assert ups([one, two]) == [("1", "select 1;", False), ("", "select 2;", True)]
+    assert ups([one, two]) == [
+        ("1", "select 1;", False),
+        ("", "select 2; -- comment on table t is 'x'; -- rollback;", True),
+    ]
     raw = {"id": "1", "author": "nene", "filename": "classpath:db/changes/001.sql", "dateexecuted": "d"}
     for kind, state in (
         ("EXECUTED", "claimed"),
