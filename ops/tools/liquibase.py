@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from math import inf
 from pathlib import Path
 
 from ops.tools.foreign import Foreign, Raw, Row, Tool, named, read
@@ -19,7 +20,8 @@ _CHANGESET = re.compile(
 )
 _ATTRIBUTE = re.compile(r'(?P<name>\w+):(?:"(?P<quoted>[^"]*)"|(?P<value>\S+))')
 _ROLLBACK = re.compile(r"/\*\s*liquibase\s+rollback\b.*?\*/", re.IGNORECASE | re.DOTALL)
-_MARK = re.compile(r"(?im)^--[ \t]*(rollback|comment|preconditions?(-\S+)?|validCheckSum|ignoreLines)\b.*\n?")
+_MARK = re.compile(r"(?im)^--[ \t]*(rollback|comment|preconditions?(-\S+)?|validCheckSum)\b.*\n?")
+_IGNORE = re.compile(r"(?i)[ \t]*--[ \t]*ignoreLines:(?:(?P<count>\d+)|(?P<all>start)|end)\b")
 _PARAMETER = re.compile(r"\$\{[^}]*\}")
 _AGAIN = ("runOnChange", "runAlways")
 _RAN = ("EXECUTED", "RERAN", "MARK_RAN")
@@ -30,7 +32,7 @@ def files(folder: Path) -> Sequence[Foreign]:
 
 
 def _changesets(path: Path, folder: Path) -> Iterator[Foreign]:
-    text = read(path)[1]
+    text = _heeded(read(path)[1])
     head = _HEAD.match(text)
     if head is None:
         return
@@ -40,6 +42,20 @@ def _changesets(path: Path, folder: Path) -> Iterator[Foreign]:
     for mark, end in zip(marks, ends, strict=False):
         if _is_for_us(_attributes(mark["attributes"])):
             yield _foreign(mark, text[mark.end() : end], place)
+
+
+def _heeded(text: str) -> str:
+    """A text without the lines that Liquibase is told to leave out."""
+    kept: list[str] = []
+    left_out = 0.0
+    for line in text.splitlines(keepends=True):
+        if mark := _IGNORE.match(line):
+            left_out = inf if mark["all"] else int(mark["count"] or 0)
+        elif left_out:
+            left_out -= 1
+        else:
+            kept.append(line)
+    return "".join(kept)
 
 
 def _is_for_us(declared: Mapping[str, str]) -> bool:
@@ -74,8 +90,6 @@ def _obstacle(text: str, declared: Mapping[str, str]) -> str:
         return f"It has the parameter {parameter.group()}."
     if declared.get("enddelimiter", ";") != ";":
         return f"Its statements end with {declared['enddelimiter']}."
-    if re.search(r"(?im)^--[ \t]*ignoreLines:", text):
-        return "It has lines that Liquibase leaves out."
     return "It has preconditions." if re.search(r"(?im)^--[ \t]*preconditions?\b", text) else ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ops.tools import node_pg_migrate
+from ops.tools import liquibase, node_pg_migrate
 
 
 def test_node_pg_migrates_pair_of_files_is_one_migration(tmp_path: Path) -> None:
@@ -15,3 +15,14 @@ def test_node_pg_migrates_pair_of_files_is_one_migration(tmp_path: Path) -> None
     assert one.keys == ("1704067200001_a", "1704067200001_a.up")
     assert (one.title, one.up) == ("a", "CREATE TABLE a ();\n")
     assert other.keys[0] == "1704067200002_b"
+
+
+def test_lines_that_liquibase_leaves_out_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.sql").write_text(
+        "--liquibase formatted sql\n--changeset a:1\nSELECT 1;\n"
+        "--ignoreLines:start\n--changeset a:2\nSELECT 2;\n--ignoreLines:end\nSELECT 3;\n"
+        "--ignoreLines:1\nSELECT 4;\nSELECT 5;\n"
+    )
+    (found,) = liquibase.files(tmp_path)
+    assert found.up == "SELECT 1;\nSELECT 3;\nSELECT 5;\n"
+    assert not found.obstacle
