@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ops.tools import liquibase, node_pg_migrate
+from ops.tools import liquibase, node_pg_migrate, yoyo
 
 
 def test_node_pg_migrates_pair_of_files_is_one_migration(tmp_path: Path) -> None:
@@ -26,3 +26,14 @@ def test_lines_that_liquibase_leaves_out_are_left_out(tmp_path: Path) -> None:
     (found,) = liquibase.files(tmp_path)
     assert found.up == "SELECT 1;\nSELECT 3;\nSELECT 5;\n"
     assert not found.obstacle
+
+
+def test_yoyos_words_are_those_of_the_first_comments(tmp_path: Path) -> None:
+    body = "CREATE FUNCTION f() RETURNS text AS '\n-- depends: on what\n' LANGUAGE sql;\n"
+    (tmp_path / "a.sql").write_text(f"-- what\n\n-- depends: c\n  -- depends: b\n-- transactional: false\n{body}")
+    (tmp_path / "b.sql").write_text("SELECT 1;\n-- transactional: false\n")
+    (tmp_path / "c.py").write_text('__depends__ = "b"\n')
+    files = yoyo.files(tmp_path)
+    assert [each.name for each in files] == ["b", "c", "a"]
+    assert [each.transactional for each in files] == [True, True, False]
+    assert files[-1].up == f"-- what\n\n{body}"
