@@ -24,8 +24,8 @@ from ops.restore import Site
 from ops.session import Session
 
 _SHOWN_AT_MOST = 60
-_SESSION = (("SET",), ("SELECT", "PG_CATALOG", ".", "SET_CONFIG"))
-"""What a dump says of the session that restores it, and not of the schema."""
+_SESSION = ("SET", "SELECT")
+"""What a dump without data says of the session that restores it, and not of the schema: set_config is selected."""
 
 
 def look(history: Sequence[Record], files: Sequence[Migration], name: str) -> tuple[Migration, ...]:
@@ -54,7 +54,7 @@ def _scratch(site: Site, database: str) -> Iterator[str]:
     name = restore.derived(database, "baseline")
     with contents.snapshot(lambda: site.connect(database)) as snapshot:
         like, _ = snapshot.database()
-    with restore.translated(), closing(site.connect(site.maintenance)) as maintenance:
+    with closing(site.connect(site.maintenance)) as maintenance:
         with restore.new_database(site, maintenance, name, like, exact=False):
             yield name
         _drop(maintenance, name)
@@ -68,13 +68,9 @@ def schema(dumped: bytes, ledger: Ledger) -> list[str]:
     """The lines of the statements of a dump, in the order of their text, without what is no part of the schema."""
     text = re.sub(rb"(?m)^\\(un)?restrict .*$", b"", dumped)
     found = [each for each in statements.scan(text, rows=False) if isinstance(each, statements.Statement)]
-    told = sorted(text[each.start : each.end].decode() for each in found if not _is_of_session(each))
+    told = sorted(text[each.start : each.end].decode() for each in found if each.head[0] not in _SESSION)
     ours = {f"CREATE SCHEMA {ledger.schema}", f'CREATE SCHEMA "{ledger.schema}"'}
     return [line for each in told if each not in ours for line in f"{each};".splitlines()]
-
-
-def _is_of_session(statement: statements.Statement) -> bool:
-    return any(statement.head[: len(words)] == words for words in _SESSION)
 
 
 def demand(told: Sequence[str], *, yes: bool) -> None:

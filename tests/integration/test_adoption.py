@@ -13,7 +13,7 @@ import pytest
 
 from ops import applier, baseline, connection, migrations, report, takeover, wiring
 from ops.applier import Options
-from ops.errors import ConfigurationError, HistoryDisagrees, LockBusy, RatchetError
+from ops.errors import ConfigurationError, HistoryDisagrees, LockBusy, MigrationFailed, RatchetError
 from ops.events import drained
 from ops.history import Ledger
 from ops.session import Session
@@ -420,3 +420,10 @@ def test_one_that_is_not_is_refused_with_the_differences_shown(based: Place) -> 
     assert "+    b character varying(9) DEFAULT 'x;y'::character varying" in caught.value.detail
     assert based.database.fingerprint() == before
     assert take_baseline(based.database, based.sql, "1_base", yes=True) == ["1_base"]
+
+
+def test_files_that_do_not_run_there_are_told_as_by_migrate(based: Place) -> None:
+    (based.sql / "1_base.sql").write_text("create table one (a int);\nselect nothing;\n")
+    with pytest.raises(MigrationFailed, match=r"1_base failed at line 2, column 8"):
+        take_baseline(based.database, based.sql, "1_base")
+    assert not based.database.rows("SELECT 1 FROM pg_namespace WHERE nspname = 'ratchet'")

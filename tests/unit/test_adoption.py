@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from ops import migrations
+from ops import baseline, migrations
 from ops.adoption import judged, matched, our_names, state_of
 from ops.errors import ConfigurationError
+from ops.history import Ledger
 from ops.tools import (
     ALL,
     alembic,
@@ -600,3 +601,22 @@ def test_the_locks_of_the_tools_are_what_they_take() -> None:
     hashed = sum(ord(c) * 31 ** (len(text) - 1 - i) for i, c in enumerate(text)) % (1 << 32)
     assert keys["flyway"] == int.from_bytes(b"Flyway", "big") + (hashed - (1 << 32) if hashed >= 1 << 31 else hashed)
     assert all(-(1 << 63) <= key < 1 << 63 for key in keys.values())
+
+
+def test_what_a_dump_says_of_its_session_and_of_our_history_is_no_difference() -> None:
+    dumped = rb"""
+\restrict abc
+SET lock_timeout = 0;
+SELECT pg_catalog.set_config('search_path', '', false);
+-- Name: ratchet
+CREATE SCHEMA ratchet;
+CREATE TABLE public.b ();
+CREATE FUNCTION public.a() RETURNS text LANGUAGE sql AS $$
+SET x; select ';' $$;
+\unrestrict abc
+"""
+    assert baseline.schema(dumped, Ledger()) == [
+        "CREATE FUNCTION public.a() RETURNS text LANGUAGE sql AS $$",
+        "SET x; select ';' $$;",
+        "CREATE TABLE public.b ();",
+    ]
