@@ -22,15 +22,17 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from ops import access, inventory, jobs, reach, report, settings, wiring
-from ops.errors import ConfigurationError, HungUp, Interrupted, RatchetError, Terminated
+from ops.errors import ConfigurationError, HungUp, Interrupted, RatchetError, Terminated, Unreachable
 from ops.events import drained
-from ops.migrations import Record
+from ops.migrations import Migration, Record
 from ops.outcome import Outcome
 
 if TYPE_CHECKING:
     from ops import takeover
     from ops.access import Access
     from ops.backup import Listed
+    from ops.checks import Branches
+    from ops.doctor import Finding
     from ops.far import About
     from ops.manifest import Manifest
     from ops.restore import Wishes
@@ -79,6 +81,9 @@ _HELP = {
     "remove": "delete its data too",
     "run": "the run's id, as invoke runs lists it; else the newest",
     "name": "what it does, in a few words",
+    "template": "another of templates/, such as k8s/migrate-job.yaml, ci/github.yml or ci/gitlab.yml",
+    "against": "the branch to be merged into; else origin's default, main or master where there is one",
+    "roles": "roles to make on the scratch server first, since a migration grants to them, separated by commas",
     "write": "write pg_service.conf, pgpass, or an env file, with secrets, mode 0600",
 }
 
@@ -284,6 +289,58 @@ def status(
         pending += len(plan.names("pending", "unfinished"))
     if check and pending:
         raise Exit(code=3)
+
+
+@_task("env", "sql", "limit", "json")
+def doctor(
+    _: Context, env: str | None = None, sql: str = str(HERE / "sql"), limit: str | None = None, json: bool = False
+) -> None:
+    """Show what stands in the way of a migration, before it does; writes nothing."""
+    status = 0
+    for target in _targets(env, limit):
+        found: list[Finding] = []
+        code = _examine(target, Path(sql), found)
+        if json:
+            shape = {"env": target.environment, "target": target.name, "findings": [asdict(each) for each in found]}
+            report.as_json(shape)
+        else:
+            report.doctor(target.environment, target.name, found)
+        status = max(status, code)
+    if status:
+        raise Exit(code=status)
+
+
+def _examine(target: inventory.Target, sql: Path, found: list[Finding]) -> int:
+    """Gather what is found about a target; returns the exit code that it comes to."""
+    from ops import doctor
+
+    files, told = _files(sql)
+    pending = files
+    try:
+        given = _settings(target, start=False)
+        with doctor.noted(told, "history"):
+            history = drained(reach.perform(given, jobs.History(), tuple[Record, ...], HERE))
+            told += doctor.agreement(files, history)
+            pending = doctor.pending(files, history)
+        job = jobs.Examine(doctor.extensions(pending))
+        found += drained(reach.perform(given, job, tuple[doctor.Finding, ...], HERE))
+    except RatchetError as error:
+        found.append(doctor.failed(error, "login" if isinstance(error, Unreachable) else "settings"))
+        return error.exit_code
+    finally:
+        found += told
+    return 2 if any(each.severity == "problem" for each in found) else 0
+
+
+def _files(sql: Path) -> tuple[tuple[Migration, ...], list[Finding]]:
+    """The migrations of a folder, or none of them and what is wrong there."""
+    from ops import doctor, migrations
+
+    told: list[Finding] = []
+    files = tuple[Migration, ...]()
+    with doctor.noted(told, "files"):
+        files = migrations.read(sql)
+    return files, told
 
 
 def _bodies(given: Settings, names: tuple[str, ...]) -> dict[str, str]:
@@ -604,10 +661,25 @@ def rollback(_: Context, env: str | None = None, limit: str | None = None) -> No
     raise report.no_rollback(target.environment, target.name, newest)
 
 
-@_task("env", "limit", "write")
-def render(_: Context, env: str | None = None, limit: str | None = None, write: str | None = None) -> None:
-    """Show the settings as rendered, or write them to a file."""
-    given = [_settings(target, start=False, connects=False) for target in _targets(env, limit)]
+@_task("env", "limit", "write", "template")
+def render(
+    _: Context,
+    env: str | None = None,
+    limit: str | None = None,
+    write: str | None = None,
+    template: str | None = None,
+) -> None:
+    """Show the settings as rendered, or another template, or write them to a file."""
+    targets = _targets(env, limit)
+    if template is not None:
+        text = settings.template(template, targets, TEMPLATES, ENVIRON)
+        if write is None:
+            report.data(text.rstrip())
+        else:
+            Path(write).write_text(text, encoding="utf-8")
+            report.talk(f"wrote {write}")
+        return
+    given = [_settings(target, start=False, connects=False) for target in targets]
     if write is None:
         for each in given:
             report.data(each.render("pg_service.conf", masked=True).rstrip())
@@ -674,8 +746,37 @@ def bench(
 
 
 @task(lint, test)
-def ci(_: Context) -> None:
-    """Run every check of the project."""
+def check(_: Context) -> None:
+    """Run every check of the project itself."""
+
+
+@_task("sql", "against", "roles")
+def ci(_: Context, sql: str = str(HERE / "sql"), against: str | None = None, roles: str = "") -> None:
+    """Check the migrations before they are merged: names, order against main, lint, two runs on a scratch server."""
+    from ops import checks, embedded, migrations
+
+    files = migrations.read(Path(sql))
+    migrations.judge(files)
+    new, mistakes = _new(files, checks.branches(Path(sql), against))
+    found = checks.lint([each for each in files if new is None or each.name in new])
+    if new is None and found:
+        report.talk(f"squawk finds {report.count(len(found), 'thing')}, counted only: which files are new is not known")
+    checks.demand([*mistakes, *(found if new is not None else ())])
+    with embedded.scratch() as server:
+        applied = checks.rehearse(server.parameters(), files, filter(None, roles.split(",")))
+    report.data(f"{report.count(applied, 'migration')} applied on a scratch server; a second run had nothing to do")
+
+
+def _new(files: tuple[Migration, ...], branches: Branches | None) -> tuple[list[str] | None, list[str]]:
+    """The names that main has not, None where main is not known; and what is wrong with the order."""
+    from ops import checks
+
+    if branches is None:
+        report.talk("not compared with main: there is none in this clone; --against=BRANCH names it")
+        return None, []
+    new, mistakes = checks.order(files, branches.theirs, branches.base)
+    report.data(f"{report.count(len(files), 'migration')}, {len(new)} of them new to {branches.main}")
+    return new, mistakes
 
 
 def _check(c: Context, command: str) -> None:

@@ -86,7 +86,7 @@ def matched(files: Sequence[Foreign], rows: Sequence[Row]) -> tuple[list[Pair], 
     """
     by_key: dict[str, list[int]] = {}
     for at, file in enumerate(files):
-        for key in file.keys:
+        for key in dict.fromkeys(file.keys):
             by_key.setdefault(key, []).append(at)
     found: dict[int, Row] = {}
     orphans: list[Row] = []

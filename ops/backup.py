@@ -152,15 +152,20 @@ def _refuse_full(store: Store, size: int) -> None:
     free = store.room()
     if free is None:
         return
-    before = next((each.manifest for each in find(store) if each.manifest), None)
-    ratio = before.size / max(1, before.database_size) if before else _USUAL
-    wanted = round(max(0, size - _EMPTY) * min(ratio * 1.2, 1.0))
+    wanted = expected(store, size)
     if free < wanted:
         raise BackupFailed(
             f"there is no room for a backup in {store.where}",
             detail=f"{free:,} bytes are free, and about {wanted:,} are needed for a database of {size:,}.",
             hint="Make room there, or set backup_dir, or a retention, in the inventory.",
         )
+
+
+def expected(store: Store, size: int) -> int:
+    """About how many bytes a backup of a database of that size takes, by the newest one in the store."""
+    before = next((each.manifest for each in find(store) if each.manifest), None)
+    ratio = before.size / max(1, before.database_size) if before else _USUAL
+    return round(max(0, size - _EMPTY) * min(ratio * 1.2, 1.0))
 
 
 class _Dump:

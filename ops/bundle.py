@@ -17,7 +17,7 @@ OLDEST = (3, 10)
 """The oldest Python that it runs on."""
 
 _ROOMS = (
-    *("__init__", "access", "applier", "archive", "backup", "batch", "blockers", "connection", "contents"),
+    *("__init__", "access", "applier", "archive", "backup", "batch", "blockers", "connection", "contents", "doctor"),
     *("encryption", "errors", "events", "evidence", "history", "host", "jobs", "manifest", "migrations", "queries"),
     *("restore", "session", "statements", "steps", "store", "wire", "wiring"),
 )

@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from ops.store import Store
 
 _T = TypeVar("_T")
-_PATIENCE = 60.0
-"""Seconds in which the way back to a run is looked for."""
 _PAUSE = 1.0
+"""Seconds between two tries to come back to a run; the inventory says for how long."""
 
 
 def line_to(given: Access) -> Line:
@@ -210,20 +209,20 @@ class _Following:
         yield from self._told(self._follow, b"")
 
     def _follow(self) -> AbstractContextManager[Talk]:
-        return self.line.talk("follow", self.about.run_id, str(self.heard))
+        return self.line.talk("follow", self.about.run_id, str(self.heard), str(self.line.way.silence))
 
     def _told(
         self, opened: Callable[[], AbstractContextManager[Talk]], request: bytes
     ) -> Generator[events.Event, None, None]:
         """Events until the end, over as many lines as it takes."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + self.given.variables.ssh_patience
         while True:
             try:
                 with opened() as talk:
                     if request:
                         talk.send(request)
                     for told in talk.lines():
-                        deadline = time.monotonic() + _PATIENCE
+                        deadline = time.monotonic() + self.given.variables.ssh_patience
                         if "seq" in told:
                             self.heard = int(told["seq"]) + 1
                         if "result" in told:
@@ -238,17 +237,21 @@ class _Following:
 
     def _one(self, told: Mapping[str, Any], talk: Talk) -> Iterator[events.Event]:
         if "event" in told:
-            happened = wire.event_of(told)
-            if isinstance(happened, events.MigrationApplied):
-                self.applied.append(happened.name)
-            if not (self.kept and isinstance(happened, events.BackupTaken)):
-                yield happened
+            yield from self._happened(wire.event_of(told))
         elif "started" in told:
             self._begun = True
         elif "hand_over" in told:
             yield from self._take_over(told, talk, self.kept) if self.kept else ()
         else:
             yield from self._end(told)
+
+    def _happened(self, happened: events.Event) -> Iterator[events.Event]:
+        if isinstance(happened, events.MigrationApplied):
+            self.applied.append(happened.name)
+        if not isinstance(happened, events.BackupTaken):
+            yield happened
+        elif self.kept is None:  # else it is told of once it has come here
+            yield replace(happened, path=f"{self.line.way.host}:{happened.path}")
 
     def _end(self, told: Mapping[str, Any]) -> Iterator[events.Event]:
         if "error" in told:

@@ -45,7 +45,7 @@ _KEPT, _KEPT_SECONDS = 100, 30 * 86_400
 
 
 def main(arguments: Sequence[str]) -> int:
-    """One of: ask, run, follow ID SEQUENCE, runs, cancel ID. Returns the status of the process."""
+    """One of: ask, run, follow ID SEQUENCE SILENCE, runs, cancel ID. Returns the status of the process."""
     name, *rest = arguments
     operations: dict[str, Callable[..., int]] = {
         "ask": _ask,
@@ -296,7 +296,7 @@ def _handing_over(folder: Path, request: _Request, tell: Tell) -> Callable[[str]
     return hand_over
 
 
-def _follow(run_id: str, sequence: str) -> int:
+def _follow(run_id: str, sequence: str, silence: str) -> int:
     """Tell what a run has told from that number on, and go on until it ends."""
     tell = _Out()
     tell({"hello": __version__})
@@ -304,8 +304,8 @@ def _follow(run_id: str, sequence: str) -> int:
     if not (folder / "journal").exists():
         tell({"unknown": run_id})
         return 0
-    _listen(20, lambda _: None, lambda: os._exit(1))
-    return _show(folder, int(sequence), tell, 20)
+    _listen(int(silence), lambda _: None, lambda: os._exit(1))
+    return _show(folder, int(sequence), tell, int(silence))
 
 
 def _show(folder: Path, sequence: int, tell: _Out, silence: int) -> int:
@@ -355,8 +355,8 @@ def _lives(folder: Path) -> bool:
 
 
 def _list() -> int:
-    found = [_described(folder) for folder in _folders()]
-    _Out()({"result": [each for each in found if each]})
+    found = [each for folder in _folders() if (each := _described(folder))]
+    _Out()({"result": sorted(found, key=lambda each: str(each["started"]), reverse=True)})
     return 0
 
 

@@ -11,6 +11,9 @@ import sys
 
 # mypy: allow-untyped-defs, allow-untyped-calls
 
+KEPT = 5
+"""Bundles that a host keeps."""
+
 
 def say(**told):
     sys.stdout.write(json.dumps(told) + "\n")
@@ -53,7 +56,17 @@ def install(digest, size):
         os.rename(partial, place)
     except OSError:  # someone else was first
         shutil.rmtree(partial)
+    forget(folder)
     return say(installed=digest)
+
+
+def forget(folder):
+    """Delete all but the newest few, of which one may run yet."""
+    import shutil
+
+    there = sorted((os.path.join(folder, name) for name in os.listdir(folder)), key=os.path.getmtime)
+    for path in there[:-KEPT]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 if __name__ == "__main__":

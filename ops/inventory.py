@@ -84,6 +84,7 @@ class Variables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ssh_python: Text = "python3"
     ssh_timeout: Annotated[int, msgspec.Meta(ge=1, le=600)] = 10
     ssh_silence: Annotated[int, msgspec.Meta(ge=2, le=3600)] = 20
+    ssh_patience: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 60
     backup_at: Literal["host", "here"] = "host"
 
     def __repr__(self) -> str:

@@ -7,7 +7,7 @@ how its events and its result come back.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from ops.access import Access
+    from ops.doctor import Finding
     from ops.events import Event
     from ops.restore import Outlook
     from ops.store import Store
@@ -237,6 +238,45 @@ class Settle:
 
 
 @dataclass(frozen=True, slots=True)
+class Examine:
+    """See what stands in the way of a migration, on the server and on the machine that reaches it."""
+
+    extensions: tuple[str, ...] = ()
+
+    def run(self, given: Access, place: Place) -> Generator[Event, None, tuple[Finding, ...]]:
+        from ops import doctor
+
+        yield from ()
+        variables = given.variables
+        dumps = variables.backup_policy != "never" and not variables.backup_command
+        asked = doctor.Asked(wiring.ledger(given), variables.pg_system_identifier, dumps, self.extensions)
+        with closing(wiring.connect(given)) as connection:
+            found = list(doctor.server(connection, asked))
+            here = list(_this_machine(given, place, connection)) if dumps and not connection.closed else []
+        return (*found, *here)
+
+
+def _this_machine(given: Access, place: Place, connection: Connection) -> Iterator[Finding]:
+    """What a backup needs here: programs, and room."""
+    from ops import backup, doctor
+    from ops.connection import database_size, translated
+
+    version, tls = connection.info.server_version, connection.pgconn.ssl_in_use
+    found: list[doctor.Finding] = []
+    with doctor.noted(found, "pg_dump"):
+        chosen = wiring.programs_for(version, tls=tls)
+        found.append(doctor.program(chosen.version, chosen.folder, version, tls=tls, packaged=wiring.packaged()))
+    with doctor.noted(found, "room"):
+        if not given.variables.backup_store:
+            found += doctor.writable(place.root / given.variables.backup_dir)
+        kept = _kept(given, place)
+        with translated():
+            size = database_size(connection)
+        found.append(doctor.room(kept.where, kept.room(), backup.expected(kept, size), size))
+    yield from found
+
+
+@dataclass(frozen=True, slots=True)
 class Files:
     """What lies below the name of a backup: each file's size in bytes and the mark of when it was written, as text."""
 
@@ -293,6 +333,6 @@ def _kept(given: Access, place: Place) -> Store:
 
 ALL: dict[str, type[Job[Any]]] = {
     kind.__name__: kind
-    for kind in (History, Bodies, Migrate, Backup, Look, Restore, Verify, Left, Drop, Settle, List, Note)
+    for kind in (History, Bodies, Migrate, Backup, Look, Restore, Verify, Left, Drop, Settle, Examine, List, Note)
 }
 """The jobs by name, as they travel."""

@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from itertools import pairwise
@@ -171,6 +172,17 @@ def read(folder: Path) -> tuple[Migration, ...]:
     return tuple(found)
 
 
+def listed(files: Iterable[tuple[str, bytes]]) -> tuple[Migration, ...]:
+    """The migrations among files that lie elsewhere than in a folder, by name and content, in order; others are left
+    out. Their text cannot be read again."""
+    found = []
+    for name, raw in files:
+        if match := _FILE_NAME.fullmatch(name):
+            with suppress(_MistakeError):
+                found.append(Migration(name[:-4], _version(match), _normal(raw)[1], ""))
+    return tuple(sorted(found, key=lambda migration: migration.version))
+
+
 def create(folder: Path, name: str, moment: datetime) -> Path:
     """Write an empty migration named by the UTC time; never over an existing file or version."""
     slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
@@ -208,7 +220,11 @@ def _read_file(path: str, name: str) -> Migration:
     if not os.path.isfile(path):  # noqa: PTH113
         raise _MistakeError("not a file that can be read; a link that leads nowhere, or a pipe.")
     _, checksum = _content(path)
-    return Migration(name[:-4], int(match["version"].replace("T", "")), checksum, path)
+    return Migration(name[:-4], _version(match), checksum, path)
+
+
+def _version(match: re.Match[str]) -> int:
+    return int(match["version"].replace("T", ""))
 
 
 def _content(path: str) -> tuple[bytes, str]:
@@ -218,6 +234,10 @@ def _content(path: str) -> tuple[bytes, str]:
             raw = file.read()
     except OSError as error:
         raise _MistakeError(f"cannot be read: {error.strerror}.") from error
+    return _normal(raw)
+
+
+def _normal(raw: bytes) -> tuple[bytes, str]:
     raw = raw.removeprefix(b"\xef\xbb\xbf")
     if b"\r" in raw:
         raw = raw.replace(b"\r\n", b"\n")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import logging
 import shlex
 import threading
 from collections.abc import Iterable, Iterator
@@ -176,12 +177,12 @@ class Line:
     def _channel(self, script: str) -> paramiko.Channel:
         """Run a script by the POSIX shell, whatever the user's own shell is."""
         with _translated(self.way.host):
-            channel: paramiko.Channel = self._transport().open_session(window_size=_WINDOW, timeout=self.way.timeout)
+            channel: paramiko.Channel = self._open().open_session(window_size=_WINDOW, timeout=self.way.timeout)
             channel.settimeout(self.way.silence)
             channel.exec_command(f"exec sh -c {shlex.quote(script)}")
         return channel
 
-    def _transport(self) -> paramiko.Transport:
+    def _open(self) -> paramiko.Transport:
         if self._connection is None or not self._connection.is_connected:
             self.close()
             connection = connect(self.way)
@@ -195,12 +196,12 @@ class Talk:
 
     def __init__(self, channel: paramiko.Channel, silence: int) -> None:
         self._channel, self._silence = channel, silence
-        self._kept = b""
-        self._over = threading.Event()
+        self._over, self._sending = threading.Event(), threading.Lock()
         self.status: int | None = None
         self.greeting: dict[str, Any] = {}
+        self._heard = self._read()
         try:
-            self.greeting = next(self._read())
+            self.greeting = next(self._heard)
         except StopIteration:
             self.status = _status(channel)
         else:
@@ -224,26 +225,32 @@ class Talk:
         )
 
     def send(self, content: bytes) -> None:
-        with _dropping():
+        """Send it whole, with no sign of life in its midst."""
+        with _dropping(), self._sending:
             self._channel.sendall(content)
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """What it prints, until it ends. Dropped where the line is cut, or nothing is heard for too long."""
-        yield from self._read()
+        yield from self._heard
         if _status(self._channel) < 0:
             raise Dropped
 
     def _read(self) -> Iterator[dict[str, Any]]:
+        """The lines that are ours: what a user's shell says when it starts is not."""
+        kept = b""
+        while chunk := self._chunk():
+            *lines, kept = (kept + chunk).split(b"\n")
+            yield from (json.loads(each) for each in lines if each.startswith(b"{"))
+
+    def _chunk(self) -> bytes:
         with _dropping():
-            while chunk := _received(self._channel, self._silence):
-                *lines, self._kept = (self._kept + chunk).split(b"\n")
-                yield from (json.loads(each) for each in lines)
+            return _received(self._channel, self._silence)
 
     def _beat(self) -> None:
         """Let the other end know that this one is there."""
         with suppress(Exception):
             while not self._over.wait(self._silence / 4):
-                self._channel.sendall(b"beat\n")
+                self.send(b"beat\n")
 
     def close(self) -> None:
         self._over.set()
@@ -284,6 +291,16 @@ def _digest() -> str:
 
 def connect(to: Way) -> Connection:
     """A connection that is open, through its gateways, to hosts that are known; Unreachable where it cannot be had."""
+    logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what goes wrong is raised, and told once
+    connection = prepared(to)
+    with _translated(to.host):
+        connection.open()
+        connection.transport.set_keepalive(max(1, to.silence // 4))
+    return connection
+
+
+def prepared(to: Way) -> Connection:
+    """The same, not yet open: each hop of the way trusts only keys that are known."""
     config = _config(to)
     hops = to.gateway.split(",") if to.gateway else _jumps(config, to.host)
     gateway: Any = None
@@ -291,11 +308,7 @@ def connect(to: Way) -> Connection:
         gateway = _hardened(hop, to, config, gateway, None, None)
     if gateway is None:
         gateway = config.base_ssh_config.lookup(to.host).get("proxycommand")
-    connection = _hardened(to.host, to, config, gateway, to.user or None, to.port or None)
-    with _translated(to.host):
-        connection.open()
-        connection.transport.set_keepalive(max(1, to.silence // 4))
-    return connection
+    return _hardened(to.host, to, config, gateway, to.user or None, to.port or None)
 
 
 def _config(to: Way) -> Config:
@@ -335,6 +348,7 @@ def _hardened(host: str, to: Way, config: Config, gateway: Any, user: str | None
     from fabric import Connection
 
     keys: dict[str, Any] = {"key_filename": to.key} if to.key else {}
+    keys["transport_factory"] = _transport
     keys |= {"banner_timeout": to.timeout, "auth_timeout": to.timeout, "channel_timeout": to.timeout}
     settings = {"config": config.clone(), "connect_timeout": to.timeout, "connect_kwargs": keys}
     made = Connection(host, user, port, gateway=gateway or False, **settings)
@@ -343,6 +357,16 @@ def _hardened(host: str, to: Way, config: Config, gateway: Any, user: str | None
         if known.is_file():
             with suppress(OSError):
                 made.client.load_system_host_keys(str(known))
+    return made
+
+
+def _transport(*arguments: Any, **named: Any) -> paramiko.Transport:
+    """One that prefers a cipher which is its own checksum; Paramiko's usual choice needs another beside it."""
+    import paramiko
+
+    made = paramiko.Transport(*arguments, **named)
+    options = made.get_security_options()
+    options.ciphers = sorted(options.ciphers, key=lambda name: "gcm" not in name)
     return made
 
 
@@ -389,5 +413,5 @@ def _translated(host: str) -> Iterator[None]:
         raise Unreachable(
             f"cannot reach {host} by SSH",
             detail=f"{str(error).rstrip('.') or type(error).__name__}.",
-            hint="See that `ssh` gets there with the same settings; `invoke render` shows them.",
+            hint="See that `ssh` gets there by what the inventory says: ssh_host, ssh_user, ssh_gateway, ssh_key.",
         ) from error

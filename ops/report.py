@@ -19,6 +19,7 @@ from ops.errors import ConfigurationError, RatchetError
 if TYPE_CHECKING:
     from ops.adoption import Item
     from ops.backup import Listed
+    from ops.doctor import Finding
     from ops.drill import Record
     from ops.far import About
     from ops.manifest import Manifest
@@ -35,6 +36,9 @@ _COLOURS = {
     "missing": "red",
     "out-of-order": "red",
     "unfinished": "red",
+    "ok": "green",
+    "warning": "yellow",
+    "problem": "red",
     "verified": "green",
     "claimed": "yellow",
     "rolled back": "yellow",
@@ -107,6 +111,17 @@ def status(environment: str, target: str, plan: Plan) -> None:
     counts += [f"{name} {len(plan.names(name))}" for name in ("applied", "pending")]
     others = plan.disagreements()
     data(", ".join(counts) + (f", {len(others)} to be settled" if others else ""))
+
+
+def doctor(environment: str, target: str, findings: Sequence[Finding]) -> None:
+    """The list of `doctor`, each remedy below its finding, and the counts, on stdout."""
+    rows: list[tuple[str, ...]] = []
+    for each in findings:
+        rows.append((each.subject, each.severity, each.what))
+        rows += [("", "", line) for line in each.remedy.splitlines()]
+    table(f"{environment}: {target}", ("subject", "state", "finding"), rows)
+    counts = (sum(each.severity == severity for each in findings) for severity in ("problem", "warning"))
+    data(", ".join(count(number, word) for number, word in zip(counts, ("problem", "warning"), strict=True)))
 
 
 def adoption(environment: str, target: str, found: Adoption) -> None:

@@ -8,9 +8,11 @@ when a connection needs it, and never before; it is shown as ******** everywhere
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,15 @@ class Settings(Access):
     def pgpass(self, *, masked: bool = False) -> str:
         return self.render("pgpass", masked=masked)
 
+    def parameters(self) -> dict[str, str]:
+        if self.variables.reach == "ssh":
+            raise ConfigurationError(
+                f"{self.environment}: {self.target} is worked on from its own host",
+                detail="This would connect to it from here.",
+                hint="Describe it with reach: tunnel for this, by which it is reached from here.",
+            )
+        return Access.parameters(self)
+
     def render(self, name: str, *, masked: bool) -> str:
         """One of FORMATS as text, with the secret or with a mask in its place."""
         if name == "pg_service.conf":
@@ -87,7 +98,7 @@ def resolve(
     """
     asked, asked_elsewhere = _Environment(environ), _Environment(environ)
     values = _render_values(target, templates, asked, asked_elsewhere)
-    uses_embedded = values.get("embedded") is True and not asked.found
+    uses_embedded = values.get("embedded") is True and values.get("reach", "local") == "local" and not asked.found
     if uses_embedded:
         values |= {f"pg_{key}": value for key, value in embedded().items()}
     variables = _typed(target, values)
@@ -144,6 +155,45 @@ def together(path: Path, targets: Sequence[Settings]) -> str:
     return "".join(each.render(name, masked=False) for each in targets)
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A target as the templates of other programs' files see it, with no secret in it.
+
+    `given` are the environment variables that its settings read, with what is in them now; `secrets` those that hold a
+    secret, by name, and whether a value may be missing.
+    """
+
+    name: str
+    variables: inventory.Variables
+    given: Mapping[str, str]
+    secrets: Mapping[str, bool]
+
+
+def template(name: str, targets: Sequence[inventory.Target], templates: Path, environ: Mapping[str, str]) -> str:
+    """A YAML template, such as k8s/migrate-job.yaml, rendered for the targets of one environment.
+
+    No secret need be there to be read: only its name goes in.
+    """
+    known = sorted(str(path.relative_to(templates).with_suffix("")) for path in templates.rglob("*.y*ml.j2"))
+    if name not in known:
+        raise ConfigurationError(
+            f'there is no template "{name}"',
+            detail=f"Those in {templates} are: {', '.join(known) or 'none'}.",
+            hint="Give one of them, such as `invoke render --template=k8s/migrate-job.yaml`.",
+        )
+    described = [_described(target, templates, environ) for target in targets]
+    context = {"environment": targets[0].environment, "targets": described}
+    return _Templates(templates, {"env": _Environment(environ)}).text(f"{name}.j2", context)
+
+
+def _described(target: inventory.Target, templates: Path, environ: Mapping[str, str]) -> Described:
+    asked = _Unasked(environ)
+    values = _render_values(target, templates, asked, asked, (*_SECRETS, "backup_store_options"))
+    variables = _typed(target, values)
+    given = {name: environ[name] for name in sorted(asked.found - set(asked.noted))}
+    return Described(target.name, variables, given, asked.noted)
+
+
 class _Environment:
     """env('X') and env('X', 'default') for templates. `found` are the names that were asked for and are set.
 
@@ -168,6 +218,20 @@ class _Environment:
         return default
 
 
+class _Unasked(_Environment):
+    """One in which a secret is not looked for: `noted` are the names, and whether each has a default."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        super().__init__(environ)
+        self.noted: dict[str, bool] = {}
+
+    def __call__(self, name: str, default: str | None = None) -> str:
+        if not self.for_secret:
+            return super().__call__(name, default)
+        self.noted[name] = default is not None
+        return MASK
+
+
 class _Templates:
     """Strict Jinja: undefined is an error, and each format's own rule judges every value that is written."""
 
@@ -177,7 +241,7 @@ class _Templates:
         self._for_values: jinja2.Environment | None = None  # kept, since there are many and making one takes long
 
     def text(self, template: str, context: Mapping[str, object]) -> str:
-        environment = self._environment(_FINALIZERS[template])
+        environment = self._environment(_FINALIZERS.get(template, _yaml_value))
         try:
             return environment.get_template(template).render(context)
         except jinja2.TemplateNotFound as error:
@@ -212,7 +276,7 @@ class _Templates:
             autoescape=False,  # noqa: S701  no HTML: each format has its own finalizer
         )
         environment.globals.update(self._names)
-        environment.filters["percent"] = _percent
+        environment.filters |= _FILTERS
         return environment
 
 
@@ -249,11 +313,64 @@ def _pgpass_value(value: object) -> str:
 
 
 def _env_value(value: object) -> str:
-    """A value of an env file, in single quotes: docker, dotenv and shells agree about those."""
-    _refuse_unwritable(value, str(value))
-    if "'" in str(value):
-        raise jinja2.TemplateRuntimeError("a value holds a single quote, which an env file cannot carry everywhere")
-    return str(value)
+    """A value of an env file, in single quotes, about which shells, Node and Docker Compose agree; python-dotenv, which
+    makes one backslash of two there and puts variables in for ${X}, only where neither occurs (measured)."""
+    text = str(value)
+    _refuse_unwritable(value, text)
+    for what, found in (("a single quote", "'"), ("two backslashes in a row", "\\\\"), ("a dollar and a brace", "${")):
+        if found in text:
+            raise jinja2.TemplateRuntimeError(f"a value holds {what}, which an env file cannot carry everywhere")
+    if text.endswith("\\"):
+        raise jinja2.TemplateRuntimeError("a value ends in a backslash, which an env file cannot carry everywhere")
+    return text
+
+
+def _yaml_value(value: object) -> str:
+    """A whole value of a YAML file, as JSON, which YAML reads as it is meant whatever is in it.
+
+    JSON lets stand some characters that YAML wants escaped, and writes others as two surrogates, which YAML does not
+    put together: those are escaped, and these left as they are.
+    """
+    if isinstance(value, jinja2.Undefined):
+        str(value)  # raises, naming the variable
+    if value is None:
+        raise jinja2.TemplateRuntimeError("an expression gives none, which is no value")
+    if isinstance(value, _Expression):
+        return value
+    text = json.dumps(value, ensure_ascii=False)
+    if "${{" in text:
+        raise jinja2.TemplateRuntimeError("a value holds ${{, which a workflow would take for an expression")
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+
+
+class _Expression(str):
+    """What a workflow is to put a value in for."""
+
+    __slots__ = ()
+
+
+def _github_secret(name: object) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(name)):
+        raise jinja2.TemplateRuntimeError("a secret has a name that GitHub does not take")
+    return _Expression(f"${{{{ secrets.{name} }}}}")
+
+
+def _shell(value: object) -> str:
+    """One word of a shell's line."""
+    return shlex.quote(str(value))
+
+
+def _dollars(value: object) -> str:
+    """A text in which Kubernetes and GitLab expand nothing: to both two dollars are one."""
+    return str(value).replace("$", "$$")
+
+
+def _label(value: object) -> str:
+    """A name as Kubernetes takes it: letters of ASCII, digits and dashes, 52 of them, so that a pod's fits behind."""
+    return re.sub(r"[^a-z0-9]+", "-", str(value).lower())[:52].strip("-") or "x"
 
 
 def _refuse_unwritable(value: object, text: str) -> None:
@@ -266,6 +383,13 @@ def _refuse_unwritable(value: object, text: str) -> None:
         raise jinja2.TemplateRuntimeError("a value holds a line end or NUL, and would be read as more than one")
 
 
+_FILTERS: dict[str, Callable[[object], str]] = {
+    "percent": _percent,
+    "shell": _shell,
+    "dollars": _dollars,
+    "label": _label,
+    "github_secret": _github_secret,
+}
 _FINALIZERS: dict[str, Callable[[object], str]] = {
     "pg_service.conf.j2": _service_value,
     "pgpass.j2": _pgpass_value,
@@ -274,7 +398,11 @@ _FINALIZERS: dict[str, Callable[[object], str]] = {
 
 
 def _render_values(
-    target: inventory.Target, templates: Path, connection: _Environment, others: _Environment
+    target: inventory.Target,
+    templates: Path,
+    connection: _Environment,
+    others: _Environment,
+    secrets: Collection[str] = _SECRETS,
 ) -> dict[str, Any]:
     """The target's variables with every template in them rendered; env() is all that they can use."""
     values: dict[str, Any] = {}
@@ -284,7 +412,7 @@ def _render_values(
         if name.startswith("ansible_"):
             continue
         try:
-            connection.for_secret = name in _SECRETS
+            connection.for_secret = name in secrets
             values[name] = _render_value(for_connection if name.startswith("pg_") else for_others, value)
         except Exception as error:  # noqa: BLE001  an expression in a value can raise anything
             mistakes.append(f"{target.environment}: {target.name}: {name}: {_reason(error)}")

@@ -90,7 +90,7 @@ def _refused(variables: Variables, words: str) -> Unreachable:
         detail=words or "It gave no answer in time.",
         hint="Compare the key with the host's own, then add it to known_hosts."
         if key
-        else "See that `ssh` gets there with the same settings; `invoke render` shows them.",
+        else "See that `ssh` gets there by what the inventory says: ssh_host, ssh_user, ssh_gateway, ssh_key.",
     )
 
 

@@ -16,14 +16,21 @@ from functools import lru_cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ops import events
-from ops.errors import FAMILY, Interrupted, Place, RatchetError, Terminated
+from ops.errors import FAMILY, ConfigurationError, Interrupted, Place, RatchetError, Terminated
 
 _T = TypeVar("_T")
 _EVENTS = {kind.__name__: kind for kind in get_args(events.Event)}
 
 
-class NotUnderstood(ValueError):
+class NotUnderstood(ConfigurationError):
     """A line that does not hold what it should."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            "the other end of the line says what is not understood",
+            detail=f"{what}.",
+            hint="It is of another version of pgratchet: follow a run with the version that began it.",
+        )
 
 
 def dumps(value: object) -> tuple[str, list[bytes]]:
@@ -94,7 +101,7 @@ def event_of(line: Mapping[str, Any]) -> events.Event:
     """The event in a line; NotUnderstood for one that this version does not know."""
     kind = _EVENTS.get(str(line.get("event")))
     if kind is None:
-        raise NotUnderstood(f"event {line.get('event')}")
+        raise NotUnderstood(f"An event {line.get('event')}")
     return loads(kind, line.get("of"))  # type: ignore[no-any-return]
 
 

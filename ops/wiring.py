@@ -168,10 +168,10 @@ def programs_for(server: int | None, *, tls: bool = False, reads: str | None = N
     """PostgreSQL's programs for a server, for an archive that pg_dump `reads` wrote, or for both."""
     from ops import archive
 
-    return archive.find_programs(server=server, tls=tls, embedded=_packaged, reads=reads)
+    return archive.find_programs(server=server, tls=tls, embedded=packaged, reads=reads)
 
 
-def _packaged() -> Path | None:
+def packaged() -> Path | None:
     """The programs of the package, where it is installed; on a host that was reached by a line it is not."""
     try:
         from ops import embedded

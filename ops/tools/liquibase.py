@@ -1,13 +1,12 @@
 """Liquibase: databasechangelog, by id, author and file; changelogs in SQL, of which each changeset becomes a file.
 
-Its checksum is of the change as it was parsed, and not of the text, so that nothing is verified by it. A changeset that
-is to be ignored, or is for another database, is none of its migrations here.
+Its checksum is of the change as it was parsed, and not of the text, so that nothing is verified by it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from math import inf
 from pathlib import Path
 
@@ -23,7 +22,7 @@ _ROLLBACK = re.compile(r"/\*\s*liquibase\s+rollback\b.*?\*/", re.IGNORECASE | re
 _MARK = re.compile(r"(?im)^--[ \t]*(rollback|comment|preconditions?(-\S+)?|validCheckSum)\b.*\n?")
 _IGNORE = re.compile(r"(?i)[ \t]*--[ \t]*ignoreLines:(?:(?P<count>\d+)|(?P<all>start)|end)\b")
 _PARAMETER = re.compile(r"\$\{[^}]*\}")
-_AGAIN = ("runOnChange", "runAlways")
+_DROPPED = ("runOnChange", "runAlways", "context", "contextFilter", "labels")
 _RAN = ("EXECUTED", "RERAN", "MARK_RAN")
 
 
@@ -40,8 +39,9 @@ def _changesets(path: Path, folder: Path) -> Iterator[Foreign]:
     marks = list(_CHANGESET.finditer(text))
     ends = [*(mark.start() for mark in marks[1:]), len(text)]
     for mark, end in zip(marks, ends, strict=False):
-        if _is_for_us(_attributes(mark["attributes"])):
-            yield _foreign(mark, text[mark.end() : end], place)
+        declared = _attributes(mark["attributes"])
+        if _is_for_postgresql(declared.get("dbms", "")) and declared.get("ignore", "").lower() != "true":
+            yield _foreign(mark, text[mark.end() : end], place, declared)
 
 
 def _heeded(text: str) -> str:
@@ -58,26 +58,17 @@ def _heeded(text: str) -> str:
     return "".join(kept)
 
 
-def _is_for_us(declared: Mapping[str, str]) -> bool:
-    names = [name.strip() for name in declared.get("dbms", "").lower().split(",") if name.strip()]
-    wanted = [name for name in names if not name.startswith("!")]
-    is_named = "postgresql" in wanted or "all" in wanted or (not wanted and "!postgresql" not in names)
-    return is_named and declared.get("ignore", "false").lower() != "true"
-
-
-def _foreign(mark: re.Match[str], text: str, place: str) -> Foreign:
-    declared = _attributes(mark["attributes"])
-    author, identity = mark["author"].strip().strip('"'), mark["id"].strip('"')
-    of, ends = f"{identity} {author}", _ends(declared.get("logicalfilepath", place))
+def _foreign(mark: re.Match[str], text: str, place: str, declared: dict[str, str]) -> Foreign:
+    author, identity = (mark[part].strip().strip('"') for part in ("author", "id"))
     return Foreign(
         f"{place}: {author}:{identity}",
-        (f"{of} whole {ends[0]}", *(f"{of} end {end}" for end in ends)),
+        _file_keys(identity, author, declared.get("logicalfilepath", place)),
         identity if identity.isdecimal() else "",
         f"{Path(place).stem}_{identity}",
         _MARK.sub("", _ROLLBACK.sub("", text)).lstrip("\n"),
         transactional=declared.get("runintransaction", "true").lower() != "false",
         obstacle=_obstacle(text, declared),
-        remarks=tuple(f"{name} is not taken over." for name in _AGAIN if name.lower() in declared),
+        remarks=tuple(f"{name} is not taken over." for name in _DROPPED if name.lower() in declared),
     )
 
 
@@ -85,7 +76,14 @@ def _attributes(text: str) -> dict[str, str]:
     return {m["name"].lower(): m["quoted"] or m["value"] or "" for m in _ATTRIBUTE.finditer(text)}
 
 
-def _obstacle(text: str, declared: Mapping[str, str]) -> str:
+def _is_for_postgresql(dbms: str) -> bool:
+    """Whether Liquibase would run it here: a changeset for other databases alone leaves no row."""
+    names = {name.strip().lower() for name in dbms.split(",") if name.strip()}
+    wanted = {name for name in names if not name.startswith("!")}
+    return "!postgresql" not in names and (not wanted or not wanted.isdisjoint({"postgresql", "all"}))
+
+
+def _obstacle(text: str, declared: dict[str, str]) -> str:
     if parameter := _PARAMETER.search(text):
         return f"It has the parameter {parameter.group()}."
     if declared.get("enddelimiter", ";") != ";":
@@ -93,9 +91,20 @@ def _obstacle(text: str, declared: Mapping[str, str]) -> str:
     return "It has preconditions." if re.search(r"(?im)^--[ \t]*preconditions?\b", text) else ""
 
 
-def _ends(place: str) -> list[str]:
-    """A path, and it again from each of its folders on: Liquibase's begin where it was called, ours elsewhere."""
-    parts = place.removeprefix("classpath:").strip("/").split("/")
+def _row_keys(identity: str, author: str, place: str) -> tuple[str, ...]:
+    """Liquibase's path begins where it was called, ours at the folder: one is the whole of the other's end."""
+    whole = place.removeprefix("classpath:").lstrip("/")
+    return (*(f"{identity} {author} {end}" for end in _ends(whole)), f"{identity} {author} .../{whole}")
+
+
+def _file_keys(identity: str, author: str, place: str) -> tuple[str, ...]:
+    whole = place.removeprefix("classpath:").lstrip("/")
+    return (f"{identity} {author} {whole}", *(f"{identity} {author} .../{end}" for end in _ends(whole)))
+
+
+def _ends(path: str) -> list[str]:
+    """A path, and what is left of it without one folder after the other."""
+    parts = path.split("/")
     return ["/".join(parts[at:]) for at in range(len(parts))]
 
 
@@ -104,8 +113,7 @@ def rows(found: Sequence[Raw], _: Sequence[Foreign]) -> Sequence[Row]:
 
 
 def _row(raw: Raw) -> Row:
-    of, ends, kind = f"{raw['id']} {raw['author']}", _ends(str(raw["filename"])), str(raw["exectype"])
-    keys = (*(f"{of} whole {end}" for end in ends), f"{of} end {ends[0]}")
+    keys, kind = _row_keys(str(raw["id"]), str(raw["author"]), str(raw["filename"])), str(raw["exectype"])
     if kind not in _RAN:
         return Row(keys, "undone" if kind == "SKIPPED" else "failed", told=f"Liquibase's row says {kind}.")
     marked = "Marked as run, and not run, by Liquibase." if kind == "MARK_RAN" else ""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ops import embedded
 from tests.waiting import until
 
 PASSWORD = "it's: a p@ss \\ $(touch /tmp/executed)"
@@ -55,13 +56,13 @@ class Host:
 
     def kill_sessions(self) -> None:
         """End the processes that serve connections, and not the one that listens."""
-        self.run("pkill -9 -f 'sshd: ' ; true")
+        self.run("pkill -9 -f '[s]shd: ' ; true")
 
     def freeze_sessions(self) -> None:
-        self.run("pkill -STOP -f 'sshd: deploy' ; true")
+        self.run("pkill -STOP -f '[s]shd: deploy' ; true")
 
     def thaw_sessions(self) -> None:
-        self.run("pkill -CONT -f 'sshd: deploy' ; true")
+        self.run("pkill -CONT -f '[s]shd: deploy' ; true")
 
     def processes(self) -> str:
         """Every process with its arguments and its environment."""
@@ -138,7 +139,7 @@ def running(folder: Path) -> Iterator[Hosts]:
             made = made.with_env("AUTHORIZED_KEY", authorized).with_kwargs(cap_add=["NET_ADMIN"], hostname=name)
             if database:
                 _certificate(folder, name)
-                made = made.with_env("DATABASE_PASSWORD", PASSWORD.replace("'", "''"))
+                (folder / name / "password").write_text(PASSWORD.replace("'", "''"))
                 made = made.with_volume_mapping(str(folder / name), "/etc/tls", "ro")
             started = stack.enter_context(made).get_wrapped_container()
             started.reload()
@@ -215,7 +216,7 @@ def loopback(folder: Path) -> Iterator[Loopback]:
         "StrictModes": "no",
         "PasswordAuthentication": "no",
         "PermitRootLogin": "yes",
-        "SetEnv": f"HOME={folder}",
+        "SetEnv": f"HOME={folder} PATH={embedded.programs()}:/usr/local/bin:/usr/bin:/bin",
     }
     (folder / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
     if os.getuid() == 0:

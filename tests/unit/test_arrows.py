@@ -54,11 +54,30 @@ ROOMS: dict[str, set[str]] = {
         *("archive", "connection", "contents", "events", "history", "manifest", "queries", "session", "errors")
     },
     "drill": {"archive", "connection", "events", "manifest", "restore", "store", "errors"},
-    "report": {"errors", "far", "migrations", "backup", "drill", "manifest", "outcome", "restore"}
-    | {"adoption", "takeover"},
+    "doctor": {"blockers", "connection", "errors", "history", "migrations", "queries", "statements"},
+    "checks": {"applier", "connection", "errors", "events", "history", "migrations"},
+    "report": {
+        *(
+            "adoption",
+            "backup",
+            "doctor",
+            "drill",
+            "errors",
+            "far",
+            "manifest",
+            "migrations",
+            "outcome",
+            "restore",
+            "takeover",
+        ),
+    },
     "outcome": {"events", "errors"},
     "progress": {"events", "outcome", "report"},
     "embedded": {"connection", "errors"},
+    # For the tests of others: fixtures, databases, a server.
+    "testkit": {"migrations", "testbed", "testserver"},
+    "testbed": {"applier", "connection", "errors", "history", "migrations", "testserver"},
+    "testserver": {"connection", "embedded", "errors"},
     # Another host: what travels, the line, this end of it and the other.
     "wire": {"events", "errors"},
     "bundle": set(),
@@ -66,7 +85,7 @@ ROOMS: dict[str, set[str]] = {
     "tunnel": {"inventory", "errors"},
     "remote": {"bundle", "inventory", "errors"},
     "jobs": {
-        *("access", "applier", "backup", "connection", "errors", "events", "manifest", "migrations"),
+        *("access", "applier", "backup", "connection", "doctor", "errors", "events", "manifest", "migrations"),
         *("restore", "session", "store", "wiring"),
     },
     "host": {"__init__", "access", "errors", "jobs", "wire"},
@@ -91,7 +110,10 @@ LIBRARIES: dict[str, set[str]] = {
     "msgspec": {"inventory"},
     "jinja2": {"settings"},
     "psycopg": {"blockers", "connection", "evidence", "history", "session", "steps", "applier", "embedded"}
-    | {"backup", "baseline", "contents", "drill", "jobs", "restore", "takeover", "wiring"},
+    | {"backup", "baseline", "checks", "contents", "doctor", "drill", "jobs", "restore", "takeover", "wiring"}
+    | {"testbed", "testkit"},
+    "pytest": {"testkit"},
+    "testcontainers": {"testserver"},
     "fabric": {"remote"},
     "paramiko": {"remote"},
     "obstore": {"store"},

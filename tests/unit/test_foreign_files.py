@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from ops.adoption import matched
 from ops.tools import liquibase, node_pg_migrate, yoyo
 
 
@@ -15,6 +18,50 @@ def test_node_pg_migrates_pair_of_files_is_one_migration(tmp_path: Path) -> None
     assert one.keys == ("1704067200001_a", "1704067200001_a.up")
     assert (one.title, one.up) == ("a", "CREATE TABLE a ();\n")
     assert other.keys[0] == "1704067200002_b"
+
+
+def test_liquibases_quoted_author_and_id_are_read_without_their_quotes(tmp_path: Path) -> None:
+    (tmp_path / "a.sql").write_text('--liquibase formatted sql\n--changeset "a mover": "the first"\nSELECT 1;\n')
+    (found,) = liquibase.files(tmp_path)
+    assert found.keys[0] == "the first a mover a.sql"
+
+
+@pytest.mark.parametrize(
+    ("folder", "row", "applied"),
+    [
+        ("", "v2/init.sql", "v2"),
+        ("", "classpath:db/changelog/v2/init.sql", "v2"),
+        ("db/changelog", "v2/init.sql", "v2"),
+        ("", "v3/init.sql", ""),
+        ("", "db/init.sql", ""),
+    ],
+)
+def test_liquibases_files_of_one_name_are_told_by_their_folders(
+    tmp_path: Path, folder: str, row: str, applied: str
+) -> None:
+    for version in ("v1", "v2"):
+        path = tmp_path / folder / version / "init.sql"
+        path.parent.mkdir(parents=True)
+        path.write_text("--liquibase formatted sql\n--changeset a:1\nSELECT 1;\n")
+    raw = {"id": "1", "author": "a", "filename": row, "exectype": "EXECUTED", "dateexecuted": None, "orderexecuted": 1}
+    pairs, _ = matched(liquibase.files(tmp_path), liquibase.rows([raw], ()))
+    assert [Path(file.name.split(":")[0]).parts[-2] for file, found in pairs if found] == [applied] * bool(applied)
+
+
+@pytest.mark.parametrize(
+    ("dbms", "runs"),
+    [
+        ("postgresql", True),
+        ("h2,PostgreSQL", True),
+        ("!mysql", True),
+        ("all", True),
+        ("mysql", False),
+        ("!postgresql", False),
+    ],
+)
+def test_a_changeset_that_liquibase_would_not_run_here_is_none_of_ours(tmp_path: Path, dbms: str, runs: bool) -> None:
+    (tmp_path / "a.sql").write_text(f"--liquibase formatted sql\n--changeset a:1 dbms:{dbms}\nSELECT 1;\n")
+    assert len(liquibase.files(tmp_path)) == runs
 
 
 def test_lines_that_liquibase_leaves_out_are_left_out(tmp_path: Path) -> None:

@@ -287,6 +287,45 @@ def test_no_secret_touches_a_disk() -> None:
         assert str(Path(environ["PGPASSFILE"]).readlink()).startswith("/memfd:")
 
 
+def test_nothing_connects_from_here_to_what_is_worked_on_from_its_host() -> None:
+    with pytest.raises(ConfigurationError, match="from its own host"):
+        resolve(reach="ssh", ssh_host="db").parameters()
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"reach": "ssh"}, "reach: ssh needs ssh_host"),
+        ({"reach": "tunnel", "ssh_host": "b", "embedded": True}, "embedded is a server on this one"),
+        ({"reach": "ssh", "ssh_host": "b", "backup_store": "s3://b"}, "backup_store: what it needs is not on the host"),
+        ({"reach": "ssh", "ssh_host": "b", "backup_recipients": ["age1"]}, "backup_recipients: what it needs"),
+    ],
+)
+def test_what_contradicts_itself_is_told(variables: dict[str, object], told: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        resolve({}, **variables)
+    assert told in caught.value.detail
+
+
+def test_a_tunnel_leads_there_and_the_server_keeps_its_name() -> None:
+    asked: list[tuple[str, int]] = []
+
+    def tunnel(_: inventory.Variables, host: str, port: int) -> int:
+        asked.append((host, port))
+        return 4711
+
+    variables = {"pg_host": "db", "pg_dbname": "d", "pg_user": "u", "pg_port": 6000, "reach": "tunnel", "ssh_host": "b"}
+    target = Target("env", "target", (), variables)
+    given = settings.resolve(target, TEMPLATES, {}, no_server, tunnel)
+    assert asked == [("db", 6000)]
+    assert (given.connection["host"], given.connection["hostaddr"], given.connection["port"]) == (
+        "db",
+        "127.0.0.1",
+        "4711",
+    )
+    assert "hostaddr" not in settings.resolve(target, TEMPLATES, {}, no_server).connection
+
+
 def test_written_files_are_private_from_the_first_byte(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_text("old")

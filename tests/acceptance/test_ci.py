@@ -1,0 +1,65 @@
+"""invoke ci in a team's repository: what is fit to be merged, and what is caught before it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import PARTS, Invoke
+from tests.unit.test_checks import SQUAWK, commit, git
+
+pytestmark = pytest.mark.skipif(SQUAWK is None, reason="no squawk here: pip install squawk-cli")
+GOOD = "create table things (id bigint generated always as identity primary key);\n"
+Write = Callable[..., None]
+
+
+@pytest.fixture
+def write(clone: Path) -> Write:
+    """Writes migrations into the clone, which is a repository on a branch off main."""
+    sql = clone / "sql"
+    git(clone, "init", "-q", "-b", "main", ".")
+    commit(sql)
+    git(clone, "checkout", "-q", "-b", "branch")
+
+    def written(**files: str) -> None:
+        for name, text in files.items():
+            (sql / f"{name.removeprefix('m')}.sql").write_text(text)
+
+    return written
+
+
+def test_what_is_fit_passes_and_leaves_nothing(invoke: Invoke, clone: Path, write: Write) -> None:
+    write(m002_things=GOOD + "grant select on things to reader;\n")
+    write(m003_fast="-- migrate: no-transaction\ncreate index concurrently i on things (id);\n")
+    failed = invoke("ci", status=5)
+    assert 'role "reader" does not exist' in failed.stderr
+    done = invoke("ci", "--roles=reader,writer")
+    assert "3 migrations, 2 of them new to main" in done.stdout
+    assert "3 migrations applied on a scratch server; a second run had nothing to do" in done.stdout
+    assert done.stderr == ""
+    assert not (clone / "backups").exists()
+    assert not (clone / ".pgratchet").exists()
+
+
+def test_what_is_not_fit_is_named_all_at_once(invoke: Invoke, clone: Path, write: Write) -> None:
+    main = clone / "sql" / "001_initial_schema.sql"
+    main.write_text(main.read_text() + "select 1;\n")
+    write(m000_late="select 1;\n", m002_bad="alter table users add column y bigint not null;\n")
+    refused = invoke("ci", "--against=main", status=2).stderr
+    assert PARTS.search(refused)
+    assert "the migrations are not fit to be merged: 3 mistakes" in refused
+    assert "000_late: new, but not newer than main's 001_initial_schema" in refused
+    assert "001_initial_schema: changed, and main has it" in refused
+    assert "002_bad.sql, line 1, column" in refused
+    assert "adding-required-field" in refused
+    write(m002_twice=GOOD)
+    assert "the same version 2" in invoke("ci", status=2).stderr
+
+
+def test_without_main_it_says_so_and_goes_on(invoke: Invoke, clone: Path) -> None:
+    done = invoke("ci")
+    assert "not compared with main" in done.stderr
+    assert "counted only" in done.stderr, "the seed's first file was written before squawk was asked"
+    assert "1 migration applied on a scratch server" in done.stdout

