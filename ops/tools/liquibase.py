@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from math import inf
 from pathlib import Path
 
 from ops.tools.foreign import Foreign, Raw, Row, Tool, named, read
@@ -18,7 +19,8 @@ _CHANGESET = re.compile(
 )
 _ATTRIBUTE = re.compile(r'(?P<name>\w+):(?:"(?P<quoted>[^"]*)"|(?P<value>\S+))')
 _ROLLBACK = re.compile(r"/\*\s*liquibase\s+rollback\b.*?\*/", re.IGNORECASE | re.DOTALL)
-_MARK = re.compile(r"(?im)^--[ \t]*(rollback|comment|preconditions?(-\S+)?|validCheckSum|ignoreLines)\b.*\n?")
+_MARK = re.compile(r"(?im)^--[ \t]*(rollback|comment|preconditions?(-\S+)?|validCheckSum)\b.*\n?")
+_IGNORE = re.compile(r"(?i)[ \t]*--[ \t]*ignoreLines:(?:(?P<count>\d+)|(?P<all>start)|end)\b")
 _PARAMETER = re.compile(r"\$\{[^}]*\}")
 _DROPPED = ("runOnChange", "runAlways", "context", "contextFilter", "labels")
 _RAN = ("EXECUTED", "RERAN", "MARK_RAN")
@@ -29,7 +31,7 @@ def files(folder: Path) -> Sequence[Foreign]:
 
 
 def _changesets(path: Path, folder: Path) -> Iterator[Foreign]:
-    text = read(path)[1]
+    text = _heeded(read(path)[1])
     head = _HEAD.match(text)
     if head is None:
         return
@@ -40,6 +42,20 @@ def _changesets(path: Path, folder: Path) -> Iterator[Foreign]:
         declared = _attributes(mark["attributes"])
         if _is_for_postgresql(declared.get("dbms", "")) and declared.get("ignore", "").lower() != "true":
             yield _foreign(mark, text[mark.end() : end], place, declared)
+
+
+def _heeded(text: str) -> str:
+    """A text without the lines that Liquibase is told to leave out."""
+    kept: list[str] = []
+    left_out = 0.0
+    for line in text.splitlines(keepends=True):
+        if mark := _IGNORE.match(line):
+            left_out = inf if mark["all"] else int(mark["count"] or 0)
+        elif left_out:
+            left_out -= 1
+        else:
+            kept.append(line)
+    return "".join(kept)
 
 
 def _foreign(mark: re.Match[str], text: str, place: str, declared: dict[str, str]) -> Foreign:
@@ -72,8 +88,6 @@ def _obstacle(text: str, declared: dict[str, str]) -> str:
         return f"It has the parameter {parameter.group()}."
     if declared.get("enddelimiter", ";") != ";":
         return f"Its statements end with {declared['enddelimiter']}."
-    if re.search(r"(?im)^--[ \t]*ignoreLines:", text):
-        return "It has lines that Liquibase leaves out."
     return "It has preconditions." if re.search(r"(?im)^--[ \t]*preconditions?\b", text) else ""
 
 

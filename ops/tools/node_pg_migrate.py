@@ -24,7 +24,7 @@ def files(folder: Path) -> Sequence[Foreign]:
 def _foreign(path: Path, match: re.Match[str]) -> Foreign:
     # By its `sql` loader a pair of files is one migration, named without the way; by the default one they are two.
     name = path.stem.removesuffix(".up") if match["kind"] == "sql" else path.stem
-    about = (name, (name, path.stem), match["version"], match["title"].removesuffix(".up"))
+    about = (name, tuple(dict.fromkeys((name, path.stem))), match["version"], match["title"].removesuffix(".up"))
     if match["kind"] != "sql":
         return Foreign(*about, obstacle="It is JavaScript, not SQL.")
     return Foreign(*about, _up(read(path)[1]))

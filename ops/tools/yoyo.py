@@ -11,7 +11,8 @@ from ops.tools.foreign import Foreign, Raw, Row, Tool, by_dependence, named, rea
 
 _FILE = re.compile(r"(?!post-apply)(?P<id>[^_.].*)\.(?P<kind>sql|py)(?<!\.rollback\.sql)", re.DOTALL)
 _ID = re.compile(r"(?P<date>\d+)(?:_(?P<number>\d{2})(?=_))?[_.-]*(?:[A-Za-z0-9]{5}-)?(?P<title>.*)", re.DOTALL)
-_DIRECTIVE = re.compile(r"^--[ \t]*(?P<name>depends|transactional)[ \t]*:(?P<value>.*)$\n?", re.MULTILINE)
+_HEAD = re.compile(r"(?:[ \t]*(?:--.*)?\n)*")
+_DIRECTIVE = re.compile(r"^[ \t]*--[ \t]*(?P<name>depends|transactional)[ \t]*:(?P<value>.*)$\n?", re.MULTILINE)
 
 
 def files(folder: Path) -> Sequence[Foreign]:
@@ -25,12 +26,25 @@ def _foreign(path: Path, match: re.Match[str]) -> tuple[Foreign, Sequence[str]]:
     version, title = _named(match["id"])
     about = (match["id"], (match["id"],), version, title)
     if match["kind"] == "py":
-        needs = assigned(path).get("__depends__") or ()
-        return Foreign(*about, obstacle="It is Python, not SQL."), [str(each) for each in needs]  # type: ignore[attr-defined]
-    text = read(path)[1]
-    declared = {match["name"]: match["value"].strip() for match in _DIRECTIVE.finditer(text)}
-    transactional = declared.get("transactional", "true").lower() not in ("false", "no", "off", "0")
-    return Foreign(*about, _DIRECTIVE.sub("", text), transactional), declared.get("depends", "").split()
+        return Foreign(*about, obstacle="It is Python, not SQL."), _needs(assigned(path).get("__depends__"))
+    head, sql = _parted(read(path)[1])
+    declared: dict[str, list[str]] = {"depends": [], "transactional": []}
+    for match in _DIRECTIVE.finditer(head):
+        declared[match["name"]] += match["value"].split()
+    transactional = " ".join(declared["transactional"]).lower() not in ("false", "no", "off", "0")
+    return Foreign(*about, _DIRECTIVE.sub("", head) + sql, transactional), declared["depends"]
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """The comments that a text begins with, in which alone yoyo looks for its words; and all that follows."""
+    match = _HEAD.match(text)
+    end = match.end() if match else 0
+    return text[:end], text[end:]
+
+
+def _needs(given: object) -> Sequence[str]:
+    """The ids of Python's __depends__: several, or one as it is."""
+    return [given] if isinstance(given, str) else [str(each) for each in given or ()]  # type: ignore[attr-defined]
 
 
 def _named(identity: str) -> tuple[str, str]:

@@ -75,6 +75,7 @@ def test_a_file_that_drizzle_passed_over_is_named_and_not_adopted(
     for steps in ((first, newest), (first, late, newest)):
         Drizzle().lay_out(project, steps)
         Drizzle().migrate(project, database)
+    assert database.rows("SELECT count(*), to_regclass('labels') FROM drizzle.__drizzle_migrations") == [(2, None)]
     refused(on, database, clone, project / Drizzle.files, "0001_label_items")
 
 
@@ -92,6 +93,8 @@ def test_a_file_that_failed_with_prisma_is_named(project: Path, database: Databa
     Prisma().lay_out(project, [*SAMPLE, BROKEN])
     with pytest.raises(AssertionError, match="division by zero"):
         Prisma().migrate(project, database)
+    unfinished = "SELECT migration_name, rolled_back_at FROM _prisma_migrations WHERE finished_at IS NULL"
+    assert database.rows(unfinished) == [("20240101000400_break_off", None)]
     refused(on, database, clone, project / Prisma.files, "20240101000400_break_off")
 
 

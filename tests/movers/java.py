@@ -44,7 +44,7 @@ class Liquibase(Mover):
         put(project / "changelog.yaml", f"databaseChangeLog:\n{includes}")
 
     def migrate(self, project: Path, database: Database) -> None:
-        java = ("java", "-XX:TieredStopAtLevel=1", "-cp", str(self.home() / "lib" / "*"), _MAIN)
+        java = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", str(self.home() / "lib" / "*"), _MAIN)
         with _by_tcp(database) as port:
             given = {
                 "LIQUIBASE_COMMAND_URL": f"jdbc:postgresql://127.0.0.1:{port}/{database.name}?sslmode=disable",

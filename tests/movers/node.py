@@ -22,6 +22,7 @@ class _Drizzle(Mover):
     name = "drizzle"
     programs = ("node", "npm")
     files = "drizzle"
+    checksum = "hash"
     concurrent = False
 
     def fetch(self, home: Path) -> None:
@@ -118,6 +119,7 @@ class Prisma(Mover):
     version = "6.19.3"
     programs = ("node", "npm")
     files = "prisma/migrations"
+    checksum = "checksum"
     history = histories.PRISMA
 
     def fetch(self, home: Path) -> None:

@@ -19,9 +19,9 @@ class _Python(Mover):
     packages: tuple[str, ...]
 
     def fetch(self, home: Path) -> None:
-        fetched((sys.executable, "-m", "venv", "."), home, "a virtual environment")
-        quiet = ("--disable-pip-version-check", "-q")
-        fetched((str(home / "bin" / "python"), "-m", "pip", "install", *quiet, *self.packages), home, self.packages[0])
+        fetched((sys.executable, "-m", "venv", "."), home)
+        pip = (str(home / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "-q")
+        fetched((*pip, "--retries=1", *self.packages), home)
 
     def _called(self, *arguments: str) -> tuple[str, ...]:
         # By the module: the scripts name the folder that the environment was first made in.

@@ -19,7 +19,11 @@ from tests.movers.sample import Step
 
 CACHE = ROOT / ".pgratchet" / "movers"
 _KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "JAVA_HOME")
-_NPM = ("--no-audit", "--no-fund", "--ignore-scripts", "--save-exact", "--engine-strict", "--loglevel=error")
+_NPM = (
+    *("--no-audit", "--no-fund", "--ignore-scripts", "--save-exact", "--engine-strict", "--loglevel=error"),
+    *("--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=3000"),
+)
+_missing: dict[str, str] = {}
 
 
 class Mover(ABC):
@@ -29,6 +33,8 @@ class Mover(ABC):
     version: ClassVar[str]
     programs: ClassVar[tuple[str, ...]]
     history: ClassVar[Tables]
+    checksum: ClassVar[str] = ""
+    """The column, if any, that has the SHA-256 of a file as it is."""
     concurrent: ClassVar[bool] = True
     """Whether a migration can be told to run outside a transaction."""
     rebuilds: ClassVar[bool] = True
@@ -56,19 +62,29 @@ class Mover(ABC):
         self.write(project, steps if self.concurrent else [step.in_transaction() for step in steps])
 
     def home(self) -> Path:
-        """Where the tool is. The folder appears at once and whole, so that a run which was cut leaves nothing half."""
+        """Where the tool is, which is fetched if it has to be; skips the test where it cannot be had."""
         for program in self.programs:
             if shutil.which(program) is None:
                 pytest.skip(f"there is no {program}, which {self.label} comes by or runs on")
         home = CACHE / self.label
-        if not home.exists():
-            CACHE.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=CACHE) as partial:
-                made = Path(partial) / "home"
-                made.mkdir()
-                self.fetch(made)
-                made.rename(home)
+        if not home.exists() and self.label not in _missing:
+            self._fetch_into(home)
+        if self.label in _missing:
+            pytest.skip(f"{self.label} cannot be had: {_missing[self.label]}")
         return home
+
+    def _fetch_into(self, home: Path) -> None:
+        """The folder appears at once and whole, so that a run which was cut leaves nothing half."""
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as partial:
+            made = Path(partial) / "home"
+            made.mkdir()
+            try:
+                self.fetch(made)
+            except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+                _missing[self.label] = _gist(str(error.output or error))
+            else:
+                made.rename(home)
 
 
 def run(command: Sequence[str], cwd: Path, extra: Mapping[str, str]) -> None:
@@ -77,16 +93,20 @@ def run(command: Sequence[str], cwd: Path, extra: Mapping[str, str]) -> None:
     assert done.returncode == 0, f"{command[0]} failed:\n{done.stdout}"
 
 
-def fetched(command: Sequence[str], home: Path, package: str) -> None:
-    """Run a package manager, as it is set up here; skip where it does not bring the package."""
-    done = _run(command, home, dict(os.environ))
-    if done.returncode != 0:
-        pytest.skip(f"{package} cannot be had: {done.stdout.strip()[-200:]}")
+def fetched(command: Sequence[str], home: Path) -> None:
+    """Run a package manager, as it is set up here. Raises what subprocess does."""
+    _run(command, home, os.environ).check_returncode()
+
+
+def _gist(said: str) -> str:
+    """What a package manager calls an error, the first of it."""
+    lines = said.strip().splitlines()
+    return " ".join([line for line in lines if line.startswith(("ERROR", "npm error"))][:3] or lines[-1:])
 
 
 def npm(home: Path, *packages: str) -> None:
     (home / "package.json").write_text('{"private": true, "type": "module"}\n', encoding="utf-8")
-    fetched(("npm", "install", *_NPM, *packages), home, packages[0])
+    fetched(("npm", "install", *_NPM, *packages), home)
 
 
 def _run(command: Sequence[str], cwd: Path, extra: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

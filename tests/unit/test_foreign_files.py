@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ops.adoption import matched
-from ops.tools import liquibase, node_pg_migrate
+from ops.tools import liquibase, node_pg_migrate, yoyo
 
 
 def test_node_pg_migrates_pair_of_files_is_one_migration(tmp_path: Path) -> None:
@@ -62,3 +62,25 @@ def test_liquibases_files_of_one_name_are_told_by_their_folders(
 def test_a_changeset_that_liquibase_would_not_run_here_is_none_of_ours(tmp_path: Path, dbms: str, runs: bool) -> None:
     (tmp_path / "a.sql").write_text(f"--liquibase formatted sql\n--changeset a:1 dbms:{dbms}\nSELECT 1;\n")
     assert len(liquibase.files(tmp_path)) == runs
+
+
+def test_lines_that_liquibase_leaves_out_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.sql").write_text(
+        "--liquibase formatted sql\n--changeset a:1\nSELECT 1;\n"
+        "--ignoreLines:start\n--changeset a:2\nSELECT 2;\n--ignoreLines:end\nSELECT 3;\n"
+        "--ignoreLines:1\nSELECT 4;\nSELECT 5;\n"
+    )
+    (found,) = liquibase.files(tmp_path)
+    assert found.up == "SELECT 1;\nSELECT 3;\nSELECT 5;\n"
+    assert not found.obstacle
+
+
+def test_yoyos_words_are_those_of_the_first_comments(tmp_path: Path) -> None:
+    body = "CREATE FUNCTION f() RETURNS text AS '\n-- depends: on what\n' LANGUAGE sql;\n"
+    (tmp_path / "a.sql").write_text(f"-- what\n\n-- depends: c\n  -- depends: b\n-- transactional: false\n{body}")
+    (tmp_path / "b.sql").write_text("SELECT 1;\n-- transactional: false\n")
+    (tmp_path / "c.py").write_text('__depends__ = "b"\n')
+    files = yoyo.files(tmp_path)
+    assert [each.name for each in files] == ["b", "c", "a"]
+    assert [each.transactional for each in files] == [True, True, False]
+    assert files[-1].up == f"-- what\n\n{body}"
