@@ -6,11 +6,11 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,17 @@ class Host:
         return " ".join(self.run(f"cat {_KEY}.pub").split()[:2])
 
     def change_key(self) -> None:
-        self.run(f"rm {_KEY} {_KEY}.pub && ssh-keygen -q -t ed25519 -N '' -f {_KEY} && kill -HUP $(cat /run/sshd.pid)")
-        time.sleep(0.3)
+        """Another host key, as after a reinstallation or under an attacker; the first one is kept aside."""
+        aside = f"for end in '' .pub; do [ -e {_KEY}.first$end ] || mv {_KEY}$end {_KEY}.first$end; done"
+        self._serve_key(f"{aside}; rm -f {_KEY} {_KEY}.pub; ssh-keygen -q -t ed25519 -N '' -f {_KEY}")
+
+    def restore_key(self) -> None:
+        """The key that it began with, which known_hosts has; nothing, where it was not changed."""
+        self._serve_key(f"for end in '' .pub; do [ ! -e {_KEY}.first$end ] || mv {_KEY}.first$end {_KEY}$end; done")
+
+    def _serve_key(self, put: str) -> None:
+        self.run(f"{put}; kill -HUP $(cat /run/sshd.pid)")
+        until(lambda: self.key() in self.run("ssh-keyscan -t ed25519 127.0.0.1 2>/dev/null || true"))
 
     def cut(self) -> None:
         """Let no packet of SSH through, also none of a connection that stands: as a cable that was pulled."""
@@ -56,13 +65,18 @@ class Host:
 
     def kill_sessions(self) -> None:
         """End the processes that serve connections, and not the one that listens."""
-        self.run("pkill -9 -f '[s]shd: ' ; true")
+        self._signal_sessions("KILL")
 
     def freeze_sessions(self) -> None:
-        self.run("pkill -STOP -f '[s]shd: deploy' ; true")
+        self._signal_sessions("STOP")
 
     def thaw_sessions(self) -> None:
-        self.run("pkill -CONT -f '[s]shd: deploy' ; true")
+        self._signal_sessions("CONT")
+
+    def _signal_sessions(self, signal: str) -> None:
+        """By their ids; one that ended meanwhile is no failure."""
+        others = "$(pgrep -x sshd | grep -vx $(cat /run/sshd.pid))"
+        self.run(f"for id in {others}; do kill -{signal} $id 2>/dev/null || true; done")
 
     def processes(self) -> str:
         """Every process with its arguments and its environment."""
@@ -92,6 +106,11 @@ class Hosts:
         return self.folder / "known_hosts"
 
     @property
+    def ssh_config(self) -> Path:
+        """For OpenSSH's client: `bastion`, and `db1` and `db2` through it."""
+        return self.folder / "ssh_config"
+
+    @property
     def authority(self) -> Path:
         return self.folder / "ca.crt"
 
@@ -100,6 +119,21 @@ class Hosts:
         lines = [f"{self.bastion.address} {self.bastion.key()}"]
         lines += [f"{host.name} {host.key()}" for host in (self.db1, self.db2)]
         self.known_hosts.write_text("\n".join(lines) + "\n")
+
+    def configure(self) -> None:
+        """Write that ssh_config; nothing of this machine's own has a part in it."""
+        settings = {
+            "User": "deploy",
+            "IdentityFile": self.key,
+            "IdentitiesOnly": "yes",
+            "UserKnownHostsFile": self.known_hosts,
+            "GlobalKnownHostsFile": "/dev/null",
+            "StrictHostKeyChecking": "yes",
+            "BatchMode": "yes",
+        }
+        common = "".join(f"  {name} {value}\n" for name, value in settings.items())
+        ways = f"Host bastion\n  HostName {self.bastion.address}\nHost db1 db2\n  ProxyJump bastion\n"
+        self.ssh_config.write_text(f"{ways}Host *\n{common}")
 
     def variables(self, host: Host, **more: object) -> dict[str, object]:
         """What an inventory says of a database on one of them; its password is in SECRET."""
@@ -127,7 +161,7 @@ def running(folder: Path) -> Iterator[Hosts]:
     from testcontainers.core.image import DockerImage
     from testcontainers.core.network import Network
 
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "id"], check=True)
+    _new_key(folder / "id")
     authorized = (folder / "id.pub").read_text().strip()
     _authority(folder)
     with ExitStack() as stack:
@@ -135,7 +169,8 @@ def running(folder: Path) -> Iterator[Hosts]:
         network = stack.enter_context(Network())
 
         def host(name: str, database: bool) -> Host:
-            made = DockerContainer(str(image)).with_network(network).with_network_aliases(name)
+            # By its id: another checkout's run may move the tag meanwhile.
+            made = DockerContainer(image.get_wrapped_image().id).with_network(network).with_network_aliases(name)
             made = made.with_env("AUTHORIZED_KEY", authorized).with_kwargs(cap_add=["NET_ADMIN"], hostname=name)
             if database:
                 _certificate(folder, name)
@@ -146,10 +181,13 @@ def running(folder: Path) -> Iterator[Hosts]:
             (attached,) = started.attrs["NetworkSettings"]["Networks"].values()
             return Host(name, attached["IPAddress"], started)
 
-        hosts = Hosts(host("bastion", False), host("db1", True), host("db2", True), folder)
+        # Databases first: they become ready while the others are started.
+        db1, db2 = host("db1", True), host("db2", True)
+        hosts = Hosts(host("bastion", False), db1, db2, folder)
         for each in (hosts.bastion, hosts.db1, hosts.db2):
             until(lambda each=each: each.container.exec_run(["test", "-e", "/run/sshd.pid"])[0] == 0, 60)  # type: ignore[misc]
         hosts.know()
+        hosts.configure()
         yield hosts
 
 
@@ -195,6 +233,52 @@ class Loopback:
             **more,
         }
 
+    @property
+    def key(self) -> Path:
+        return self.folder / "id"
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.folder / "known_hosts"
+
+    def know(self) -> None:
+        """Write known_hosts as the host now is."""
+        self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {self._host_key()}\n")
+
+    def change_key(self) -> None:
+        """Another host key than known_hosts has."""
+        assert self.process is not None
+        for name in ("host", "host.pub"):
+            (self.folder / name).unlink()
+        _new_key(self.folder / "host")
+        self.process.send_signal(signal.SIGHUP)
+        until(lambda: self._host_key() in _keys_served(self.port))
+
+    def kill_sessions(self) -> None:
+        """End the processes that serve connections, and not the one that listens."""
+        assert self.process is not None
+        for child in _children(self.process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+
+    def _host_key(self) -> str:
+        return " ".join((self.folder / "host.pub").read_text().split()[:2])
+
+
+def _children(parent: int) -> list[int]:
+    said = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], check=True, capture_output=True, text=True).stdout
+    pairs = (line.split() for line in said.splitlines())
+    return [int(child) for child, of in pairs if int(of) == parent]
+
+
+def _keys_served(port: int) -> str:
+    asked = ["ssh-keyscan", "-t", "ed25519", "-p", str(port), "127.0.0.1"]
+    return subprocess.run(asked, capture_output=True, text=True).stdout
+
+
+def _new_key(file: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", file], check=True)
+
 
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 
@@ -205,7 +289,7 @@ def loopback(folder: Path) -> Iterator[Loopback]:
     assert SSHD is not None
     made = Loopback(_free_port(), folder)
     for name in ("host", "id"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+        _new_key(folder / name)
     settings = {
         "Port": made.port,
         "ListenAddress": "127.0.0.1",
@@ -224,10 +308,10 @@ def loopback(folder: Path) -> Iterator[Loopback]:
     made.process = subprocess.Popen([SSHD, "-D", "-f", folder / "sshd_config", "-E", folder / "sshd.log"])
     try:
         until((folder / "pid").exists, 10)
-        key = " ".join((folder / "host.pub").read_text().split()[:2])
-        (folder / "known_hosts").write_text(f"[127.0.0.1]:{made.port} {key}\n")
+        made.know()
         yield made
     finally:
+        made.kill_sessions()
         made.process.terminate()
         made.process.wait(10)
 
