@@ -92,11 +92,8 @@ class Line:
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
-        while connection is not None:
-            with suppress(Exception):
-                connection.close()
-            gateway = connection.gateway
-            connection = gateway if hasattr(gateway, "close") else None
+        if connection is not None:
+            _close(connection)
 
     @contextmanager
     def talk(self, *words: str) -> Iterator[Talk]:
@@ -293,10 +290,22 @@ def connect(to: Way) -> Connection:
     """A connection that is open, through its gateways, to hosts that are known; Unreachable where it cannot be had."""
     logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what goes wrong is raised, and told once
     connection = prepared(to)
-    with _translated(to.host):
-        connection.open()
-        connection.transport.set_keepalive(max(1, to.silence // 4))
+    try:
+        with _translated(to.host):
+            connection.open()
+            connection.transport.set_keepalive(max(1, to.silence // 4))
+    except BaseException:
+        _close(connection)  # a gateway may be open, and its thread would be cut off at the end of the process
+        raise
     return connection
+
+
+def _close(connection: Any) -> None:
+    """Close a connection and the gateways behind it; a gateway may be none, or a command."""
+    while hasattr(connection, "close"):
+        with suppress(Exception):
+            connection.close()
+        connection = connection.gateway
 
 
 def prepared(to: Way) -> Connection:
