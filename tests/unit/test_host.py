@@ -1,0 +1,98 @@
+"""The folder of runs on a host: what lives, what is told of it, what goes."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ops import host
+from ops.errors import ConfigurationError
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(host, "RUNS", tmp_path / "runs")
+    yield tmp_path / "runs"
+
+
+def run_folder(runs: Path, number: int, *, age: float = 0, status: str | None = "0") -> Path:
+    folder = runs / f"{number:012x}"
+    folder.mkdir(parents=True)
+    (folder / "journal").touch()
+    (folder / "about.json").write_text(json.dumps({"run_id": folder.name, "started": f"{number:04}"}))
+    if status is not None:
+        (folder / "exit").write_text(status)
+    os.utime(folder, (time.time() - age,) * 2)
+    return folder
+
+
+def held(folder: Path) -> int:
+    """The journal, locked as by a run that lives."""
+    descriptor = os.open(folder / "journal", os.O_WRONLY | os.O_APPEND)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def test_runs_that_are_long_past_go_and_one_that_lives_stays(runs: Path) -> None:
+    old = [run_folder(runs, number, age=40 * 86_400 + number) for number in range(3)]
+    recent = [run_folder(runs, number, age=number) for number in range(10, 10 + host._KEPT + 5)]
+    descriptor = held(old[0])
+    host._prune()
+    assert old[0].exists()
+    assert not old[1].exists()
+    assert not old[2].exists()
+    assert [folder.exists() for folder in recent] == [True] * host._KEPT + [False] * 5
+    os.close(descriptor)
+
+
+def test_a_run_is_running_ended_or_lost(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_folder(runs, 1, status="5")
+    run_folder(runs, 2, status=None)
+    descriptor = held(run_folder(runs, 3, status=None))
+    (runs / "no run").mkdir()
+    host._list()
+    told = json.loads(capsys.readouterr().out)["result"]
+    assert [(each["state"], each["status"]) for each in told] == [("running", None), ("lost", None), ("ended", "5")]
+    os.close(descriptor)
+
+
+def test_a_journal_is_followed_line_by_line_until_whoever_writes_it_ends(runs: Path) -> None:
+    folder = run_folder(runs, 1, status=None)
+    descriptor = held(folder)
+
+    def write() -> None:
+        for piece in (b'{"seq": 0}\n{"se', b'q": 1}', b"\n"):
+            os.write(descriptor, piece)
+            time.sleep(0.06)
+        os.close(descriptor)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with (folder / "journal").open("rb") as journal:
+        assert list(host._lines(folder, journal)) == [b'{"seq": 0}\n', b'{"seq": 1}\n']
+    writer.join()
+
+
+@pytest.mark.parametrize("run_id", ["../../etc", "", "0123456789ab/", "$(touch x)", "0123456789AB"])
+def test_what_is_no_run_is_refused(run_id: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no run"):
+        host._checked(run_id)
+
+
+def test_no_more_is_read_than_the_job() -> None:
+    """What comes behind it is for someone else."""
+    raw = io.BytesIO(b'9 {"a": 1}\nBYTESbeat\n')
+    exactly = host._Exactly(raw)
+    assert exactly.readline() == b'{"a": 1}\n'
+    assert exactly.read(5) == b"BYTES"
+    assert raw.read() == b"beat\n"
+    with pytest.raises(EOFError):
+        exactly.read(1)
