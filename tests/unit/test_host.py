@@ -8,7 +8,6 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,9 +17,9 @@ from ops.errors import ConfigurationError
 
 
 @pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(host, "RUNS", tmp_path / "runs")
-    yield tmp_path / "runs"
+    return tmp_path / "runs"
 
 
 def run_folder(runs: Path, number: int, *, age: float = 0, status: str | None = "0") -> Path:
