@@ -42,13 +42,18 @@ class Host:
         return " ".join(self.run(f"cat {_KEY}.pub").split()[:2])
 
     def change_key(self) -> None:
-        """Another host key, as after a reinstallation or under an attacker; the first one is kept aside."""
-        aside = f"for end in '' .pub; do [ -e {_KEY}.first$end ] || mv {_KEY}$end {_KEY}.first$end; done"
+        """Another host key, as after a reinstallation or under an attacker; the one that is known is kept aside."""
+        aside = f"for end in '' .pub; do [ -e {_KEY}.known$end ] || mv {_KEY}$end {_KEY}.known$end; done"
         self._serve_key(f"{aside}; rm -f {_KEY} {_KEY}.pub; ssh-keygen -q -t ed25519 -N '' -f {_KEY}")
 
     def restore_key(self) -> None:
-        """The key that it began with, which known_hosts has; nothing, where it was not changed."""
-        self._serve_key(f"for end in '' .pub; do [ ! -e {_KEY}.first$end ] || mv {_KEY}.first$end {_KEY}$end; done")
+        """The key that known_hosts has; nothing, where it was not changed."""
+        self._serve_key(f"for end in '' .pub; do [ ! -e {_KEY}.known$end ] || mv {_KEY}.known$end {_KEY}$end; done")
+
+    def keep_key(self) -> str:
+        """The key as it now is, to be known: none is put back for it any more."""
+        self.run(f"rm -f {_KEY}.known {_KEY}.known.pub")
+        return self.key()
 
     def _serve_key(self, put: str) -> None:
         self.run(f"{put}; kill -HUP $(cat /run/sshd.pid)")
@@ -116,8 +121,8 @@ class Hosts:
 
     def know(self) -> None:
         """Write known_hosts as the hosts now are."""
-        lines = [f"{self.bastion.address} {self.bastion.key()}"]
-        lines += [f"{host.name} {host.key()}" for host in (self.db1, self.db2)]
+        lines = [f"{self.bastion.address} {self.bastion.keep_key()}"]
+        lines += [f"{host.name} {host.keep_key()}" for host in (self.db1, self.db2)]
         self.known_hosts.write_text("\n".join(lines) + "\n")
 
     def configure(self) -> None:

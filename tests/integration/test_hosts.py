@@ -169,7 +169,7 @@ def test_frozen_sessions_say_nothing_until_they_are_thawed(ssh: Ssh, hosts: Host
         assert answer(standing, 10) == b"x\n"
 
 
-def test_another_host_key_is_refused_and_the_first_one_known_again(ssh: Ssh, host: Host) -> None:
+def test_another_host_key_is_refused_and_the_former_known_again(ssh: Ssh, host: Host) -> None:
     host.change_key()
     done = ran(ssh(host.name, "true"))
     assert done.returncode == 255
@@ -177,6 +177,14 @@ def test_another_host_key_is_refused_and_the_first_one_known_again(ssh: Ssh, hos
     host.change_key()
     host.restore_key()
     assert said(ssh(host.name, "hostname")) == host.name
+
+
+def test_a_key_that_was_made_known_is_the_one_that_comes_back(ssh: Ssh, hosts: Hosts) -> None:
+    hosts.db1.change_key()
+    hosts.know()
+    hosts.db1.change_key()
+    hosts.db1.restore_key()
+    assert said(ssh("db1", "hostname")) == "db1"
 
 
 def test_processes_show_arguments_and_environments(hosts: Hosts) -> None:
