@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -198,10 +198,14 @@ class _Following:
     kept: Store | None
     heard: int = 0
     applied: list[str] = field(default_factory=list)
+    _ours: bool = False
     _begun: bool = False
+    _cancelled: bool = False
     _signal: KeyboardInterrupt | None = None
+    _deadline: float = 0.0
 
     def begin(self, request: bytes) -> Generator[events.Event, None, None]:
+        self._ours = True
         yield from self._told(lambda: self.line.talk("run"), request)
 
     def again(self) -> Generator[events.Event, None, None]:
@@ -215,25 +219,43 @@ class _Following:
         self, opened: Callable[[], AbstractContextManager[Talk]], request: bytes
     ) -> Generator[events.Event, None, None]:
         """Events until the end, over as many lines as it takes."""
-        deadline = time.monotonic() + self.given.variables.ssh_patience
+        self._hear()
+        pause = 0.0
         while True:
             try:
-                with opened() as talk:
-                    if request:
-                        talk.send(request)
-                    for told in talk.lines():
-                        deadline = time.monotonic() + self.given.variables.ssh_patience
-                        if "seq" in told:
-                            self.heard = int(told["seq"]) + 1
-                        if "result" in told:
-                            return
-                        yield from self._one(told, talk)
-                raise Dropped  # it ends with a result or an error, or was cut
+                time.sleep(pause)
+                self._cancel()
+                yield from self._over_one(opened, request)
+                return
             except (Dropped, Unreachable) as error:
-                self._refuse_hopeless(error, bool(request), deadline)
+                self._refuse_hopeless(error, bool(request))
+                pause = _PAUSE
             except KeyboardInterrupt as signal:
                 self._stop(signal)
+                pause = 0.0 if self._begun else _PAUSE
+            except GeneratorExit as end:  # a signal came while what was told was shown
+                self._leave(end.__context__)
+                raise
             opened, request = self._follow, b""
+
+    def _over_one(
+        self, opened: Callable[[], AbstractContextManager[Talk]], request: bytes
+    ) -> Generator[events.Event, None, None]:
+        """Events over one line; Dropped where that does not last to the end of the run."""
+        with opened() as talk:
+            if request:
+                talk.send(request)
+            for told in talk.lines():
+                self._hear()
+                if "seq" in told:
+                    self.heard = int(told["seq"]) + 1
+                if "result" in told:
+                    return
+                yield from self._one(told, talk)
+        raise Dropped
+
+    def _hear(self) -> None:
+        self._deadline = time.monotonic() + self.given.variables.ssh_patience
 
     def _one(self, told: Mapping[str, Any], talk: Talk) -> Iterator[events.Event]:
         if "event" in told:
@@ -280,13 +302,12 @@ class _Following:
         yield events.BackupTaken(backup_id, f"{here.where}/{backup_id}", made.size, took)
         yield from wiring.prune(self.given.variables, here)
 
-    def _refuse_hopeless(self, error: Exception, sending: bool, deadline: float) -> None:
-        """Raise where there is no way back, or nothing to come back to; else wait a little."""
+    def _refuse_hopeless(self, error: Exception, sending: bool) -> None:
+        """Raise where there is no way back, or nothing to come back to."""
         if isinstance(error, Unreachable) and sending and not self._begun:
             raise error
-        if time.monotonic() >= deadline or (isinstance(error, Unreachable) and "host key" in error.message):
+        if time.monotonic() >= self._deadline or (isinstance(error, Unreachable) and "host key" in error.message):
             raise self._out_of_sight() from error
-        time.sleep(_PAUSE)
 
     def _out_of_sight(self) -> OutcomeUnknown:
         env, host = self.given.environment, self.line.way.host
@@ -321,16 +342,24 @@ class _Following:
         )
 
     def _stop(self, signal: KeyboardInterrupt) -> None:
-        """A signal here ends the run there; but not that of a terminal that is gone."""
-        if isinstance(signal, HungUp) or self._signal:
+        """A signal here ends the run there, where it was begun from here; but not that of a terminal that is gone."""
+        if isinstance(signal, HungUp) or self._signal or not self._ours:
             raise Interrupted(
                 signal,
                 detail=f"The run {self.about.run_id} goes on, on {self.line.way.host}.",
                 hint=f"`invoke attach --env={self.given.environment}` follows it, `invoke cancel` ends it.",
             ) from None
         self._signal = signal
-        if self._begun:
-            cancel(self.given, self.about.run_id)
+
+    def _cancel(self) -> None:
+        """Once a signal has come, end the run; once, since a second signal would cut its own end short."""
+        if self._signal and not self._cancelled:
+            self._cancelled = cancel(self.given, self.about.run_id)
+
+    def _leave(self, reason: BaseException | None) -> None:
+        if self._ours and self._begun and isinstance(reason, KeyboardInterrupt) and not isinstance(reason, HungUp):
+            with suppress(RatchetError):
+                cancel(self.given, self.about.run_id)
 
 
 def _named(names: Sequence[str]) -> str:

@@ -290,6 +290,19 @@ def test_a_terminal_that_is_gone_ends_nothing(far: Target, start: Callable[..., 
     assert "is done, 2 migrations applied" in far("attach").stdout
 
 
+def test_a_signal_to_attach_stops_no_more_than_the_following(far: Target, start: Callable[..., Running]) -> None:
+    far.sql(m002_slow="create table a (); select pg_sleep(6)")
+    running = start("migrate")
+    until(lambda: far.rows(SLEEPING) == ["1"], 30)
+    following = start("attach")
+    time.sleep(2.5)
+    following.process.send_signal(signal.SIGINT)
+    done = following.ended()
+    assert done.status == 130
+    assert "goes on, on db1" in done.stderr
+    assert running.ended().status == 0
+
+
 def test_cancel_ends_a_run(far: Target, start: Callable[..., Running]) -> None:
     far.sql(m002_slow="create table a (); select pg_sleep(60)")
     running = start("migrate")
