@@ -294,6 +294,7 @@ def test_a_procedure_in_doubt_is_for_a_person_to_decide(database: Database, writ
     assert database.rows("SELECT to_regclass('b')") == [(None,)]
 
 
+@pytest.mark.parametrize("server", ["outside", "embedded"], indirect=True)  # it waits ten seconds on each
 def test_a_backend_ended_while_it_builds_leaves_nothing_that_is_passed_over(database: Database, write: Write) -> None:
     database.run("CREATE TABLE t (x int)")
     files = write(m1_a=HEAD + "create index concurrently i on t (x);")
