@@ -142,7 +142,7 @@ class Backup:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """See what a restore of the backup with that manifest would meet and undo."""
+    """See what a restore of the backup with that manifest would meet and undo, and that it can be done from here."""
 
     manifest: str
 
@@ -151,7 +151,9 @@ class Look:
 
         yield from ()
         made = manifest.loads(self.manifest.encode())
-        return restore.look(wiring.site(given), given.connection["dbname"], made)
+        outlook = restore.look(wiring.site(given), given.connection["dbname"], made)
+        wiring.programs_for(outlook.server.version, tls=outlook.encrypted, reads=made.client_version)
+        return outlook
 
 
 @dataclass(frozen=True, slots=True)

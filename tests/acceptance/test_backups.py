@@ -206,6 +206,7 @@ UNREACHABLE = (
         (lambda c, _: say(c, "backup_dir: /proc/nothing"), ["backup"], 9, "could not be written to /proc/nothing"),
         (no_programs, ["backup"], 9, "no pg_dump and pg_restore for PostgreSQL"),
         (no_programs, ["verify"], 9, "no pg_dump and pg_restore for PostgreSQL"),
+        (no_programs, ["restore", "--backup=ID"], 9, "no pg_dump and pg_restore for PostgreSQL"),
         (None, ["restore", "--backup=ID", "--into=template1"], 2, 'the database "template1" cannot be made'),
     ],
 )
