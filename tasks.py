@@ -26,6 +26,7 @@ from ops.errors import ConfigurationError, HungUp, Interrupted, RatchetError, Te
 from ops.events import drained
 from ops.migrations import Migration, Record
 from ops.outcome import Outcome
+from ops.words import count
 
 if TYPE_CHECKING:
     from ops import takeover
@@ -219,15 +220,15 @@ def migrate(
             if not json:
                 report.planned(outcome, only=dry_run)
             if not dry_run:
-                _consent(given, outcome, yes)
+                _consent(given, bool(outcome.plan), yes)
                 progress.draw(events, outcome, quiet=json)
         if not json and not dry_run:
             report.finished(outcome)
 
 
-def _consent(given: Settings, outcome: Outcome, yes: bool) -> None:
-    """Where the environment asks for it, its name typed by a person."""
-    if outcome.plan and given.variables.confirm:
+def _consent(given: Settings, changes: bool, yes: bool) -> None:
+    """Where anything changes, and the environment asks for it, its name typed by a person."""
+    if changes and given.variables.confirm:
         _agreed(given.environment, yes)
 
 
@@ -286,7 +287,7 @@ def status(
         if check:
             changed = plan.names("changed")
             migrations.check(plan, _bodies(given, changed) if changed else {})
-        pending += len(plan.names("pending", "unfinished"))
+        pending += plan.left
     if check and pending:
         raise Exit(code=3)
 
@@ -477,7 +478,7 @@ def _drop_old(env: str | None, limit: str | None, yes: bool) -> None:
         if names:
             _agreed(target.environment, yes)
             drained(reach.perform(given, jobs.Drop(names), type(None), HERE))
-        report.data(f"{target.environment}: {target.name}: {report.count(len(names), 'database')} dropped")
+        report.data(f"{target.environment}: {target.name}: {count(len(names), 'database')} dropped")
 
 
 @_task("env", "backup", "limit", "json")
@@ -607,7 +608,7 @@ def _take_over(
     try:
         takeover.demand(found, past, wishes.sql)
         if not dry_run:
-            _consent_to(given, found.is_there, yes)
+            _consent(given, not found.is_there, yes)
             drained(takeover.take(session, found, wishes, os.urandom(6).hex()))
     except RatchetError as error:
         error.printed = json
@@ -632,15 +633,9 @@ def _baseline(given: Settings, session: Session, sql: Path, name: str, *, yes: b
         baseline.demand(told, yes=yes)
         report.talk("\n".join(["in spite of the differences:", *told]) if told else "the schemas are the same")
     if not dry_run:
-        _consent_to(given, not marked, yes)
+        _consent(given, bool(marked), yes)
         drained(baseline.take(session, files, name, os.urandom(6).hex()))
     return tuple(each.name for each in marked)
-
-
-def _consent_to(given: Settings, done: bool, yes: bool) -> None:
-    """As `_consent`, where there is anything left to do."""
-    if given.variables.confirm and not done:
-        _agreed(given.environment, yes)
 
 
 @_task("name", "sql")
@@ -760,11 +755,11 @@ def ci(_: Context, sql: str = str(HERE / "sql"), against: str | None = None, rol
     new, mistakes = _new(files, checks.branches(Path(sql), against))
     found = checks.lint([each for each in files if new is None or each.name in new])
     if new is None and found:
-        report.talk(f"squawk finds {report.count(len(found), 'thing')}, counted only: which files are new is not known")
+        report.talk(f"squawk finds {count(len(found), 'thing')}, counted only: which files are new is not known")
     checks.demand([*mistakes, *(found if new is not None else ())])
     with embedded.scratch() as server:
         applied = checks.rehearse(server.parameters(), files, filter(None, roles.split(",")))
-    report.data(f"{report.count(applied, 'migration')} applied on a scratch server; a second run had nothing to do")
+    report.data(f"{count(applied, 'migration')} applied on a scratch server; a second run had nothing to do")
 
 
 def _new(files: tuple[Migration, ...], branches: Branches | None) -> tuple[list[str] | None, list[str]]:
@@ -775,7 +770,7 @@ def _new(files: tuple[Migration, ...], branches: Branches | None) -> tuple[list[
         report.talk("not compared with main: there is none in this clone; --against=BRANCH names it")
         return None, []
     new, mistakes = checks.order(files, branches.theirs, branches.base)
-    report.data(f"{report.count(len(files), 'migration')}, {len(new)} of them new to {branches.main}")
+    report.data(f"{count(len(files), 'migration')}, {len(new)} of them new to {branches.main}")
     return new, mistakes
 
 

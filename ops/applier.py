@@ -113,11 +113,11 @@ def migrate(
         _refuse_pooled(session.server, scripts, backup)
         session.lock_timeout = _shortest(scripts, options.lock_timeout)
         todo = tuple(migration.name for migration in made.todo)
-        yield events.Planned(todo, total=len(made.entries), pending=_left(made))
+        yield events.Planned(todo, total=len(made.entries), pending=made.left)
         if todo:
             history = yield from _under_lock(session, options, files, scripts, backup)
             made = _agreed(session.connection, ledger, plan(files, history, options.to))
-        yield events.Finished(total=len(made.entries), pending=_left(made))
+        yield events.Finished(total=len(made.entries), pending=made.left)
 
 
 def _refuse_pooled(server: sessions.Server, scripts: Sequence[Script], backup: Backup | None) -> None:
@@ -133,10 +133,6 @@ def _shortest(scripts: Sequence[Script], lock_timeout: int) -> int:
     """The shortest wait for a lock that ends a try: by half of it, who is in the way has to be seen."""
     given = (script.directives.lock_timeout for script in scripts)
     return min([lock_timeout, *(each for each in given if each)])
-
-
-def _left(made: Plan) -> int:
-    return len(made.names("pending", "unfinished"))
 
 
 def _under_lock(

@@ -42,8 +42,7 @@ def differences(
     upto = migrations.plan(files, (), name).todo
     with _scratch(site, database) as scratch:
         options = applier.Options("baseline", statement_timeout=0)
-        for _ in applier.migrate(lambda: site.connect(scratch), site.ledger, upto, None, options):
-            pass
+        events.drained(applier.migrate(lambda: site.connect(scratch), site.ledger, upto, None, options))
         made, there = schema(dump(scratch), site.ledger), schema(dump(database), site.ledger)
     return list(unified_diff(made, there, "files", "database", n=2, lineterm=""))
 

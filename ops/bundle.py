@@ -13,13 +13,10 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-OLDEST = (3, 10)
-"""The oldest Python that it runs on."""
-
 _ROOMS = (
     *("__init__", "access", "applier", "archive", "backup", "batch", "blockers", "connection", "contents", "doctor"),
     *("encryption", "errors", "events", "evidence", "history", "host", "jobs", "manifest", "migrations", "queries"),
-    *("restore", "session", "statements", "steps", "store", "wire", "wiring"),
+    *("restore", "session", "statements", "steps", "store", "wire", "wiring", "words"),
 )
 _MAIN = b"""import sys
 from ops.host import main

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import psycopg
 
@@ -24,9 +24,9 @@ from ops.connection import Server
 from ops.errors import RatchetError
 from ops.history import Ledger
 from ops.migrations import Migration, Record
+from ops.words import size
 
 Severity = Literal["ok", "warning", "problem"]
-SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 SUPPORTED = (14, 19)
 """The majors that are supported, from and to; the oldest that is taken is `connection.OLDEST`."""
 PATIENCE = 300
@@ -195,7 +195,7 @@ def _prepared(connection: psycopg.Connection, _: Asked) -> Iterator[Finding]:
 
 def _slots(connection: psycopg.Connection, _: Asked) -> Iterator[Finding]:
     for name, database, status, kept in _rows(connection, "slots"):
-        held = f"and keeps {kept / 1e6:.1f} MB of WAL" if kept is not None else f"and its WAL is {status}"
+        held = f"and keeps {size(int(kept))} of WAL" if kept is not None else f"and its WAL is {status}"
         what = f"the slot {name} ({database}) has no reader, {held}"
         remedy = f"Start its reader; or, if it has none any more: SELECT pg_drop_replication_slot('{name}');"
         yield Finding("warning", "slot", what, remedy)
@@ -254,7 +254,7 @@ def room(where: str, free: int | None, wanted: int, database: int) -> Finding:
     of so many. A dump is compressed and without indexes, so it is seldom as large as the database."""
     if free is None:
         return Finding("ok", "room", f"backups go to {where}, which has room without end")
-    told = f"{_size(free)} free in {where}; the database has {_size(database)}, a backup takes about {_size(wanted)}"
+    told = f"{size(free)} free in {where}; the database has {size(database)}, a backup takes about {size(wanted)}"
     if free >= database:
         return Finding("ok", "room", told)
     remedy = "Make room there, or set backup_dir, or a retention, in the inventory."
@@ -267,11 +267,6 @@ def writable(folder: Path) -> Iterator[Finding]:
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         remedy = "Let this user write there, or set backup_dir in the inventory."
         yield Finding("problem", "room", f"backups go to {folder}, and {there} cannot be written to", remedy)
-
-
-def _size(number: int) -> str:
-    unit, scale = ("GB", 1e9) if number >= 1e9 else ("MB", 1e6) if number >= 1e6 else ("kB", 1e3)
-    return f"{number / scale:.1f} {unit}"
 
 
 # The files.

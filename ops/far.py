@@ -23,8 +23,7 @@ from ops.errors import (
     Unreachable,
 )
 from ops.migrations import Migration, Record, check, judge, plan
-from ops.remote import Dropped, Line, Talk
-from ops.store import Store
+from ops.remote import Dropped, Line, Talk, Untrusted
 
 if TYPE_CHECKING:
     from ops.access import Access
@@ -108,10 +107,9 @@ def migrate(
     check(made, (yield from perform(given, jobs.Bodies(changed), dict[str, str])) if changed else {})
     judge(made.todo)
     names = tuple(migration.name for migration in made.todo)
-    left = len(made.names("pending", "unfinished"))
-    yield events.Planned(names, total=len(made.entries), pending=left)
+    yield events.Planned(names, total=len(made.entries), pending=made.left)
     if not names:
-        yield events.Finished(total=len(made.entries), pending=left)
+        yield events.Finished(total=len(made.entries), pending=made.left)
         return
     job = replace(job, files=tuple(_sent(file, file.name in names) for file in files))
     for happened in run(given, job, About(job.run_id, "migrate", names), kept):
@@ -306,7 +304,7 @@ class _Following:
         """Raise where there is no way back, or nothing to come back to."""
         if isinstance(error, Unreachable) and sending and not self._begun:
             raise error
-        if time.monotonic() >= self._deadline or (isinstance(error, Unreachable) and "host key" in error.message):
+        if time.monotonic() >= self._deadline or isinstance(error, Untrusted):
             raise self._out_of_sight() from error
 
     def _out_of_sight(self) -> OutcomeUnknown:

@@ -113,8 +113,8 @@ def _listen(silence: int, heard: Callable[[bytes], object], gone: Callable[[], o
 class _Request:
     """A job with its settings, as it was sent."""
 
-    def __init__(self, source: IO[bytes]) -> None:
-        shape = json.loads(source.readline())
+    def __init__(self, source: _Exactly) -> None:
+        shape = json.loads(source.line())
         self.job = wire.loads(cast("type[jobs.Job[object]]", jobs.ALL[shape["job"]]), shape["of"], source.read)
         given = shape["access"]
         values = {name: tuple(v) if isinstance(v, list) else v for name, v in given["variables"].items()}
@@ -138,18 +138,18 @@ def _checked(run_id: str) -> str:
 def _read_request() -> _Request:
     # Unbuffered, so that nothing of what comes behind the job is taken with it.
     with os.fdopen(os.dup(0), "rb", buffering=0) as raw:
-        return _Request(cast("IO[bytes]", _Exactly(raw)))
+        return _Request(_Exactly(raw))
 
 
 class _Exactly:
-    """Reads lines, and exactly so many bytes, and never more than was asked for."""
+    """Reads so many bytes as are asked for, and never more: what comes behind a job is for someone else."""
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
 
-    def readline(self) -> bytes:
-        size = int(self._until(b" "))
-        return self.read(size)
+    def line(self) -> bytes:
+        """A line, which comes behind its length and a space."""
+        return self.read(int(self._until(b" ")))
 
     def _until(self, end: bytes) -> bytes:
         found = b""
@@ -175,7 +175,7 @@ def _perform(request: _Request, place: jobs.Place, tell: Tell) -> int:
             try:
                 happened = next(stream)
             except StopIteration as end:
-                tell({"result": json.loads(wire.dumps(end.value)[0])})
+                tell(wire.result(end.value))
                 return 0
             tell(wire.event(happened))
     except RatchetError as error:

@@ -141,6 +141,11 @@ class Plan:
     def names(self, *states: State) -> tuple[str, ...]:
         return tuple(entry.name for entry in self.entries if entry.state in states)
 
+    @property
+    def left(self) -> int:
+        """How many have not run to their end."""
+        return len(self.names("pending", "unfinished"))
+
     def disagreements(self) -> tuple[Entry, ...]:
         """What must be settled by a person before anything may run."""
         return tuple(entry for entry in self.entries if entry.state not in ("applied", "pending", "unfinished"))

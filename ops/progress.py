@@ -13,7 +13,8 @@ from typing import Any, TypeVar, cast
 
 from ops import events
 from ops.outcome import Outcome
-from ops.report import on_terminal, size, talk, took
+from ops.report import on_terminal, talk
+from ops.words import size, took
 
 _T = TypeVar("_T")
 

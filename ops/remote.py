@@ -43,6 +43,10 @@ class Dropped(Exception):
     """The line was cut, or has gone silent; what was under way at its other end may go on there."""
 
 
+class Untrusted(Unreachable):
+    """The host shows a key that is not the known one: no second try makes that better."""
+
+
 @dataclass(frozen=True, slots=True)
 class Way:
     """How to get to a host; what is empty or 0 is left to ssh_config. `timeout` is for connecting, and `silence`
@@ -387,7 +391,7 @@ def _policy() -> paramiko.MissingHostKeyPolicy:
         """Raises what names the key, for a person to compare."""
 
         def missing_host_key(self, _: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-            raise Unreachable(
+            raise Untrusted(
                 f"the host key of {hostname} is not known",
                 detail=f"It shows {key.get_name()} {key.fingerprint}. Nothing was sent.",
                 hint=f"Compare that with the host's own, then add it to known_hosts: `ssh {hostname}` asks once.",
@@ -406,7 +410,7 @@ def _translated(host: str) -> Iterator[None]:
     except RatchetError:
         raise
     except paramiko.BadHostKeyException as error:
-        raise Unreachable(
+        raise Untrusted(
             f"the host key of {error.hostname} is not the one that is known",
             detail=f"It shows {error.key.get_name()} {error.key.fingerprint}; known is "
             f"{error.expected_key.fingerprint}. Nothing was sent.",

@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from typing import IO, TYPE_CHECKING, Any
 
 from ops.errors import ConfigurationError, RatchetError
+from ops.words import count, size, took
 
 if TYPE_CHECKING:
     from ops.adoption import Item
@@ -422,26 +423,6 @@ def _draw_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     console.print(drawn)
 
 
-def size(number: int) -> str:
-    """Bytes for people: 512 B, 12.3 kB, 4.5 GB."""
-    if number < 1000:
-        return f"{number} B"
-    scaled, units = float(number), iter(("kB", "MB", "GB", "TB", "PB"))
-    unit = "B"
-    while scaled >= 1000 and (following := next(units, None)):
-        scaled, unit = scaled / 1000, following
-    return f"{scaled:.1f} {unit}"
-
-
-def took(milliseconds: int | None) -> str:
-    if milliseconds is None:
-        return ""
-    if milliseconds < 1000:
-        return f"{milliseconds} ms"
-    seconds = milliseconds / 1000
-    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
-
-
 def _when(entry: Entry) -> str:
     moment = entry.record.moment if entry.record else None
     return f"{moment.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S}Z" if moment else ""
@@ -450,7 +431,3 @@ def _when(entry: Entry) -> str:
 def _iso(moment: datetime) -> str:
     """UTC with milliseconds and a Z, as JavaScript's toISOString has it."""
     return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")

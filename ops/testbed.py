@@ -22,6 +22,7 @@ from psycopg import sql
 from ops import applier, migrations, testserver
 from ops.connection import connect
 from ops.errors import ConfigurationError
+from ops.events import drained
 from ops.history import Ledger
 
 if TYPE_CHECKING:
@@ -59,29 +60,17 @@ class PartlyMigrated(Database):
         """Apply the next migration, or all up to the one that is named."""
         if to is None:
             with self.connect() as session:
-                left = migrations.plan(self.files, Ledger().read(session) or []).todo
+                left = migrations.plan(self.files, Ledger().read(session)).todo
             if not left:
                 raise ConfigurationError(
                     "there is no migration left to apply", hint="Take pg_migrated_to of an earlier one."
                 )
             to = left[0].name
-        _migrate(self, up_to(self.files, to))
+        _migrate(self, self.files, to)
 
 
-def up_to(files: Sequence[migrations.Migration], to: str) -> tuple[migrations.Migration, ...]:
-    """The migrations up to the one of that name or version."""
-    digits = to.replace("T", "")
-    for n, file in enumerate(files, 1):
-        if to == file.name or (digits.isdecimal() and int(digits) == file.version):
-            return tuple(files[:n])
-    raise ConfigurationError(
-        f'there is no migration "{to}"', hint="Give a name without .sql, or a version such as 0042."
-    )
-
-
-def _migrate(database: Database, files: Sequence[migrations.Migration]) -> None:
-    for _ in applier.migrate(database.connect, Ledger(), files, None, applier.Options("test")):
-        pass
+def _migrate(database: Database, files: Sequence[migrations.Migration], to: str | None = None) -> None:
+    drained(applier.migrate(database.connect, Ledger(), files, None, applier.Options("test", to=to)))
 
 
 @dataclass(frozen=True)

@@ -71,12 +71,12 @@ def pg_connection(pg_database: Database) -> Iterator[psycopg.Connection]:
 @pytest.fixture
 def pg_migrated_to(_pg_bed: Bed, _pg_files: tuple[Migration, ...]) -> Iterator[Callable[[str], PartlyMigrated]]:
     """Makes a database migrated up to a migration, by name or version; its migrate() goes on to the next."""
-    from ops import testbed
+    from ops import migrations, testbed
 
     with ExitStack() as made:
 
         def migrated_to(to: str) -> PartlyMigrated:
-            database = made.enter_context(_pg_bed.clone(testbed.up_to(_pg_files, to)))
+            database = made.enter_context(_pg_bed.clone(migrations.plan(_pg_files, (), to).todo))
             return testbed.PartlyMigrated(database.name, database.parameters, _pg_files)
 
         yield migrated_to

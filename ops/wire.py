@@ -93,6 +93,10 @@ def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
+def result(value: object) -> dict[str, object]:
+    return {"result": _shape(value, [])}
+
+
 def event(happened: events.Event) -> dict[str, object]:
     return {"event": type(happened).__name__, "of": _shape(happened, [])}
 

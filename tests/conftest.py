@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from ops import applier, connection, embedded, migrations
+from ops import applier, connection, embedded, migrations, testbed
 from ops.events import Event, MigrationApplied
 from ops.history import Ledger
 from tests import majors
@@ -45,7 +45,7 @@ class Database:
 
     @property
     def url(self) -> str:
-        return psycopg.conninfo.make_conninfo(**self.parameters) and _url(self.parameters)
+        return testbed.Database(self.name, self.parameters).url
 
     def connect(self) -> psycopg.Connection:
         return connection.connect(self.parameters)
@@ -95,14 +95,6 @@ class Server:
         with connection.connect(self.parameters) as session:
             session.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database.name)))
         self.made.remove(database.name)
-
-
-def _url(parameters: dict[str, str]) -> str:
-    from urllib.parse import quote
-
-    secret = f":{quote(parameters['password'], safe='')}" if parameters.get("password") else ""
-    host = quote(parameters["host"], safe="")
-    return f"postgresql://{parameters['user']}{secret}@/{parameters['dbname']}?host={host}&port={parameters['port']}"
 
 
 @contextmanager

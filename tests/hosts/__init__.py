@@ -92,15 +92,10 @@ class Host:
         return self.run(f"su postgres -c {shlex.quote(f'psql -qAt -d {database} -c {shlex.quote(query)}')}").strip()
 
 
-@dataclass
-class Hosts:
-    """A bastion that the tests reach, and two database hosts behind it. `folder` holds keys and configurations."""
+class _Reached:
+    """By which keys hosts are reached; the folder holds them."""
 
-    bastion: Host
-    db1: Host
-    db2: Host
     folder: Path
-    password: str = PASSWORD
 
     @property
     def key(self) -> Path:
@@ -109,6 +104,27 @@ class Hosts:
     @property
     def known_hosts(self) -> Path:
         return self.folder / "known_hosts"
+
+    def ssh(self) -> dict[str, object]:
+        """What every inventory that leads there says."""
+        return {
+            "reach": "ssh",
+            "ssh_key": str(self.key),
+            "ssh_known_hosts": str(self.known_hosts),
+            "ssh_config": "/nonexistent",
+            "ssh_silence": 4,
+        }
+
+
+@dataclass
+class Hosts(_Reached):
+    """A bastion that the tests reach, and two database hosts behind it. `folder` holds keys and configurations."""
+
+    bastion: Host
+    db1: Host
+    db2: Host
+    folder: Path
+    password: str = PASSWORD
 
     @property
     def ssh_config(self) -> Path:
@@ -147,14 +163,10 @@ class Hosts:
             "pg_dbname": "app",
             "pg_user": "owner",
             "pg_password": "{{ env('SECRET') }}",
-            "reach": "ssh",
             "ssh_host": host.name,
             "ssh_user": "deploy",
             "ssh_gateway": f"deploy@{self.bastion.address}",
-            "ssh_key": str(self.key),
-            "ssh_known_hosts": str(self.known_hosts),
-            "ssh_config": "/nonexistent",
-            "ssh_silence": 4,
+            **self.ssh(),
             **more,
         }
 
@@ -218,7 +230,7 @@ def _openssl(folder: Path, arguments: str) -> None:
 
 
 @dataclass
-class Loopback:
+class Loopback(_Reached):
     """An sshd of this user on 127.0.0.1, for where there is no Docker."""
 
     port: int
@@ -227,24 +239,7 @@ class Loopback:
 
     def variables(self, **more: object) -> dict[str, object]:
         """What an inventory says of a target that is reached by it."""
-        return {
-            "reach": "ssh",
-            "ssh_host": "127.0.0.1",
-            "ssh_port": self.port,
-            "ssh_key": str(self.folder / "id"),
-            "ssh_known_hosts": str(self.folder / "known_hosts"),
-            "ssh_config": "/nonexistent",
-            "ssh_silence": 4,
-            **more,
-        }
-
-    @property
-    def key(self) -> Path:
-        return self.folder / "id"
-
-    @property
-    def known_hosts(self) -> Path:
-        return self.folder / "known_hosts"
+        return {"ssh_host": "127.0.0.1", "ssh_port": self.port, **self.ssh(), **more}
 
     def know(self) -> None:
         """Write known_hosts as the host now is."""

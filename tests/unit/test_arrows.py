@@ -10,6 +10,7 @@ OPS = Path(__file__).parents[2] / "ops"
 ROOMS: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
+    "words": set(),
     "events": set(),
     "statements": set(),
     "migrations": {"statements", "errors"},
@@ -54,7 +55,7 @@ ROOMS: dict[str, set[str]] = {
         *("archive", "connection", "contents", "events", "history", "manifest", "queries", "session", "errors")
     },
     "drill": {"archive", "connection", "events", "manifest", "restore", "store", "errors"},
-    "doctor": {"blockers", "connection", "errors", "history", "migrations", "queries", "statements"},
+    "doctor": {"blockers", "connection", "errors", "history", "migrations", "queries", "statements", "words"},
     "checks": {"applier", "connection", "errors", "events", "history", "migrations"},
     "report": {
         *(
@@ -69,14 +70,15 @@ ROOMS: dict[str, set[str]] = {
             "outcome",
             "restore",
             "takeover",
+            "words",
         ),
     },
     "outcome": {"events", "errors"},
-    "progress": {"events", "outcome", "report"},
+    "progress": {"events", "outcome", "report", "words"},
     "embedded": {"connection", "errors"},
     # For the tests of others: fixtures, databases, a server.
     "testkit": {"migrations", "testbed", "testserver"},
-    "testbed": {"applier", "connection", "errors", "history", "migrations", "testserver"},
+    "testbed": {"events", "applier", "connection", "errors", "history", "migrations", "testserver"},
     "testserver": {"connection", "embedded", "errors"},
     # Another host: what travels, the line, this end of it and the other.
     "wire": {"events", "errors"},

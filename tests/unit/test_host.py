@@ -90,7 +90,7 @@ def test_no_more_is_read_than_the_job() -> None:
     """What comes behind it is for someone else."""
     raw = io.BytesIO(b'9 {"a": 1}\nBYTESbeat\n')
     exactly = host._Exactly(raw)
-    assert exactly.readline() == b'{"a": 1}\n'
+    assert exactly.line() == b'{"a": 1}\n'
     assert exactly.read(5) == b"BYTES"
     assert raw.read() == b"beat\n"
     with pytest.raises(EOFError):

@@ -1,0 +1,27 @@
+"""How numbers are told to people, wherever that is done: sizes, durations, counts."""
+
+from __future__ import annotations
+
+
+def size(number: int) -> str:
+    """Bytes for people: 512 B, 12.3 kB, 4.5 GB."""
+    if number < 1000:
+        return f"{number} B"
+    scaled, units = float(number), iter(("kB", "MB", "GB", "TB", "PB"))
+    unit = "B"
+    while scaled >= 1000 and (following := next(units, None)):
+        scaled, unit = scaled / 1000, following
+    return f"{scaled:.1f} {unit}"
+
+
+def took(milliseconds: int | None) -> str:
+    if milliseconds is None:
+        return ""
+    if milliseconds < 1000:
+        return f"{milliseconds} ms"
+    seconds = milliseconds / 1000
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
