@@ -36,6 +36,12 @@ def watched(database: Database) -> Database:
     return Database({**database.parameters, "application_name": "watching"})
 
 
+@pytest.fixture
+def address(database: Database) -> dict[str, str]:
+    """The environment of a run, whose sessions have the name of a run."""
+    return {"DATABASE_URL": database.url}
+
+
 def sessions(watched: Database, which: str = "true") -> int:
     """How many sessions of runs there are."""
     ((found,),) = watched.rows(
@@ -48,12 +54,12 @@ def sessions(watched: Database, which: str = "true") -> int:
 class Running:
     """A run as a process of its own, in `sh` where its surroundings need one."""
 
-    def __init__(self, clone: Path, database: Database, *, shell: str = "") -> None:
+    def __init__(self, clone: Path, address: dict[str, str], *, shell: str = "") -> None:
         command = [*COMMAND, "migrate", "--json"]
         self.process = subprocess.Popen(
             ["sh", "-c", shell, "sh", *command] if shell else command,
             cwd=clone,
-            env=environment({"DATABASE_URL": database.url}),
+            env=environment(address),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -73,20 +79,19 @@ class Running:
         return Done(self.process.returncode, stdout, stderr)
 
     def kill(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.communicate()
+        self.process.kill()
+        self.process.communicate()
 
 
 Start = Callable[..., Running]
 
 
 @pytest.fixture
-def start(clone: Path, watched: Database) -> Iterator[Start]:
+def start(clone: Path, address: dict[str, str]) -> Iterator[Start]:
     started: list[Running] = []
 
     def run(**options: str) -> Running:
-        started.append(Running(clone, watched, **options))
+        started.append(Running(clone, address, **options))
         return started[-1]
 
     yield run
@@ -114,7 +119,13 @@ HELD: list[int] = []
 
 @SIGNALS
 def test_a_signal_during_a_statement(
-    start: Start, watched: Database, clone: Path, invoke: Invoke, number: signal.Signals, times: int
+    start: Start,
+    watched: Database,
+    clone: Path,
+    invoke: Invoke,
+    address: dict[str, str],
+    number: signal.Signals,
+    times: int,
 ) -> None:
     slow = clone / "sql" / "002_slow.sql"
     slow.write_text("create table slow (); select pg_sleep(20);")
@@ -126,12 +137,12 @@ def test_a_signal_during_a_statement(
     assert history(watched) == [SEED]
     assert watched.rows("SELECT to_regclass('slow')") == [(None,)]
     slow.write_text("create table slow ();")
-    assert invoke("migrate", "--json", env={"DATABASE_URL": watched.url}).json["applied"] == ["002_slow"]
+    assert invoke("migrate", "--json", env=address).json["applied"] == ["002_slow"]
 
 
 @SIGNALS
 def test_a_signal_while_it_waits_for_the_lock(
-    start: Start, watched: Database, invoke: Invoke, number: signal.Signals, times: int
+    start: Start, watched: Database, invoke: Invoke, address: dict[str, str], number: signal.Signals, times: int
 ) -> None:
     with watched.connect() as holder:
         holder.execute("SELECT pg_advisory_lock(%s)", (Ledger().lock_key,))
@@ -143,12 +154,18 @@ def test_a_signal_while_it_waits_for_the_lock(
         assert done.json["applied"] == []
         assert watched.fingerprint() == before
     HELD.clear()
-    assert invoke("migrate", "--json", env={"DATABASE_URL": watched.url}).json["applied"] == ["001_initial_schema"]
+    assert invoke("migrate", "--json", env=address).json["applied"] == ["001_initial_schema"]
 
 
 @SIGNALS
 def test_a_signal_while_an_index_is_built(
-    start: Start, watched: Database, clone: Path, invoke: Invoke, number: signal.Signals, times: int
+    start: Start,
+    watched: Database,
+    clone: Path,
+    invoke: Invoke,
+    address: dict[str, str],
+    number: signal.Signals,
+    times: int,
 ) -> None:
     """What it leaves is an INVALID index, recorded as begun: the next run clears that away and builds it anew."""
     (clone / "sql" / "002_build.sql").write_text(BUILD)
@@ -163,7 +180,7 @@ def test_a_signal_while_an_index_is_built(
     assert watched.rows(progress) == [(1, 2)]
     valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('i')"
     assert watched.rows(valid) == [(False,)]
-    assert invoke("migrate", "--json", env={"DATABASE_URL": watched.url}).json["applied"] == ["002_build"]
+    assert invoke("migrate", "--json", env=address).json["applied"] == ["002_build"]
     assert watched.rows(valid) == [(True,)]
     assert history(watched) == [SEED, ("002_build", True)]
 
@@ -177,13 +194,13 @@ def test_under_nohup_a_run_outlives_its_terminal(start: Start, watched: Database
     assert (done.status, done.json["applied"]) == (0, ["001_initial_schema", "002_slow"]), done.stderr
 
 
-def test_a_terminal_that_is_closed_ends_the_run(watched: Database, clone: Path) -> None:
+def test_a_terminal_that_is_closed_ends_the_run(watched: Database, clone: Path, address: dict[str, str]) -> None:
     """The signal comes, and nothing can be written any more."""
     (clone / "sql" / "002_slow.sql").write_text("select pg_sleep(20);")
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(clone)
-        os.execve(COMMAND[0], [*COMMAND, "migrate"], environment({"DATABASE_URL": watched.url, "TERM": "xterm"}))
+        os.execve(COMMAND[0], [*COMMAND, "migrate"], environment({**address, "TERM": "xterm"}))
     until(lambda: sessions(watched, "wait_event = 'PgSleep'"), 30)
     os.close(terminal)
     until(lambda: not sessions(watched), 2)
