@@ -710,7 +710,7 @@ def down(_: Context, env: str | None = None, remove: bool = False) -> None:
 @task(help={"fast": "only the tests that need no server"})
 def test(c: Context, fast: bool = False) -> None:
     """Run the tests."""
-    _check(c, "pytest" + (" tests/unit" if fast else ""))
+    _check(c, "pytest tests/unit" if fast else "pytest -n 2 --dist loadgroup --no-loadscope-reorder")
 
 
 @task

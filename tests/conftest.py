@@ -8,12 +8,15 @@ it costs a second, always the embedded one, so that two majors are tested wherev
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import psycopg
@@ -136,15 +139,20 @@ def _outside_server() -> Iterator[Server]:
         pytest.skip(NO_DOCKER)
 
 
+@cache
 def docker_answers() -> bool:
     import docker
     from docker.errors import DockerException
 
-    try:
-        with closing(docker.from_env(timeout=5)) as client:
-            return bool(client.ping())
-    except (DockerException, OSError):
-        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves the socket open on which none answered
+        try:
+            with closing(docker.from_env(timeout=5)) as client:
+                return bool(client.ping())
+        except (DockerException, OSError):
+            return False
+        finally:
+            gc.collect()
 
 
 @pytest.fixture(scope="session", params=["outside", "embedded", *majors.VERSIONS])
@@ -165,9 +173,20 @@ def _server(name: str, folders: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every major runs what is about the server itself; the rest is about us, and two majors tell as much."""
     items[:] = [item for item in items if item.get_closest_marker("every_major") or not _is_other_major(item)]
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+def _group(item: pytest.Item) -> str:
+    """What one worker runs in one go: a module on one server, and all that needs the hosts, since they start slowly."""
+    if "hosts" in getattr(item, "fixturenames", ()):
+        return "hosts"
+    call = getattr(item, "callspec", None)
+    return f"{item.path.stem} {call.params.get('server', '') if call else ''}"
 
 
 def _is_other_major(item: pytest.Item) -> bool:
