@@ -21,6 +21,13 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
+# A run is short, so how it starts counts. Invoke keeps Python from writing byte code, which is as well for one file of
+# tasks, but would have every room compiled anew. The collector's passes over what is being imported cost a no-op a
+# tenth of its time, and those at the end, which free what the end of the process frees anyway, a quarter.
+sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
+gc.set_threshold(50_000)
+atexit.register(gc.freeze)
+
 from ops import access, inventory, jobs, reach, report, settings, wiring
 from ops.errors import ConfigurationError, HungUp, Interrupted, RatchetError, Terminated, Unreachable
 from ops.events import drained
@@ -40,11 +47,6 @@ if TYPE_CHECKING:
     from ops.session import Session
     from ops.settings import Settings
     from ops.store import Store
-
-# A run is short: the collector's passes over what was just imported cost a no-op a tenth of its time, and those at
-# the end, which free what the end of the process frees anyway, a quarter.
-gc.set_threshold(50_000)
-atexit.register(gc.freeze)
 
 # What libpq would read behind our back, such as PGHOSTADDR, reaches a run only through the inventory; so does where an
 # object store is. Who is let in there may be told by the machine: that is how a cloud's own identities come.

@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.conftest import Invoke
 
 
@@ -58,6 +60,14 @@ def test_a_new_migration_is_pending_until_it_is_applied(invoke: Invoke, clone: P
     assert invoke("migrate", "--to=001", "--json").json["applied"] == ["001_initial_schema"]
     assert invoke("migrate", "--json").json["applied"] == [path.stem]
     assert [b["complete"] for b in invoke("backups", "--json").json["backups"]] == [True, True]
+
+
+@pytest.mark.parametrize("unwanted", ["", "1"])
+def test_byte_code_is_kept_unless_python_is_told_not_to(invoke: Invoke, clone: Path, unwanted: str) -> None:
+    """Without it, all rooms are compiled again at each start; Invoke by itself keeps none."""
+    invoke("--list", env={"PYTHONDONTWRITEBYTECODE": unwanted})
+    kept = {path.name.split(".")[0] for path in (clone / "ops").glob("__pycache__/*")}
+    assert ("settings" in kept) == (not unwanted)
 
 
 def test_list_reads_like_a_table_of_contents(invoke: Invoke) -> None:

@@ -74,7 +74,7 @@ class Ours(Tool):
         for part in _PARTS:
             shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "tasks.py", folder)
-        compile_all(sys.executable, folder)
+        compile_all(sys.executable, folder / "ops")
         write_files(folder / "migrations", files)
 
     def migrate(self, folder: Path, database: Database) -> Command:
