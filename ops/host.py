@@ -403,7 +403,8 @@ def _move_into_scope() -> None:
         return
     environ = {**os.environ, "PGRATCHET_SCOPE": "1", "XDG_RUNTIME_DIR": str(manager.parents[1])}
     scope = ["systemd-run", "--user", "--scope", "--quiet", "--collect"]
-    if subprocess.run([*scope, "true"], env=environ, capture_output=True, check=False, timeout=10).returncode == 0:
+    with suppress(OSError, subprocess.SubprocessError):  # where that fails, the run goes on without
+        subprocess.run([*scope, "true"], env=environ, capture_output=True, check=True, timeout=10)
         os.execvpe(scope[0], [*scope, sys.executable, "-I", "-X", "utf8", *sys.argv], environ)  # noqa: S606
 
 
