@@ -25,7 +25,7 @@ from ops.errors import (
     StoppedPartWay,
     Unreachable,
 )
-from ops.history import Ledger
+from ops.history import Adopted, Ledger
 from ops.migrations import Migration, Record, plan
 from tests.conftest import Database, Ran, Write
 from tests.strikes import Line
@@ -668,3 +668,24 @@ def test_a_waiver_needs_words() -> None:
     assert not applier.needs_backup("never", None)
     with pytest.raises(ConfigurationError, match="needs a reason"):
         applier.needs_backup("always", " ")
+
+
+def test_what_is_foreseen_is_the_history_of_a_database_that_is_fit(database: Database, write: Write) -> None:
+    assert applier.foresee(database.connect, LEDGER, "") == []
+    migrate(database, write(m1_a="create table a ()"))
+    assert [record.name for record in applier.foresee(database.connect, LEDGER, "")] == ["1_a"]
+    with pytest.raises(ConfigurationError, match="not on the server"):
+        applier.foresee(database.connect, LEDGER, "1")
+
+
+def test_a_row_that_is_adopted_and_not_there_is_missed(database: Database, write: Write) -> None:
+    """A trigger swallows it: it was written, and no error came."""
+    migrate(database, write(m1_a="create table a ()"))
+    database.run(
+        "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+        "CREATE TRIGGER swallow BEFORE INSERT ON ratchet.migrations FOR EACH ROW EXECUTE FUNCTION swallow()"
+    )
+    lost = Adopted("0_lost", "0" * 64, b"select 1", "adopted:baseline", "run")
+    with database.connect() as session, pytest.raises(HistoryDisagrees, match="not in the history: 0_lost"):
+        LEDGER.adopt(session, [lost])
+    assert history(database) == [("1_a", True)]
