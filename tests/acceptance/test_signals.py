@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ops.history import Ledger
-from tests.acceptance.conftest import COMMAND, Done, Invoke, environment
+from tests.acceptance.conftest import COMMAND, Done, Run, environment
 from tests.conftest import Database
 from tests.faults import history
 from tests.waiting import until
@@ -36,12 +36,6 @@ def watched(database: Database) -> Database:
     return Database({**database.parameters, "application_name": "watching"})
 
 
-@pytest.fixture
-def address(database: Database) -> dict[str, str]:
-    """The environment of a run, whose sessions have the name of a run."""
-    return {"DATABASE_URL": database.url}
-
-
 def sessions(watched: Database, which: str = "true") -> int:
     """How many sessions of runs there are."""
     ((found,),) = watched.rows(
@@ -54,12 +48,12 @@ def sessions(watched: Database, which: str = "true") -> int:
 class Running:
     """A run as a process of its own, in `sh` where its surroundings need one."""
 
-    def __init__(self, clone: Path, address: dict[str, str], *, shell: str = "") -> None:
+    def __init__(self, clone: Path, database: Database, *, shell: str = "") -> None:
         command = [*COMMAND, "migrate", "--json"]
         self.process = subprocess.Popen(
             ["sh", "-c", shell, "sh", *command] if shell else command,
             cwd=clone,
-            env=environment(address),
+            env=environment({"DATABASE_URL": database.url}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -87,11 +81,11 @@ Start = Callable[..., Running]
 
 
 @pytest.fixture
-def start(clone: Path, address: dict[str, str]) -> Iterator[Start]:
+def start(clone: Path, database: Database) -> Iterator[Start]:
     started: list[Running] = []
 
     def run(**options: str) -> Running:
-        started.append(Running(clone, address, **options))
+        started.append(Running(clone, database, **options))
         return started[-1]
 
     yield run
@@ -119,13 +113,7 @@ HELD: list[int] = []
 
 @SIGNALS
 def test_a_signal_during_a_statement(
-    start: Start,
-    watched: Database,
-    clone: Path,
-    invoke: Invoke,
-    address: dict[str, str],
-    number: signal.Signals,
-    times: int,
+    start: Start, watched: Database, clone: Path, on: Run, number: signal.Signals, times: int
 ) -> None:
     slow = clone / "sql" / "002_slow.sql"
     slow.write_text("create table slow (); select pg_sleep(20);")
@@ -137,12 +125,12 @@ def test_a_signal_during_a_statement(
     assert history(watched) == [SEED]
     assert watched.rows("SELECT to_regclass('slow')") == [(None,)]
     slow.write_text("create table slow ();")
-    assert invoke("migrate", "--json", env=address).json["applied"] == ["002_slow"]
+    assert on("migrate", "--json").json["applied"] == ["002_slow"]
 
 
 @SIGNALS
 def test_a_signal_while_it_waits_for_the_lock(
-    start: Start, watched: Database, invoke: Invoke, address: dict[str, str], number: signal.Signals, times: int
+    start: Start, watched: Database, on: Run, number: signal.Signals, times: int
 ) -> None:
     with watched.connect() as holder:
         holder.execute("SELECT pg_advisory_lock(%s)", (Ledger().lock_key,))
@@ -154,18 +142,12 @@ def test_a_signal_while_it_waits_for_the_lock(
         assert done.json["applied"] == []
         assert watched.fingerprint() == before
     HELD.clear()
-    assert invoke("migrate", "--json", env=address).json["applied"] == ["001_initial_schema"]
+    assert on("migrate", "--json").json["applied"] == ["001_initial_schema"]
 
 
 @SIGNALS
 def test_a_signal_while_an_index_is_built(
-    start: Start,
-    watched: Database,
-    clone: Path,
-    invoke: Invoke,
-    address: dict[str, str],
-    number: signal.Signals,
-    times: int,
+    start: Start, watched: Database, clone: Path, on: Run, number: signal.Signals, times: int
 ) -> None:
     """What it leaves is an INVALID index, recorded as begun: the next run clears that away and builds it anew."""
     (clone / "sql" / "002_build.sql").write_text(BUILD)
@@ -180,7 +162,7 @@ def test_a_signal_while_an_index_is_built(
     assert watched.rows(progress) == [(1, 2)]
     valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('i')"
     assert watched.rows(valid) == [(False,)]
-    assert invoke("migrate", "--json", env=address).json["applied"] == ["002_build"]
+    assert on("migrate", "--json").json["applied"] == ["002_build"]
     assert watched.rows(valid) == [(True,)]
     assert history(watched) == [SEED, ("002_build", True)]
 
@@ -194,13 +176,13 @@ def test_under_nohup_a_run_outlives_its_terminal(start: Start, watched: Database
     assert (done.status, done.json["applied"]) == (0, ["001_initial_schema", "002_slow"]), done.stderr
 
 
-def test_a_terminal_that_is_closed_ends_the_run(watched: Database, clone: Path, address: dict[str, str]) -> None:
+def test_a_terminal_that_is_closed_ends_the_run(watched: Database, database: Database, clone: Path) -> None:
     """The signal comes, and nothing can be written any more."""
     (clone / "sql" / "002_slow.sql").write_text("select pg_sleep(20);")
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(clone)
-        os.execve(COMMAND[0], [*COMMAND, "migrate"], environment({**address, "TERM": "xterm"}))
+        os.execve(COMMAND[0], [*COMMAND, "migrate"], environment({"DATABASE_URL": database.url, "TERM": "xterm"}))
     until(lambda: sessions(watched, "wait_event = 'PgSleep'"), 30)
     os.close(terminal)
     until(lambda: not sessions(watched), 2)
