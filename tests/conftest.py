@@ -11,8 +11,10 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import time
 import uuid
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -51,7 +53,9 @@ class Database:
         return testbed.Database(self.name, self.parameters).url
 
     def connect(self) -> psycopg.Connection:
-        return connection.connect(self.parameters)
+        made = connection.connect(self.parameters)
+        _sessions.append(weakref.ref(made))
+        return made
 
     def rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
         with self.connect() as session:
@@ -63,15 +67,31 @@ class Database:
 
     def fingerprint(self) -> list[tuple[object, ...]]:
         """What of the catalog any change to the schema changes: for showing that nothing did."""
-        return self.rows(
+        return self.locks() + self.rows(
             "SELECT 'class', oid::text, relname, xmin::text FROM pg_class WHERE oid >= 16384"
             " UNION ALL SELECT 'schema', oid::text, nspname, xmin::text FROM pg_namespace"
             " UNION ALL SELECT 'function', oid::text, proname, xmin::text FROM pg_proc WHERE oid >= 16384"
             " UNION ALL SELECT 'database', oid::text, datname, '' FROM pg_database"
-            " UNION ALL SELECT 'advisory', pid::text, objid::text, '' FROM pg_locks WHERE locktype = 'advisory'"
-            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
             " ORDER BY 1, 2, 3"
         )
+
+    def locks(self) -> list[tuple[object, ...]]:
+        """The pid and the key of each advisory lock. The server takes a moment to end a session that was closed: a lock
+        of one that is not open here is given three seconds to go."""
+        deadline = time.monotonic() + 3
+        while True:
+            found = self.rows(
+                "SELECT pid, objid::text FROM pg_locks WHERE locktype = 'advisory'"
+                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1, 2"
+            )
+            held = {made.info.backend_pid for each in _sessions if (made := each()) and not made.closed}
+            if held.issuperset(pid for pid, _ in found) or time.monotonic() > deadline:
+                return found
+            time.sleep(0.02)
+
+
+_sessions: list[weakref.ref[psycopg.Connection]] = []
+"""Those that were opened from this process."""
 
 
 @dataclass

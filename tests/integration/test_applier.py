@@ -478,7 +478,7 @@ def test_a_line_cut_during_a_migration_is_resolved_from_the_server(
         migrate(database, files, wait=5000, batch_size=batch_size)
     assert "1_a was applied; 2_b was rolled back" in caught.value.detail
     assert history(database) == [("1_a", True)]
-    until(lambda: database.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)])
+    assert database.locks() == []
 
 
 def test_an_outcome_that_cannot_be_asked_for_is_said_to_be_unknown(database: Database, write: Write) -> None:

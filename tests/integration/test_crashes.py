@@ -7,7 +7,6 @@ may still work, and hold the lock, while the next run begins.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -157,23 +156,9 @@ def amiss(database: Database, files: Sequence[Migration]) -> list[str]:
             TABLES,
         ),
         "indexes": (database.rows(indexes), [("aside.second_index", True)]),
-        "locks": (locks(database), 0),
+        "locks": (database.locks(), []),
     }
     return [f"{what}: {is_} instead of {should}" for what, (is_, should) in found.items() if is_ != should]
-
-
-def locks(database: Database) -> int:
-    """Advisory locks that stay; a session that has just been closed may take a moment."""
-    query = (
-        "SELECT count(*)::int FROM pg_locks WHERE locktype = 'advisory'"
-        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    )
-    deadline = time.monotonic() + 3
-    while database.rows(query) != [(0,)]:
-        if time.monotonic() > deadline:
-            return 1
-        time.sleep(0.02)
-    return 0
 
 
 def test_the_next_run_finishes_what_a_killed_one_left(server: Server, places: Queue[Place], folder: Path) -> None:

@@ -466,10 +466,9 @@ def compare(database: Database, model: Model) -> None:
     invalid = {str(name) for name, valid in database.rows(INDEXES) if not valid}
     if model.stopped is None or model.begun is None:
         assert (valid, invalid) == (model.indexes(), set())
-    assert database.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = " + THIS) == [(0,)]
+    assert database.locks() == []
 
 
-THIS = "(SELECT oid FROM pg_database WHERE datname = current_database())"
 EFFECTS = "SELECT name, number, count(*) FROM effects GROUP BY 1, 2"
 TABLES = (
     "SELECT schemaname::text, tablename::text FROM pg_tables WHERE tablename ~ '^t[0-9]+$'"
