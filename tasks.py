@@ -28,25 +28,31 @@ sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
 gc.set_threshold(50_000)
 atexit.register(gc.freeze)
 
-from ops import access, inventory, jobs, reach, report, settings, wiring
-from ops.errors import ConfigurationError, HungUp, Interrupted, RatchetError, Terminated, Unreachable
-from ops.events import drained
-from ops.migrations import Migration, Record
-from ops.outcome import Outcome
-from ops.words import count
+sys.path.insert(0, str(Path(__file__).parent / "ops"))
+
+from pgratchet.config import inventory, settings
+from pgratchet.console import report
+from pgratchet.console.result import Outcome
+from pgratchet.database import target as access
+from pgratchet.errors import ConfigurationError, HungUp, Interrupted, RatchetError, Terminated, Unreachable
+from pgratchet.events import drained
+from pgratchet.formatting import count
+from pgratchet.migrations.files import Migration, Record
+from pgratchet.operations import operations, wiring
+from pgratchet.remote import dispatch
 
 if TYPE_CHECKING:
-    from ops import takeover
-    from ops.access import Access
-    from ops.backup import Listed
-    from ops.checks import Branches
-    from ops.doctor import Finding
-    from ops.far import About
-    from ops.manifest import Manifest
-    from ops.restore import Wishes
-    from ops.session import Session
-    from ops.settings import Settings
-    from ops.store import Store
+    from pgratchet.adopt import adoption
+    from pgratchet.backups.backup import Listed
+    from pgratchet.backups.manifest import Manifest
+    from pgratchet.backups.restore import Wishes
+    from pgratchet.backups.store import Store
+    from pgratchet.checks.ci import Branches
+    from pgratchet.checks.doctor import Finding
+    from pgratchet.config.settings import Settings
+    from pgratchet.database.session import Session
+    from pgratchet.database.target import Access
+    from pgratchet.remote.client import About
 
 # What libpq would read behind our back, such as PGHOSTADDR, reaches a run only through the inventory; so does where an
 # object store is. Who is let in there may be told by the machine: that is how a cloud's own identities come.
@@ -173,7 +179,7 @@ def _settings(target: inventory.Target, *, start: bool, connects: bool = True) -
     it has one, is opened where the target is to be connected to."""
 
     def local_server() -> dict[str, str]:
-        from ops import embedded
+        from pgratchet import embedded
 
         server = embedded.server(HERE, target.environment, make=start)
         if not start:
@@ -190,7 +196,7 @@ def _settings(target: inventory.Target, *, start: bool, connects: bool = True) -
 
 def _tunnel(variables: inventory.Variables, host: str, port: int) -> int:
     """A tunnel that lasts as long as this process."""
-    from ops import tunnel
+    from pgratchet.remote import tunnel
 
     opened = tunnel.opened(variables, host, port)
     there = opened.__enter__()
@@ -211,12 +217,13 @@ def migrate(
     json: bool = False,
 ) -> None:
     """Apply what is pending, behind a backup that was read back whole."""
-    from ops import migrations, progress
+    from pgratchet.console import progress
+    from pgratchet.migrations import files as migrations
 
     files = migrations.read(Path(sql))
     for given in [_settings(target, start=not dry_run) for target in _targets(env, limit)]:
         outcome = Outcome(given.environment, given.target, os.urandom(6).hex())
-        running = reach.migrate(given, files, outcome.run_id, to, without_backup, HERE)
+        running = dispatch.migrate(given, files, outcome.run_id, to, without_backup, HERE)
         with _outcome(outcome, json, dry_run), closing(running) as events:
             outcome.take(next(events))
             if not json:
@@ -275,13 +282,13 @@ def status(
     json: bool = False,
 ) -> None:
     """Show what is applied and what is pending; writes nothing."""
-    from ops import migrations
+    from pgratchet.migrations import files as migrations
 
     files = migrations.read(Path(sql))
     pending = 0
     for target in _targets(env, limit):
         given = _settings(target, start=False)
-        plan = migrations.plan(files, drained(reach.perform(given, jobs.History(), tuple[Record, ...], HERE)))
+        plan = migrations.plan(files, drained(dispatch.perform(given, operations.History(), tuple[Record, ...], HERE)))
         if json:
             report.as_json({"env": target.environment, "target": target.name, **report.migrations(plan)})
         else:
@@ -315,18 +322,18 @@ def doctor(
 
 def _examine(target: inventory.Target, sql: Path, found: list[Finding]) -> int:
     """Gather what is found about a target; returns the exit code that it comes to."""
-    from ops import doctor
+    from pgratchet.checks import doctor
 
     files, told = _files(sql)
     pending = files
     try:
         given = _settings(target, start=False)
         with doctor.noted(told, "history", past=(Unreachable,)):
-            history = drained(reach.perform(given, jobs.History(), tuple[Record, ...], HERE))
+            history = drained(dispatch.perform(given, operations.History(), tuple[Record, ...], HERE))
             told += doctor.agreement(files, history)
             pending = doctor.pending(files, history)
-        job = jobs.Examine(doctor.extensions(pending))
-        found += drained(reach.perform(given, job, tuple[doctor.Finding, ...], HERE))
+        job = operations.Examine(doctor.extensions(pending))
+        found += drained(dispatch.perform(given, job, tuple[doctor.Finding, ...], HERE))
     except RatchetError as error:
         found.append(doctor.failed(error, "login" if isinstance(error, Unreachable) else "settings"))
         return error.exit_code
@@ -337,7 +344,8 @@ def _examine(target: inventory.Target, sql: Path, found: list[Finding]) -> int:
 
 def _files(sql: Path) -> tuple[tuple[Migration, ...], list[Finding]]:
     """The migrations of a folder, or none of them and what is wrong there."""
-    from ops import doctor, migrations
+    from pgratchet.checks import doctor
+    from pgratchet.migrations import files as migrations
 
     told: list[Finding] = []
     files = tuple[Migration, ...]()
@@ -347,7 +355,7 @@ def _files(sql: Path) -> tuple[tuple[Migration, ...], list[Finding]]:
 
 
 def _bodies(given: Settings, names: tuple[str, ...]) -> dict[str, str]:
-    return drained(reach.perform(given, jobs.Bodies(names), dict[str, str], HERE))
+    return drained(dispatch.perform(given, operations.Bodies(names), dict[str, str], HERE))
 
 
 def _keeping(target: inventory.Target) -> inventory.Variables:
@@ -356,7 +364,7 @@ def _keeping(target: inventory.Target) -> inventory.Variables:
 
 
 def _kept(target: inventory.Target) -> Store:
-    return reach.kept(target.environment, target.name, _keeping(target), HERE)
+    return dispatch.kept(target.environment, target.name, _keeping(target), HERE)
 
 
 def _chosen(env: str | None, limit: str | None, backup_id: str | None) -> tuple[inventory.Target, Store, Listed]:
@@ -379,12 +387,12 @@ def backup(
     json: bool = False,
 ) -> None:
     """Take a backup now, and read it back whole."""
-    from ops import progress
+    from pgratchet.console import progress
 
     for target in _targets(env, limit):
         given = _settings(target, start=True)
         outcome = Outcome(target.environment, target.name, os.urandom(6).hex())
-        taken = reach.backup(given, jobs.Backup(label, keep), outcome.run_id, HERE)
+        taken = dispatch.backup(given, operations.Backup(label, keep), outcome.run_id, HERE)
         progress.draw(taken, outcome, quiet=json)
         report.backup_taken(outcome, json=json)
 
@@ -392,7 +400,7 @@ def backup(
 @_task("env", "limit", "json")
 def backups(_: Context, env: str | None = None, limit: str | None = None, json: bool = False) -> None:
     """List the backups, newest first, and the last drills."""
-    from ops import backup, drill
+    from pgratchet.backups import backup, drill
 
     for target in _targets(env, limit):
         kept = _kept(target)
@@ -407,12 +415,12 @@ def backups(_: Context, env: str | None = None, limit: str | None = None, json: 
 @_task("env", "backup", "limit")
 def verify(_: Context, backup: str | None = None, env: str | None = None, limit: str | None = None) -> None:
     """Read a backup back whole, against its manifest."""
-    from ops import backup as backups
-    from ops import progress
+    from pgratchet.backups import backup as backups
+    from pgratchet.console import progress
 
     target, _store, listed = _chosen(env, limit, backup)
     made, variables = backups.demanded(listed), _keeping(target)
-    reading = reach.verify(target.environment, target.name, variables, made, HERE)
+    reading = dispatch.verify(target.environment, target.name, variables, made, HERE)
     progress.draw(reading, Outcome(target.environment, target.name, ""))
     report.verified(made, closed=bool(made.recipients) and not variables.backup_identity)
 
@@ -434,8 +442,8 @@ def restore(
     if drop_old and backup is None:
         _drop_old(env, limit, yes)
         return
-    from ops import backup as backups
-    from ops import progress
+    from pgratchet.backups import backup as backups
+    from pgratchet.console import progress
 
     if backup is None:
         raise ConfigurationError(
@@ -449,21 +457,21 @@ def restore(
     wishes = wiring.wishes(given.variables, into, leave_behind=leave_behind, accept=accept_differences)
     _foreseen(given, made, wishes, yes)
     outcome = Outcome(target.environment, target.name, os.urandom(6).hex(), made.backup_id)
-    job = jobs.Restore(made.backup_id, into, leave_behind, accept_differences)
+    job = operations.Restore(made.backup_id, into, leave_behind, accept_differences)
     started = time.monotonic()
-    progress.draw(reach.restore(given, job, outcome.run_id, made, HERE), outcome, quiet=json)
+    progress.draw(dispatch.restore(given, job, outcome.run_id, made, HERE), outcome, quiet=json)
     outcome.duration_ms = round((time.monotonic() - started) * 1000)
     report.restored(outcome, json=json)
     if drop_old and outcome.kept:
-        drained(reach.perform(given, jobs.Drop((outcome.kept,)), type(None), HERE))
+        drained(dispatch.perform(given, operations.Drop((outcome.kept,)), type(None), HERE))
 
 
 def _foreseen(given: Settings, made: Manifest, wishes: Wishes, yes: bool) -> None:
     """What a restore will meet and undo, told and agreed to, or refused."""
-    from ops import manifest, restore
+    from pgratchet.backups import manifest, restore
 
-    look = jobs.Look(manifest.dumps(made).decode())
-    outlook = drained(reach.perform(given, look, restore.Outlook, HERE))
+    look = operations.Look(manifest.dumps(made).decode())
+    outlook = drained(dispatch.perform(given, look, restore.Outlook, HERE))
     restore.refuse(outlook, made, wishes)
     if wishes.into is None:
         report.losing(made, given.connection["dbname"], outlook)
@@ -474,12 +482,12 @@ def _drop_old(env: str | None, limit: str | None, yes: bool) -> None:
     """Drop what restores left beside the live database."""
     for target in _targets(env, limit):
         given = _settings(target, start=False)
-        names = drained(reach.perform(given, jobs.Left(), tuple[str, ...], HERE))
+        names = drained(dispatch.perform(given, operations.Left(), tuple[str, ...], HERE))
         for name in names:
             report.talk(f'to be dropped: "{name}"')
         if names:
             _agreed(target.environment, yes)
-            drained(reach.perform(given, jobs.Drop(names), type(None), HERE))
+            drained(dispatch.perform(given, operations.Drop(names), type(None), HERE))
         report.data(f"{target.environment}: {target.name}: {count(len(names), 'database')} dropped")
 
 
@@ -488,11 +496,11 @@ def drill(
     _: Context, env: str | None = None, backup: str | None = None, limit: str | None = None, json: bool = False
 ) -> None:
     """Prove on a scratch server that the newest backup restores."""
-    from ops import backup as backups
-    from ops import drill as drilling
-    from ops import progress
-    from ops.history import Ledger
-    from ops.restore import Archive
+    from pgratchet.backups import backup as backups
+    from pgratchet.backups import drill as drilling
+    from pgratchet.backups.restore import Archive
+    from pgratchet.console import progress
+    from pgratchet.database.history import Ledger
 
     target, store, listed = _chosen(env, limit, backup)
     variables = settings.some(target, ["backup_", "drill_", "history_"], ENVIRON)
@@ -513,12 +521,13 @@ def drill(
 @_task("env", "run", "limit")
 def attach(_: Context, env: str | None = None, run: str | None = None, limit: str | None = None) -> None:
     """Follow a run on a host again: the newest, or one that is named."""
-    from ops import far, progress
+    from pgratchet.console import progress
+    from pgratchet.remote import client
 
     target, given, about = _run_of(env, limit, run)
     outcome = Outcome(target.environment, target.name, about.run_id, plan=about.names)
     started = time.monotonic()
-    progress.draw(far.attach(given, about), outcome)
+    progress.draw(client.attach(given, about), outcome)
     outcome.duration_ms = round((time.monotonic() - started) * 1000)
     report.followed(outcome, about)
 
@@ -526,10 +535,10 @@ def attach(_: Context, env: str | None = None, run: str | None = None, limit: st
 @_task("env", "limit", "json")
 def runs(_: Context, env: str | None = None, limit: str | None = None, json: bool = False) -> None:
     """List what runs and ran on the targets' hosts, newest first."""
-    from ops import far
+    from pgratchet.remote import client
 
     for target in _targets(env, limit):
-        found = far.past(_on_host(target))
+        found = client.past(_on_host(target))
         if json:
             report.as_json({"env": target.environment, "target": target.name, "runs": [asdict(each) for each in found]})
         else:
@@ -539,26 +548,26 @@ def runs(_: Context, env: str | None = None, limit: str | None = None, json: boo
 @_task("env", "run", "limit")
 def cancel(_: Context, env: str | None = None, run: str | None = None, limit: str | None = None) -> None:
     """End a run on a host: statement cancelled, lock released."""
-    from ops import far
+    from pgratchet.remote import client
 
     target, given, about = _run_of(env, limit, run)
-    ended = far.cancel(given, about.run_id)
+    ended = client.cancel(given, about.run_id)
     where = f"{target.environment}: {target.name}: {about.run_id}"
     report.data(f"{where}: {'told to end' if ended else 'it was over already'}")
 
 
 def _on_host(target: inventory.Target) -> Access:
     """A target on another host, as far as its runs are concerned."""
-    return reach.on_host(target.environment, target.name, _keeping(target))
+    return dispatch.on_host(target.environment, target.name, _keeping(target))
 
 
 def _run_of(env: str | None, limit: str | None, run: str | None) -> tuple[inventory.Target, Access, About]:
     """The run of that id on the host of one of the targets, or the newest."""
-    from ops import far
+    from pgratchet.remote import client
 
     for target in _targets(env, limit):
         given = _on_host(target)
-        for about in far.past(given):
+        for about in client.past(given):
             if run in (None, about.run_id):
                 return target, given, about
     raise ConfigurationError(
@@ -583,9 +592,9 @@ def adopt(
     json: bool = False,
 ) -> None:
     """Take over another tool's history, or a database without one."""
-    from ops import takeover
+    from pgratchet.adopt import adoption
 
-    wishes = takeover.Wishes(Path(sql), from_, Path(files) if files else None, Path(history) if history else None)
+    wishes = adoption.Wishes(Path(sql), from_, Path(files) if files else None, Path(history) if history else None)
     for target in _targets(env, limit):
         given = _settings(target, start=not dry_run)
         with wiring.session(given) as session:
@@ -597,21 +606,21 @@ def adopt(
 
 
 def _take_over(
-    given: Settings, session: Session, wishes: takeover.Wishes, *, yes: bool, dry_run: bool, json: bool
+    given: Settings, session: Session, wishes: adoption.Wishes, *, yes: bool, dry_run: bool, json: bool
 ) -> None:
     """Take over what is there to be, once it was shown and agreed to."""
-    from ops import takeover
+    from pgratchet.adopt import adoption
 
     past = session.open()
-    found = takeover.look(session, past, wishes)
+    found = adoption.look(session, past, wishes)
     where = (given.environment, given.target)
     if not json:
         report.adoption(*where, found)
     try:
-        takeover.demand(found, past, wishes.sql)
+        adoption.demand(found, past, wishes.sql)
         if not dry_run:
             _consent(given, not found.is_there, yes)
-            drained(takeover.take(session, found, wishes, os.urandom(6).hex()))
+            drained(adoption.take(session, found, wishes, os.urandom(6).hex()))
     except RatchetError as error:
         error.printed = json
         if json:
@@ -625,7 +634,8 @@ def _take_over(
 
 def _baseline(given: Settings, session: Session, sql: Path, name: str, *, yes: bool, dry_run: bool) -> tuple[str, ...]:
     """The names of the files up to that one, marked as adopted where the database is what they make."""
-    from ops import baseline, migrations
+    from pgratchet.adopt import baseline
+    from pgratchet.migrations import files as migrations
 
     files = migrations.read(sql)
     marked = baseline.look(session.open(), files, name)
@@ -643,15 +653,15 @@ def _baseline(given: Settings, session: Session, sql: Path, name: str, *, yes: b
 @_task("name", "sql")
 def new(_: Context, name: str, sql: str = str(HERE / "sql")) -> None:
     """Write an empty migration, named by the time in UTC."""
-    from ops import migrations
+    from pgratchet.migrations import files
 
-    report.data(str(migrations.create(Path(sql), name, datetime.now(timezone.utc))))
+    report.data(str(files.create(Path(sql), name, datetime.now(timezone.utc))))
 
 
 @_task("env", "limit")
 def rollback(_: Context, env: str | None = None, limit: str | None = None) -> None:
     """Explain why there is none, and name the backup instead."""
-    from ops import backup
+    from pgratchet.backups import backup
 
     target = _targets(env, limit)[0]
     newest = next((each.manifest for each in backup.find(_kept(target)) if each.manifest), None)
@@ -697,7 +707,7 @@ def up(_: Context, env: str | None = None) -> None:
 @_task("env", "remove")
 def down(_: Context, env: str | None = None, remove: bool = False) -> None:
     """Stop that PostgreSQL; its data stays unless --remove is given."""
-    from ops import embedded
+    from pgratchet import embedded
 
     name = _targets(env, None)[0].environment
     server = embedded.server(HERE, name)
@@ -750,7 +760,9 @@ def check(_: Context) -> None:
 @_task("sql", "against", "roles")
 def ci(_: Context, sql: str = str(HERE / "sql"), against: str | None = None, roles: str = "") -> None:
     """Check the migrations before they are merged into main."""
-    from ops import checks, embedded, migrations
+    from pgratchet import embedded
+    from pgratchet.checks import ci as checks
+    from pgratchet.migrations import files as migrations
 
     files = migrations.read(Path(sql))
     migrations.judge(files)
@@ -766,12 +778,12 @@ def ci(_: Context, sql: str = str(HERE / "sql"), against: str | None = None, rol
 
 def _new(files: tuple[Migration, ...], branches: Branches | None) -> tuple[list[str] | None, list[str]]:
     """The names that main has not, None where main is not known; and what is wrong with the order."""
-    from ops import checks
+    from pgratchet.checks import ci
 
     if branches is None:
         report.talk("not compared with main: there is none in this clone; --against=BRANCH names it")
         return None, []
-    new, mistakes = checks.order(files, branches.theirs, branches.base)
+    new, mistakes = ci.order(files, branches.theirs, branches.base)
     report.data(f"{count(len(files), 'migration')}, {len(new)} of them new to {branches.main}")
     return new, mistakes
 

@@ -23,11 +23,15 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from pgratchet import embedded
+from pgratchet.apply import applier
+from pgratchet.database import connection
+from pgratchet.database.history import Ledger
+from pgratchet.events import Event, MigrationApplied
+from pgratchet.migrations import files as migrations
+from pgratchet.testing import databases
 from psycopg import sql
 
-from ops import applier, connection, embedded, migrations, testbed
-from ops.events import Event, MigrationApplied
-from ops.history import Ledger
 from tests import majors
 from tests.hosts import SSHD, Hosts, Loopback, loopback, running
 
@@ -50,7 +54,7 @@ class Database:
 
     @property
     def url(self) -> str:
-        return testbed.Database(self.name, self.parameters).url
+        return databases.Database(self.name, self.parameters).url
 
     def connect(self) -> psycopg.Connection:
         made = connection.connect(self.parameters)

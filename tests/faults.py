@@ -23,11 +23,13 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from ops import applier, embedded
-from ops.applier import Options
-from ops.errors import RatchetError
-from ops.history import Ledger
-from ops.migrations import Migration
+from pgratchet import embedded
+from pgratchet.apply import applier
+from pgratchet.apply.applier import Options
+from pgratchet.database.history import Ledger
+from pgratchet.errors import RatchetError
+from pgratchet.migrations.files import Migration
+
 from tests.conftest import Database, Ran
 
 _SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27

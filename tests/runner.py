@@ -20,14 +20,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ops import applier, batch, migrations, steps
-from ops.errors import RatchetError
-from ops.events import MigrationApplied
-from ops.history import Ledger
+from pgratchet.apply import applier, batch, nontransactional
+from pgratchet.database.history import Ledger
+from pgratchet.errors import RatchetError
+from pgratchet.events import MigrationApplied
+from pgratchet.migrations import files as migrations
+
 from tests.conftest import ROOT, Database
 from tests.strikes import Fault, Line
 
-LOADED = (batch, steps)
+LOADED = (batch, nontransactional)
 """The applier imports these when it needs them; here that is before the fork."""
 PATIENCE = 90
 """Seconds after which a run that hangs shows where, and ends."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from ops.tools import flyway
+from pgratchet.adopt.tools import flyway
 
 ONE, TWO, THREE = "create table one (a int);\n", "create table two (a int);\n", "create table three (a int);\n"
 

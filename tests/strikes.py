@@ -17,9 +17,8 @@ from functools import partial
 from typing import Literal, TypeVar
 
 import psycopg
+from pgratchet.database import connection
 from psycopg.waiting import Ready, Wait
-
-from ops import connection
 
 Act = Literal["kill", "cut", "end"]
 Moment = Literal["half", "sent", "behind"]

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pgratchet.errors import BackupFailed
+from pgratchet.operations.wiring import programs_for
 
-from ops.errors import BackupFailed
-from ops.wiring import programs_for
 from tests.acceptance.conftest import COMMAND, PARTS, Invoke, Run, environment
 from tests.conftest import Database
 from tests.waiting import until
@@ -163,10 +163,10 @@ def no_programs(clone: Path, _: str) -> None:
     for name in ("pg_dump", "pg_restore", "pg_dumpall"):
         (folder / name).write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 9.6.1'\n")
         (folder / name).chmod(0o755)
-    text = (clone / "ops" / "archive.py").read_text()
+    text = (clone / "ops" / "pgratchet" / "backups" / "pg_programs.py").read_text()
     text = text.replace('Path("/usr/lib/postgresql")', f'Path("{clone}/none")')
     text = text.replace("(packaged := embedded())", "(packaged := None)")
-    (clone / "ops" / "archive.py").write_text(text)
+    (clone / "ops" / "pgratchet" / "backups" / "pg_programs.py").write_text(text)
 
 
 def edited(clone: Path, backup: str) -> None:
@@ -229,8 +229,10 @@ def test_bad_input_has_its_own_words_and_loses_nothing(
 @embedded
 def test_no_room_is_told_before_a_byte_is_written(invoke: Invoke, migrated: Database, clone: Path) -> None:
     """A disk too small for it, by the clone's own word for how much is free."""
-    text = (clone / "ops" / "store.py").read_text()
-    (clone / "ops" / "store.py").write_text(text.replace("shutil.disk_usage(there).free", "10"))
+    text = (clone / "ops" / "pgratchet" / "backups" / "store.py").read_text()
+    (clone / "ops" / "pgratchet" / "backups" / "store.py").write_text(
+        text.replace("shutil.disk_usage(there).free", "10")
+    )
     migrated.run("CREATE TABLE big AS SELECT generate_series(1, 50000) AS n")
     failed = invoke("backup", env={"DATABASE_URL": migrated.url}, status=9)
     assert "there is no room for a backup" in failed.stderr

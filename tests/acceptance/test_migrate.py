@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pgratchet import embedded
+from pgratchet.database.history import Ledger
 
-from ops import embedded
-from ops.history import Ledger
 from tests.acceptance.conftest import COMMAND, PARTS, Invoke, Run, environment
 from tests.conftest import Database
 from tests.waiting import until

@@ -14,11 +14,13 @@ from typing import Any
 
 import dotenv
 import pytest
+from pgratchet import embedded
+from pgratchet.config import settings
+from pgratchet.config.inventory import Target
+from pgratchet.database import connection
+from pgratchet.errors import ConfigurationError
 from psycopg import conninfo, sql
 
-from ops import connection, embedded, settings
-from ops.errors import ConfigurationError
-from ops.inventory import Target
 from tests.acceptance.conftest import PARTS, Invoke
 from tests.conftest import ROOT, Server
 

@@ -12,8 +12,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from pgratchet.database.history import Ledger
 
-from ops.history import Ledger
 from tests.acceptance.conftest import COMMAND, Done, Run, environment
 from tests.conftest import Database
 from tests.faults import history

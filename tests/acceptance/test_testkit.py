@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-from ops import connection, embedded
+from pgratchet import embedded
+from pgratchet.database import connection
 
 ROOT = Path(__file__).parents[2]
 SLOW = """
@@ -45,7 +45,7 @@ def start(folder: Path, *arguments: str, given: dict[str, str] | None = None) ->
         kept["TEST_DATABASE_URL"] = f"postgresql://{given['user']}@/postgres?host={given['host']}&port={given['port']}"
     kept |= {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder.parent)}
     # By its entry point it may be loaded already, where the package is installed.
-    command = [sys.executable, "-m", "pytest", "-p", "ops.testkit", *arguments]
+    command = [sys.executable, "-m", "pytest", "-p", "pgratchet.testing.pytest_plugin", *arguments]
     return subprocess.Popen(command, cwd=folder, env=kept, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
@@ -137,8 +137,7 @@ def test_the_server_ends_with_a_run_that_is_killed(sample: Path) -> None:
 
 
 def test_the_plugin_imports_nothing_heavy_at_start_up() -> None:
-    asked = (
-        "import sys, ops.testkit; print([n for n in ('psycopg', 'ops.testbed', 'ops.embedded') if n in sys.modules])"
-    )
+    asked = "import sys, pgratchet.testing.pytest_plugin;"
+        " print([n for n in ('psycopg', 'pgratchet.testing.databases', 'pgratchet.embedded') if n in sys.modules])"
     said = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
     assert said.stdout == "[]\n"

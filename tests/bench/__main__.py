@@ -14,7 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ops.errors import ConfigurationError, RatchetError
+from pgratchet.errors import ConfigurationError, RatchetError
+
 from tests.bench import chart, peers, server
 from tests.bench.cases import cases
 from tests.bench.results import Table

@@ -13,7 +13,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ops import archive, embedded
+from pgratchet import embedded
+from pgratchet.backups import pg_programs
+
 from tests.bench.cases import Dump
 from tests.bench.measure import Command, Measured
 from tests.bench.results import Row, Table
@@ -53,7 +55,7 @@ def _fill(database: Database, megabytes: int) -> int:
 
 
 def _turns(case: Dump, database: Database, folder: Path, run: Run) -> list[Row]:
-    programs = archive.Programs(embedded.programs(), archive.version_of(embedded.programs() / "pg_dump") or "?")
+    programs = pg_programs.Programs(embedded.programs(), pg_programs.version_of(embedded.programs() / "pg_dump") or "?")
     rows: list[Row] = []
     for form, jobs in (("custom", 1), ("directory", 2)):
         words = "one file" if form == "custom" else f"a folder, {jobs} jobs"
@@ -83,7 +85,7 @@ def _lay_out(folder: Path, jobs: int) -> Path:
 
 
 def _bare(
-    programs: archive.Programs, form: str, jobs: int, database: Database, folder: Path, run: Run
+    programs: pg_programs.Programs, form: str, jobs: int, database: Database, folder: Path, run: Run
 ) -> tuple[Measured, Measured]:
     dump = folder / "bare.dump"
     url, secret = database.url(password=False), {"PGPASSWORD": database.password}

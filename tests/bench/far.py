@@ -20,8 +20,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ops import remote
-from ops.remote import Way
+from pgratchet.remote import ssh as remote
+from pgratchet.remote.ssh import Way
+
 from tests.bench.delay import line as delayed
 from tests.hosts import Host, Hosts, running
 

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from ops.errors import ConfigurationError
+from pgratchet.errors import ConfigurationError
+
 from tests.bench.measure import Command
 from tests.bench.server import Database
 from tests.bench.tools import ROOT, Files, Tool, compile_all, write_files

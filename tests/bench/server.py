@@ -19,10 +19,10 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import psycopg
+from pgratchet import embedded
+from pgratchet.database import connection
+from pgratchet.errors import ConfigurationError
 from psycopg import sql
-
-from ops import connection, embedded
-from ops.errors import ConfigurationError
 
 _NO_URL = "BENCH_DATABASE_URL cannot be used"
 

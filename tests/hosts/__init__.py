@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ops import embedded
+from pgratchet import embedded
+
 from tests.waiting import until
 
 PASSWORD = "it's: a c4n4ry \\ $(touch /tmp/executed)"

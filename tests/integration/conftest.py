@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pgratchet.backups.backup import Source
+from pgratchet.backups.pg_programs import Programs
+from pgratchet.backups.restore import Site
+from pgratchet.backups.store import Disk
+from pgratchet.config import settings
+from pgratchet.config.inventory import Target
+from pgratchet.config.settings import Settings
+from pgratchet.operations import wiring
 
-from ops import settings, wiring
-from ops.archive import Programs
-from ops.backup import Source
-from ops.inventory import Target
-from ops.restore import Site
-from ops.settings import Settings
-from ops.store import Disk
 from tests.conftest import ROOT, Database
 from tests.faults import Clusters
 

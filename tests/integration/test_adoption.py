@@ -10,15 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pgratchet.adopt import adoption, baseline
+from pgratchet.adopt.adoption import Adoption, Wishes
+from pgratchet.adopt.tools import ALL
+from pgratchet.apply import applier
+from pgratchet.apply.applier import Options
+from pgratchet.console import report
+from pgratchet.database import connection
+from pgratchet.database.history import Ledger
+from pgratchet.database.session import Session
+from pgratchet.errors import ConfigurationError, HistoryDisagrees, LockBusy, MigrationFailed, RatchetError
+from pgratchet.events import drained
+from pgratchet.migrations import files as migrations
+from pgratchet.operations import wiring
 
-from ops import applier, baseline, connection, migrations, report, takeover, wiring
-from ops.applier import Options
-from ops.errors import ConfigurationError, HistoryDisagrees, LockBusy, MigrationFailed, RatchetError
-from ops.events import drained
-from ops.history import Ledger
-from ops.session import Session
-from ops.takeover import Adoption, Wishes
-from ops.tools import ALL
 from tests import samples
 from tests.conftest import Database
 from tests.integration.conftest import settings_of
@@ -62,10 +67,10 @@ class Place:
         given = Wishes(**{"sql": self.sql, "files": self.files, **wishes})  # type: ignore[arg-type]
         with closing(Session(self.database.connect, LEDGER, wait)) as session, connection.translated():
             past = session.open()
-            found = takeover.look(session, past, given)
-            takeover.demand(found, past, given.sql)
+            found = adoption.look(session, past, given)
+            adoption.demand(found, past, given.sql)
             if not dry:
-                drained(takeover.take(session, found, given, "run"))
+                drained(adoption.take(session, found, given, "run"))
         return found
 
     def migrate(self) -> list[str]:
@@ -257,11 +262,11 @@ def test_what_changed_since_it_was_looked_at_is_looked_at_again(place: Place) ->
     place.given("dbmate")
     wishes = Wishes(place.sql, files=place.files)
     with closing(Session(place.database.connect, LEDGER, 100)) as session:
-        seen = takeover.look(session, session.open(), wishes)
+        seen = adoption.look(session, session.open(), wishes)
         place.database.run("INSERT INTO schema_migrations VALUES ('20240103000000')")
         before = place.database.rows("SELECT count(*) FROM pg_class")
         with pytest.raises(HistoryDisagrees, match="has changed since it was looked at"):
-            drained(takeover.take(session, seen, wishes, "run"))
+            drained(adoption.take(session, seen, wishes, "run"))
     assert place.database.rows("SELECT count(*) FROM pg_class") == before
     assert not place.sql.exists()
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
-
-from ops import applier, events, migrations
-from ops.applier import Options
-from ops.errors import (
+from pgratchet import events
+from pgratchet.apply import applier
+from pgratchet.apply.applier import Options
+from pgratchet.database.history import Adopted, Ledger
+from pgratchet.errors import (
     BackupFailed,
     ConfigurationError,
     HistoryDisagrees,
@@ -25,8 +26,9 @@ from ops.errors import (
     StoppedPartWay,
     Unreachable,
 )
-from ops.history import Adopted, Ledger
-from ops.migrations import Migration, Record, plan
+from pgratchet.migrations import files as migrations
+from pgratchet.migrations.files import Migration, Record, plan
+
 from tests.conftest import Database, Ran, Write
 from tests.strikes import Line
 from tests.waiting import until
@@ -601,7 +603,7 @@ def test_what_ends_our_transaction_unseen_is_never_called_rolled_back(
     database: Database, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the lexer had been fooled: the net behind it is the row itself."""
-    monkeypatch.setattr("ops.statements.transaction_control", lambda _: None)
+    monkeypatch.setattr("pgratchet.migrations.lexer.transaction_control", lambda _: None)
     files = write(m1_a="create table half (); commit; select 1 / 0")
     with pytest.raises(StoppedPartWay, match="1_a ended its own transaction"):
         migrate(database, files)

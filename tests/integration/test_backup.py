@@ -17,13 +17,16 @@ from typing import TypeVar
 
 import psycopg
 import pytest
+from pgratchet import embedded, events
+from pgratchet.backups import backup, manifest, pg_programs
+from pgratchet.backups import snapshot as contents
+from pgratchet.backups.backup import Retention, Source, Wishes
+from pgratchet.backups.manifest import Manifest
+from pgratchet.backups.pg_programs import Programs
+from pgratchet.backups.store import Disk
+from pgratchet.errors import BackupFailed
+from pgratchet.operations import wiring
 
-from ops import archive, backup, contents, embedded, events, manifest, wiring
-from ops.archive import Programs
-from ops.backup import Retention, Source, Wishes
-from ops.errors import BackupFailed
-from ops.manifest import Manifest
-from ops.store import Disk
 from tests.conftest import Database
 from tests.integration.conftest import source_of
 
@@ -155,7 +158,7 @@ def test_zstd_where_the_client_has_it_and_gzip_else(programs: Programs, tmp_path
 def candidates(monkeypatch: pytest.MonkeyPatch, folder: Path, *versions: str) -> None:
     """Programs that say they are of these versions, and no others."""
     monkeypatch.setenv("PATH", str(folder / "nothing"))
-    monkeypatch.setattr(archive, "_DEBIAN", folder)
+    monkeypatch.setattr(pg_programs, "_DEBIAN", folder)
     for version in versions:
         programs = folder / version / "bin"
         programs.mkdir(parents=True)
@@ -191,13 +194,13 @@ def test_the_programs_are_those_that_both_sides_take(
     nowhere = tmp_path / "no wheel"
     if chosen is None:
         with pytest.raises(BackupFailed, match="no pg_dump and pg_restore for PostgreSQL") as caught:
-            archive.find_programs(server=server, tls=False, embedded=lambda: nowhere, reads=reads)
+            pg_programs.find_programs(server=server, tls=False, embedded=lambda: nowhere, reads=reads)
         # No client helps where what the archive sets is what the server does not take.
         helps = "on a server of version 17" if reads == "18.1" else "postgresql-client-"
         assert helps in caught.value.hint
         assert versions[0] in caught.value.detail
     else:
-        found = archive.find_programs(server=server, tls=False, embedded=lambda: nowhere, reads=reads)
+        found = pg_programs.find_programs(server=server, tls=False, embedded=lambda: nowhere, reads=reads)
         assert found.version == chosen
 
 
@@ -219,8 +222,8 @@ def test_a_later_pg_dump_writes_what_an_older_server_refuses(
 
 def test_the_wheels_client_is_not_used_over_tls() -> None:
     wheel = embedded.programs()
-    assert any(p.folder == wheel for p in archive._candidates(False, embedded.programs))
-    assert not any(p.folder == wheel for p in archive._candidates(True, embedded.programs))
+    assert any(p.folder == wheel for p in pg_programs._candidates(False, embedded.programs))
+    assert not any(p.folder == wheel for p in pg_programs._candidates(True, embedded.programs))
 
 
 def test_a_backup_that_fails_leaves_nothing(source: Source, programs: Programs, kept: Disk) -> None:
@@ -238,7 +241,7 @@ def test_a_backup_that_fails_leaves_nothing(source: Source, programs: Programs, 
 def test_a_dump_waits_for_a_lock_only_so_long_and_is_tried_once_more(
     migrated: Database, source: Source, programs: Programs, kept: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive, "LOCK_WAIT", "200ms")
+    monkeypatch.setattr(pg_programs, "LOCK_WAIT", "200ms")
     follow = Followed()
     with migrated.connect() as holder:
         holder.execute("BEGIN; LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")

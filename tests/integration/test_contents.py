@@ -7,12 +7,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from pgratchet.apply import applier
+from pgratchet.apply.applier import Options
+from pgratchet.database.history import BODY_LIMIT, Ledger
+from pgratchet.errors import ConfigurationError, MigrationFailed
+from pgratchet.migrations import files as migrations
+from pgratchet.migrations.files import SIZE_LIMIT, Migration
 
-from ops import applier, migrations
-from ops.applier import Options
-from ops.errors import ConfigurationError, MigrationFailed
-from ops.history import BODY_LIMIT, Ledger
-from ops.migrations import SIZE_LIMIT, Migration
 from tests.conftest import Database, Ran, Write
 
 pytestmark = pytest.mark.every_major

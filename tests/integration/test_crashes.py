@@ -16,9 +16,9 @@ from pathlib import Path
 from queue import Queue
 
 import pytest
+from pgratchet.migrations import files as migrations
+from pgratchet.migrations.files import Migration
 
-from ops import migrations
-from ops.migrations import Migration
 from tests import majors
 from tests.conftest import Database, Server
 from tests.runner import Runner, lies_of_a_lost_line, started

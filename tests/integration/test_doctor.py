@@ -9,10 +9,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from pgratchet.apply import applier
+from pgratchet.checks import doctor
+from pgratchet.checks.doctor import Asked, Finding
+from pgratchet.database.history import Ledger
+from pgratchet.operations import operations
 
-from ops import applier, doctor, jobs
-from ops.doctor import Asked, Finding
-from ops.history import Ledger
 from tests.conftest import Database, Write
 from tests.faults import Proxy
 from tests.integration.conftest import settings_of
@@ -213,7 +215,7 @@ def test_files_and_history(database: Database, write: Write) -> None:
 
 def test_this_machine(migrated: Database, tmp_path: Path) -> None:
     with pytest.raises(StopIteration) as ended:
-        next(jobs.Examine().run(settings_of(migrated), jobs.Place(tmp_path)))
+        next(operations.Examine().run(settings_of(migrated), operations.Place(tmp_path)))
     found: tuple[Finding, ...] = ended.value.value
     assert amiss(found) == []
     assert "no TLS" in of(found, "pg_dump").what or "server's own major" in of(found, "pg_dump").what

@@ -12,16 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pgratchet import embedded, events
+from pgratchet.backups import backup, drill
+from pgratchet.backups.backup import Source
+from pgratchet.backups.drill import Record
+from pgratchet.backups.manifest import Contents
+from pgratchet.backups.pg_programs import Programs
+from pgratchet.backups.restore import Archive, Site
+from pgratchet.backups.store import Disk
+from pgratchet.database.history import Ledger
+from pgratchet.errors import BackupFailed
+from pgratchet.operations import wiring
 
-from ops import backup, drill, embedded, events, wiring
-from ops.archive import Programs
-from ops.backup import Source
-from ops.drill import Record
-from ops.errors import BackupFailed
-from ops.history import Ledger
-from ops.manifest import Contents
-from ops.restore import Archive, Site
-from ops.store import Disk
 from tests.acceptance.conftest import COMMAND, Invoke, environment
 from tests.acceptance.conftest import invoke as invoke
 from tests.conftest import Database

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from ops import connection, embedded
-from ops.errors import RatchetError, Unreachable
+from pgratchet import embedded
+from pgratchet.database import connection
+from pgratchet.errors import RatchetError, Unreachable
 
 
 @pytest.fixture

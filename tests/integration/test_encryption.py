@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pgratchet.backups import backup, drill, restore
+from pgratchet.backups.backup import Source, Wishes
+from pgratchet.backups.manifest import Manifest
+from pgratchet.backups.pg_programs import Programs
+from pgratchet.backups.restore import Archive, Site
+from pgratchet.backups.store import Disk
+from pgratchet.errors import BackupFailed, ConfigurationError
 from pyrage import x25519
 
-from ops import backup, drill, restore
-from ops.archive import Programs
-from ops.backup import Source, Wishes
-from ops.errors import BackupFailed, ConfigurationError
-from ops.manifest import Manifest
-from ops.restore import Archive, Site
-from ops.store import Disk
 from tests.conftest import Database
 from tests.integration.test_backup import Followed, fake_programs, small_disk
 from tests.waiting import until

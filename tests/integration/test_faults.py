@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 
 import pytest
+from pgratchet import events
+from pgratchet.database import session
+from pgratchet.errors import MigrationFailed, OutcomeUnknown, Place, StoppedPartWay
+from pgratchet.migrations.files import SIZE_LIMIT, Migration
 
-from ops import events, session
-from ops.errors import MigrationFailed, OutcomeUnknown, Place, StoppedPartWay
-from ops.migrations import SIZE_LIMIT, Migration
 from tests.conftest import Database, Server, Write
 from tests.faults import COPY_DONE, Attempt, Clusters, Fault, Moment, Proxy, history, migrate
 from tests.waiting import until

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
+from pgratchet import embedded, events
+from pgratchet.database.history import Ledger
+from pgratchet.errors import LockBusy, MigrationFailed, StoppedPartWay
 
-from ops import embedded, events
-from ops.errors import LockBusy, MigrationFailed, StoppedPartWay
-from ops.history import Ledger
 from tests.conftest import Database, Write
 from tests.faults import Attempt, history, migrate
 from tests.waiting import until

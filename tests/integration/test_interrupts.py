@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
+from pgratchet import events
+from pgratchet.apply import applier
+from pgratchet.apply.applier import Options
+from pgratchet.database.history import Ledger
+from pgratchet.errors import HistoryDisagrees, Interrupted, LockBusy, Terminated
 
-from ops import applier, events
-from ops.applier import Options
-from ops.errors import HistoryDisagrees, Interrupted, LockBusy, Terminated
-from ops.history import Ledger
 from tests.conftest import Database, Write
 
 SLEEP = "select pg_sleep(20)"

@@ -8,11 +8,11 @@ from datetime import datetime, timedelta, timezone
 
 import psycopg
 import pytest
+from pgratchet.database import connection
+from pgratchet.database.history import Ledger
+from pgratchet.errors import ConfigurationError, MigrationFailed
+from pgratchet.migrations.files import SIZE_LIMIT
 
-from ops import connection
-from ops.errors import ConfigurationError, MigrationFailed
-from ops.history import Ledger
-from ops.migrations import SIZE_LIMIT
 from tests.conftest import Database, Server, Write
 from tests.faults import Attempt, history, migrate
 

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from pgratchet import embedded, events
+from pgratchet.apply import applier
+from pgratchet.apply.applier import Options
+from pgratchet.database.history import Ledger
+from pgratchet.errors import ConfigurationError, LockBusy, MigrationFailed, RatchetError
+from pgratchet.migrations.files import Migration
 
-from ops import applier, embedded, events
-from ops.applier import Options
-from ops.errors import ConfigurationError, LockBusy, MigrationFailed, RatchetError
-from ops.history import Ledger
-from ops.migrations import Migration
 from tests.conftest import Database, Ran, Write
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

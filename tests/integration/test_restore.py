@@ -20,16 +20,21 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from pgratchet import embedded, events
+from pgratchet.apply import applier
+from pgratchet.backups import backup, pg_programs, restore
+from pgratchet.backups.backup import Source
+from pgratchet.backups.manifest import Contents
+from pgratchet.backups.pg_programs import Programs
+from pgratchet.backups.restore import Archive, Site, Wishes
+from pgratchet.backups.store import Disk
+from pgratchet.database import connection
+from pgratchet.database.history import Ledger
+from pgratchet.errors import BackupFailed, ConfigurationError, LockBusy, OutcomeUnknown, RatchetError, Unreachable
+from pgratchet.migrations import files
+from pgratchet.operations import wiring
 from psycopg import sql
 
-from ops import applier, archive, backup, connection, embedded, events, migrations, restore, wiring
-from ops.archive import Programs
-from ops.backup import Source
-from ops.errors import BackupFailed, ConfigurationError, LockBusy, OutcomeUnknown, RatchetError, Unreachable
-from ops.history import Ledger
-from ops.manifest import Contents
-from ops.restore import Archive, Site, Wishes
-from ops.store import Disk
 from tests.conftest import ROOT, Database, Server, Write
 from tests.faults import Cluster, Clusters, Moment, Proxy, migrate
 from tests.integration.conftest import source_of
@@ -524,7 +529,7 @@ def test_a_swap_that_no_one_can_be_asked_about_is_called_unknown(scene: Scene, p
 def crashing(clusters: Clusters, kept: Disk) -> tuple[Cluster, Scene]:
     cluster = clusters.make("crashing")
     database = cluster.database
-    list(applier.migrate(database.connect, Ledger(), migrations.read(ROOT / "sql"), None, applier.Options("run")))
+    list(applier.migrate(database.connect, Ledger(), files.read(ROOT / "sql"), None, applier.Options("run")))
     return cluster, Scene(database, kept, wiring.programs_for(source_of(database).server_version))
 
 
@@ -590,7 +595,7 @@ def test_a_line_cut_while_it_is_filled_leaves_nothing(scene: Scene, proxy: Proxy
 def logical(clusters: Clusters, kept: Disk) -> Scene:
     """On a server with logical replication and prepared transactions."""
     database = clusters.make("logical", wal_level="logical", max_prepared_transactions="5").database
-    list(applier.migrate(database.connect, Ledger(), migrations.read(ROOT / "sql"), None, applier.Options("run")))
+    list(applier.migrate(database.connect, Ledger(), files.read(ROOT / "sql"), None, applier.Options("run")))
     return Scene(database, kept, wiring.programs_for(source_of(database).server_version))
 
 
@@ -856,9 +861,11 @@ def test_an_invalid_index_is_named(scene: Scene, tmp_path: Path) -> None:
     assert len(scene.beside()) == 1
 
 
-@pytest.mark.skipif(archive.version_of(embedded.programs() / "pg_dump") is None, reason="the wheel does not run here")
+@pytest.mark.skipif(
+    pg_programs.version_of(embedded.programs() / "pg_dump") is None, reason="the wheel does not run here"
+)
 def test_an_archive_of_a_later_pg_dump_is_refused_for_an_older_server(server: Server, source: Source) -> None:
-    written = archive.version_of(embedded.programs() / "pg_dump")
+    written = pg_programs.version_of(embedded.programs() / "pg_dump")
     if source.server_version >= 170000:
         assert wiring.programs_for(source.server_version, reads=written).version == written
         return

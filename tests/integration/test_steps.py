@@ -7,11 +7,19 @@ import time
 
 import psycopg
 import pytest
+from pgratchet import events
+from pgratchet.apply import applier
+from pgratchet.apply.applier import Options
+from pgratchet.database.history import Ledger
+from pgratchet.errors import (
+    ConfigurationError,
+    HistoryDisagrees,
+    LockBusy,
+    MigrationFailed,
+    RatchetError,
+    StoppedPartWay,
+)
 
-from ops import applier, events
-from ops.applier import Options
-from ops.errors import ConfigurationError, HistoryDisagrees, LockBusy, MigrationFailed, RatchetError, StoppedPartWay
-from ops.history import Ledger
 from tests.conftest import Database, Ran, Write
 
 pytestmark = pytest.mark.every_major

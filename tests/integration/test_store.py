@@ -21,15 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pgratchet import events
+from pgratchet.backups import backup, drill, restore, store
+from pgratchet.backups.backup import Retention, Source, Wishes
+from pgratchet.backups.manifest import Manifest
+from pgratchet.backups.pg_programs import Programs
+from pgratchet.backups.restore import Archive, Site
+from pgratchet.backups.store import Store
+from pgratchet.config import settings
+from pgratchet.config.inventory import Target
+from pgratchet.errors import BackupFailed, ConfigurationError, RatchetError
+from pgratchet.operations import wiring
 
-from ops import backup, drill, events, restore, settings, store, wiring
-from ops.archive import Programs
-from ops.backup import Retention, Source, Wishes
-from ops.errors import BackupFailed, ConfigurationError, RatchetError
-from ops.inventory import Target
-from ops.manifest import Manifest
-from ops.restore import Archive, Site
-from ops.store import Store
 from tests.conftest import ROOT, Database
 from tests.integration.test_backup import Followed
 from tests.waiting import until
@@ -471,7 +474,7 @@ def test_options_that_mean_nothing_are_refused_without_their_values(option: str,
 LARGE = """
 import hashlib, json, re, sys
 from pathlib import Path
-from ops import store
+from pgratchet.backups import store
 
 kept = store.at(*json.loads(sys.argv[1]), Path("nowhere"), "env", "target")
 block = bytes(range(256)) * 4096

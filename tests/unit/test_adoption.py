@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from ops import baseline, migrations
-from ops.adoption import judged, matched, our_names, state_of
-from ops.errors import ConfigurationError
-from ops.history import Ledger
-from ops.tools import (
+from pgratchet.adopt import baseline
+from pgratchet.adopt.matching import judged, matched, our_names, state_of
+from pgratchet.adopt.tools import (
     ALL,
     alembic,
     dbmate,
@@ -27,7 +24,11 @@ from ops.tools import (
     prisma,
     yoyo,
 )
-from ops.tools.foreign import Foreign, Row, Table, by_dependence, closed, without_frame
+from pgratchet.adopt.tools.tool import Foreign, Row, Table, by_dependence, closed, without_frame
+from pgratchet.database.history import Ledger
+from pgratchet.errors import ConfigurationError
+from pgratchet.migrations import files as migrations
+
 from tests.samples import SAMPLES
 
 SQL = "create table t (a int);\n"

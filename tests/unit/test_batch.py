@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-
-from ops import batch
-from ops.errors import Place
-from ops.migrations import SIZE_LIMIT, Directives, Migration, Script, Window
-from ops.statements import Statement, scan
+from pgratchet.apply import batch
+from pgratchet.errors import Place
+from pgratchet.migrations.files import SIZE_LIMIT, Directives, Migration, Script, Window
+from pgratchet.migrations.lexer import Statement, scan
 
 
 def script(name: str, text: bytes) -> Script:

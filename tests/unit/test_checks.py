@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-
-from ops import checks, migrations
-from ops.errors import ConfigurationError
-from ops.migrations import Migration
+from pgratchet.checks import ci
+from pgratchet.errors import ConfigurationError
+from pgratchet.migrations import files as migrations
+from pgratchet.migrations.files import Migration
 
 MAIN = {"1_a": "a", "3_c": "c"}
 SQUAWK = shutil.which("squawk", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
@@ -50,7 +50,7 @@ def files(texts: Mapping[str, str]) -> tuple[Migration, ...]:
 def test_order(
     mine: dict[str, str], theirs: dict[str, str], base: dict[str, str], new: list[str], wrong: list[str]
 ) -> None:
-    found, mistakes = checks.order(files(mine), files(theirs), files(base))
+    found, mistakes = ci.order(files(mine), files(theirs), files(base))
     assert found == new
     assert len(mistakes) == len(wrong)
     assert all(mistake.startswith(start) for mistake, start in zip(mistakes, wrong, strict=True))
@@ -90,7 +90,7 @@ def test_mains_files_are_those_of_its_folder_and_of_where_the_branch_began(sql: 
     commit(sql)
     git(sql, "checkout", "-q", "branch")
     for against in (None, "main"):
-        found = checks.branches(sql, against)
+        found = ci.branches(sql, against)
         assert found is not None
         assert [each.name for each in found.theirs] == ["1_a", "3_c"]
         assert [each.name for each in found.base] == ["1_a"]
@@ -101,7 +101,7 @@ def test_mains_files_are_those_of_its_folder_and_of_where_the_branch_began(sql: 
 def test_a_folder_that_main_has_not(sql: Path) -> None:
     other = sql.parent / "other"
     other.mkdir()
-    found = checks.branches(other, "main")
+    found = ci.branches(other, "main")
     assert found is not None
     assert (found.theirs, found.base) == ((), ())
 
@@ -109,17 +109,17 @@ def test_a_folder_that_main_has_not(sql: Path) -> None:
 def test_a_main_that_is_not_there(sql: Path, tmp_path: Path) -> None:
     for name in ("nope", "--help", "HEAD:sql"):
         with pytest.raises(ConfigurationError) as caught:
-            checks.branches(sql, name)
+            ci.branches(sql, name)
         assert "fetch-depth" in caught.value.hint
     git(sql, "checkout", "-q", "--orphan", "alone")
     (sql / "2_b.sql").write_text("")  # else it would be the same commit, in the same second
     commit(sql)
     with pytest.raises(ConfigurationError) as caught:
-        checks.branches(sql, "main")
+        ci.branches(sql, "main")
     assert "no commit in common" in caught.value.detail
     bare = tmp_path / "bare"
     bare.mkdir()
-    assert checks.branches(bare, None) is None, "no repository"
+    assert ci.branches(bare, None) is None, "no repository"
 
 
 @pytest.mark.skipif(SQUAWK is None, reason="no squawk here: pip install squawk-cli")
@@ -132,15 +132,15 @@ def test_what_squawk_finds_has_its_place(tmp_path: Path) -> None:
     }
     for name, text in texts.items():
         (tmp_path / f"{name}.sql").write_text(text)
-    (found,) = checks.lint(migrations.read(tmp_path))
+    (found,) = ci.lint(migrations.read(tmp_path))
     assert found.startswith(f"{tmp_path}/3_column.sql, line 2, column ")
     assert ": adding-required-field: " in found
-    assert checks.lint(()) == []
+    assert ci.lint(()) == []
 
 
 def test_without_squawk_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigurationError) as caught:
-        checks.lint(())
+        ci.lint(())
     assert "pip install" in caught.value.hint

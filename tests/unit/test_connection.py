@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-
-from ops.connection import Server, describe, parse_url, refuse_pooled, refuse_unfit
-from ops.errors import ConfigurationError
+from pgratchet.database.connection import Server, describe, parse_url, refuse_pooled, refuse_unfit
+from pgratchet.errors import ConfigurationError
 
 FIT = Server(
     version=180006,

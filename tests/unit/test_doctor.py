@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-
-from ops import doctor
-from ops.connection import Server
+from pgratchet.checks import doctor
+from pgratchet.database.connection import Server
 
 PACKAGE = Path("/package/bin")
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pgratchet.backups import encryption
+from pgratchet.errors import BackupFailed, ConfigurationError
 from pyrage import x25519
 
-from ops import encryption
-from ops.errors import BackupFailed, ConfigurationError
 from tests.waiting import until
 
 KEY = x25519.Identity.generate()

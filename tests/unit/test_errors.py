@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pgratchet import errors
+from pgratchet.errors import Place, RatchetError, several
 
-from ops import errors
-from ops.errors import Place, RatchetError, several
-
-ROOMS = Path(errors.__file__).parent
+PACKAGE = Path(errors.__file__).parent
 FAMILY = {
     "ConfigurationError": 2,
     "LockBusy": 4,
@@ -69,7 +68,7 @@ def test_several_counts() -> None:
 
 def raised() -> Iterator[tuple[str, ast.Call]]:
     """Every call that makes an error, in the source of the rooms and the tasks."""
-    for path in [*ROOMS.rglob("*.py"), ROOMS.parent / "tasks.py"]:
+    for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if (
                 isinstance(node, ast.Call)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from ops.adoption import matched
-from ops.tools import liquibase, node_pg_migrate, yoyo
+from pgratchet.adopt.matching import matched
+from pgratchet.adopt.tools import liquibase, node_pg_migrate, yoyo
 
 
 def test_node_pg_migrates_pair_of_files_is_one_migration(tmp_path: Path) -> None:

@@ -11,14 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
-
-from ops import host
-from ops.errors import ConfigurationError
+from pgratchet.errors import ConfigurationError
+from pgratchet.operations import agent
 
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(host, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(agent, "RUNS", tmp_path / "runs")
     return tmp_path / "runs"
 
 
@@ -42,13 +41,13 @@ def held(folder: Path) -> int:
 
 def test_runs_that_are_long_past_go_and_one_that_lives_stays(runs: Path) -> None:
     old = [run_folder(runs, number, age=40 * 86_400 + number) for number in range(3)]
-    recent = [run_folder(runs, number, age=number) for number in range(10, 10 + host._KEPT + 5)]
+    recent = [run_folder(runs, number, age=number) for number in range(10, 10 + agent._KEPT + 5)]
     descriptor = held(old[0])
-    host._prune()
+    agent._prune()
     assert old[0].exists()
     assert not old[1].exists()
     assert not old[2].exists()
-    assert [folder.exists() for folder in recent] == [True] * host._KEPT + [False] * 5
+    assert [folder.exists() for folder in recent] == [True] * agent._KEPT + [False] * 5
     os.close(descriptor)
 
 
@@ -57,7 +56,7 @@ def test_a_run_is_running_ended_or_lost(runs: Path, capsys: pytest.CaptureFixtur
     run_folder(runs, 2, status=None)
     descriptor = held(run_folder(runs, 3, status=None))
     (runs / "no run").mkdir()
-    host._list()
+    agent._list()
     told = json.loads(capsys.readouterr().out)["result"]
     assert [(each["state"], each["status"]) for each in told] == [("running", None), ("lost", None), ("ended", "5")]
     os.close(descriptor)
@@ -76,20 +75,20 @@ def test_a_journal_is_followed_line_by_line_until_whoever_writes_it_ends(runs: P
     writer = threading.Thread(target=write)
     writer.start()
     with (folder / "journal").open("rb") as journal:
-        assert list(host._lines(folder, journal)) == [b'{"seq": 0}\n', b'{"seq": 1}\n']
+        assert list(agent._lines(folder, journal)) == [b'{"seq": 0}\n', b'{"seq": 1}\n']
     writer.join()
 
 
 @pytest.mark.parametrize("run_id", ["../../etc", "", "0123456789ab/", "$(touch x)", "0123456789AB"])
 def test_what_is_no_run_is_refused(run_id: str) -> None:
     with pytest.raises(ConfigurationError, match="is no run"):
-        host._checked(run_id)
+        agent._checked(run_id)
 
 
 def test_no_more_is_read_than_the_job() -> None:
     """What comes behind it is for someone else."""
     raw = io.BytesIO(b'9 {"a": 1}\nBYTESbeat\n')
-    exactly = host._Exactly(raw)
+    exactly = agent._Exactly(raw)
     assert exactly.line() == b'{"a": 1}\n'
     assert exactly.read(5) == b"BYTES"
     assert raw.read() == b"beat\n"

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from ops import inventory
-from ops.errors import ConfigurationError
+from pgratchet.config import inventory
+from pgratchet.errors import ConfigurationError
 
 SHIPPED = Path(__file__).parents[2] / "inventory"
 

@@ -9,10 +9,9 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from ops import backup, manifest
-from ops.backup import Listed, Retention
-from ops.manifest import Contents, Database, File, Grant, Manifest, NotAManifest, Setting
+from pgratchet.backups import backup, manifest
+from pgratchet.backups.backup import Listed, Retention
+from pgratchet.backups.manifest import Contents, Database, File, Grant, Manifest, NotAManifest, Setting
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
 CONTENTS = Contents(

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from ops import migrations
-from ops.errors import ConfigurationError, HistoryDisagrees, Place
-from ops.migrations import Directives, Migration, Plan, Record, check, create, judge, plan, read
+from pgratchet.errors import ConfigurationError, HistoryDisagrees, Place
+from pgratchet.migrations import files as migrations
+from pgratchet.migrations.files import Directives, Migration, Plan, Record, check, create, judge, plan, read
 
 MOMENT = datetime(2025, 1, 11, 9, 30, tzinfo=timezone.utc)
 

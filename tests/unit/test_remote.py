@@ -9,12 +9,11 @@ from pathlib import Path
 
 import paramiko
 import pytest
+from pgratchet.errors import ConfigurationError, Unreachable
+from pgratchet.remote import ssh
+from pgratchet.remote.ssh import Way
 
-from ops import remote
-from ops.errors import ConfigurationError, Unreachable
-from ops.remote import Way
-
-OPS = Path(__file__).parents[2] / "ops"
+PACKAGE = Path(ssh.__file__).parents[1]
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def way(tmp_path: Path) -> Way:
 
 def hops(way: Way) -> list[str]:
     """The hosts of a way, the last first, each found to be hardened."""
-    found, connection = [], remote.prepared(way)
+    found, connection = [], ssh.prepared(way)
     while connection:
         assert type(connection.client._policy).__name__ == "Refuse"
         found.append(f"{connection.user}@{connection.host}:{connection.port}")
@@ -70,22 +69,24 @@ def test_a_jump_through_itself_ends(way: Way) -> None:
 def test_a_configuration_that_cannot_be_read_is_named(way: Way) -> None:
     way.config.write_text("Host db\n Match nonsense\n")
     with pytest.raises(ConfigurationError, match="cannot be read"):
-        remote.prepared(way)
+        ssh.prepared(way)
 
 
 def test_connections_are_made_in_one_place_and_with_a_gateway_that_is_said() -> None:
     """A bare Connection takes any host key: there is none, in any room."""
     calls = []
-    for path in [*OPS.glob("*.py"), OPS.parent / "tasks.py"]:
+    for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.FunctionDef):
                 calls += [(path.name, node.name, call) for call in ast.walk(node) if _makes_connection(call)]
-    assert [(file, function) for file, function, _ in calls] == [("remote.py", "_hardened")]
+    assert [(file, function) for file, function, _ in calls] == [("ssh.py", "_hardened")]
     assert "gateway" in {keyword.arg for keyword in calls[0][2].keywords}  # type: ignore[attr-defined]
     users = {
-        path.name for path in OPS.glob("*.py") if re.search("^ *(import|from) fabric", path.read_text(), re.MULTILINE)
+        path.name
+        for path in PACKAGE.rglob("*.py")
+        if re.search("^ *(import|from) fabric", path.read_text(), re.MULTILINE)
     }
-    assert users == {"remote.py"}
+    assert users == {"ssh.py"}
 
 
 def _makes_connection(node: ast.AST) -> bool:
@@ -95,6 +96,6 @@ def _makes_connection(node: ast.AST) -> bool:
 def test_a_key_that_is_not_known_is_named_by_its_fingerprint() -> None:
     key = paramiko.ECDSAKey.generate()
     with pytest.raises(Unreachable, match="is not known") as caught:
-        remote._policy().missing_host_key(None, "db", key)
+        ssh._policy().missing_host_key(None, "db", key)
     assert key.fingerprint in caught.value.detail
     assert caught.value.status == 10

@@ -10,8 +10,7 @@ import postgast
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-
-from ops.statements import LexicalError, Statement, scan
+from pgratchet.migrations.lexer import LexicalError, Statement, scan
 
 _COMMENTS = ("SQL_COMMENT", "C_COMMENT")
 # libpg_query hands comments out as tokens, and so ends a string before one where the server goes on with it

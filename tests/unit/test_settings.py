@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-
-from ops import access, inventory, settings
-from ops.errors import ConfigurationError, RatchetError, Unreachable
-from ops.inventory import Target
-from ops.settings import MASK, Settings
+from pgratchet.config import inventory, settings
+from pgratchet.config.inventory import Target
+from pgratchet.config.settings import MASK, Settings
+from pgratchet.database import target as access
+from pgratchet.errors import ConfigurationError, RatchetError, Unreachable
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 SHIPPED = Path(__file__).parents[2] / "inventory"

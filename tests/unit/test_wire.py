@@ -9,10 +9,10 @@ from datetime import datetime, timezone
 from typing import get_args
 
 import pytest
-
-from ops import errors, events, jobs, wire
-from ops.errors import Interrupted, MigrationFailed, Place, RatchetError, Terminated
-from ops.migrations import Record
+from pgratchet import errors, events
+from pgratchet.errors import Interrupted, MigrationFailed, Place, RatchetError, Terminated
+from pgratchet.migrations.files import Record
+from pgratchet.operations import operations, protocol
 
 ODD = 'it\'s: \\ \u00fc \U0001f418 \n \u2028 $(x) "q"'
 EVENTS = [
@@ -41,7 +41,7 @@ def test_every_kind_of_event_is_tried() -> None:
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda each: type(each).__name__)
 def test_an_event_comes_out_as_it_went_in(event: events.Event) -> None:
-    assert wire.event_of(json.loads(json.dumps(wire.event(event)))) == event
+    assert protocol.event_of(json.loads(json.dumps(protocol.event(event)))) == event
 
 
 @pytest.mark.parametrize("kind", list(errors.FAMILY.values()), ids=lambda kind: str(kind.__name__))
@@ -49,7 +49,7 @@ def test_an_error_comes_out_as_it_was_raised(kind: type[RatchetError]) -> None:
     signal = Terminated()
     made = Interrupted(signal, detail=ODD, hint="h") if kind is Interrupted else kind(ODD, detail=ODD, hint="h")
     made.place = Place("a", 1, 2, "42P01")
-    came = wire.error_of(json.loads(json.dumps(wire.error(made)))["error"])
+    came = protocol.error_of(json.loads(json.dumps(protocol.error(made)))["error"])
     assert (type(came), came.status, str(came)) == (kind, made.status, str(made))
     if kind is not Interrupted:
         assert came.place == made.place
@@ -62,20 +62,20 @@ def test_the_family_has_every_error() -> None:
 
 def _inner(kind: type) -> list[type]:
     found: list[type] = kind.__subclasses__()
-    return [each for each in found if each.__module__ != "ops.errors"]
+    return [each for each in found if each.__module__ != "pgratchet.errors"]
 
 
 def test_texts_follow_the_line_as_they_are() -> None:
     files = (
-        jobs.Sent("1_a", 1, "c", "sql/1_a.sql", b"\xff\n\0"),
-        jobs.Sent("2_b", 2, "d", "p"),
-        jobs.Sent("3_c", 3, "e", "q", b""),
+        operations.Sent("1_a", 1, "c", "sql/1_a.sql", b"\xff\n\0"),
+        operations.Sent("2_b", 2, "d", "p"),
+        operations.Sent("3_c", 3, "e", "q", b""),
     )
-    line, behind = wire.dumps(jobs.Migrate("run", files, "3", None))
+    line, behind = protocol.dumps(operations.Migrate("run", files, "3", None))
     assert "\n" not in line
     source = io.BytesIO(b"".join(behind))
-    came = wire.loads(jobs.Migrate, json.loads(line), source.read)
-    assert came == jobs.Migrate("run", files, "3", None)
+    came = protocol.loads(operations.Migrate, json.loads(line), source.read)
+    assert came == operations.Migrate("run", files, "3", None)
     assert came.files[0].text() == b"\xff\n\0"
     with pytest.raises(errors.HistoryDisagrees, match="the history lost 2_b"):
         came.files[1].text()
@@ -83,9 +83,9 @@ def test_texts_follow_the_line_as_they_are() -> None:
 
 def test_a_result_comes_out_by_its_type() -> None:
     records = (Record("a", "c", datetime.now(timezone.utc), 3), Record("b", "d", None, None))
-    assert wire.loads(tuple[Record, ...], json.loads(wire.dumps(records)[0])) == records
-    listing = jobs.Listing("w", {"id": jobs.Files({"f": ("1", "2")}, None)}, ("n",))
-    assert wire.loads(jobs.Listing, json.loads(wire.dumps(listing)[0])) == listing
+    assert protocol.loads(tuple[Record, ...], json.loads(protocol.dumps(records)[0])) == records
+    listing = operations.Listing("w", {"id": operations.Files({"f": ("1", "2")}, None)}, ("n",))
+    assert protocol.loads(operations.Listing, json.loads(protocol.dumps(listing)[0])) == listing
 
 
 @pytest.mark.parametrize(
@@ -93,23 +93,23 @@ def test_a_result_comes_out_by_its_type() -> None:
     [
         (Record, {"name": 1}),
         (Record, []),
-        (jobs.Migrate, {"run_id": "x"}),
+        (operations.Migrate, {"run_id": "x"}),
         (events.Finished, {"total": "1", "pending": 0}),
     ],
 )
 def test_what_is_not_of_its_type_is_refused(kind: type, shape: object) -> None:
-    with pytest.raises(wire.NotUnderstood):
-        wire.loads(kind, shape)
+    with pytest.raises(protocol.NotUnderstood):
+        protocol.loads(kind, shape)
 
 
 def test_an_event_of_another_version_is_refused() -> None:
-    with pytest.raises(wire.NotUnderstood):
-        wire.event_of({"event": "Exploded", "of": {}})
+    with pytest.raises(protocol.NotUnderstood):
+        protocol.event_of({"event": "Exploded", "of": {}})
 
 
 def test_every_job_can_travel() -> None:
     """None has a field that could not be read back."""
-    for name, kind in jobs.ALL.items():
+    for name, kind in operations.ALL.items():
         assert kind.__name__ == name
         assert fields(kind) is not None  # type: ignore[arg-type]
-        wire._hints(kind)
+        protocol._hints(kind)

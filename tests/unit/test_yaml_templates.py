@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-
-from ops import inventory, settings
-from ops.errors import ConfigurationError
+from pgratchet.config import inventory, settings
+from pgratchet.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "templates"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ops.testbed import PartlyMigrated
+from pgratchet.testing.databases import PartlyMigrated
 
 
 def test_0002_takes_the_first_name_out_of_the_name(pg_migrated_to: Callable[[str], PartlyMigrated]) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-
-from ops.testbed import Database
+from pgratchet.testing.databases import Database
 
 TABLES = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'"
 
