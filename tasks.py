@@ -32,27 +32,28 @@ sys.path.insert(0, str(Path(__file__).parent / "ops"))
 
 from pgratchet.config import inventory, settings
 from pgratchet.console import report
-from pgratchet.console.result import Outcome
+from pgratchet.console.result import RunResult
 from pgratchet.database import target as access
 from pgratchet.errors import ConfigurationError, HungUp, Interrupted, RatchetError, Terminated, Unreachable
-from pgratchet.events import drained
-from pgratchet.formatting import count
-from pgratchet.migrations.files import Migration, Record
+from pgratchet.events import drain
+from pgratchet.formatting import count_of
+from pgratchet.migrations.files import Migration
+from pgratchet.migrations.plan import HistoryRow
 from pgratchet.operations import operations, wiring
 from pgratchet.remote import dispatch
 
 if TYPE_CHECKING:
     from pgratchet.adopt import adoption
-    from pgratchet.backups.backup import Listed
+    from pgratchet.backups.listing import BackupEntry
     from pgratchet.backups.manifest import Manifest
-    from pgratchet.backups.restore import Wishes
+    from pgratchet.backups.restore import RestoreOptions
     from pgratchet.backups.store import Store
     from pgratchet.checks.ci import Branches
     from pgratchet.checks.doctor import Finding
-    from pgratchet.config.settings import Settings
+    from pgratchet.config.settings import RenderedTarget
     from pgratchet.database.session import Session
-    from pgratchet.database.target import Access
-    from pgratchet.remote.client import About
+    from pgratchet.database.target import Target
+    from pgratchet.remote.client import RunInfo
 
 # What libpq would read behind our back, such as PGHOSTADDR, reaches a run only through the inventory; so does where an
 # object store is. Who is let in there may be told by the machine: that is how a cloud's own identities come.
@@ -170,11 +171,11 @@ def _task(*flags: str) -> Callable[[Callable[..., None]], Any]:
     return wrap
 
 
-def _targets(env: str | None, limit: str | None) -> tuple[inventory.Target, ...]:
+def _targets(env: str | None, limit: str | None) -> tuple[inventory.InventoryTarget, ...]:
     return inventory.load(INVENTORY, env or os.environ.get("OPS_ENV") or "dev", limit)
 
 
-def _settings(target: inventory.Target, *, start: bool, connects: bool = True) -> Settings:
+def _settings(target: inventory.InventoryTarget, *, start: bool, connects: bool = True) -> RenderedTarget:
     """A target's settings; its embedded server, where it has one, is started or only looked for, and its tunnel, where
     it has one, is opened where the target is to be connected to."""
 
@@ -188,7 +189,7 @@ def _settings(target: inventory.Target, *, start: bool, connects: bool = True) -
             report.talk(f"started PostgreSQL for {target.environment}; invoke down --env={target.environment} stops it")
         return server.parameters()
 
-    given = settings.resolve(target, TEMPLATES, ENVIRON, local_server, _tunnel if connects else None)
+    given = settings.render_target(target, TEMPLATES, ENVIRON, local_server, _tunnel if connects else None)
     for name in given.secrets:  # no program that we start has to be told
         os.environ.pop(name, None)
     return given
@@ -198,7 +199,7 @@ def _tunnel(variables: inventory.Variables, host: str, port: int) -> int:
     """A tunnel that lasts as long as this process."""
     from pgratchet.remote import tunnel
 
-    opened = tunnel.opened(variables, host, port)
+    opened = tunnel.open_tunnel(variables, host, port)
     there = opened.__enter__()
     atexit.register(opened.__exit__, None, None, None)  # behind its temporary folder's own, which has to be last
     return there
@@ -222,7 +223,7 @@ def migrate(
 
     files = migrations.read(Path(sql))
     for given in [_settings(target, start=not dry_run) for target in _targets(env, limit)]:
-        outcome = Outcome(given.environment, given.target, os.urandom(6).hex())
+        outcome = RunResult(given.environment, given.target, os.urandom(6).hex())
         running = dispatch.migrate(given, files, outcome.run_id, to, without_backup, HERE)
         with _outcome(outcome, json, dry_run), closing(running) as events:
             outcome.take(next(events))
@@ -235,7 +236,7 @@ def migrate(
             report.finished(outcome)
 
 
-def _consent(given: Settings, changes: bool, yes: bool) -> None:
+def _consent(given: RenderedTarget, changes: bool, yes: bool) -> None:
     """Where anything changes, and the environment asks for it, its name typed by a person."""
     if changes and given.variables.confirm:
         _agreed(given.environment, yes)
@@ -252,7 +253,7 @@ def _agreed(environment: str, yes: bool) -> None:
 
 
 @contextmanager
-def _outcome(outcome: Outcome, json: bool, dry_run: bool) -> Iterator[None]:
+def _outcome(outcome: RunResult, json: bool, dry_run: bool) -> Iterator[None]:
     """Prints the JSON of a run, also of one that fails."""
     started = time.monotonic()
     try:
@@ -283,19 +284,20 @@ def status(
 ) -> None:
     """Show what is applied and what is pending; writes nothing."""
     from pgratchet.migrations import files as migrations
+    from pgratchet.migrations.plan import make_plan, require_agreement
 
     files = migrations.read(Path(sql))
     pending = 0
     for target in _targets(env, limit):
         given = _settings(target, start=False)
-        plan = migrations.plan(files, drained(dispatch.perform(given, operations.History(), tuple[Record, ...], HERE)))
+        plan = make_plan(files, drain(dispatch.perform(given, operations.ReadHistory(), tuple[HistoryRow, ...], HERE)))
         if json:
             report.as_json({"env": target.environment, "target": target.name, **report.migrations(plan)})
         else:
             report.status(target.environment, target.name, plan)
         if check:
             changed = plan.names("changed")
-            migrations.check(plan, _bodies(given, changed) if changed else {})
+            require_agreement(plan, _bodies(given, changed) if changed else {})
         pending += plan.left
     if check and pending:
         raise Exit(code=3)
@@ -320,7 +322,7 @@ def doctor(
         raise Exit(code=status)
 
 
-def _examine(target: inventory.Target, sql: Path, found: list[Finding]) -> int:
+def _examine(target: inventory.InventoryTarget, sql: Path, found: list[Finding]) -> int:
     """Gather what is found about a target; returns the exit code that it comes to."""
     from pgratchet.checks import doctor
 
@@ -328,14 +330,14 @@ def _examine(target: inventory.Target, sql: Path, found: list[Finding]) -> int:
     pending = files
     try:
         given = _settings(target, start=False)
-        with doctor.noted(told, "history", past=(Unreachable,)):
-            history = drained(dispatch.perform(given, operations.History(), tuple[Record, ...], HERE))
+        with doctor.collecting(told, "history", past=(Unreachable,)):
+            history = drain(dispatch.perform(given, operations.ReadHistory(), tuple[HistoryRow, ...], HERE))
             told += doctor.agreement(files, history)
             pending = doctor.pending(files, history)
         job = operations.Examine(doctor.extensions(pending))
-        found += drained(dispatch.perform(given, job, tuple[doctor.Finding, ...], HERE))
+        found += drain(dispatch.perform(given, job, tuple[doctor.Finding, ...], HERE))
     except RatchetError as error:
-        found.append(doctor.failed(error, "login" if isinstance(error, Unreachable) else "settings"))
+        found.append(doctor.finding_of(error, "login" if isinstance(error, Unreachable) else "settings"))
         return error.exit_code
     finally:
         found += told
@@ -349,25 +351,27 @@ def _files(sql: Path) -> tuple[tuple[Migration, ...], list[Finding]]:
 
     told: list[Finding] = []
     files = tuple[Migration, ...]()
-    with doctor.noted(told, "files"):
+    with doctor.collecting(told, "files"):
         files = migrations.read(sql)
     return files, told
 
 
-def _bodies(given: Settings, names: tuple[str, ...]) -> dict[str, str]:
-    return drained(dispatch.perform(given, operations.Bodies(names), dict[str, str], HERE))
+def _bodies(given: RenderedTarget, names: tuple[str, ...]) -> dict[str, str]:
+    return drain(dispatch.perform(given, operations.ReadTexts(names), dict[str, str], HERE))
 
 
-def _keeping(target: inventory.Target) -> inventory.Variables:
+def _keeping(target: inventory.InventoryTarget) -> inventory.Variables:
     """What says where the backups of a target lie; for that, nothing of its connection need be known."""
     return settings.some(target, ["backup_", "reach", "ssh_"], ENVIRON)
 
 
-def _kept(target: inventory.Target) -> Store:
-    return dispatch.kept(target.environment, target.name, _keeping(target), HERE)
+def _kept(target: inventory.InventoryTarget) -> Store:
+    return dispatch.backup_store(target.environment, target.name, _keeping(target), HERE)
 
 
-def _chosen(env: str | None, limit: str | None, backup_id: str | None) -> tuple[inventory.Target, Store, Listed]:
+def _chosen(
+    env: str | None, limit: str | None, backup_id: str | None
+) -> tuple[inventory.InventoryTarget, Store, BackupEntry]:
     """A backup by its id, or the newest one, of the environment's targets."""
     kept = [(target, _kept(target)) for target in _targets(env, limit)]
     index, listed = wiring.chosen(kept, backup_id)
@@ -391,8 +395,8 @@ def backup(
 
     for target in _targets(env, limit):
         given = _settings(target, start=True)
-        outcome = Outcome(target.environment, target.name, os.urandom(6).hex())
-        taken = dispatch.backup(given, operations.Backup(label, keep), outcome.run_id, HERE)
+        outcome = RunResult(target.environment, target.name, os.urandom(6).hex())
+        taken = dispatch.backup(given, operations.TakeBackup(label, keep), outcome.run_id, HERE)
         progress.draw(taken, outcome, quiet=json)
         report.backup_taken(outcome, json=json)
 
@@ -400,11 +404,11 @@ def backup(
 @_task("env", "limit", "json")
 def backups(_: Context, env: str | None = None, limit: str | None = None, json: bool = False) -> None:
     """List the backups, newest first, and the last drills."""
-    from pgratchet.backups import backup, drill
+    from pgratchet.backups import drill, listing
 
     for target in _targets(env, limit):
         kept = _kept(target)
-        found, drills = backup.find(kept), drill.past(kept)
+        found, drills = listing.list_backups(kept), drill.read_records(kept)
         if json:
             listed = report.backups_json(found, drills, kept.where)
             report.as_json({"env": target.environment, "target": target.name, **listed})
@@ -415,13 +419,13 @@ def backups(_: Context, env: str | None = None, limit: str | None = None, json: 
 @_task("env", "backup", "limit")
 def verify(_: Context, backup: str | None = None, env: str | None = None, limit: str | None = None) -> None:
     """Read a backup back whole, against its manifest."""
-    from pgratchet.backups import backup as backups
+    from pgratchet.backups import listing
     from pgratchet.console import progress
 
     target, _store, listed = _chosen(env, limit, backup)
-    made, variables = backups.demanded(listed), _keeping(target)
+    made, variables = listing.require_manifest(listed), _keeping(target)
     reading = dispatch.verify(target.environment, target.name, variables, made, HERE)
-    progress.draw(reading, Outcome(target.environment, target.name, ""))
+    progress.draw(reading, RunResult(target.environment, target.name, ""))
     report.verified(made, closed=bool(made.recipients) and not variables.backup_identity)
 
 
@@ -442,7 +446,7 @@ def restore(
     if drop_old and backup is None:
         _drop_old(env, limit, yes)
         return
-    from pgratchet.backups import backup as backups
+    from pgratchet.backups import listing
     from pgratchet.console import progress
 
     if backup is None:
@@ -453,26 +457,26 @@ def restore(
         )
     target, _store, listed = _chosen(env, limit, backup)
     given = _settings(target, start=True)
-    made = backups.demanded(listed)
+    made = listing.require_manifest(listed)
     wishes = wiring.wishes(given.variables, into, leave_behind=leave_behind, accept=accept_differences)
     _foreseen(given, made, wishes, yes)
-    outcome = Outcome(target.environment, target.name, os.urandom(6).hex(), made.backup_id)
+    outcome = RunResult(target.environment, target.name, os.urandom(6).hex(), made.backup_id)
     job = operations.Restore(made.backup_id, into, leave_behind, accept_differences)
     started = time.monotonic()
     progress.draw(dispatch.restore(given, job, outcome.run_id, made, HERE), outcome, quiet=json)
     outcome.duration_ms = round((time.monotonic() - started) * 1000)
     report.restored(outcome, json=json)
     if drop_old and outcome.kept:
-        drained(dispatch.perform(given, operations.Drop((outcome.kept,)), type(None), HERE))
+        drain(dispatch.perform(given, operations.DropKeptDatabases((outcome.kept,)), type(None), HERE))
 
 
-def _foreseen(given: Settings, made: Manifest, wishes: Wishes, yes: bool) -> None:
+def _foreseen(given: RenderedTarget, made: Manifest, wishes: RestoreOptions, yes: bool) -> None:
     """What a restore will meet and undo, told and agreed to, or refused."""
     from pgratchet.backups import manifest, restore
 
-    look = operations.Look(manifest.dumps(made).decode())
-    outlook = drained(dispatch.perform(given, look, restore.Outlook, HERE))
-    restore.refuse(outlook, made, wishes)
+    look = operations.PreviewRestore(manifest.dumps(made).decode())
+    outlook = drain(dispatch.perform(given, look, restore.RestorePreview, HERE))
+    restore.require_restorable(outlook, made, wishes)
     if wishes.into is None:
         report.losing(made, given.connection["dbname"], outlook)
         _agreed(given.environment, yes)
@@ -482,13 +486,13 @@ def _drop_old(env: str | None, limit: str | None, yes: bool) -> None:
     """Drop what restores left beside the live database."""
     for target in _targets(env, limit):
         given = _settings(target, start=False)
-        names = drained(dispatch.perform(given, operations.Left(), tuple[str, ...], HERE))
+        names = drain(dispatch.perform(given, operations.ListKeptDatabases(), tuple[str, ...], HERE))
         for name in names:
             report.talk(f'to be dropped: "{name}"')
         if names:
             _agreed(target.environment, yes)
-            drained(dispatch.perform(given, operations.Drop(names), type(None), HERE))
-        report.data(f"{target.environment}: {target.name}: {count(len(names), 'database')} dropped")
+            drain(dispatch.perform(given, operations.DropKeptDatabases(names), type(None), HERE))
+        report.data(f"{target.environment}: {target.name}: {count_of(len(names), 'database')} dropped")
 
 
 @_task("env", "backup", "limit", "json")
@@ -496,26 +500,26 @@ def drill(
     _: Context, env: str | None = None, backup: str | None = None, limit: str | None = None, json: bool = False
 ) -> None:
     """Prove on a scratch server that the newest backup restores."""
-    from pgratchet.backups import backup as backups
     from pgratchet.backups import drill as drilling
-    from pgratchet.backups.restore import Archive
+    from pgratchet.backups import listing, verification
+    from pgratchet.backups.restore import BackupArchive
     from pgratchet.console import progress
-    from pgratchet.database.history import Ledger
+    from pgratchet.database.history import History
 
     target, store, listed = _chosen(env, limit, backup)
     variables = settings.some(target, ["backup_", "drill_", "history_"], ENVIRON)
-    made, identity = backups.demanded(listed), wiring.identity(variables)
+    made, identity = listing.require_manifest(listed), wiring.identity(variables)
     named = variables.drill_environment
     where = _settings(_targets(named, None)[0], start=True) if named else None
-    ledger = Ledger(variables.history_schema, variables.history_table)
+    ledger = History(variables.history_schema, variables.history_table)
     with wiring.scratch(where, ledger, made) as (site, programs):
-        archived = Archive(made, backups.content(made, store, identity), programs)
-        reading = backups.verify(listed, store, programs, identity)
+        archived = BackupArchive(made, verification.open_content(made, store, identity), programs)
+        reading = verification.verify(listed, store, programs, identity)
         running = drilling.run(site, archived, reading, jobs=variables.backup_jobs, ours=where is None)
-        record = progress.draw(running, Outcome(target.environment, target.name, ""), quiet=json)
-    drilling.keep(store, record)
+        record = progress.draw(running, RunResult(target.environment, target.name, ""), quiet=json)
+    drilling.write_record(store, record)
     report.drilled(target.environment, target.name, record, json=json)
-    drilling.demand(record)
+    drilling.require_good(record)
 
 
 @_task("env", "run", "limit")
@@ -525,7 +529,7 @@ def attach(_: Context, env: str | None = None, run: str | None = None, limit: st
     from pgratchet.remote import client
 
     target, given, about = _run_of(env, limit, run)
-    outcome = Outcome(target.environment, target.name, about.run_id, plan=about.names)
+    outcome = RunResult(target.environment, target.name, about.run_id, plan=about.names)
     started = time.monotonic()
     progress.draw(client.attach(given, about), outcome)
     outcome.duration_ms = round((time.monotonic() - started) * 1000)
@@ -538,7 +542,7 @@ def runs(_: Context, env: str | None = None, limit: str | None = None, json: boo
     from pgratchet.remote import client
 
     for target in _targets(env, limit):
-        found = client.past(_on_host(target))
+        found = client.list_runs(_on_host(target))
         if json:
             report.as_json({"env": target.environment, "target": target.name, "runs": [asdict(each) for each in found]})
         else:
@@ -556,18 +560,18 @@ def cancel(_: Context, env: str | None = None, run: str | None = None, limit: st
     report.data(f"{where}: {'told to end' if ended else 'it was over already'}")
 
 
-def _on_host(target: inventory.Target) -> Access:
+def _on_host(target: inventory.InventoryTarget) -> Target:
     """A target on another host, as far as its runs are concerned."""
-    return dispatch.on_host(target.environment, target.name, _keeping(target))
+    return dispatch.host_target(target.environment, target.name, _keeping(target))
 
 
-def _run_of(env: str | None, limit: str | None, run: str | None) -> tuple[inventory.Target, Access, About]:
+def _run_of(env: str | None, limit: str | None, run: str | None) -> tuple[inventory.InventoryTarget, Target, RunInfo]:
     """The run of that id on the host of one of the targets, or the newest."""
     from pgratchet.remote import client
 
     for target in _targets(env, limit):
         given = _on_host(target)
-        for about in client.past(given):
+        for about in client.list_runs(given):
             if run in (None, about.run_id):
                 return target, given, about
     raise ConfigurationError(
@@ -594,7 +598,9 @@ def adopt(
     """Take over another tool's history, or a database without one."""
     from pgratchet.adopt import adoption
 
-    wishes = adoption.Wishes(Path(sql), from_, Path(files) if files else None, Path(history) if history else None)
+    wishes = adoption.AdoptionOptions(
+        Path(sql), from_, Path(files) if files else None, Path(history) if history else None
+    )
     for target in _targets(env, limit):
         given = _settings(target, start=not dry_run)
         with wiring.session(given) as session:
@@ -606,21 +612,21 @@ def adopt(
 
 
 def _take_over(
-    given: Settings, session: Session, wishes: adoption.Wishes, *, yes: bool, dry_run: bool, json: bool
+    given: RenderedTarget, session: Session, wishes: adoption.AdoptionOptions, *, yes: bool, dry_run: bool, json: bool
 ) -> None:
     """Take over what is there to be, once it was shown and agreed to."""
     from pgratchet.adopt import adoption
 
     past = session.open()
-    found = adoption.look(session, past, wishes)
+    found = adoption.preview(session, past, wishes)
     where = (given.environment, given.target)
     if not json:
         report.adoption(*where, found)
     try:
-        adoption.demand(found, past, wishes.sql)
+        adoption.require_adoptable(found, past, wishes.sql)
         if not dry_run:
             _consent(given, not found.is_there, yes)
-            drained(adoption.take(session, found, wishes, os.urandom(6).hex()))
+            drain(adoption.write(session, found, wishes, os.urandom(6).hex()))
     except RatchetError as error:
         error.printed = json
         if json:
@@ -632,21 +638,23 @@ def _take_over(
         report.adopted(*where, found)
 
 
-def _baseline(given: Settings, session: Session, sql: Path, name: str, *, yes: bool, dry_run: bool) -> tuple[str, ...]:
+def _baseline(
+    given: RenderedTarget, session: Session, sql: Path, name: str, *, yes: bool, dry_run: bool
+) -> tuple[str, ...]:
     """The names of the files up to that one, marked as adopted where the database is what they make."""
     from pgratchet.adopt import baseline
     from pgratchet.migrations import files as migrations
 
     files = migrations.read(sql)
-    marked = baseline.look(session.open(), files, name)
+    marked = baseline.select(session.open(), files, name)
     if marked:
         site, dump = wiring.site(given), wiring.schema_dump(given, session)
         told = baseline.differences(site, given.connection["dbname"], dump, files, name)
-        baseline.demand(told, yes=yes)
+        baseline.require_equal(told, yes=yes)
         report.talk("\n".join(["in spite of the differences:", *told]) if told else "the schemas are the same")
     if not dry_run:
         _consent(given, bool(marked), yes)
-        drained(baseline.take(session, files, name, os.urandom(6).hex()))
+        drain(baseline.mark(session, files, name, os.urandom(6).hex()))
     return tuple(each.name for each in marked)
 
 
@@ -661,10 +669,10 @@ def new(_: Context, name: str, sql: str = str(HERE / "sql")) -> None:
 @_task("env", "limit")
 def rollback(_: Context, env: str | None = None, limit: str | None = None) -> None:
     """Explain why there is none, and name the backup instead."""
-    from pgratchet.backups import backup
+    from pgratchet.backups import listing
 
     target = _targets(env, limit)[0]
-    newest = next((each.manifest for each in backup.find(_kept(target)) if each.manifest), None)
+    newest = next((each.manifest for each in listing.list_backups(_kept(target)) if each.manifest), None)
     raise report.no_rollback(target.environment, target.name, newest)
 
 
@@ -679,7 +687,7 @@ def render(
     """Show settings or a template as rendered, or write them."""
     targets = _targets(env, limit)
     if template is not None:
-        text = settings.template(template, targets, TEMPLATES, ENVIRON)
+        text = settings.render_template(template, targets, TEMPLATES, ENVIRON)
         if write is None:
             report.data(text.rstrip())
         else:
@@ -692,7 +700,7 @@ def render(
             report.data(each.render("pg_service.conf", masked=True).rstrip())
             report.data(each.render("database.env", masked=True).rstrip())
     else:
-        access.write_private(Path(write), settings.together(Path(write), given), replace=True)
+        access.write_private(Path(write), settings.render_file(Path(write), given), replace=True)
         report.talk(f"wrote {write}, readable by you alone")
 
 
@@ -763,17 +771,18 @@ def ci(_: Context, sql: str = str(HERE / "sql"), against: str | None = None, rol
     from pgratchet import embedded
     from pgratchet.checks import ci as checks
     from pgratchet.migrations import files as migrations
+    from pgratchet.migrations import scripts
 
     files = migrations.read(Path(sql))
-    migrations.judge(files)
-    new, mistakes = _new(files, checks.branches(Path(sql), against))
+    scripts.prepare(files)
+    new, mistakes = _new(files, checks.compare_branches(Path(sql), against))
     found = checks.lint([each for each in files if new is None or each.name in new])
     if new is None and found:
-        report.talk(f"squawk finds {count(len(found), 'thing')}, counted only: which files are new is not known")
-    checks.demand([*mistakes, *(found if new is not None else ())])
+        report.talk(f"squawk finds {count_of(len(found), 'thing')}, counted only: which files are new is not known")
+    checks.require_clean([*mistakes, *(found if new is not None else ())])
     with embedded.scratch() as server:
-        applied = checks.rehearse(server.parameters(), files, filter(None, roles.split(",")))
-    report.data(f"{count(applied, 'migration')} applied on a scratch server; a second run had nothing to do")
+        applied = checks.apply_twice(server.parameters(), files, filter(None, roles.split(",")))
+    report.data(f"{count_of(applied, 'migration')} applied on a scratch server; a second run had nothing to do")
 
 
 def _new(files: tuple[Migration, ...], branches: Branches | None) -> tuple[list[str] | None, list[str]]:
@@ -783,8 +792,8 @@ def _new(files: tuple[Migration, ...], branches: Branches | None) -> tuple[list[
     if branches is None:
         report.talk("not compared with main: there is none in this clone; --against=BRANCH names it")
         return None, []
-    new, mistakes = ci.order(files, branches.theirs, branches.base)
-    report.data(f"{count(len(files), 'migration')}, {len(new)} of them new to {branches.main}")
+    new, mistakes = ci.check_order(files, branches.theirs, branches.base)
+    report.data(f"{count_of(len(files), 'migration')}, {len(new)} of them new to {branches.main}")
     return new, mistakes
 
 

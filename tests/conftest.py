@@ -23,15 +23,16 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
+
 from pgratchet import embedded
 from pgratchet.apply import applier
+from pgratchet.apply.run import MigrateOptions
 from pgratchet.database import connection
-from pgratchet.database.history import Ledger
+from pgratchet.database.history import History
 from pgratchet.events import Event, MigrationApplied
 from pgratchet.migrations import files as migrations
 from pgratchet.testing import databases
-from psycopg import sql
-
 from tests import majors
 from tests.hosts import SSHD, Hosts, Loopback, loopback, running
 
@@ -231,7 +232,7 @@ def template(server: Server) -> Iterator[Database]:
     """The seed's schema, migrated once."""
     made = server.create()
     files = migrations.read(ROOT / "sql")
-    list(applier.migrate(made.connect, Ledger(), files, None, applier.Options("template")))
+    list(applier.migrate(made.connect, History(), files, None, MigrateOptions("template")))
     yield made
     server.drop(made)
 

@@ -25,11 +25,10 @@ from pathlib import Path
 
 from pgratchet import embedded
 from pgratchet.apply import applier
-from pgratchet.apply.applier import Options
-from pgratchet.database.history import Ledger
+from pgratchet.apply.run import MigrateOptions
+from pgratchet.database.history import History
 from pgratchet.errors import RatchetError
 from pgratchet.migrations.files import Migration
-
 from tests.conftest import Database, Ran
 
 _SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
@@ -364,8 +363,8 @@ class Clusters:
 
 
 def migrate(database: Database, files: Sequence[Migration], **options: object) -> Ran:
-    given = Options(**{"run_id": "run", **options})  # type: ignore[arg-type]
-    return Ran(list(applier.migrate(database.connect, Ledger(), files, None, given)))
+    given = MigrateOptions(**{"run_id": "run", **options})  # type: ignore[arg-type]
+    return Ran(list(applier.migrate(database.connect, History(), files, None, given)))
 
 
 def history(database: Database) -> list[tuple[object, ...]]:
@@ -381,10 +380,10 @@ class Attempt:
     def __init__(self, database: Database, files: Sequence[Migration], **options: object) -> None:
         self._stream = applier.migrate(
             database.connect,
-            Ledger(),
+            History(),
             files,
             None,
-            Options(**{"run_id": "run", **options}),  # type: ignore[arg-type]
+            MigrateOptions(**{"run_id": "run", **options}),  # type: ignore[arg-type]
         )
         self.ran = Ran([])
         self.error: RatchetError | None = None

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from pgratchet.apply import applier, batch, nontransactional
-from pgratchet.database.history import Ledger
+from pgratchet.apply.run import MigrateOptions
+from pgratchet.database.history import History
 from pgratchet.errors import RatchetError
 from pgratchet.events import MigrationApplied
 from pgratchet.migrations import files as migrations
-
 from tests.conftest import ROOT, Database
 from tests.strikes import Fault, Line
 
@@ -153,7 +153,7 @@ def _run(number: int, job: dict[str, Any]) -> None:
     error: BaseException | None = None
     try:
         files = migrations.read(Path(job["folder"]))
-        for event in applier.migrate(line.connect, Ledger(), files, None, applier.Options(f"{os.getpid()}-{number}")):
+        for event in applier.migrate(line.connect, History(), files, None, MigrateOptions(f"{os.getpid()}-{number}")):
             if isinstance(event, MigrationApplied):
                 _say(applied=event.name)
     except BaseException as raised:  # noqa: BLE001

@@ -17,8 +17,9 @@ from functools import partial
 from typing import Literal, TypeVar
 
 import psycopg
-from pgratchet.database import connection
 from psycopg.waiting import Ready, Wait
+
+from pgratchet.database import connection
 
 Act = Literal["kill", "cut", "end"]
 Moment = Literal["half", "sent", "behind"]

@@ -24,7 +24,7 @@ from typing import ClassVar
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where SQL is to blame. Line and column count characters from 1; sqlstate has five characters."""
 
     migration: str
@@ -45,7 +45,7 @@ class RatchetError(Exception):
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str, *, detail: str = "", hint: str = "", place: Place | None = None) -> None:
+    def __init__(self, message: str, *, detail: str = "", hint: str = "", place: Location | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.detail = detail

@@ -176,7 +176,7 @@ Event = (
 _T = TypeVar("_T")
 
 
-def drained(stream: Generator[Event, None, _T]) -> _T:
+def drain(stream: Generator[Event, None, _T]) -> _T:
     """What a stream comes to, of which nothing is shown."""
     try:
         while True:

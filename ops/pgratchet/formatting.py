@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def size(number: int) -> str:
+def format_size(number: int) -> str:
     """Bytes for people: 512 B, 12.3 kB, 4.5 GB."""
     if number < 1000:
         return f"{number} B"
@@ -14,7 +14,7 @@ def size(number: int) -> str:
     return f"{scaled:.1f} {unit}"
 
 
-def took(milliseconds: int | None) -> str:
+def format_duration(milliseconds: int | None) -> str:
     if milliseconds is None:
         return ""
     if milliseconds < 1000:
@@ -23,5 +23,9 @@ def took(milliseconds: int | None) -> str:
     return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
-def count(number: int, noun: str) -> str:
+def count_of(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def milliseconds(since: float, until: float) -> int:
+    return round((until - since) * 1000)

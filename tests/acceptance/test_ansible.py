@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from pgratchet.config import inventory
 
+from pgratchet.config import inventory
 from tests.conftest import ROOT
 
 AWKWARD = """

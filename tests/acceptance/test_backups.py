@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from pgratchet.errors import BackupFailed
 from pgratchet.operations.wiring import programs_for
-
 from tests.acceptance.conftest import COMMAND, PARTS, Invoke, Run, environment
 from tests.conftest import Database
 from tests.waiting import until

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from pgratchet.database import connection
 from psycopg import sql
 
+from pgratchet.database import connection
 from tests.acceptance.conftest import Done, Invoke
 from tests.conftest import Database, Server
 

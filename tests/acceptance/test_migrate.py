@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pgratchet import embedded
-from pgratchet.database.history import Ledger
 
+from pgratchet import embedded
+from pgratchet.database.history import History
 from tests.acceptance.conftest import COMMAND, PARTS, Invoke, Run, environment
 from tests.conftest import Database
 from tests.waiting import until
@@ -74,7 +74,7 @@ def test_runners_started_together_apply_every_file_once(clone: Path, database: D
     command = [*COMMAND, "migrate", "--json"]
     connected = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     with database.connect() as holder:
-        holder.execute("SELECT pg_advisory_lock(%s)", (Ledger().lock_key,))
+        holder.execute("SELECT pg_advisory_lock(%s)", (History().lock_key,))
         processes = [
             subprocess.Popen(command, cwd=clone, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             for _ in range(runners)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pgratchet.operations import wiring
 
+from pgratchet.operations import wiring
 from tests.acceptance.conftest import PARTS, Invoke, Run, environment
 from tests.conftest import Database, Server
 from tests.movers import MOVERS, Mover

@@ -14,13 +14,13 @@ from typing import Any
 
 import dotenv
 import pytest
-from pgratchet import embedded
-from pgratchet.config import settings
-from pgratchet.config.inventory import Target
-from pgratchet.database import connection
-from pgratchet.errors import ConfigurationError
 from psycopg import conninfo, sql
 
+from pgratchet import embedded
+from pgratchet.config import settings
+from pgratchet.config.inventory import InventoryTarget
+from pgratchet.database import connection
+from pgratchet.errors import ConfigurationError
 from tests.acceptance.conftest import PARTS, Invoke
 from tests.conftest import ROOT, Server
 
@@ -89,9 +89,11 @@ def test_an_env_file_is_read_as_it_was_meant(tmp_path: Path, read: Callable[[Pat
     refused = set()
     for value in VALUES:
         variables = {"pg_host": "db.example", "pg_dbname": "a b", "pg_user": "owner", "pg_password": "{{ env('X') }}"}
-        given = settings.resolve(Target("env", "app", (), variables), ROOT / "templates", {"X": value}, dict)
+        given = settings.render_target(
+            InventoryTarget("env", "app", (), variables), ROOT / "templates", {"X": value}, dict
+        )
         try:
-            path.write_text(settings.together(path, [given]), encoding="utf-8")
+            path.write_text(settings.render_file(path, [given]), encoding="utf-8")
         except ConfigurationError:
             refused.add(value)
             continue

@@ -16,10 +16,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from pgratchet.database import connection
-from pgratchet.errors import Unreachable
 from psycopg import sql
 
+from pgratchet.database import connection
+from pgratchet.errors import Unreachable
 from tests.acceptance.conftest import COMMAND, Done, environment
 from tests.conftest import Database, Server
 

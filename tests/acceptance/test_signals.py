@@ -12,8 +12,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from pgratchet.database.history import Ledger
 
+from pgratchet.database.history import History
 from tests.acceptance.conftest import COMMAND, Done, Run, environment
 from tests.conftest import Database
 from tests.faults import history
@@ -133,7 +133,7 @@ def test_a_signal_while_it_waits_for_the_lock(
     start: Start, watched: Database, on: Run, number: signal.Signals, times: int
 ) -> None:
     with watched.connect() as holder:
-        holder.execute("SELECT pg_advisory_lock(%s)", (Ledger().lock_key,))
+        holder.execute("SELECT pg_advisory_lock(%s)", (History().lock_key,))
         HELD[:] = [holder.info.backend_pid]
         before = watched.fingerprint()
         running = start()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from pgratchet import embedded
 from pgratchet.database import connection
 
@@ -137,7 +138,10 @@ def test_the_server_ends_with_a_run_that_is_killed(sample: Path) -> None:
 
 
 def test_the_plugin_imports_nothing_heavy_at_start_up() -> None:
-    asked = "import sys, pgratchet.testing.pytest_plugin;"
-        " print([n for n in ('psycopg', 'pgratchet.testing.databases', 'pgratchet.embedded') if n in sys.modules])"
-    said = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
+    heavy = ("psycopg", "pgratchet.testing.databases", "pgratchet.embedded")
+    asked = f"import sys, pgratchet.testing.pytest_plugin; print([n for n in {heavy} if n in sys.modules])"
+    environ = {**os.environ, "PYTHONPATH": str(ROOT / "ops")}
+    said = subprocess.run(
+        [sys.executable, "-c", asked], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
+    )
     assert said.stdout == "[]\n"

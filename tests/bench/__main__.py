@@ -15,7 +15,6 @@ import tempfile
 from pathlib import Path
 
 from pgratchet.errors import ConfigurationError, RatchetError
-
 from tests.bench import chart, peers, server
 from tests.bench.cases import cases
 from tests.bench.results import Table

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from pgratchet import embedded
 from pgratchet.backups import pg_programs
-
 from tests.bench.cases import Dump
 from tests.bench.measure import Command, Measured
 from tests.bench.results import Row, Table

@@ -21,8 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pgratchet.remote import ssh as remote
-from pgratchet.remote.ssh import Way
-
+from pgratchet.remote.ssh import Route
 from tests.bench.delay import line as delayed
 from tests.hosts import Host, Hosts, running
 
@@ -95,17 +94,17 @@ def _escaped(hosts: Hosts) -> str:
     return hosts.password.replace("\\", "\\\\").replace(":", "\\:").replace("'", "'\\''")
 
 
-def way(hosts: Hosts) -> Way:
+def way(hosts: Hosts) -> Route:
     given = hosts.variables(hosts.db1)
     gateway, key, known = str(given["ssh_gateway"]), str(hosts.key), hosts.known_hosts
-    return Way("db1", 0, "deploy", gateway, key, Path("/nonexistent"), known, "python3", 10, 20)
+    return Route("db1", 0, "deploy", gateway, key, Path("/nonexistent"), known, "python3", 10, 20)
 
 
 def stream(hosts: Hosts) -> None:
     """100 MB that nothing can compress, read and hashed here: the throughput, to that of `ssh host cat`."""
     hosts.db1.run("head -c 100000000 /dev/urandom > /home/deploy/random; chown deploy /home/deploy/random")
     expected = hosts.db1.run("sha256sum /home/deploy/random").split()[0]
-    line = remote.Line(way(hosts))
+    line = remote.HostConnection(way(hosts))
     cat = [*ssh(hosts, hosts.db1), "cat random"]
 
     def ours() -> None:

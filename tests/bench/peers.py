@@ -19,7 +19,6 @@ from importlib import metadata
 from pathlib import Path
 
 from pgratchet.errors import ConfigurationError
-
 from tests.bench.measure import Command
 from tests.bench.server import Database
 from tests.bench.tools import ROOT, Files, Tool, compile_all, write_files

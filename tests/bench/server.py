@@ -19,10 +19,11 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import psycopg
+from psycopg import sql
+
 from pgratchet import embedded
 from pgratchet.database import connection
 from pgratchet.errors import ConfigurationError
-from psycopg import sql
 
 _NO_URL = "BENCH_DATABASE_URL cannot be used"
 

@@ -20,7 +20,6 @@ from importlib import metadata
 from pathlib import Path
 
 from pgratchet import __version__, embedded
-
 from tests.bench.measure import Command
 from tests.bench.server import Database
 

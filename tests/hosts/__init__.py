@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from pgratchet import embedded
-
 from tests.waiting import until
 
 PASSWORD = "it's: a c4n4ry \\ $(touch /tmp/executed)"

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pgratchet.backups.backup import Source
-from pgratchet.backups.pg_programs import Programs
-from pgratchet.backups.restore import Site
-from pgratchet.backups.store import Disk
-from pgratchet.config import settings
-from pgratchet.config.inventory import Target
-from pgratchet.config.settings import Settings
-from pgratchet.operations import wiring
 
+from pgratchet.backups.backup import BackupSource
+from pgratchet.backups.pg_programs import Programs
+from pgratchet.backups.restore_server import RestoreServer
+from pgratchet.backups.store import DiskStore
+from pgratchet.config import settings
+from pgratchet.config.inventory import InventoryTarget
+from pgratchet.config.settings import RenderedTarget
+from pgratchet.operations import wiring
 from tests.conftest import ROOT, Database
 from tests.faults import Clusters
 
@@ -26,36 +26,36 @@ def clusters(tmp_path: Path) -> Iterator[Clusters]:
     made.remove()
 
 
-def settings_of(database: Database, **variables: object) -> Settings:
+def settings_of(database: Database, **variables: object) -> RenderedTarget:
     """A target's settings that lead to the database; they may be more by name."""
     given: dict[str, object] = {f"pg_{key}": value for key, value in database.parameters.items() if key != "password"}
     given["pg_password"] = "{{ env('SECRET', '') }}"
-    target = Target("env", "target", (), given | variables)
+    target = InventoryTarget("env", "target", (), given | variables)
     secret = {"SECRET": database.parameters.get("password", "")}
-    return settings.resolve(target, ROOT / "templates", secret, dict)
+    return settings.render_target(target, ROOT / "templates", secret, dict)
 
 
 @pytest.fixture
-def source(migrated: Database) -> Source:
+def source(migrated: Database) -> BackupSource:
     return source_of(migrated)
 
 
-def source_of(database: Database, **variables: object) -> Source:
+def source_of(database: Database, **variables: object) -> BackupSource:
     given = settings_of(database, **variables)
     with wiring.connected(given) as connection:
         return wiring.source(given, connection)
 
 
 @pytest.fixture
-def programs(source: Source) -> Programs:
+def programs(source: BackupSource) -> Programs:
     return wiring.programs_for(source.server_version)
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Disk:
-    return Disk(tmp_path / "backups" / "env" / "target")
+def kept(tmp_path: Path) -> DiskStore:
+    return DiskStore(tmp_path / "backups" / "env" / "target")
 
 
 @pytest.fixture
-def site(migrated: Database) -> Site:
+def site(migrated: Database) -> RestoreServer:
     return wiring.site(settings_of(migrated))

@@ -10,20 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from pgratchet.adopt import adoption, baseline
-from pgratchet.adopt.adoption import Adoption, Wishes
+from pgratchet.adopt.adoption import Adoption, AdoptionOptions
 from pgratchet.adopt.tools import ALL
 from pgratchet.apply import applier
-from pgratchet.apply.applier import Options
+from pgratchet.apply.run import MigrateOptions
 from pgratchet.console import report
 from pgratchet.database import connection
-from pgratchet.database.history import Ledger
+from pgratchet.database.history import History
 from pgratchet.database.session import Session
 from pgratchet.errors import ConfigurationError, HistoryDisagrees, LockBusy, MigrationFailed, RatchetError
-from pgratchet.events import drained
+from pgratchet.events import drain
 from pgratchet.migrations import files as migrations
+from pgratchet.migrations.plan import make_plan
 from pgratchet.operations import wiring
-
 from tests import samples
 from tests.conftest import Database
 from tests.integration.conftest import settings_of
@@ -31,7 +32,7 @@ from tests.samples import ONE, SAMPLES, THREE, TWO, Sample
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
-LEDGER = Ledger()
+LEDGER = History()
 
 
 @dataclass
@@ -64,20 +65,20 @@ class Place:
         return self._run(dry=False, wait=wait, wishes=wishes)
 
     def _run(self, *, dry: bool, wait: int, wishes: Mapping[str, Path | str]) -> Adoption:
-        given = Wishes(**{"sql": self.sql, "files": self.files, **wishes})  # type: ignore[arg-type]
-        with closing(Session(self.database.connect, LEDGER, wait)) as session, connection.translated():
+        given = AdoptionOptions(**{"sql": self.sql, "files": self.files, **wishes})  # type: ignore[arg-type]
+        with closing(Session(self.database.connect, LEDGER, wait)) as session, connection.translate_errors():
             past = session.open()
-            found = adoption.look(session, past, given)
-            adoption.demand(found, past, given.sql)
+            found = adoption.preview(session, past, given)
+            adoption.require_adoptable(found, past, given.sql)
             if not dry:
-                drained(adoption.take(session, found, given, "run"))
+                drain(adoption.write(session, found, given, "run"))
         return found
 
     def migrate(self) -> list[str]:
         files = migrations.read(self.sql)
-        list(applier.migrate(self.database.connect, LEDGER, files, None, Options("later")))
+        list(applier.migrate(self.database.connect, LEDGER, files, None, MigrateOptions("later")))
         with self.database.connect() as session:
-            plan = migrations.plan(files, LEDGER.read(session))
+            plan = make_plan(files, LEDGER.read(session))
         return [entry.state for entry in plan.entries]
 
     def refuses(self, kind: type[RatchetError] = HistoryDisagrees) -> str:
@@ -143,7 +144,7 @@ def test_a_moment_is_kept_where_it_is_known_to_be_one(place: Place, name: str, m
         first = LEDGER.read(session)[0]
     assert (first.moment is None) == (moment == "-infinity")
     assert first.source == f"adopted:{name}"
-    shape = report.migrations(migrations.plan(migrations.read(place.sql), [first]))["migrations"][0]
+    shape = report.migrations(make_plan(migrations.read(place.sql), [first]))["migrations"][0]
     assert (shape["status"], shape["applied_at"] is None) == ("applied", moment == "-infinity")
 
 
@@ -260,13 +261,13 @@ def test_our_own_lock_is_waited_for(place: Place) -> None:
 
 def test_what_changed_since_it_was_looked_at_is_looked_at_again(place: Place) -> None:
     place.given("dbmate")
-    wishes = Wishes(place.sql, files=place.files)
+    wishes = AdoptionOptions(place.sql, files=place.files)
     with closing(Session(place.database.connect, LEDGER, 100)) as session:
-        seen = adoption.look(session, session.open(), wishes)
+        seen = adoption.preview(session, session.open(), wishes)
         place.database.run("INSERT INTO schema_migrations VALUES ('20240103000000')")
         before = place.database.rows("SELECT count(*) FROM pg_class")
         with pytest.raises(HistoryDisagrees, match="has changed since it was looked at"):
-            drained(adoption.take(session, seen, wishes, "run"))
+            drain(adoption.write(session, seen, wishes, "run"))
     assert place.database.rows("SELECT count(*) FROM pg_class") == before
     assert not place.sql.exists()
 
@@ -386,11 +387,11 @@ def test_of_an_sqlite_history_the_order_is_taken_over_and_what_differs_is_said(p
 def take_baseline(database: Database, folder: Path, name: str, *, yes: bool = False) -> list[str]:
     given, files = settings_of(database), migrations.read(folder)
     with wiring.session(given) as session:
-        marked = baseline.look(session.open(), files, name)
+        marked = baseline.select(session.open(), files, name)
         dump = wiring.schema_dump(given, session)
         told = baseline.differences(wiring.site(given), database.name, dump, files, name)
-        baseline.demand(told, yes=yes)
-        drained(baseline.take(session, files, name, "run"))
+        baseline.require_equal(told, yes=yes)
+        drain(baseline.mark(session, files, name, "run"))
     return [each.name for each in marked]
 
 

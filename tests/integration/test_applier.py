@@ -12,10 +12,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
 from pgratchet import events
 from pgratchet.apply import applier
-from pgratchet.apply.applier import Options
-from pgratchet.database.history import Adopted, Ledger
+from pgratchet.apply.run import MigrateOptions
+from pgratchet.database.history import AdoptedRow, History
 from pgratchet.errors import (
     BackupFailed,
     ConfigurationError,
@@ -27,20 +28,20 @@ from pgratchet.errors import (
     Unreachable,
 )
 from pgratchet.migrations import files as migrations
-from pgratchet.migrations.files import Migration, Record, plan
-
+from pgratchet.migrations.files import Migration
+from pgratchet.migrations.plan import HistoryRow, make_plan
 from tests.conftest import Database, Ran, Write
 from tests.strikes import Line
 from tests.waiting import until
 
 pytestmark = pytest.mark.every_major
 
-LEDGER = Ledger()
+LEDGER = History()
 Files = Sequence[Migration]
 
 
 def migrate(database: Database, files: Files, backup: applier.Backup | None = None, **options: object) -> Ran:
-    given = Options(**{"run_id": "run", **options})  # type: ignore[arg-type]
+    given = MigrateOptions(**{"run_id": "run", **options})  # type: ignore[arg-type]
     return Ran(list(applier.migrate(database.connect, LEDGER, files, backup, given)))
 
 
@@ -74,7 +75,7 @@ def test_a_hundred_files_take_one_round_trip(database: Database, write: Write, c
     """Beside looking at the server, the lock, and the table; what is there in the end comes with the last batch."""
     line = Line(database.parameters)
     files = write(**{f"m{n}_x": f"create table t{n} ()" for n in range(1, count + 1)})
-    ran = list(applier.migrate(line.connect, LEDGER, files, None, Options("run")))
+    ran = list(applier.migrate(line.connect, LEDGER, files, None, MigrateOptions("run")))
     assert ran[-1] == events.Finished(total=count, pending=0)
     assert line.trips == trips
 
@@ -110,7 +111,7 @@ def test_a_run_that_another_was_faster_than_does_nothing_and_counts_what_is_ther
     database: Database, write: Write
 ) -> None:
     files = write(m1_a="create table a ()", m2_b="create table b ()")
-    stream = applier.migrate(database.connect, LEDGER, files, None, Options("run"))
+    stream = applier.migrate(database.connect, LEDGER, files, None, MigrateOptions("run"))
     assert next(stream) == events.Planned(("1_a", "2_b"), total=2, pending=2)
     migrate(database, files, run_id="other")
     rest = Ran(list(stream))
@@ -121,11 +122,11 @@ def test_a_run_that_another_was_faster_than_does_nothing_and_counts_what_is_ther
 def test_reading_the_plan_writes_nothing(database: Database, write: Write) -> None:
     files = write(m1_a="create table a ()")
     before = database.fingerprint()
-    stream = applier.migrate(database.connect, LEDGER, files, None, Options("run"))
+    stream = applier.migrate(database.connect, LEDGER, files, None, MigrateOptions("run"))
     assert next(stream) == events.Planned(("1_a",), total=1, pending=1)
     stream.close()
     with database.connect() as connection:
-        assert plan(files, LEDGER.read(connection)).names("pending") == ("1_a",)
+        assert make_plan(files, LEDGER.read(connection)).names("pending") == ("1_a",)
     assert database.fingerprint() == before
 
 
@@ -328,7 +329,7 @@ def test_without_the_lock_the_unique_row_keeps_two_runs_apart(
 ) -> None:
     """As behind a pooler: both believe that they hold the lock, and meet at the history row."""
     files = write(m1_a="create table a (); select pg_sleep(0.5)", m2_b="create table b ()")
-    monkeypatch.setattr(Ledger, "lock_key", property(lambda _: random.getrandbits(62)))
+    monkeypatch.setattr(History, "lock_key", property(lambda _: random.getrandbits(62)))
     barrier = threading.Barrier(2)
     applied: list[str] = []
 
@@ -363,9 +364,9 @@ def test_files_and_history_that_disagree_stop_everything(
     files = write(m3_c="create table c ()")
     with database.connect() as session:
         rows = LEDGER.read(session)
-    assert plan(files, rows).disagreements() == ()
+    assert make_plan(files, rows).disagreements() == ()
     change(sql_folder)  # type: ignore[operator]
-    assert plan(migrations.read(sql_folder), rows).todo, "a run that looked away would go on"
+    assert make_plan(migrations.read(sql_folder), rows).todo, "a run that looked away would go on"
     before = database.fingerprint()
     for to in (None, "3_c"):
         with pytest.raises(HistoryDisagrees, match="disagree about") as caught:
@@ -384,7 +385,7 @@ def test_a_changed_file_is_shown_as_a_difference(database: Database, write: Writ
 def test_the_backup_comes_before_the_first_statement_and_under_the_lock(database: Database, write: Write) -> None:
     seen: list[object] = []
 
-    def backup(session: psycopg.Connection, records: Sequence[Record]) -> Generator[events.Event, None, str]:
+    def backup(session: psycopg.Connection, records: Sequence[HistoryRow]) -> Generator[events.Event, None, str]:
         seen.append((database.rows("SELECT to_regclass('a'), to_regclass('ratchet.migrations')"), list(records)))
         seen.append(database.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"))
         yield events.BackupTaken("id", "path", 1, 1)
@@ -454,7 +455,7 @@ def test_a_read_only_session_is_refused(database: Database, write: Write) -> Non
         database.run("create table shown_to_fail ()")
     assert database.rows("SELECT pg_try_advisory_lock(1)") == [(True,)], "the lock could be had"
     before = database.fingerprint()
-    stream = applier.migrate(database.connect, LEDGER, write(m1_a="create table a ()"), None, Options("run"))
+    stream = applier.migrate(database.connect, LEDGER, write(m1_a="create table a ()"), None, MigrateOptions("run"))
     with pytest.raises(ConfigurationError, match="is read-only"):
         next(stream)
     assert database.fingerprint() == before
@@ -494,16 +495,16 @@ def test_an_outcome_that_cannot_be_asked_for_is_said_to_be_unknown(database: Dat
         return database.connect()
 
     with pytest.raises(OutcomeUnknown, match="whether 1_a took effect is unknown"):
-        list(applier.migrate(connect, LEDGER, files, None, Options("run", wait=600)))
+        list(applier.migrate(connect, LEDGER, files, None, MigrateOptions("run", wait=600)))
 
 
 def test_a_history_with_another_name_is_used(database: Database, write: Write) -> None:
-    ledger = Ledger('odd "schema"', "odd 'table'")
+    ledger = History('odd "schema"', "odd 'table'")
     files = write(m1_a="create table a ()")
-    list(applier.migrate(database.connect, ledger, files, None, Options("run")))
+    list(applier.migrate(database.connect, ledger, files, None, MigrateOptions("run")))
     with database.connect() as connection:
         assert [r.name for r in ledger.read(connection)] == ["1_a"]
-        assert Ledger().read(connection) == []
+        assert History().read(connection) == []
 
 
 def test_a_hostile_name_in_a_text_is_only_text(database: Database, write: Write) -> None:
@@ -644,7 +645,7 @@ def test_a_lost_session_that_gave_the_lock_away_is_waited_for(database: Database
 
     thread = threading.Thread(target=cut)
     thread.start()
-    ran = list(applier.migrate(connect, LEDGER, files, None, Options("run", wait=15_000)))
+    ran = list(applier.migrate(connect, LEDGER, files, None, MigrateOptions("run", wait=15_000)))
     thread.join()
     assert len(lines) == 2
     assert [e.name for e in ran if isinstance(e, events.MigrationApplied)] == ["1_a"]
@@ -673,11 +674,11 @@ def test_a_waiver_needs_words() -> None:
 
 
 def test_what_is_foreseen_is_the_history_of_a_database_that_is_fit(database: Database, write: Write) -> None:
-    assert applier.foresee(database.connect, LEDGER, "") == []
+    assert applier.read_history(database.connect, LEDGER, "") == []
     migrate(database, write(m1_a="create table a ()"))
-    assert [record.name for record in applier.foresee(database.connect, LEDGER, "")] == ["1_a"]
+    assert [record.name for record in applier.read_history(database.connect, LEDGER, "")] == ["1_a"]
     with pytest.raises(ConfigurationError, match="not on the server"):
-        applier.foresee(database.connect, LEDGER, "1")
+        applier.read_history(database.connect, LEDGER, "1")
 
 
 def test_a_row_that_is_adopted_and_not_there_is_missed(database: Database, write: Write) -> None:
@@ -687,7 +688,7 @@ def test_a_row_that_is_adopted_and_not_there_is_missed(database: Database, write
         "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
         "CREATE TRIGGER swallow BEFORE INSERT ON ratchet.migrations FOR EACH ROW EXECUTE FUNCTION swallow()"
     )
-    lost = Adopted("0_lost", "0" * 64, b"select 1", "adopted:baseline", "run")
+    lost = AdoptedRow("0_lost", "0" * 64, b"select 1", "adopted:baseline", "run")
     with database.connect() as session, pytest.raises(HistoryDisagrees, match="not in the history: 0_lost"):
         LEDGER.adopt(session, [lost])
     assert history(database) == [("1_a", True)]

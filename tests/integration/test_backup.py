@@ -17,16 +17,17 @@ from typing import TypeVar
 
 import psycopg
 import pytest
+
 from pgratchet import embedded, events
-from pgratchet.backups import backup, manifest, pg_programs
+from pgratchet.backups import backup, external, listing, manifest, pg_programs, retention, verification
 from pgratchet.backups import snapshot as contents
-from pgratchet.backups.backup import Retention, Source, Wishes
+from pgratchet.backups.backup import BackupOptions, BackupSource
 from pgratchet.backups.manifest import Manifest
 from pgratchet.backups.pg_programs import Programs
-from pgratchet.backups.store import Disk
+from pgratchet.backups.retention import Retention
+from pgratchet.backups.store import DiskStore
 from pgratchet.errors import BackupFailed
 from pgratchet.operations import wiring
-
 from tests.conftest import Database
 from tests.integration.conftest import source_of
 
@@ -49,22 +50,24 @@ class Followed:
         return returned[0]
 
 
-def take(source: Source, kept: Disk, programs: Programs, **wishes: object) -> Manifest:
-    return Followed()(backup.take(source, kept, programs, Wishes(**wishes)))  # type: ignore[arg-type]
+def take(source: BackupSource, kept: DiskStore, programs: Programs, **wishes: object) -> Manifest:
+    return Followed()(backup.take(source, kept, programs, BackupOptions(**wishes)))  # type: ignore[arg-type]
 
 
-def verify(kept: Disk, backup_id: str, programs: Programs) -> Manifest:
-    (listed,) = [each for each in backup.find(kept) if each.backup_id == backup_id]
-    return Followed()(backup.verify(listed, kept, programs))
+def verify(kept: DiskStore, backup_id: str, programs: Programs) -> Manifest:
+    (listed,) = [each for each in listing.list_backups(kept) if each.backup_id == backup_id]
+    return Followed()(verification.verify(listed, kept, programs))
 
 
-def test_a_backup_says_what_was_there(migrated: Database, source: Source, programs: Programs, kept: Disk) -> None:
+def test_a_backup_says_what_was_there(
+    migrated: Database, source: BackupSource, programs: Programs, kept: DiskStore
+) -> None:
     migrated.run('CREATE TABLE "odd \'one" (x int); INSERT INTO "odd \'one" SELECT generate_series(1, 7)')
     migrated.run("CREATE EXTENSION citext; SELECT lo_create(4711)")
     follow = Followed()
-    made = follow(backup.take(source, kept, programs, Wishes(label="before 1.4", keep=True)))
+    made = follow(backup.take(source, kept, programs, BackupOptions(label="before 1.4", keep=True)))
     assert isinstance(follow.seen[-1], events.BackupTaken)
-    (listed,) = backup.find(kept)
+    (listed,) = listing.list_backups(kept)
     assert listed.manifest == made
     assert made.contents.tables["public.app_state"] == 2
     assert made.contents.tables['public."odd \'one"'] == 7
@@ -79,7 +82,9 @@ def test_a_backup_says_what_was_there(migrated: Database, source: Source, progra
     assert verify(kept, made.backup_id, programs) == made
 
 
-def test_the_globals_hold_no_password(migrated: Database, source: Source, programs: Programs, kept: Disk) -> None:
+def test_the_globals_hold_no_password(
+    migrated: Database, source: BackupSource, programs: Programs, kept: DiskStore
+) -> None:
     role = f"{migrated.name}_role"
     migrated.run(f"CREATE ROLE {role} LOGIN PASSWORD 'planted canary'; GRANT SELECT ON jobs TO {role}")
     try:
@@ -96,7 +101,7 @@ def test_the_globals_hold_no_password(migrated: Database, source: Source, progra
 
 
 def test_the_counts_are_those_of_the_dump_though_others_write(
-    migrated: Database, source: Source, programs: Programs, kept: Disk
+    migrated: Database, source: BackupSource, programs: Programs, kept: DiskStore
 ) -> None:
     migrated.run("CREATE TABLE busy (x int)")
     stop = threading.Event()
@@ -127,7 +132,7 @@ def test_the_counts_are_those_of_the_dump_though_others_write(
 
 
 def test_a_large_database_is_dumped_by_several_workers(
-    migrated: Database, source: Source, programs: Programs, kept: Disk
+    migrated: Database, source: BackupSource, programs: Programs, kept: DiskStore
 ) -> None:
     migrated.run("CREATE TABLE more AS SELECT generate_series(1, 500) AS n")
     made = take(source, kept, programs, jobs=2, parallel_from=0)
@@ -138,7 +143,7 @@ def test_a_large_database_is_dumped_by_several_workers(
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 1
     data.write_bytes(content)
-    (listed,) = backup.find(kept)
+    (listed,) = listing.list_backups(kept)
     assert "SHA-256" in listed.problem
 
 
@@ -205,7 +210,7 @@ def test_the_programs_are_those_that_both_sides_take(
 
 
 def test_a_later_pg_dump_writes_what_an_older_server_refuses(
-    migrated: Database, source: Source, kept: Disk, tmp_path: Path
+    migrated: Database, source: BackupSource, kept: DiskStore, tmp_path: Path
 ) -> None:
     """Why programs of 17 and later are not used with a server before 17."""
     wheel = embedded.programs()
@@ -226,7 +231,7 @@ def test_the_wheels_client_is_not_used_over_tls() -> None:
     assert not any(p.folder == wheel for p in pg_programs._candidates(True, embedded.programs))
 
 
-def test_a_backup_that_fails_leaves_nothing(source: Source, programs: Programs, kept: Disk) -> None:
+def test_a_backup_that_fails_leaves_nothing(source: BackupSource, programs: Programs, kept: DiskStore) -> None:
     @contextmanager
     def broken() -> Iterator[dict[str, str]]:
         yield {"PGSERVICEFILE": "/nowhere", "PGSERVICE": "x"}
@@ -239,20 +244,20 @@ def test_a_backup_that_fails_leaves_nothing(source: Source, programs: Programs, 
 
 
 def test_a_dump_waits_for_a_lock_only_so_long_and_is_tried_once_more(
-    migrated: Database, source: Source, programs: Programs, kept: Disk, monkeypatch: pytest.MonkeyPatch
+    migrated: Database, source: BackupSource, programs: Programs, kept: DiskStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pg_programs, "LOCK_WAIT", "200ms")
     follow = Followed()
     with migrated.connect() as holder:
         holder.execute("BEGIN; LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
-        taking = backup.take(source, kept, programs, Wishes())
+        taking = backup.take(source, kept, programs, BackupOptions())
         for event in taking:
             if isinstance(event, events.BackupRetried):
                 assert "timeout" in event.reason
                 holder.rollback()
                 break
         made = follow(taking)
-    assert backup.find(kept)[0].manifest == made
+    assert listing.list_backups(kept)[0].manifest == made
     with migrated.connect() as holder:
         holder.execute("BEGIN; LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(BackupFailed, match="pg_dump failed"):
@@ -262,7 +267,7 @@ def test_a_dump_waits_for_a_lock_only_so_long_and_is_tried_once_more(
 
 
 def test_ddl_under_a_parallel_dump_never_makes_a_silent_subset(
-    migrated: Database, source: Source, programs: Programs, kept: Disk
+    migrated: Database, source: BackupSource, programs: Programs, kept: DiskStore
 ) -> None:
     migrated.run("CREATE TABLE a AS SELECT generate_series(1, 20000) n; CREATE TABLE b AS TABLE a")
     stop, tried = threading.Event(), list[int]()
@@ -299,7 +304,7 @@ def fake_programs(programs: Programs, folder: Path, pg_dump: str) -> Programs:
 
 
 def test_a_pg_dump_that_is_killed_leaves_nothing(
-    source: Source, tmp_path: Path, programs: Programs, kept: Disk
+    source: BackupSource, tmp_path: Path, programs: Programs, kept: DiskStore
 ) -> None:
     killed = fake_programs(programs, tmp_path / "bin", "printf PGDMP-half\nkill -9 $$\n")
     with pytest.raises(BackupFailed, match="pg_dump failed") as caught:
@@ -309,7 +314,7 @@ def test_a_pg_dump_that_is_killed_leaves_nothing(
 
 
 def test_a_pg_dump_that_lies_is_found_out_by_reading_back(
-    source: Source, tmp_path: Path, programs: Programs, kept: Disk
+    source: BackupSource, tmp_path: Path, programs: Programs, kept: DiskStore
 ) -> None:
     """It ends with 0 and writes half an archive: exactly what must never pass for a backup."""
     lying = f'REAL "$@" > "{tmp_path}/whole"\nhead -c 9000 "{tmp_path}/whole"\n'
@@ -334,27 +339,27 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_said_to_be_one_before_anything_is_written(
-    source: Source, programs: Programs, tmp_path: Path
+    source: BackupSource, programs: Programs, tmp_path: Path
 ) -> None:
     with small_disk(tmp_path / "small", "8k") as small:
         with pytest.raises(BackupFailed, match="there is no room for a backup") as caught:
-            take(source, Disk(small), programs)
+            take(source, DiskStore(small), programs)
         assert "are free" in caught.value.detail
         assert list(small.iterdir()) == []
 
 
 def test_a_disk_that_fills_up_meanwhile_loses_no_older_backup(
-    migrated: Database, source: Source, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    migrated: Database, source: BackupSource, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with small_disk(tmp_path / "small", "500k") as small:
-        kept = Disk(small)
+        kept = DiskStore(small)
         first = take(source, kept, programs)
         migrated.run("CREATE TABLE bytes AS SELECT sha256(n::text::bytea) FROM generate_series(1, 20000) n")
-        monkeypatch.setattr(Disk, "room", lambda _: None)  # as where someone else fills it
+        monkeypatch.setattr(DiskStore, "room", lambda _: None)  # as where someone else fills it
         with pytest.raises(BackupFailed) as caught:
             take(source, kept, programs)
         assert "No space left" in str(caught.value)
-        (listed,) = backup.find(kept)
+        (listed,) = listing.list_backups(kept)
         assert listed.manifest == first
         assert verify(kept, first.backup_id, programs) == first
         assert list(small.iterdir()) == [small / first.backup_id]
@@ -376,7 +381,7 @@ def _flipped(content: bytes) -> bytes:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_damaged_backup_is_never_listed_as_one(
-    source: Source, migrated: Database, programs: Programs, kept: Disk, fault: str
+    source: BackupSource, migrated: Database, programs: Programs, kept: DiskStore, fault: str
 ) -> None:
     other = take(source, kept, programs)
     migrated.run("CREATE TABLE meanwhile (x int)")
@@ -386,7 +391,7 @@ def test_a_damaged_backup_is_never_listed_as_one(
     FAULTS[fault](dump, kept.root / other.backup_id / "database.dump")
     if fault in ("truncated", "flipped", "swapped"):
         assert dump.read_bytes() != before
-    listed = {each.backup_id: each for each in backup.find(kept)}
+    listed = {each.backup_id: each for each in listing.list_backups(kept)}
     assert listed[other.backup_id].manifest
     assert listed[made.backup_id].manifest is None
     assert listed[made.backup_id].problem
@@ -396,7 +401,7 @@ def test_a_damaged_backup_is_never_listed_as_one(
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_a_bit_that_rots_without_a_trace_is_found_by_reading(
-    migrated: Database, source: Source, programs: Programs, kept: Disk, tmp_path: Path, compression: str
+    migrated: Database, source: BackupSource, programs: Programs, kept: DiskStore, tmp_path: Path, compression: str
 ) -> None:
     """Neither time nor size tells; uncompressed, pg_restore does not tell either."""
     migrated.run("CREATE TABLE planted AS SELECT 'planted row'::text AS x")
@@ -409,7 +414,7 @@ def test_a_bit_that_rots_without_a_trace_is_found_by_reading(
     place = content.index(b"planted row") if compression == "none" else len(content) * 2 // 3
     dump.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
     os.utime(dump, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert backup.find(kept)[0].manifest == made, "a listing cannot know"
+    assert listing.list_backups(kept)[0].manifest == made, "a listing cannot know"
     if compression == "none":
         read = subprocess.run([programs.path("pg_restore"), "--file=/dev/null", str(dump)], capture_output=True)
         assert read.returncode == 0, "the whole archive reads well"
@@ -417,7 +422,7 @@ def test_a_bit_that_rots_without_a_trace_is_found_by_reading(
         verify(kept, made.backup_id, programs)
 
 
-def test_what_is_no_backup_is_listed_with_the_reason(source: Source, programs: Programs, kept: Disk) -> None:
+def test_what_is_no_backup_is_listed_with_the_reason(source: BackupSource, programs: Programs, kept: DiskStore) -> None:
     made = take(source, kept, programs)
     shutil.copytree(kept.root / made.backup_id, kept.root / "20990101T000000-0000")
     (kept.root / "20990101T000001-0000.partial").mkdir()
@@ -426,7 +431,7 @@ def test_what_is_no_backup_is_listed_with_the_reason(source: Source, programs: P
     torn.mkdir()
     (torn / "manifest.json").write_text(json.dumps({"format": 2})[:-3])
     (kept.root / "notes").mkdir()
-    found = {each.backup_id: each.problem for each in backup.find(kept)}
+    found = {each.backup_id: each.problem for each in listing.list_backups(kept)}
     assert found == {
         "20990101T000003-0000": "Its manifest is no JSON: it was cut short, or written over.",
         "20990101T000002-0000": "It has no manifest.",
@@ -438,16 +443,16 @@ def test_what_is_no_backup_is_listed_with_the_reason(source: Source, programs: P
 
 @pytest.mark.parametrize("change", [{"server_version": 1}, {"keep": True}, {"more": 1}, {"files": {}}, {"label": "x"}])
 def test_a_manifest_edited_by_hand_is_no_manifest(
-    source: Source, programs: Programs, kept: Disk, change: dict[str, object]
+    source: BackupSource, programs: Programs, kept: DiskStore, change: dict[str, object]
 ) -> None:
     made = take(source, kept, programs)
     path = kept.root / made.backup_id / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    (listed,) = backup.find(kept)
+    (listed,) = listing.list_backups(kept)
     assert listed.problem == "Its manifest was changed after it was written."
 
 
-def test_row_security_never_makes_a_subset(migrated: Database, kept: Disk, programs: Programs) -> None:
+def test_row_security_never_makes_a_subset(migrated: Database, kept: DiskStore, programs: Programs) -> None:
     role = f"{migrated.name}_role"
     secret = migrated.parameters.get("password", "")
     migrated.run(f"CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT ALL ON SCHEMA public, ratchet TO {role}")
@@ -466,19 +471,19 @@ def test_row_security_never_makes_a_subset(migrated: Database, kept: Disk, progr
 
 
 def test_retention_deletes_what_may_go_and_leaves_the_rest(
-    source: Source, programs: Programs, kept: Disk, monkeypatch: pytest.MonkeyPatch
+    source: BackupSource, programs: Programs, kept: DiskStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pinned = take(source, kept, programs, keep=True)
     made = [take(source, kept, programs) for _ in range(3)]
     later = datetime.now(timezone.utc) + timedelta(days=1)
-    seen = list(backup.prune(kept, Retention(count=1), later))
+    seen = list(retention.prune(kept, Retention(count=1), later))
     assert seen == [events.BackupsRemoved((made[1].backup_id, made[0].backup_id))]
     assert kept.ids() == [made[2].backup_id, pinned.backup_id]
     assert sorted(path.name for path in kept.root.iterdir()) == sorted(kept.ids())
-    assert list(backup.prune(kept, Retention(count=1), later)) == []
+    assert list(retention.prune(kept, Retention(count=1), later)) == []
 
 
-def test_counting_ends_when_the_dump_fails(migrated: Database, source: Source) -> None:
+def test_counting_ends_when_the_dump_fails(migrated: Database, source: BackupSource) -> None:
     migrated.run("CREATE VIEW v AS SELECT pg_sleep(60)::text")
     with contents.snapshot(source.connect) as snapshot:
         slow = replace(snapshot, sizes={"public.v": 0})
@@ -511,13 +516,13 @@ NOW = "20261124-101500F $(date -u +%Y-%m-%dT%H:%M:%SZ)"
 def test_another_tool_is_believed_only_with_a_fresh_backup(tmp_path: Path, script: str, told: str) -> None:
     command = write_command(tmp_path / "tool", script)
     with pytest.raises(BackupFailed, match="gave no fresh backup") as caught:
-        Followed()(backup.external(command, os.environ, 3600))
+        Followed()(external.external(command, os.environ, 3600))
     assert told in caught.value.detail
     with pytest.raises(BackupFailed, match="gave no fresh backup"):
-        Followed()(backup.external([str(tmp_path / "none")], os.environ, 3600))
+        Followed()(external.external([str(tmp_path / "none")], os.environ, 3600))
 
 
-def test_another_tool_takes_the_place_of_pg_dump(migrated: Database, kept: Disk, tmp_path: Path) -> None:
+def test_another_tool_takes_the_place_of_pg_dump(migrated: Database, kept: DiskStore, tmp_path: Path) -> None:
     from tests.integration.conftest import settings_of
 
     tool = write_command(tmp_path / "tool", f'echo "$PGSERVICE of $PGRATCHET_ENV" > {tmp_path}/said; echo {NOW}')

@@ -7,21 +7,22 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
 from pgratchet.apply import applier
-from pgratchet.apply.applier import Options
-from pgratchet.database.history import BODY_LIMIT, Ledger
+from pgratchet.apply.run import MigrateOptions
+from pgratchet.database.history import BODY_LIMIT, History
 from pgratchet.errors import ConfigurationError, MigrationFailed
 from pgratchet.migrations import files as migrations
-from pgratchet.migrations.files import SIZE_LIMIT, Migration
-
+from pgratchet.migrations.files import Migration
+from pgratchet.migrations.scripts import SIZE_LIMIT
 from tests.conftest import Database, Ran, Write
 
 pytestmark = pytest.mark.every_major
 
 
 def migrate(database: Database, files: Sequence[Migration], **options: object) -> Ran:
-    given = Options(**{"run_id": "run", **options})  # type: ignore[arg-type]
-    return Ran(list(applier.migrate(database.connect, Ledger(), files, None, given)))
+    given = MigrateOptions(**{"run_id": "run", **options})  # type: ignore[arg-type]
+    return Ran(list(applier.migrate(database.connect, History(), files, None, given)))
 
 
 ROWS = "create table t (a int, b text);\ncopy t (a, b) from stdin;\n1\tone\n2\t;'\"$$ -- /*\n3\t\\\\.\n4\t\\N\n\\.\n"
@@ -165,7 +166,7 @@ def test_a_file_that_changes_between_judging_and_sending_is_not_sent(
     database: Database, write: Write, sql_folder: Path
 ) -> None:
     files = write(m1_a="create table a ()", m2_b="create table b ()")
-    stream = applier.migrate(database.connect, Ledger(), files, None, Options("run", batch_size=1))
+    stream = applier.migrate(database.connect, History(), files, None, MigrateOptions("run", batch_size=1))
     for event in stream:
         if getattr(event, "name", "") == "1_a":
             (sql_folder / "2_b.sql").write_text("create table c ()")

@@ -16,9 +16,10 @@ from pathlib import Path
 from queue import Queue
 
 import pytest
-from pgratchet.migrations import files as migrations
-from pgratchet.migrations.files import Migration
 
+from pgratchet.migrations import files as migrations
+from pgratchet.migrations import scripts
+from pgratchet.migrations.files import Migration
 from tests import majors
 from tests.conftest import Database, Server
 from tests.runner import Runner, lies_of_a_lost_line, started
@@ -99,7 +100,7 @@ def places(server: Server) -> Iterator[Queue[Place]]:
 def folder(sql_folder: Path) -> Path:
     for name, text in FILES.items():
         (sql_folder / f"{name}.sql").write_text(text)
-    assert len(FILES["5_large"]) > 2 * migrations.SIZE_LIMIT
+    assert len(FILES["5_large"]) > 2 * scripts.SIZE_LIMIT
     return sql_folder
 
 

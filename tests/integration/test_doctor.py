@@ -9,12 +9,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from pgratchet.apply import applier
-from pgratchet.checks import doctor
-from pgratchet.checks.doctor import Asked, Finding
-from pgratchet.database.history import Ledger
-from pgratchet.operations import operations
 
+from pgratchet.apply import applier, run
+from pgratchet.checks import doctor
+from pgratchet.checks.doctor import DoctorOptions, Finding
+from pgratchet.database.history import History
+from pgratchet.operations import operations
 from tests.conftest import Database, Write
 from tests.faults import Proxy
 from tests.integration.conftest import settings_of
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 def examined(database: Database, **asked: object) -> list[Finding]:
     before = database.fingerprint()
     with closing(database.connect()) as connection:
-        found = list(doctor.server(connection, Asked(Ledger(), **asked)))  # type: ignore[arg-type]
+        found = list(doctor.server(connection, DoctorOptions(History(), **asked)))  # type: ignore[arg-type]
     assert database.fingerprint() == before, "it only looks"
     return found
 
@@ -110,7 +110,7 @@ def test_locks_and_who_waits_for_them(database: Database) -> None:
 
 def test_another_run_holds_the_lock(database: Database) -> None:
     with closing(database.connect()) as other:
-        other.execute("SELECT pg_advisory_lock(%s)", (Ledger().lock_key,))
+        other.execute("SELECT pg_advisory_lock(%s)", (History().lock_key,))
         found = of(examined(database), "lock")
     assert "the migration lock is held by pid" in found.what
 
@@ -124,7 +124,7 @@ def test_a_role_that_may_not_make_the_history(database: Database, role: Database
 
 
 def test_a_role_that_may_not_write_the_history(database: Database, role: Database, write: Write) -> None:
-    list(applier.migrate(database.connect, Ledger(), write(m1_a="select 1"), None, applier.Options("run")))
+    list(applier.migrate(database.connect, History(), write(m1_a="select 1"), None, run.MigrateOptions("run")))
     assert "SELECT, INSERT and UPDATE on ratchet.migrations" in of(examined(role), "privileges").what
     database.run("GRANT USAGE ON SCHEMA ratchet TO looker")
     database.run("GRANT SELECT, INSERT, UPDATE ON ratchet.migrations TO looker")
@@ -162,7 +162,7 @@ def test_another_cluster_than_the_one_that_is_pinned(database: Database) -> None
 def test_a_pooler_in_between(database: Database, pool: Pool) -> None:
     pooled, _ = pool(1)
     with closing(pooled.connect()) as connection:
-        found = of(list(doctor.server(connection, Asked(Ledger()))), "pooler")
+        found = of(list(doctor.server(connection, DoctorOptions(History()))), "pooler")
     assert found.severity == "problem"
     assert "pg_direct_host" in found.remedy
 
@@ -183,7 +183,7 @@ def test_a_line_that_is_cut_ends_it_with_a_finding(database: Database) -> None:
     proxy = Proxy(database.parameters)
     with closing(proxy), closing(proxy.database.connect()) as connection:
         proxy.cut()
-        (found,) = doctor.server(connection, Asked(Ledger()))
+        (found,) = doctor.server(connection, DoctorOptions(History()))
     assert found.severity == "problem"
     assert "could not be asked" in found.what
 
@@ -202,10 +202,10 @@ def test_one_check_that_fails_does_not_end_the_others(database: Database) -> Non
 def test_files_and_history(database: Database, write: Write) -> None:
     files = write(m2_b="select 1", m3_c="-- migrate: no-transaction\nselect 1; select 1/0;")
     with suppress(Exception):
-        list(applier.migrate(database.connect, Ledger(), files, None, applier.Options("run")))
+        list(applier.migrate(database.connect, History(), files, None, run.MigrateOptions("run")))
     files = write(m1_a="select 1", m4_d="begin;")
     with closing(database.connect()) as connection:
-        found = list(doctor.agreement(files, Ledger().read(connection)))
+        found = list(doctor.agreement(files, History().read(connection)))
     assert [each.severity for each in found] == ["problem", "problem", "warning", "ok"]
     assert "1_a: not applied, but the newer" in found[0].what
     assert "BEGIN" in found[1].what
@@ -215,7 +215,7 @@ def test_files_and_history(database: Database, write: Write) -> None:
 
 def test_this_machine(migrated: Database, tmp_path: Path) -> None:
     with pytest.raises(StopIteration) as ended:
-        next(operations.Examine().run(settings_of(migrated), operations.Place(tmp_path)))
+        next(operations.Examine().run(settings_of(migrated), operations.Machine(tmp_path)))
     found: tuple[Finding, ...] = ended.value.value
     assert amiss(found) == []
     assert "no TLS" in of(found, "pg_dump").what or "server's own major" in of(found, "pg_dump").what

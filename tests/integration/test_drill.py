@@ -12,18 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from pgratchet import embedded, events
-from pgratchet.backups import backup, drill
-from pgratchet.backups.backup import Source
-from pgratchet.backups.drill import Record
+from pgratchet.backups import drill, listing, verification
+from pgratchet.backups.backup import BackupSource
+from pgratchet.backups.drill import DrillRecord
 from pgratchet.backups.manifest import Contents
 from pgratchet.backups.pg_programs import Programs
-from pgratchet.backups.restore import Archive, Site
-from pgratchet.backups.store import Disk
-from pgratchet.database.history import Ledger
+from pgratchet.backups.restore import BackupArchive
+from pgratchet.backups.restore_server import RestoreServer
+from pgratchet.backups.store import DiskStore
+from pgratchet.database.history import History
 from pgratchet.errors import BackupFailed
 from pgratchet.operations import wiring
-
 from tests.acceptance.conftest import COMMAND, Invoke, environment
 from tests.acceptance.conftest import invoke as invoke
 from tests.conftest import Database
@@ -38,16 +39,16 @@ GOOD = 2 + 1
 
 
 @pytest.fixture
-def archived(source: Source, kept: Disk, programs: Programs) -> Archive:
+def archived(source: BackupSource, kept: DiskStore, programs: Programs) -> BackupArchive:
     return taken(source, kept, programs)
 
 
-def taken(source: Source, kept: Disk, programs: Programs) -> Archive:
+def taken(source: BackupSource, kept: DiskStore, programs: Programs) -> BackupArchive:
     made = take(source, kept, programs)
-    return Archive(made, backup.content(made, kept, None), programs)
+    return BackupArchive(made, verification.open_content(made, kept, None), programs)
 
 
-def run(site: Site, archived: Archive, *, ours: bool = False) -> Record:
+def run(site: RestoreServer, archived: BackupArchive, *, ours: bool = False) -> DrillRecord:
     return Followed()(drill.run(site, archived, jobs=1, ours=ours))
 
 
@@ -62,7 +63,9 @@ def nothing_left(database: Database) -> Iterator[None]:
     assert names(database) == before
 
 
-def test_a_good_backup_is_proved_and_its_record_kept(migrated: Database, archived: Archive, kept: Disk) -> None:
+def test_a_good_backup_is_proved_and_its_record_kept(
+    migrated: Database, archived: BackupArchive, kept: DiskStore
+) -> None:
     follow = Followed()
     with nothing_left(migrated):
         record = follow(drill.run(site_of(migrated), archived, jobs=1, ours=False))
@@ -77,12 +80,12 @@ def test_a_good_backup_is_proved_and_its_record_kept(migrated: Database, archive
     assert record.database_size > 5_000_000
     assert record.backup_size == made.size
     assert record.server_version == made.server_version
-    drill.demand(record)
+    drill.require_good(record)
     later = replace(record, at="2099-01-01T00:00:00+00:00")
-    drill.keep(kept, later)
-    drill.keep(kept, record)
-    assert drill.past(kept) == (record, later)
-    assert [each.backup_id for each in backup.find(kept)] == [made.backup_id], "records are no backups"
+    drill.write_record(kept, later)
+    drill.write_record(kept, record)
+    assert drill.read_records(kept) == (record, later)
+    assert [each.backup_id for each in listing.list_backups(kept)] == [made.backup_id], "records are no backups"
 
 
 BROKEN = {
@@ -100,34 +103,36 @@ BROKEN = {
 }
 
 
-def test_broken_records_are_passed_over(kept: Disk) -> None:
-    good = Record("20260101T000000-0000", "2026-01-01T00:00:00+00:00", 7, good=True)
-    drill.keep(kept, good)
+def test_broken_records_are_passed_over(kept: DiskStore) -> None:
+    good = DrillRecord("20260101T000000-0000", "2026-01-01T00:00:00+00:00", 7, good=True)
+    drill.write_record(kept, good)
     for name, text in BROKEN.items():
         kept.note(f"20250101T000000-{name}.json", text.encode())
     kept.note("20250101T000000-bytes.json", b"\xff\xfe{")
     assert len(list(kept.notes())) == len(BROKEN) + 2
-    assert drill.past(kept) == (good,)
+    assert drill.read_records(kept) == (good,)
 
 
-def with_contents(archived: Archive, **changes: object) -> Archive:
+def with_contents(archived: BackupArchive, **changes: object) -> BackupArchive:
     contents: Contents = replace(archived.manifest.contents, **changes)  # type: ignore[arg-type]
     return replace(archived, manifest=replace(archived.manifest, contents=contents))
 
 
-def test_a_backup_that_holds_something_else_is_found_out(migrated: Database, archived: Archive) -> None:
+def test_a_backup_that_holds_something_else_is_found_out(migrated: Database, archived: BackupArchive) -> None:
     tables = {**archived.manifest.contents.tables, "public.app_state": 99}
     with nothing_left(migrated):
         record = run(site_of(migrated), with_contents(archived, tables=tables))
     assert (record.good, record.problem) == (False, "Table public.app_state: 2 rows, and 99 rows in the backup.")
     assert record.restore_ms > 0
     with pytest.raises(BackupFailed, match="did not prove it good") as caught:
-        drill.demand(record)
+        drill.require_good(record)
     assert caught.value.exit_code == 9
     assert "public.app_state" in caught.value.detail
 
 
-def test_a_backup_that_does_not_restore_is_found_out(migrated: Database, archived: Archive, tmp_path: Path) -> None:
+def test_a_backup_that_does_not_restore_is_found_out(
+    migrated: Database, archived: BackupArchive, tmp_path: Path
+) -> None:
     script = 'REAL "$@"; echo "pg_restore: error: no more" >&2; exit 1'
     failing = replace(archived, programs=fake_pg_restore(archived.programs, tmp_path / "bin", script))
     with nothing_left(migrated):
@@ -137,13 +142,13 @@ def test_a_backup_that_does_not_restore_is_found_out(migrated: Database, archive
     assert "no more" in record.problem
 
 
-def test_an_extension_of_another_version_is_noted(migrated: Database, archived: Archive) -> None:
+def test_an_extension_of_another_version_is_noted(migrated: Database, archived: BackupArchive) -> None:
     record = run(site_of(migrated), with_contents(archived, extensions={"plpgsql": "0.9"}))
     assert (record.good, record.notes) == (True, ("Extension plpgsql: 1.0, and 0.9 in the backup.",))
 
 
 def test_an_extension_that_the_server_lacks_is_named_before_anything_is_restored(
-    migrated: Database, archived: Archive
+    migrated: Database, archived: BackupArchive
 ) -> None:
     with nothing_left(migrated):
         record = run(site_of(migrated), with_contents(archived, extensions={"no_such_extension": "1.0"}))
@@ -152,7 +157,7 @@ def test_an_extension_that_the_server_lacks_is_named_before_anything_is_restored
     assert record.restore_ms == 0
 
 
-def test_a_locale_that_the_server_lacks_is_noted(migrated: Database, archived: Archive) -> None:
+def test_a_locale_that_the_server_lacks_is_noted(migrated: Database, archived: BackupArchive) -> None:
     made = archived.manifest
     odd = replace(made, database=replace(made.database, collate="xx_XX.utf8", ctype="xx_XX.utf8"))
     with nothing_left(migrated):
@@ -162,7 +167,7 @@ def test_a_locale_that_the_server_lacks_is_noted(migrated: Database, archived: A
 
 
 def test_roles_are_made_only_on_a_server_of_our_own(
-    migrated: Database, source: Source, kept: Disk, programs: Programs
+    migrated: Database, source: BackupSource, kept: DiskStore, programs: Programs
 ) -> None:
     role = f"{migrated.name}_role"
     with roles(migrated, role):
@@ -184,7 +189,7 @@ def test_roles_are_made_only_on_a_server_of_our_own(
 
 
 def test_what_the_bootstrap_superuser_owns_restores_where_it_has_another_name(
-    migrated: Database, kept: Disk, programs: Programs
+    migrated: Database, kept: DiskStore, programs: Programs
 ) -> None:
     """No dependency tells of it, and with a database that is another's nothing else does."""
     owner = f"{migrated.name}_owner"
@@ -192,13 +197,13 @@ def test_what_the_bootstrap_superuser_owns_restores_where_it_has_another_name(
         migrated.run(f"ALTER DATABASE {migrated.name} OWNER TO {owner}")
         made = take(source_of(migrated), kept, programs)
         migrated.run(f"ALTER DATABASE {migrated.name} OWNER TO CURRENT_USER")
-    with wiring.scratch(None, Ledger(), made) as (site, with_programs):
-        record = run(site, Archive(made, backup.content(made, kept, None), with_programs), ours=True)
+    with wiring.scratch(None, History(), made) as (site, with_programs):
+        record = run(site, BackupArchive(made, verification.open_content(made, kept, None), with_programs), ours=True)
     assert (record.good, record.problem, record.notes) == (True, "", ())
 
 
 def test_a_subscription_in_a_backup_does_not_stay_on_the_scratch_server(
-    migrated: Database, source: Source, kept: Disk, programs: Programs
+    migrated: Database, source: BackupSource, kept: DiskStore, programs: Programs
 ) -> None:
     """A database with one cannot be dropped, and the slot that it names is the live one's."""
     migrated.run("CREATE SUBSCRIPTION s CONNECTION 'host=/nowhere' PUBLICATION p WITH (connect = false)")
@@ -213,7 +218,7 @@ def test_a_subscription_in_a_backup_does_not_stay_on_the_scratch_server(
 
 
 def test_a_line_that_is_cut_leaves_no_scratch_database(
-    migrated: Database, source: Source, kept: Disk, programs: Programs
+    migrated: Database, source: BackupSource, kept: DiskStore, programs: Programs
 ) -> None:
     migrated.run("CREATE TABLE bytes AS SELECT sha256(n::text::bytea) FROM generate_series(1, 20000) n")
     archived, proxy = taken(source, kept, programs), Proxy(migrated.parameters)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from pgratchet import embedded
 from pgratchet.database import connection
 from pgratchet.errors import RatchetError, Unreachable

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from pgratchet.backups import backup, drill, restore
-from pgratchet.backups.backup import Source, Wishes
-from pgratchet.backups.manifest import Manifest
-from pgratchet.backups.pg_programs import Programs
-from pgratchet.backups.restore import Archive, Site
-from pgratchet.backups.store import Disk
-from pgratchet.errors import BackupFailed, ConfigurationError
 from pyrage import x25519
 
+from pgratchet.backups import backup, drill, listing, restore, restore_server, verification
+from pgratchet.backups.backup import BackupOptions, BackupSource
+from pgratchet.backups.manifest import Manifest
+from pgratchet.backups.pg_programs import Programs
+from pgratchet.backups.restore import BackupArchive
+from pgratchet.backups.restore_server import RestoreServer
+from pgratchet.backups.store import DiskStore
+from pgratchet.errors import BackupFailed, ConfigurationError
 from tests.conftest import Database
 from tests.integration.test_backup import Followed, fake_programs, small_disk
 from tests.waiting import until
@@ -60,13 +61,13 @@ def planted(migrated: Database) -> Database:
     return migrated
 
 
-def take(source: Source, kept: Disk, programs: Programs, *recipients: str, **wishes: object) -> Manifest:
-    return Followed()(backup.take(source, kept, programs, Wishes(recipients=recipients, **wishes)))  # type: ignore[arg-type]
+def take(source: BackupSource, kept: DiskStore, programs: Programs, *recipients: str, **wishes: object) -> Manifest:
+    return Followed()(backup.take(source, kept, programs, BackupOptions(recipients=recipients, **wishes)))  # type: ignore[arg-type]
 
 
-def verify(kept: Disk, made: Manifest, programs: Programs, identity: Path | None) -> Manifest:
-    (listed,) = [each for each in backup.find(kept) if each.backup_id == made.backup_id]
-    return Followed()(backup.verify(listed, kept, programs, identity))
+def verify(kept: DiskStore, made: Manifest, programs: Programs, identity: Path | None) -> Manifest:
+    (listed,) = [each for each in listing.list_backups(kept) if each.backup_id == made.backup_id]
+    return Followed()(verification.verify(listed, kept, programs, identity))
 
 
 def uncompressed(programs: Programs, folder: Path) -> Programs:
@@ -77,7 +78,12 @@ def uncompressed(programs: Programs, folder: Path) -> Programs:
 
 @pytest.mark.parametrize("make", [age_pair, ssh_pair])
 def test_nothing_is_stored_as_it_is_and_the_key_opens_all(
-    planted: Database, source: Source, programs: Programs, kept: Disk, tmp_path: Path, make: Callable[[Path], Pair]
+    planted: Database,
+    source: BackupSource,
+    programs: Programs,
+    kept: DiskStore,
+    tmp_path: Path,
+    make: Callable[[Path], Pair],
 ) -> None:
     pair, plain = make(tmp_path), uncompressed(programs, tmp_path / "bin")
     open_one = take(source, kept, plain)
@@ -90,12 +96,14 @@ def test_nothing_is_stored_as_it_is_and_the_key_opens_all(
         assert b"CREATE ROLE" not in content
     assert verify(kept, made, programs, None) == made
     assert verify(kept, made, programs, pair.identity) == made
-    stream = backup.content(made, kept, pair.identity)
+    stream = verification.open_content(made, kept, pair.identity)
     assert not isinstance(stream, Path)
     assert PLANTED.encode() in b"".join(stream)
 
 
-def test_any_of_several_recipients_can_read_it(source: Source, programs: Programs, kept: Disk, tmp_path: Path) -> None:
+def test_any_of_several_recipients_can_read_it(
+    source: BackupSource, programs: Programs, kept: DiskStore, tmp_path: Path
+) -> None:
     pairs = [age_pair(tmp_path), ssh_pair(tmp_path)]
     made = take(source, kept, programs, *(each.recipient for each in pairs))
     for each in pairs:
@@ -116,7 +124,7 @@ def flipped(content: bytes, place: int) -> bytes:
 @pytest.mark.parametrize("place", ["header", "middle", "end"])
 @pytest.mark.parametrize("opens", [True, False])
 def test_rot_is_told_from_a_key_that_does_not_fit(
-    planted: Database, source: Source, programs: Programs, kept: Disk, pair: Pair, place: str, opens: bool
+    planted: Database, source: BackupSource, programs: Programs, kept: DiskStore, pair: Pair, place: str, opens: bool
 ) -> None:
     made = take(source, kept, programs, pair.recipient)
     path = kept.root / made.backup_id / "database.dump.age"
@@ -128,7 +136,7 @@ def test_rot_is_told_from_a_key_that_does_not_fit(
 
 
 def test_a_key_that_does_not_fit_is_said_to_be_one(
-    source: Source, programs: Programs, kept: Disk, pair: Pair, tmp_path: Path
+    source: BackupSource, programs: Programs, kept: DiskStore, pair: Pair, tmp_path: Path
 ) -> None:
     made = take(source, kept, programs, pair.recipient)
     other = age_pair(tmp_path, "other")
@@ -137,20 +145,20 @@ def test_a_key_that_does_not_fit_is_said_to_be_one(
     assert "No matching keys" in caught.value.detail
     assert "backup_identity" in caught.value.hint
     with pytest.raises(ConfigurationError, match="is encrypted") as refused:
-        backup.content(made, kept, None)
+        verification.open_content(made, kept, None)
     assert pair.recipient in refused.value.detail
 
 
-def test_a_truncated_one_is_not_listed(source: Source, programs: Programs, kept: Disk, pair: Pair) -> None:
+def test_a_truncated_one_is_not_listed(source: BackupSource, programs: Programs, kept: DiskStore, pair: Pair) -> None:
     made = take(source, kept, programs, pair.recipient)
     path = kept.root / made.backup_id / "database.dump.age"
     rotten(path, path.read_bytes()[:-1])
-    (listed,) = backup.find(kept)
+    (listed,) = listing.list_backups(kept)
     assert listed.problem == "database.dump.age is not as large as its manifest says."
 
 
 def test_a_pg_dump_that_lies_is_found_out_where_nothing_can_be_decrypted(
-    source: Source, tmp_path: Path, programs: Programs, kept: Disk, pair: Pair
+    source: BackupSource, tmp_path: Path, programs: Programs, kept: DiskStore, pair: Pair
 ) -> None:
     lying = f'REAL "$@" > "{tmp_path}/whole"\nhead -c 9000 "{tmp_path}/whole"\n'
     with pytest.raises(BackupFailed, match="pg_restore failed"):
@@ -178,7 +186,7 @@ def ended(run: Callable[[], object]) -> BaseException:
 
 def test_a_disk_that_fills_up_while_it_encrypts_is_said_to_be_full(
     migrated: Database,
-    source: Source,
+    source: BackupSource,
     programs: Programs,
     pair: Pair,
     tmp_path: Path,
@@ -186,33 +194,33 @@ def test_a_disk_that_fills_up_while_it_encrypts_is_said_to_be_full(
 ) -> None:
     migrated.run("CREATE TABLE bytes AS SELECT sha256(n::text::bytea) FROM generate_series(1, 40000) n")
     with small_disk(tmp_path / "small", "300k") as small:
-        monkeypatch.setattr(Disk, "room", lambda _: None)  # as where someone else fills it
-        error = ended(lambda: take(source, Disk(small), programs, pair.recipient))
+        monkeypatch.setattr(DiskStore, "room", lambda _: None)  # as where someone else fills it
+        error = ended(lambda: take(source, DiskStore(small), programs, pair.recipient))
         assert isinstance(error, BackupFailed)
         assert "No space left on device" in error.detail
         assert list(small.iterdir()) == []
 
 
 def test_a_restore_and_a_drill_read_it_with_the_identity(
-    planted: Database, source: Source, programs: Programs, kept: Disk, site: Site, pair: Pair
+    planted: Database, source: BackupSource, programs: Programs, kept: DiskStore, site: RestoreServer, pair: Pair
 ) -> None:
     made = take(source, kept, programs, pair.recipient)
     planted.run("DROP TABLE planted")
 
-    def archived() -> Archive:
-        return Archive(made, backup.content(made, kept, pair.identity), programs)
+    def archived() -> BackupArchive:
+        return BackupArchive(made, verification.open_content(made, kept, pair.identity), programs)
 
     try:
-        Followed()(restore.restore(site, planted.name, archived(), restore.Wishes()))
+        Followed()(restore.restore(site, planted.name, archived(), restore.RestoreOptions()))
         assert planted.rows("SELECT count(*), min(x) FROM planted") == [(3000, PLANTED)]
     finally:
-        restore.drop(site, planted.name, restore.left(site, planted.name))
+        restore_server.drop_databases(site, planted.name, restore_server.kept_databases(site, planted.name))
     record = Followed()(drill.run(site, archived(), jobs=4, ours=False))
     assert record.good, record.problem
 
 
 def test_several_workers_are_not_used_where_it_is_encrypted(
-    source: Source, programs: Programs, kept: Disk, pair: Pair
+    source: BackupSource, programs: Programs, kept: DiskStore, pair: Pair
 ) -> None:
     assert take(source, kept, programs, jobs=2, parallel_from=0).archive == "directory"
     made = take(source, kept, programs, pair.recipient, jobs=2, parallel_from=0)
@@ -221,7 +229,7 @@ def test_several_workers_are_not_used_where_it_is_encrypted(
 
 
 def test_a_recipient_that_is_none_stops_before_anything_is_written(
-    source: Source, programs: Programs, kept: Disk, pair: Pair
+    source: BackupSource, programs: Programs, kept: DiskStore, pair: Pair
 ) -> None:
     with pytest.raises(ConfigurationError, match="number 2 of backup_recipients"):
         take(source, kept, programs, pair.recipient, "age1nonsense")

@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 
 import pytest
+
 from pgratchet import events
 from pgratchet.database import session
-from pgratchet.errors import MigrationFailed, OutcomeUnknown, Place, StoppedPartWay
-from pgratchet.migrations.files import SIZE_LIMIT, Migration
-
+from pgratchet.errors import Location, MigrationFailed, OutcomeUnknown, StoppedPartWay
+from pgratchet.migrations.files import Migration
+from pgratchet.migrations.scripts import SIZE_LIMIT
 from tests.conftest import Database, Server, Write
 from tests.faults import COPY_DONE, Attempt, Clusters, Fault, Moment, Proxy, history, migrate
 from tests.waiting import until
@@ -171,7 +172,7 @@ def test_a_file_in_windows_is_rolled_back_whole(
         migrate(proxy.database, files)
     assert proxy.sprung
     assert proxy.witnessed == []
-    assert caught.value.place == Place("1_a"), "what came of a window that was lost is not known"
+    assert caught.value.place == Location("1_a"), "what came of a window that was lost is not known"
     assert "1_a was rolled back" in caught.value.detail
     assert database.rows("SELECT to_regclass('big')") == [(None,)]
     assert (history(database), effects(database)) == ([], [])

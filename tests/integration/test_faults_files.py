@@ -8,14 +8,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
+
 from pgratchet.database import connection
 from pgratchet.database.connection import Answer
 from pgratchet.database.session import Session
 from pgratchet.errors import ConfigurationError, MigrationFailed, StoppedPartWay
 from pgratchet.migrations import files as migrations
-from pgratchet.migrations.files import SIZE_LIMIT
-from psycopg.pq import TransactionStatus
-
+from pgratchet.migrations.scripts import SIZE_LIMIT
 from tests.conftest import Database, Write
 from tests.faults import Clusters, history, migrate
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
-from pgratchet import embedded, events
-from pgratchet.database.history import Ledger
-from pgratchet.errors import LockBusy, MigrationFailed, StoppedPartWay
 
+from pgratchet import embedded, events
+from pgratchet.database.history import History
+from pgratchet.errors import LockBusy, MigrationFailed, StoppedPartWay
 from tests.conftest import Database, Write
 from tests.faults import Attempt, history, migrate
 from tests.waiting import until
@@ -85,7 +85,7 @@ def test_a_concurrent_build_and_a_run_that_waits_both_finish(table: Database, wr
 
 def test_waiting_inside_the_lock_would_have_been_a_deadlock(table: Database) -> None:
     """What the polling is for: the same two sessions, one of them waiting where a simple runner would."""
-    key = Ledger().lock_key
+    key = History().lock_key
     failed: list[str | None] = []
 
     def attempt(session: psycopg.Connection, statement: str) -> None:

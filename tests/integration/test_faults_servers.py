@@ -9,10 +9,10 @@ from contextlib import closing, contextmanager
 
 import psycopg
 import pytest
+
 from pgratchet.database import connection
 from pgratchet.errors import ConfigurationError, MigrationFailed, OutcomeUnknown
 from pgratchet.migrations.files import Migration
-
 from tests.conftest import Database, Server, Write
 from tests.faults import Attempt, Cluster, Clusters, Moment, Proxy, history, migrate
 from tests.waiting import until

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
+
 from pgratchet import events
 from pgratchet.apply import applier
-from pgratchet.apply.applier import Options
-from pgratchet.database.history import Ledger
+from pgratchet.apply.run import MigrateOptions
+from pgratchet.database.history import History
 from pgratchet.errors import HistoryDisagrees, Interrupted, LockBusy, Terminated
-
 from tests.conftest import Database, Write
 
 SLEEP = "select pg_sleep(20)"
@@ -69,7 +69,7 @@ def test_a_signal_cancels_the_statement_and_tells_what_stays(
     applied: list[str] = []
     signalled(which)
     with pytest.raises(Interrupted) as caught:
-        applied += _applied(applier.migrate(database.connect, Ledger(), files, None, Options("run")))
+        applied += _applied(applier.migrate(database.connect, History(), files, None, MigrateOptions("run")))
     assert caught.value.status == status
     assert caught.value.detail.startswith("1_a was applied, and stays.")
     assert database.rows(RUNNING) == [(0,)]
@@ -89,7 +89,7 @@ def test_a_file_that_swallows_the_signals_cancel_is_told_as_it_ended(
     files = write(m1_a="create table a ()", m2_b=f"{swallows}; create table b ()")
     signalled(signal.SIGINT)
     with pytest.raises(Interrupted) as caught:
-        list(applier.migrate(database.connect, Ledger(), files, None, Options("run")))
+        list(applier.migrate(database.connect, History(), files, None, MigrateOptions("run")))
     rows = database.rows("SELECT name, executed_at IS NOT NULL FROM ratchet.migrations ORDER BY id")
     assert rows == [("1_a", True), ("2_b", True)]
     assert database.rows("SELECT to_regclass('b') IS NOT NULL") == [(True,)]
@@ -109,7 +109,7 @@ def test_a_signal_tells_all_that_stays(
     files = write(**before, m3_c=SLEEP)
     signalled(signal.SIGINT)
     with pytest.raises(Interrupted) as caught:
-        list(applier.migrate(database.connect, Ledger(), files, None, Options("run")))
+        list(applier.migrate(database.connect, History(), files, None, MigrateOptions("run")))
     assert caught.value.detail.startswith(told)
 
 
@@ -136,7 +136,7 @@ def test_a_signal_while_the_server_is_gone_says_that_it_cannot_tell(
     signalled(signal.SIGUSR1)
     try:
         with pytest.raises(Interrupted) as caught:
-            list(applier.migrate(connect, Ledger(), files, None, Options("run")))
+            list(applier.migrate(connect, History(), files, None, MigrateOptions("run")))
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert caught.value.detail.startswith("What took effect could not be asked")
@@ -151,16 +151,16 @@ def test_what_the_server_acknowledged_and_the_history_has_not_is_said(database: 
         " for each row execute function f()"
     )
     with pytest.raises(HistoryDisagrees, match="the server acknowledged 1_a, but the history has no finished row"):
-        list(applier.migrate(database.connect, Ledger(), files, None, Options("run")))
+        list(applier.migrate(database.connect, History(), files, None, MigrateOptions("run")))
 
 
 def test_a_row_that_another_run_has_not_finished_is_waited_for_by_a_person(
     database: Database, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As behind a pooler that voids the lock: the other run has begun the file, statement by statement."""
-    monkeypatch.setattr(Ledger, "lock_key", property(lambda _: random.getrandbits(62)))
+    monkeypatch.setattr(History, "lock_key", property(lambda _: random.getrandbits(62)))
     files = write(m1_a="create table a ()")
-    stream = applier.migrate(database.connect, Ledger(), files, None, Options("run"))
+    stream = applier.migrate(database.connect, History(), files, None, MigrateOptions("run"))
     assert any(isinstance(event, events.BatchSent) for event in stream)
     database.run(
         "INSERT INTO ratchet.migrations (name, checksum, run_id, tool_version)"
@@ -173,9 +173,9 @@ def test_a_row_that_another_run_has_not_finished_is_waited_for_by_a_person(
 def test_a_file_that_another_run_has_applied_with_another_text_stops_this_one(
     database: Database, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Ledger, "lock_key", property(lambda _: random.getrandbits(62)))
+    monkeypatch.setattr(History, "lock_key", property(lambda _: random.getrandbits(62)))
     files = write(m1_a="create table a ()", m2_b="create table b ()")
-    stream = applier.migrate(database.connect, Ledger(), files, None, Options("run"))
+    stream = applier.migrate(database.connect, History(), files, None, MigrateOptions("run"))
     assert any(isinstance(event, events.BatchSent) for event in stream)
     database.run(
         "INSERT INTO ratchet.migrations (name, checksum, run_id, tool_version, executed_at)"
@@ -190,10 +190,10 @@ def test_a_file_that_another_run_has_applied_with_another_text_stops_this_one(
 def test_a_file_that_another_run_has_applied_meanwhile_is_passed_over(
     database: Database, write: Write, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(Ledger, "lock_key", property(lambda _: random.getrandbits(62)))
+    monkeypatch.setattr(History, "lock_key", property(lambda _: random.getrandbits(62)))
     files = write(m1_a=FILES[kind]["m2_b"].replace(SLEEP, "select 1"))
-    stream = applier.migrate(database.connect, Ledger(), files, None, Options("run"))
+    stream = applier.migrate(database.connect, History(), files, None, MigrateOptions("run"))
     assert any(isinstance(event, events.BatchSent) for event in stream)
-    assert _applied(applier.migrate(database.connect, Ledger(), files, None, Options("other"))) == ["1_a"]
+    assert _applied(applier.migrate(database.connect, History(), files, None, MigrateOptions("other"))) == ["1_a"]
     rest = list(stream)
     assert rest == [events.Finished(total=1, pending=0)]

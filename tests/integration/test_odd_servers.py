@@ -8,11 +8,11 @@ from datetime import datetime, timedelta, timezone
 
 import psycopg
 import pytest
-from pgratchet.database import connection
-from pgratchet.database.history import Ledger
-from pgratchet.errors import ConfigurationError, MigrationFailed
-from pgratchet.migrations.files import SIZE_LIMIT
 
+from pgratchet.database import connection
+from pgratchet.database.history import History
+from pgratchet.errors import ConfigurationError, MigrationFailed
+from pgratchet.migrations.scripts import SIZE_LIMIT
 from tests.conftest import Database, Server, Write
 from tests.faults import Attempt, history, migrate
 
@@ -135,7 +135,7 @@ def test_what_the_database_sets_changes_neither_the_history_nor_the_outcome(
     assert migrate(database, files).applied == ["1_a", "2_b", "3_c"]
     assert migrate(database, files).applied == []
     with database.connect() as session:
-        moments = [record.executed_at for record in Ledger().read(session)]
+        moments = [record.executed_at for record in History().read(session)]
     assert all(moment and abs(moment - began) < timedelta(minutes=1) for moment in moments)
     assert database.rows("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('own.i')") == [(True,)]
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
 from pgratchet import embedded, events
 from pgratchet.apply import applier
-from pgratchet.apply.applier import Options
-from pgratchet.database.history import Ledger
+from pgratchet.apply.run import MigrateOptions
+from pgratchet.database.history import History
 from pgratchet.errors import ConfigurationError, LockBusy, MigrationFailed, RatchetError
 from pgratchet.migrations.files import Migration
-
 from tests.conftest import Database, Ran, Write
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -96,8 +96,8 @@ def pool(database: Database) -> Iterator[Pool]:
 
 
 def migrate(database: Database, files: Sequence[Migration], **options: object) -> Ran:
-    given = Options(**{"run_id": "run", **options})  # type: ignore[arg-type]
-    return Ran(list(applier.migrate(database.connect, Ledger(), files, None, given)))
+    given = MigrateOptions(**{"run_id": "run", **options})  # type: ignore[arg-type]
+    return Ran(list(applier.migrate(database.connect, History(), files, None, given)))
 
 
 def applied(database: Database) -> list[object]:
@@ -192,7 +192,7 @@ def test_what_others_left_there_does_not_matter(database: Database, pool: Pool, 
 def test_what_others_leave_there_during_a_run_does_not_matter(database: Database, pool: Pool, write: Write) -> None:
     pooled, _ = pool(1)
     files = write(m1_a=f"create table t (); {SLOW}")
-    stream = applier.migrate(pooled.connect, Ledger(), files, None, Options("run"))
+    stream = applier.migrate(pooled.connect, History(), files, None, MigrateOptions("run"))
     assert any(isinstance(event, events.BatchSent) for event in stream)
     with pooled.connect() as other:
         other.execute("SET search_path = pg_catalog")
@@ -268,7 +268,7 @@ def test_what_is_no_transaction_is_refused_before_anything_is_done(
     files = write(m1_a=text)
     before = database.fingerprint()
     with pytest.raises(ConfigurationError, match="through a connection pooler, where") as caught:
-        list(applier.migrate(pooled.connect, Ledger(), files, backup, Options("run")))
+        list(applier.migrate(pooled.connect, History(), files, backup, MigrateOptions("run")))
     assert reason in caught.value.message
     assert "pg_direct_host" in caught.value.hint
     assert database.fingerprint() == before
@@ -278,7 +278,7 @@ def test_with_nothing_to_do_a_pooler_is_no_obstacle(database: Database, pool: Po
     pooled, _ = pool(1)
     files = write(m1_a="-- migrate: no-transaction\ncreate table a ()")
     migrate(database, files)
-    ran = list(applier.migrate(pooled.connect, Ledger(), files, no_backup, Options("run")))
+    ran = list(applier.migrate(pooled.connect, History(), files, no_backup, MigrateOptions("run")))
     assert [type(event) for event in ran] == [events.Planned, events.Finished]
 
 
@@ -292,10 +292,10 @@ def test_a_run_past_the_pooler_is_given_way_to(
     """It has the lock for its session, as this one cannot: each transaction here asks for it anew."""
     pooled, _ = pool()
     files = write(m1_a=text)
-    stream = applier.migrate(pooled.connect, Ledger(), files, None, Options("run", wait=1000))
+    stream = applier.migrate(pooled.connect, History(), files, None, MigrateOptions("run", wait=1000))
     assert any(isinstance(event, events.BatchSent) for event in stream)
     with database.connect() as other:
-        other.execute("SELECT pg_advisory_lock(%s)", (Ledger().lock_key,))
+        other.execute("SELECT pg_advisory_lock(%s)", (History().lock_key,))
         if released:
             threading.Timer(0.4, other.close).start()
             rest = list(stream)

@@ -20,21 +20,22 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
+
 from pgratchet import embedded, events
-from pgratchet.apply import applier
-from pgratchet.backups import backup, pg_programs, restore
-from pgratchet.backups.backup import Source
+from pgratchet.apply import applier, run
+from pgratchet.backups import pg_programs, restore, restore_server, verification
+from pgratchet.backups.backup import BackupSource
 from pgratchet.backups.manifest import Contents
 from pgratchet.backups.pg_programs import Programs
-from pgratchet.backups.restore import Archive, Site, Wishes
-from pgratchet.backups.store import Disk
+from pgratchet.backups.restore import BackupArchive, RestoreOptions
+from pgratchet.backups.restore_server import RestoreServer
+from pgratchet.backups.store import DiskStore
 from pgratchet.database import connection
-from pgratchet.database.history import Ledger
+from pgratchet.database.history import History
 from pgratchet.errors import BackupFailed, ConfigurationError, LockBusy, OutcomeUnknown, RatchetError, Unreachable
 from pgratchet.migrations import files
 from pgratchet.operations import wiring
-from psycopg import sql
-
 from tests.conftest import ROOT, Database, Server, Write
 from tests.faults import Cluster, Clusters, Moment, Proxy, migrate
 from tests.integration.conftest import source_of
@@ -42,11 +43,13 @@ from tests.integration.test_backup import take
 from tests.waiting import until
 
 
-def site_of(database: Database) -> Site:
+def site_of(database: Database) -> RestoreServer:
     """Its server, by its own parameters."""
     parameters = database.parameters
     environ = functools.partial(wiring._plain_environment, parameters)
-    return Site(lambda name: connection.connect({**parameters, "dbname": name}), environ, "postgres", Ledger())
+    return RestoreServer(
+        lambda name: connection.connect({**parameters, "dbname": name}), environ, "postgres", History()
+    )
 
 
 @dataclass(frozen=True)
@@ -54,19 +57,19 @@ class Scene:
     """A live database, a store for its backups, and the way to restore them."""
 
     database: Database
-    kept: Disk
+    kept: DiskStore
     programs: Programs
 
     @property
-    def site(self) -> Site:
+    def site(self) -> RestoreServer:
         return site_of(self.database)
 
-    def back_up(self) -> Archive:
+    def back_up(self) -> BackupArchive:
         made = take(source_of(self.database), self.kept, self.programs)
-        return Archive(made, backup.content(made, self.kept, None), self.programs)
+        return BackupArchive(made, verification.open_content(made, self.kept, None), self.programs)
 
-    def restore(self, archived: Archive, **wishes: object) -> list[events.Event]:
-        given = Wishes(**wishes)  # type: ignore[arg-type]
+    def restore(self, archived: BackupArchive, **wishes: object) -> list[events.Event]:
+        given = RestoreOptions(**wishes)  # type: ignore[arg-type]
         return list(restore.restore(self.site, self.database.name, archived, given))
 
     def named(self, name: str) -> Database:
@@ -117,7 +120,7 @@ def untouched(scene: Scene) -> Iterator[None]:
 
 
 @pytest.fixture
-def scene(server: Server, migrated: Database, kept: Disk, programs: Programs) -> Iterator[Scene]:
+def scene(server: Server, migrated: Database, kept: DiskStore, programs: Programs) -> Iterator[Scene]:
     made = Scene(migrated, kept, programs)
     yield made
     for name in made.beside():
@@ -151,7 +154,7 @@ def test_what_was_broken_is_as_at_the_backup(scene: Scene, write: Write, sql_fol
     live.run("DROP TABLE jobs CASCADE; UPDATE app_state SET key = 'broken ' || key; CREATE VIEW v AS SELECT 1")
     broken = scene.likeness()
     assert broken != before
-    looked = restore.look(scene.site, live.name, archived.manifest)
+    looked = restore.preview(scene.site, live.name, archived.manifest)
     assert (looked.exists, looked.lost, looked.obstacles, looked.missing) == (True, ("900_more",), (), ())
     with closing(live.connect()) as idle, closing(live.connect()) as open_one:
         open_one.execute("BEGIN; SELECT count(*) FROM app_state")
@@ -167,11 +170,11 @@ def test_what_was_broken_is_as_at_the_backup(scene: Scene, write: Write, sql_fol
     assert scene.oid() != live_oid
     assert scene.likeness(swapped.kept) == broken
     with closing(live.connect()) as again:
-        applied = Ledger().read(again)
+        applied = History().read(again)
     assert {record.name: record.checksum for record in applied} == archived.manifest.contents.history
     assert migrate(live, write()).applied == ["900_more"]
-    assert restore.left(scene.site, live.name) == (swapped.kept,)
-    restore.drop(scene.site, live.name, [swapped.kept])
+    assert restore_server.kept_databases(scene.site, live.name) == (swapped.kept,)
+    restore_server.drop_databases(scene.site, live.name, [swapped.kept])
     assert scene.beside() == []
 
 
@@ -224,7 +227,7 @@ def test_every_role_that_the_archive_names_is_known_before(scene: Scene) -> None
         live.run(f"ALTER DATABASE {live.name} OWNER TO CURRENT_USER")
 
 
-def test_encoding_and_collation_are_as_at_the_backup(server: Server, kept: Disk) -> None:
+def test_encoding_and_collation_are_as_at_the_backup(server: Server, kept: DiskStore) -> None:
     name = f"odd_{os.urandom(4).hex()}"
     live = Database({**server.parameters, "dbname": name})
     Database(server.parameters).run(
@@ -243,7 +246,9 @@ def test_encoding_and_collation_are_as_at_the_backup(server: Server, kept: Disk)
             scene.postgres.run(f"DROP DATABASE {each} WITH (FORCE)")
 
 
-def test_a_database_of_libc_stays_one_where_the_cluster_has_another_provider(clusters: Clusters, kept: Disk) -> None:
+def test_a_database_of_libc_stays_one_where_the_cluster_has_another_provider(
+    clusters: Clusters, kept: DiskStore
+) -> None:
     server = clusters._place("builtin")
     options = ("--auth=trust", "--encoding=UTF8", f"--username={embedded.USER}", "--no-locale")
     provider = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
@@ -324,7 +329,7 @@ def test_a_pg_restore_that_fails_leaves_the_live_database_as_it_is(scene: Scene,
     failing = replace(archived, programs=fake_pg_restore(scene.programs, tmp_path / "bin", script))
     begun: list[list[str]] = []
     with untouched(scene):
-        stream = restore.restore(scene.site, scene.database.name, failing, Wishes())
+        stream = restore.restore(scene.site, scene.database.name, failing, RestoreOptions())
         with pytest.raises(BackupFailed, match="pg_restore failed"):
             begun.extend(scene.beside() for _ in stream)
         assert begun
@@ -395,13 +400,13 @@ def both_or_none(scene: Scene, live_oid: object) -> bool:
     return swapped
 
 
-def _in_a_process(parameters: dict[str, str], archived: Archive) -> None:
+def _in_a_process(parameters: dict[str, str], archived: BackupArchive) -> None:
     database = Database(parameters)
-    list(restore.restore(site_of(database), database.name, archived, Wishes()))
+    list(restore.restore(site_of(database), database.name, archived, RestoreOptions()))
 
 
 @contextmanager
-def by_a_process(database: Database, archived: Archive) -> Iterator[multiprocessing.process.BaseProcess]:
+def by_a_process(database: Database, archived: BackupArchive) -> Iterator[multiprocessing.process.BaseProcess]:
     """A restore in a process of its own."""
     spawn = multiprocessing.get_context("spawn")
     child = spawn.Process(target=_in_a_process, args=(database.parameters, archived))
@@ -444,12 +449,12 @@ def test_a_restore_that_is_killed_swaps_both_names_or_none(
             scene.database.connect()
         assert "takes no connections" in caught.value.message
         assert "invoke restore" in caught.value.hint
-        assert restore.look(scene.site, scene.database.name, archived.manifest).exists
+        assert restore.preview(scene.site, scene.database.name, archived.manifest).exists
     time.sleep(1)  # what is kept has the second in its name
     scene.restore(archived)
     assert scene.is_open()
     assert scene.likeness() == before
-    assert restore.left(scene.site, scene.database.name) == tuple(sorted(scene.beside()))
+    assert restore_server.kept_databases(scene.site, scene.database.name) == tuple(sorted(scene.beside()))
 
 
 @pytest.mark.parametrize(("text", "moment"), AROUND, ids=lambda x: x.decode() if isinstance(x, bytes) else x.name)
@@ -501,7 +506,7 @@ def test_a_swap_that_goes_on_without_us_is_not_called_undone(scene: Scene, proxy
     proxy.at(RENAMED, Moment.SENT, meanwhile=works)
     told = None
     try:
-        for event in restore.restore(by_proxy.site, scene.database.name, archived, Wishes()):
+        for event in restore.restore(by_proxy.site, scene.database.name, archived, RestoreOptions()):
             if isinstance(event, events.Compared):
                 hold()
     except BackupFailed as error:
@@ -526,10 +531,10 @@ def test_a_swap_that_no_one_can_be_asked_about_is_called_unknown(scene: Scene, p
 
 
 @pytest.fixture
-def crashing(clusters: Clusters, kept: Disk) -> tuple[Cluster, Scene]:
+def crashing(clusters: Clusters, kept: DiskStore) -> tuple[Cluster, Scene]:
     cluster = clusters.make("crashing")
     database = cluster.database
-    list(applier.migrate(database.connect, Ledger(), files.read(ROOT / "sql"), None, applier.Options("run")))
+    list(applier.migrate(database.connect, History(), files.read(ROOT / "sql"), None, run.MigrateOptions("run")))
     return cluster, Scene(database, kept, wiring.programs_for(source_of(database).server_version))
 
 
@@ -557,7 +562,7 @@ def test_a_server_that_crashes_at_the_swap_has_both_names_swapped_or_none(crashi
         time.sleep(1)  # what is kept has the second in its name
         scene.restore(archived)
         assert scene.likeness() == before
-        restore.drop(scene.site, "app", restore.left(scene.site, "app"))
+        restore_server.drop_databases(scene.site, "app", restore_server.kept_databases(scene.site, "app"))
         assert scene.beside() == []
 
 
@@ -574,10 +579,10 @@ def test_a_server_that_crashes_while_it_is_filled_keeps_the_live_database(crashi
     assert caught.value.exit_code in (9, 10)
     cluster.start()
     assert (scene.oid(), scene.is_open(), scene.likeness()) == (live_oid, True, before)
-    left = restore.left(scene.site, "app")
+    left = restore_server.kept_databases(scene.site, "app")
     assert list(left) == scene.beside(), "no one could drop it; it has a name that tells"
     scene.restore(archived)
-    restore.drop(scene.site, "app", restore.left(scene.site, "app"))
+    restore_server.drop_databases(scene.site, "app", restore_server.kept_databases(scene.site, "app"))
     assert scene.beside() == []
 
 
@@ -592,10 +597,10 @@ def test_a_line_cut_while_it_is_filled_leaves_nothing(scene: Scene, proxy: Proxy
 
 
 @pytest.fixture
-def logical(clusters: Clusters, kept: Disk) -> Scene:
+def logical(clusters: Clusters, kept: DiskStore) -> Scene:
     """On a server with logical replication and prepared transactions."""
     database = clusters.make("logical", wal_level="logical", max_prepared_transactions="5").database
-    list(applier.migrate(database.connect, Ledger(), files.read(ROOT / "sql"), None, applier.Options("run")))
+    list(applier.migrate(database.connect, History(), files.read(ROOT / "sql"), None, run.MigrateOptions("run")))
     return Scene(database, kept, wiring.programs_for(source_of(database).server_version))
 
 
@@ -624,14 +629,14 @@ def test_slots_and_subscriptions_are_named_and_left_behind_only_when_told(logica
         " ON d.oid = subdbid WHERE datname = current_database()"
     ) == [("the_subscription",)]
     with pytest.raises(ConfigurationError, match="cannot be dropped") as caught:
-        restore.drop(logical.site, "app", [swapped.kept])
+        restore_server.drop_databases(logical.site, "app", [swapped.kept])
     assert "the replication slot the_slot" in caught.value.detail
     assert "the subscription the_subscription" in caught.value.detail
     assert logical.postgres.rows(slots) == [("the_slot", swapped.kept)]
     old = logical.named(swapped.kept)
     old.run("ALTER SUBSCRIPTION the_subscription SET (slot_name = NONE)")
     old.run("DROP SUBSCRIPTION the_subscription; SELECT pg_drop_replication_slot('the_slot')")
-    restore.drop(logical.site, "app", [swapped.kept])
+    restore_server.drop_databases(logical.site, "app", [swapped.kept])
 
 
 def test_a_slot_that_is_read_is_left_behind_too(logical: Scene, tmp_path: Path) -> None:
@@ -674,7 +679,7 @@ def test_a_prepared_transaction_is_to_be_ended_first(logical: Scene) -> None:
     logical.restore(archived)
 
 
-def test_a_role_that_is_no_superuser_restores_while_the_server_vacuums(clusters: Clusters, kept: Disk) -> None:
+def test_a_role_that_is_no_superuser_restores_while_the_server_vacuums(clusters: Clusters, kept: DiskStore) -> None:
     """Only a superuser may end the sessions of autovacuum; the renaming ends them by itself."""
     slow = {"autovacuum_naptime": "1s", "autovacuum_vacuum_cost_delay": "100ms", "autovacuum_vacuum_cost_limit": "1"}
     cluster = clusters.make("vacuuming", **slow)
@@ -695,13 +700,15 @@ def test_a_role_that_is_no_superuser_restores_while_the_server_vacuums(clusters:
 
 def test_one_restore_at_a_time(scene: Scene) -> None:
     archived = scene.back_up()
-    first = restore.restore(scene.site, scene.database.name, archived, Wishes())
+    first = restore.restore(scene.site, scene.database.name, archived, RestoreOptions())
     next(first)
     (under_way,) = scene.beside()
     with pytest.raises(LockBusy, match=r"another restore of .* is under way"):
         scene.restore(archived)
     with pytest.raises(LockBusy, match=r"another restore of .* is under way"):
-        restore.drop(scene.site, scene.database.name, restore.left(scene.site, scene.database.name))
+        restore_server.drop_databases(
+            scene.site, scene.database.name, restore_server.kept_databases(scene.site, scene.database.name)
+        )
     assert scene.beside() == [under_way]
     assert isinstance([*first][-1], events.Swapped)
 
@@ -712,10 +719,10 @@ def test_a_restore_waits_for_a_migration_and_a_migration_for_a_restore(
     archived, before = scene.back_up(), scene.likeness()
     shutil.copytree(ROOT / "sql", sql_folder, dirs_exist_ok=True)
     with scene.database.connect() as migrating:
-        migrating.execute("SELECT pg_advisory_lock(%s)", (Ledger().lock_key,))
+        migrating.execute("SELECT pg_advisory_lock(%s)", (History().lock_key,))
         with untouched(scene), pytest.raises(LockBusy, match="holds the migration lock"):
             scene.restore(archived, wait=200)
-    restoring = restore.restore(scene.site, scene.database.name, archived, Wishes())
+    restoring = restore.restore(scene.site, scene.database.name, archived, RestoreOptions())
     next(restoring)
     with pytest.raises(LockBusy, match="holds the migration lock"):
         migrate(scene.database, write(m900_more="CREATE TABLE more ()"), wait=100)
@@ -728,7 +735,7 @@ def test_a_restore_waits_for_a_migration_and_a_migration_for_a_restore(
 def test_a_database_that_is_gone_is_restored_under_its_name(scene: Scene) -> None:
     archived, before = scene.back_up(), scene.likeness()
     scene.postgres.run(f"DROP DATABASE {scene.database.name}")
-    looked = restore.look(scene.site, scene.database.name, archived.manifest)
+    looked = restore.preview(scene.site, scene.database.name, archived.manifest)
     assert (looked.exists, looked.lost) == (False, ())
     assert scene.restore(archived)[-1] == events.Swapped(scene.database.name, None)
     assert scene.beside() == []
@@ -754,7 +761,7 @@ def test_the_database_that_is_worked_from_cannot_be_swapped(scene: Scene) -> Non
         scene.database.run(f"ALTER DATABASE {scene.database.name} RENAME TO x")
     working = replace(scene.site, maintenance=scene.database.name)
     with untouched(scene), pytest.raises(ConfigurationError) as caught:
-        list(restore.restore(working, scene.database.name, archived, Wishes()))
+        list(restore.restore(working, scene.database.name, archived, RestoreOptions()))
     assert "pg_maintenance_dbname" in caught.value.hint
 
 
@@ -771,11 +778,11 @@ def test_odd_names_are_restored_and_swapped(scene: Scene, server: Server, name: 
             len(archived.manifest.contents.tables), archived.manifest.contents.rows, ()
         )
         odd.database.run("DROP TABLE jobs CASCADE")
-        swapped = list(restore.restore(odd.site, name, archived, Wishes()))[-1]
+        swapped = list(restore.restore(odd.site, name, archived, RestoreOptions()))[-1]
         assert isinstance(swapped, events.Swapped)
-        assert restore.left(odd.site, name) == (swapped.kept,)
-        restore.drop(odd.site, name, restore.left(odd.site, name))
-        assert restore.left(odd.site, name) == ()
+        assert restore_server.kept_databases(odd.site, name) == (swapped.kept,)
+        restore_server.drop_databases(odd.site, name, restore_server.kept_databases(odd.site, name))
+        assert restore_server.kept_databases(odd.site, name) == ()
         assert odd.database.rows("SELECT count(*) FROM jobs") == [(0,)]
         assert scene.likeness() == before
     finally:
@@ -796,9 +803,9 @@ def test_only_what_restores_left_is_dropped(scene: Scene) -> None:
     left = [f"{name}_old_20260101000000", f"{name}_restore_20260101000000"]
     for each in (*others, *left):
         scene.postgres.run(f"CREATE DATABASE {each} TEMPLATE template0")
-    found = restore.left(scene.site, name)
+    found = restore_server.kept_databases(scene.site, name)
     assert list(found) == left
-    restore.drop(scene.site, name, found)
+    restore_server.drop_databases(scene.site, name, found)
     assert sorted(scene.beside()) == sorted(others)
 
 
@@ -864,7 +871,7 @@ def test_an_invalid_index_is_named(scene: Scene, tmp_path: Path) -> None:
 @pytest.mark.skipif(
     pg_programs.version_of(embedded.programs() / "pg_dump") is None, reason="the wheel does not run here"
 )
-def test_an_archive_of_a_later_pg_dump_is_refused_for_an_older_server(server: Server, source: Source) -> None:
+def test_an_archive_of_a_later_pg_dump_is_refused_for_an_older_server(server: Server, source: BackupSource) -> None:
     written = pg_programs.version_of(embedded.programs() / "pg_dump")
     if source.server_version >= 170000:
         assert wiring.programs_for(source.server_version, reads=written).version == written

@@ -24,8 +24,8 @@ from typing import cast
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from pgratchet.migrations.files import SIZE_LIMIT
 
+from pgratchet.migrations.scripts import SIZE_LIMIT
 from tests.conftest import Database, Server
 from tests.runner import LOST, Outcome, Runner, false_claims, lies_of_a_lost_line, started
 from tests.strikes import Act, Fault, Moment

@@ -7,10 +7,11 @@ import time
 
 import psycopg
 import pytest
+
 from pgratchet import events
 from pgratchet.apply import applier
-from pgratchet.apply.applier import Options
-from pgratchet.database.history import Ledger
+from pgratchet.apply.run import MigrateOptions
+from pgratchet.database.history import History
 from pgratchet.errors import (
     ConfigurationError,
     HistoryDisagrees,
@@ -19,7 +20,6 @@ from pgratchet.errors import (
     RatchetError,
     StoppedPartWay,
 )
-
 from tests.conftest import Database, Ran, Write
 
 pytestmark = pytest.mark.every_major
@@ -28,8 +28,8 @@ HEAD = "-- migrate: no-transaction\n"
 
 
 def migrate(database: Database, files: object, **options: object) -> Ran:
-    given = Options(**{"run_id": "run", **options})  # type: ignore[arg-type]
-    return Ran(list(applier.migrate(database.connect, Ledger(), files, None, given)))  # type: ignore[arg-type]
+    given = MigrateOptions(**{"run_id": "run", **options})  # type: ignore[arg-type]
+    return Ran(list(applier.migrate(database.connect, History(), files, None, given)))  # type: ignore[arg-type]
 
 
 def row(database: Database) -> tuple[object, ...]:
@@ -152,7 +152,7 @@ def test_a_statement_in_doubt_is_decided_by_the_catalog(
     files = write(m1_a=HEAD + f"select 1;\n{statement};\nselect 2")
     database.run("CREATE TABLE keep ()")
     with database.connect() as session:
-        Ledger().create(session)
+        History().create(session)
     database.run(
         "INSERT INTO ratchet.migrations (name, checksum, run_id, tool_version, statements_done, statement_begun)"
         f" VALUES ('1_a', '{files[0].checksum}', 'dead', '0', 1, 2)"
@@ -169,7 +169,7 @@ def test_a_statement_in_doubt_is_decided_by_the_catalog(
 def killed_behind(database: Database, checksum: str, number: int) -> None:
     """The history as a runner leaves it that was killed between a statement's end and its record."""
     with database.connect() as session:
-        Ledger().create(session)
+        History().create(session)
     database.run(
         "INSERT INTO ratchet.migrations (name, checksum, run_id, tool_version, statements_done, statement_begun)"
         f" VALUES ('1_a', '{checksum}', 'dead', '0', {number - 1}, {number})"
@@ -290,7 +290,7 @@ def test_a_role_that_the_file_has_set_holds_for_its_statements_and_not_for_the_r
 def test_a_procedure_in_doubt_is_for_a_person_to_decide(database: Database, write: Write) -> None:
     files = write(m1_a=HEAD + "do $$ begin commit; end $$;\ncreate table b ()")
     with database.connect() as session:
-        Ledger().create(session)
+        History().create(session)
     database.run(
         "INSERT INTO ratchet.migrations (name, checksum, run_id, tool_version, statements_done, statement_begun, body)"
         f" VALUES ('1_a', '{files[0].checksum}', 'dead', '0', 0, 1, 'x')"
@@ -361,7 +361,7 @@ def test_a_lock_is_tried_for_again(database: Database, write: Write) -> None:
 def test_an_unfinished_transactional_file_is_for_a_person(database: Database, write: Write) -> None:
     files = write(m1_a="create table a ()")
     with database.connect() as session:
-        Ledger().create(session)
+        History().create(session)
     database.run(
         "INSERT INTO ratchet.migrations (name, checksum, run_id, tool_version)"
         f" VALUES ('1_a', '{files[0].checksum}', 'x', '0')"
@@ -416,7 +416,7 @@ def test_a_file_that_deletes_its_own_row_is_never_called_applied(
 
 def test_a_row_that_goes_while_the_last_statement_is_done_is_missed(database: Database, write: Write) -> None:
     files = write(m1_a=HEAD + "create table b ()")
-    stream = applier.migrate(database.connect, Ledger(), files, None, Options("run"))
+    stream = applier.migrate(database.connect, History(), files, None, MigrateOptions("run"))
     assert any(isinstance(event, events.StatementDone) for event in stream)
     database.run("DELETE FROM ratchet.migrations")
     with pytest.raises(HistoryDisagrees, match="its history row is gone"):
@@ -473,7 +473,7 @@ def test_a_snapshot_taken_while_a_build_goes_on_ends_it_by_the_lock_timeout(data
 def test_a_run_whose_line_was_cut_leaves_the_file_to_the_one_that_took_it_up(database: Database, write: Write) -> None:
     """Its statements would run twice: the other has gone on where the history said."""
     files = write(m1_a=HEAD + "create table e (n int);\ninsert into e values (1);\ninsert into e values (2)")
-    first = applier.migrate(database.connect, Ledger(), files, None, Options("first"))
+    first = applier.migrate(database.connect, History(), files, None, MigrateOptions("first"))
     assert any(isinstance(event, events.StatementDone) for event in first)
     ((pid,),) = database.rows("SELECT pid FROM pg_locks WHERE locktype = 'advisory'")
     database.rows(f"SELECT pg_terminate_backend({pid}, 5000)")

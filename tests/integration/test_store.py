@@ -21,18 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from pgratchet import events
-from pgratchet.backups import backup, drill, restore, store
-from pgratchet.backups.backup import Retention, Source, Wishes
+from pgratchet.backups import backup, drill, listing, restore, restore_server, retention, store, verification
+from pgratchet.backups.backup import BackupOptions, BackupSource
+from pgratchet.backups.bucket import Bucket
 from pgratchet.backups.manifest import Manifest
 from pgratchet.backups.pg_programs import Programs
-from pgratchet.backups.restore import Archive, Site
+from pgratchet.backups.restore import BackupArchive
+from pgratchet.backups.restore_server import RestoreServer
+from pgratchet.backups.retention import Retention
 from pgratchet.backups.store import Store
 from pgratchet.config import settings
-from pgratchet.config.inventory import Target
+from pgratchet.config.inventory import InventoryTarget
 from pgratchet.errors import BackupFailed, ConfigurationError, RatchetError
 from pgratchet.operations import wiring
-
 from tests.conftest import ROOT, Database
 from tests.integration.test_backup import Followed
 from tests.waiting import until
@@ -54,7 +57,7 @@ class S3:
 
     def at(self, prefix: str, **options: str) -> Store:
         given = {**KEYS, "endpoint": self.endpoint, **options}
-        return store.at(f"s3://{self.bucket}/{prefix}", given, Path("nowhere"), "env", "target")
+        return store.open_store(f"s3://{self.bucket}/{prefix}", given, Path("nowhere"), "env", "target")
 
     def names(self) -> list[str]:
         return [each["Key"] for each in self.client.list_objects_v2(Bucket=self.bucket).get("Contents", ())]
@@ -172,17 +175,17 @@ def line(s3: S3) -> Iterator[Line]:
     made.close()
 
 
-def take(source: Source, kept: Store, programs: Programs, **wishes: object) -> Manifest:
-    return Followed()(backup.take(source, kept, programs, Wishes(**wishes)))  # type: ignore[arg-type]
+def take(source: BackupSource, kept: Store, programs: Programs, **wishes: object) -> Manifest:
+    return Followed()(backup.take(source, kept, programs, BackupOptions(**wishes)))  # type: ignore[arg-type]
 
 
 def verify(kept: Store, backup_id: str, programs: Programs, identity: Path | None = None) -> Manifest:
-    (listed,) = [each for each in backup.find(kept) if each.backup_id == backup_id]
-    return Followed()(backup.verify(listed, kept, programs, identity))
+    (listed,) = [each for each in listing.list_backups(kept) if each.backup_id == backup_id]
+    return Followed()(verification.verify(listed, kept, programs, identity))
 
 
 def good(kept: Store) -> list[str]:
-    return [each.backup_id for each in backup.find(kept) if each.manifest]
+    return [each.backup_id for each in listing.list_backups(kept) if each.manifest]
 
 
 def told(run: Callable[[], object]) -> str:
@@ -195,12 +198,12 @@ def told(run: Callable[[], object]) -> str:
     return text
 
 
-def settings_in(database: Database, s3: S3, prefix: str) -> settings.Settings:
+def settings_in(database: Database, s3: S3, prefix: str) -> settings.RenderedTarget:
     given: dict[str, object] = {f"pg_{key}": value for key, value in database.parameters.items() if key != "password"}
     options = {name: f"{{{{ env('S3_{name.upper()}') }}}}" for name in (*KEYS, "endpoint")}
     given |= {"backup_store": f"s3://bucket/{prefix}", "backup_store_options": options, "backup_keep_count": 1}
     environ = {f"S3_{name.upper()}": value for name, value in {**KEYS, "endpoint": s3.endpoint}.items()}
-    return settings.resolve(Target("env", "target", (), given), ROOT / "templates", environ, dict)
+    return settings.render_target(InventoryTarget("env", "target", (), given), ROOT / "templates", environ, dict)
 
 
 @embedded
@@ -219,7 +222,7 @@ def test_a_backup_by_the_inventory_lies_in_the_bucket_and_nowhere_else(
     names = ("database.dump", "globals.sql", "manifest.json")
     assert s3.names() == [f"by/inventory/env/target/{second}/{name}" for name in names], "retention leaves nothing"
     assert CANARY.encode() not in b"".join(s3.body(key) for key in s3.names())
-    (listed,) = backup.find(kept)
+    (listed,) = listing.list_backups(kept)
     assert listed.manifest
     assert listed.manifest.files["database.dump"].size == len(s3.body(s3.names()[0]))
     assert verify(kept, second, programs) == listed.manifest
@@ -228,34 +231,36 @@ def test_a_backup_by_the_inventory_lies_in_the_bucket_and_nowhere_else(
 
 @embedded
 def test_it_is_restored_beside_swapped_in_and_drilled_from_the_bucket(
-    migrated: Database, source: Source, programs: Programs, s3: S3, site: Site
+    migrated: Database, source: BackupSource, programs: Programs, s3: S3, site: RestoreServer
 ) -> None:
     migrated.run("CREATE TABLE planted AS SELECT generate_series(1, 1000) AS n")
     kept = s3.at("restored")
     made = take(source, kept, programs)
     migrated.run("DELETE FROM planted")
 
-    def archived() -> Archive:
-        content = backup.content(made, kept, None)
+    def archived() -> BackupArchive:
+        content = verification.open_content(made, kept, None)
         assert not isinstance(content, Path)
-        return Archive(made, content, programs)
+        return BackupArchive(made, content, programs)
 
     beside = f"{migrated.name}_beside"
     try:
-        Followed()(restore.restore(site, migrated.name, archived(), restore.Wishes(into=beside)))
+        Followed()(restore.restore(site, migrated.name, archived(), restore.RestoreOptions(into=beside)))
         there = Database({**migrated.parameters, "dbname": beside})
         assert there.rows("SELECT count(*) FROM planted") == [(1000,)]
         assert migrated.rows("SELECT count(*) FROM planted") == [(0,)]
         follow = Followed()
-        follow(restore.restore(site, migrated.name, archived(), restore.Wishes()))
+        follow(restore.restore(site, migrated.name, archived(), restore.RestoreOptions()))
         assert isinstance(follow.seen[-1], events.Swapped)
         assert migrated.rows("SELECT count(*) FROM planted") == [(1000,)]
     finally:
-        restore.drop(site, migrated.name, [beside, *restore.left(site, migrated.name)])
+        restore_server.drop_databases(
+            site, migrated.name, [beside, *restore_server.kept_databases(site, migrated.name)]
+        )
     record = Followed()(drill.run(site, archived(), jobs=1, ours=False))
     assert record.good, record.problem
-    drill.keep(kept, record)
-    assert drill.past(kept) == (record,)
+    drill.write_record(kept, record)
+    assert drill.read_records(kept) == (record,)
 
 
 INCOMPRESSIBLE = (
@@ -265,7 +270,7 @@ INCOMPRESSIBLE = (
 
 @embedded
 def test_a_line_cut_half_way_up_leaves_no_backup_and_the_next_try_works(
-    migrated: Database, source: Source, programs: Programs, s3: S3, line: Line
+    migrated: Database, source: BackupSource, programs: Programs, s3: S3, line: Line
 ) -> None:
     migrated.run(INCOMPRESSIBLE.format(20000))
     kept = s3.at("up", endpoint=line.endpoint)
@@ -282,7 +287,7 @@ def test_a_line_cut_half_way_up_leaves_no_backup_and_the_next_try_works(
 
 @embedded
 def test_a_line_cut_half_way_down_proves_nothing_and_the_next_try_works(
-    migrated: Database, source: Source, programs: Programs, s3: S3, line: Line
+    migrated: Database, source: BackupSource, programs: Programs, s3: S3, line: Line
 ) -> None:
     migrated.run(INCOMPRESSIBLE.format(20000))
     kept = s3.at("down", endpoint=line.endpoint)
@@ -295,8 +300,8 @@ def test_a_line_cut_half_way_down_proves_nothing_and_the_next_try_works(
     assert good(kept) == []
     made = take(source, kept, programs)
     line.carried["down"], line.down = 0, 300_000
-    (listed,) = [each for each in backup.find(kept) if each.manifest]
-    text = told(lambda: Followed()(backup.verify(listed, kept, programs)))
+    (listed,) = [each for each in listing.list_backups(kept) if each.manifest]
+    text = told(lambda: Followed()(verification.verify(listed, kept, programs)))
     assert "could not be read from" in text
     line.mend()
     assert verify(kept, made.backup_id, programs) == made
@@ -307,8 +312,8 @@ def test_a_download_may_take_longer_than_one_request(s3: S3, line: Line, monkeyp
     content = os.urandom(2 << 20)
     s3.put("slow/env/target/20260101T000000-0000/database.dump", content)
     monkeypatch.setattr(store, "_PART", 1 << 18)
-    given = store.Bucket._given
-    monkeypatch.setattr(store.Bucket, "_given", lambda self: _hurried(given(self)))
+    given = Bucket._given
+    monkeypatch.setattr(Bucket, "_given", lambda self: _hurried(given(self)))
     line.delay = 0.06
     kept = s3.at("slow", endpoint=line.endpoint)
     assert b"".join(kept.read("20260101T000000-0000", "database.dump")) == content
@@ -352,7 +357,7 @@ def test_wrong_credentials_are_told_in_the_services_own_words(s3: S3) -> None:
 
 
 @embedded
-def test_a_missing_bucket_is_said_to_be_missing(source: Source, programs: Programs, s3: S3) -> None:
+def test_a_missing_bucket_is_said_to_be_missing(source: BackupSource, programs: Programs, s3: S3) -> None:
     kept = S3(s3.endpoint, s3.client, "no-such-bucket").at("x")
     for run in (kept.ids, lambda: _written(kept), lambda: take(source, kept, programs)):
         assert "DETAIL: NoSuchBucket: The specified bucket does not exist.\n" in told(run)
@@ -386,7 +391,7 @@ def _edited(content: bytes) -> bytes:
 
 @embedded
 def test_what_was_damaged_in_the_bucket_is_never_a_backup(
-    migrated: Database, source: Source, programs: Programs, s3: S3
+    migrated: Database, source: BackupSource, programs: Programs, s3: S3
 ) -> None:
     kept = s3.at("damaged")
     other = take(source, kept, programs).backup_id
@@ -420,10 +425,10 @@ def test_the_manifest_is_deleted_first(s3: S3, line: Line) -> None:
 
 
 @embedded
-def test_retention_deletes_in_the_bucket(source: Source, programs: Programs, s3: S3) -> None:
+def test_retention_deletes_in_the_bucket(source: BackupSource, programs: Programs, s3: S3) -> None:
     kept = s3.at("retention")
     made = [take(source, kept, programs, keep=number == 0).backup_id for number in range(3)]
-    seen = list(backup.prune(kept, Retention(count=1), datetime.now(timezone.utc) + timedelta(days=1)))
+    seen = list(retention.prune(kept, Retention(count=1), datetime.now(timezone.utc) + timedelta(days=1)))
     assert seen == [events.BackupsRemoved((made[1],))]
     assert {key.split("/")[3] for key in s3.names()} == {made[0], made[2]}
 
@@ -432,12 +437,12 @@ def test_targets_and_environments_below_one_prefix_do_not_see_each_other(s3: S3)
     options = {**KEYS, "endpoint": s3.endpoint}
     places = [("env", "target"), ("env", "target2"), ("env", "targe"), ("env2", "target"), ("en", "v")]
     for number, (environment, target) in enumerate(places):
-        kept = store.at("s3://bucket/shared/", options, Path("nowhere"), environment, target)
+        kept = store.open_store("s3://bucket/shared/", options, Path("nowhere"), environment, target)
         with kept.draft(f"20260101T000000-000{number}") as draft:
             draft.finish("manifest.json", b"{}")
         kept.note("n.json", str(number).encode())
     for number, (environment, target) in enumerate(places):
-        kept = store.at("s3://bucket/shared", options, Path("nowhere"), environment, target)
+        kept = store.open_store("s3://bucket/shared", options, Path("nowhere"), environment, target)
         assert kept.ids() == [f"20260101T000000-000{number}"]
         assert list(kept.notes()) == [str(number).encode()]
 
@@ -447,7 +452,7 @@ def test_targets_and_environments_below_one_prefix_do_not_see_each_other(s3: S3)
 )
 def test_what_is_no_object_store_is_refused(url: str) -> None:
     """Memory among them, where a backup would be proved good, and be gone."""
-    kept = store.at(url, {}, Path("nowhere"), "env", "target")
+    kept = store.open_store(url, {}, Path("nowhere"), "env", "target")
     with pytest.raises(ConfigurationError, match="cannot be used") as caught:
         kept.ids()
     assert caught.value.detail
@@ -465,7 +470,7 @@ def test_what_is_no_object_store_is_refused(url: str) -> None:
     ],
 )
 def test_options_that_mean_nothing_are_refused_without_their_values(option: str, value: str) -> None:
-    kept = store.at("s3://bucket", {**KEYS, option: value}, Path("nowhere"), "env", "target")
+    kept = store.open_store("s3://bucket", {**KEYS, option: value}, Path("nowhere"), "env", "target")
     text = told(kept.ids)
     assert "cannot be used" in text
     assert option in text
@@ -513,7 +518,7 @@ def test_a_large_file_goes_in_parts_and_comes_back_with_bounded_memory(s3: S3) -
 
 @embedded
 def test_a_database_larger_than_a_part_comes_back_identical(
-    migrated: Database, source: Source, programs: Programs, s3: S3
+    migrated: Database, source: BackupSource, programs: Programs, s3: S3
 ) -> None:
     migrated.run(INCOMPRESSIBLE.format(700_000))
     kept = s3.at("parts")
@@ -521,7 +526,7 @@ def test_a_database_larger_than_a_part_comes_back_identical(
     assert made.files["database.dump"].size > 25_000_000
     key = f"parts/env/target/{made.backup_id}/database.dump"
     assert int(s3.client.head_object(Bucket="bucket", Key=key)["ETag"].strip('"').partition("-")[2]) >= 3
-    content = backup.content(made, kept, None)
+    content = verification.open_content(made, kept, None)
     assert not isinstance(content, Path)
     assert b"".join(content) == s3.body(key)
     assert verify(kept, made.backup_id, programs) == made
@@ -529,7 +534,7 @@ def test_a_database_larger_than_a_part_comes_back_identical(
 
 @embedded
 def test_encrypted_backups_go_to_a_bucket_too(
-    migrated: Database, source: Source, programs: Programs, s3: S3, site: Site, tmp_path: Path
+    migrated: Database, source: BackupSource, programs: Programs, s3: S3, site: RestoreServer, tmp_path: Path
 ) -> None:
     from pyrage import x25519
 
@@ -542,14 +547,14 @@ def test_encrypted_backups_go_to_a_bucket_too(
     assert sorted(made.files) == ["database.dump.age", "globals.sql.age"]
     assert all(s3.body(k).startswith(b"age-encryption.org/v1") for k in s3.names() if k.endswith(".age"))
     assert verify(kept, made.backup_id, programs, identity) == made
-    archived = Archive(made, backup.content(made, kept, identity), programs)
+    archived = BackupArchive(made, verification.open_content(made, kept, identity), programs)
     record = Followed()(drill.run(site, archived, jobs=1, ours=False))
     assert record.good, record.problem
 
 
 @embedded
 def test_an_encrypted_upload_that_is_cut_says_so_and_ends(
-    migrated: Database, source: Source, programs: Programs, s3: S3, line: Line
+    migrated: Database, source: BackupSource, programs: Programs, s3: S3, line: Line
 ) -> None:
     from pyrage import x25519
 

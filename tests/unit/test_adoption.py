@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from pgratchet.adopt import baseline
-from pgratchet.adopt.matching import judged, matched, our_names, state_of
+from pgratchet.adopt.matching import match_rows, matched, our_names, state_of
 from pgratchet.adopt.tools import (
     ALL,
     alembic,
@@ -24,19 +25,21 @@ from pgratchet.adopt.tools import (
     prisma,
     yoyo,
 )
-from pgratchet.adopt.tools.tool import Foreign, Row, Table, by_dependence, closed, without_frame
-from pgratchet.database.history import Ledger
+from pgratchet.adopt.tools.tool import HistoryTable, ToolMigration, ToolRow, by_dependence, closed, without_frame
+from pgratchet.database.history import History
 from pgratchet.errors import ConfigurationError
 from pgratchet.migrations import files as migrations
-
+from pgratchet.migrations import scripts
 from tests.samples import SAMPLES
 
 SQL = "create table t (a int);\n"
-APPLIED, UNDONE, FAILED = Row(("1",)), Row(("1",), "undone"), Row(("1",), "failed")
+APPLIED, UNDONE, FAILED = ToolRow(("1",)), ToolRow(("1",), "undone"), ToolRow(("1",), "failed")
 
 
-def file(version: str, **given: Any) -> Foreign:
-    return Foreign(**{"name": f"{version}_x", "keys": (version,), "version": version, "title": "x", "up": SQL, **given})
+def file(version: str, **given: Any) -> ToolMigration:
+    return ToolMigration(
+        **{"name": f"{version}_x", "keys": (version,), "version": version, "title": "x", "up": SQL, **given}
+    )
 
 
 def test_every_tool_is_there_once_and_told_from_the_others() -> None:
@@ -56,21 +59,21 @@ def test_every_tool_is_there_once_and_told_from_the_others() -> None:
         (APPLIED, "", False, "claimed"),
         (APPLIED, "", True, "claimed"),
         (APPLIED, "a", False, "claimed"),
-        (Row(("1",), checksum="a"), "", False, "claimed"),
-        (Row(("1",), checksum="a"), "ab", True, "verified"),
-        (Row(("1",), checksum="c"), "ab", False, "changed"),
+        (ToolRow(("1",), checksum="a"), "", False, "claimed"),
+        (ToolRow(("1",), checksum="a"), "ab", True, "verified"),
+        (ToolRow(("1",), checksum="c"), "ab", False, "changed"),
         (UNDONE, "", False, "rolled back"),
         (UNDONE, "", True, "skipped"),
         (FAILED, "", False, "failed"),
         (FAILED, "", True, "failed"),
     ],
 )
-def test_states(row: Row | None, checksums: str, late: bool, state: str) -> None:
+def test_states(row: ToolRow | None, checksums: str, late: bool, state: str) -> None:
     assert state_of(file("1", checksums=frozenset(checksums)), row, late=late) == state
 
 
-def states(files: Sequence[Foreign], rows: Sequence[Row]) -> list[tuple[str | None, str]]:
-    items, _ = judged("tool", files, rows, {})
+def states(files: Sequence[ToolMigration], rows: Sequence[ToolRow]) -> list[tuple[str | None, str]]:
+    items, _ = match_rows("tool", files, rows, {})
     return [(item.ours.name if item.ours else None, item.state) for item in items]
 
 
@@ -87,12 +90,15 @@ def states(files: Sequence[Foreign], rows: Sequence[Row]) -> list[tuple[str | No
 )
 def test_files_and_rows_are_matched_one_by_one(rows: list[str], found: list[str]) -> None:
     files = [file("1"), file("2"), file("3")]
-    assert [state for _, state in states(files, [Row((key,)) for key in rows])] == found
+    assert [state for _, state in states(files, [ToolRow((key,)) for key in rows])] == found
 
 
 def test_a_row_takes_the_file_of_its_surest_key_and_a_file_is_taken_once() -> None:
     files = [file("1", keys=("a", "same")), file("2", keys=("b", "same"))]
-    assert [state for _, state in states(files, [Row(("b", "same")), Row(("x", "same"))])] == ["claimed", "claimed"]
+    assert [state for _, state in states(files, [ToolRow(("b", "same")), ToolRow(("x", "same"))])] == [
+        "claimed",
+        "claimed",
+    ]
 
 
 def test_a_row_that_was_taken_back_needs_no_file_and_one_that_failed_does_not_hide() -> None:
@@ -102,7 +108,7 @@ def test_a_row_that_was_taken_back_needs_no_file_and_one_that_failed_does_not_hi
 
 def test_what_has_no_place_in_the_order_follows_what_is_applied() -> None:
     files = [file("1"), file("2"), file("", keys=("r",), loose=True), file("", keys=("s",), loose=True)]
-    found = states(files, [Row(("1",)), Row(("r",))])
+    found = states(files, [ToolRow(("1",)), ToolRow(("r",))])
     assert [name for name, _ in found] == ["0001_x", "0002_x", "0003_x", "0004_x"]
     assert [state for _, state in found] == ["claimed", "claimed", "pending", "pending"]
 
@@ -130,8 +136,8 @@ def test_names_are_ones_that_we_read(title: str, name: str) -> None:
     assert our_names([file("1", title=title)], "tool")[0] == [name]
 
 
-def text_of(given: Foreign, rows: Sequence[Row] = ()) -> str:
-    (item,), _ = judged("tool", [given], rows, {})
+def text_of(given: ToolMigration, rows: Sequence[ToolRow] = ()) -> str:
+    (item,), _ = match_rows("tool", [given], rows, {})
     assert item.ours
     return item.ours.body.decode()
 
@@ -139,9 +145,9 @@ def text_of(given: Foreign, rows: Sequence[Row] = ()) -> str:
 def test_no_transaction_is_declared_and_what_is_no_sql_is_stood_for() -> None:
     assert text_of(file("1", transactional=False)) == f"-- migrate: no-transaction\n{SQL}"
     assert text_of(file("1", up="", obstacle="It is Go.")).startswith("-- Stands for 1_x of tool")
-    (item,), _ = judged("tool", [file("1", up="")], [], {})
+    (item,), _ = match_rows("tool", [file("1", up="")], [], {})
     assert item.ours
-    assert migrations.judge([item.ours])
+    assert scripts.prepare([item.ours])
 
 
 @pytest.mark.parametrize(
@@ -156,17 +162,17 @@ def test_no_transaction_is_declared_and_what_is_no_sql_is_stood_for() -> None:
     ],
 )
 def test_what_cannot_run_is_refused_while_pending_and_remarked_once_applied(given: dict[str, str], says: str) -> None:
-    (item,), _ = judged("tool", [file("1", **given)], [], {})
+    (item,), _ = match_rows("tool", [file("1", **given)], [], {})
     assert item.state == "cannot run"
     assert says in " ".join(item.remarks)
-    (item,), _ = judged("tool", [file("1", **given)], [APPLIED], {})
+    (item,), _ = match_rows("tool", [file("1", **given)], [APPLIED], {})
     assert item.state == "claimed"
     assert says in " ".join(item.remarks)
 
 
 def test_a_file_that_is_there_is_taken_for_what_is_no_sql(tmp_path: Path) -> None:
     ours = migrations.read(write(tmp_path, **{"1_x.sql": "select 1;"}))
-    (item,), _ = judged("tool", [file("1", up="", obstacle="It is Go.")], [], {each.name: each for each in ours})
+    (item,), _ = match_rows("tool", [file("1", up="", obstacle="It is Go.")], [], {each.name: each for each in ours})
     assert item.state == "pending"
     assert item.ours
     assert item.ours.body == b"select 1;"
@@ -175,23 +181,23 @@ def test_a_file_that_is_there_is_taken_for_what_is_no_sql(tmp_path: Path) -> Non
 
 def test_a_file_that_only_stands_for_another_does_not_let_it_run(tmp_path: Path) -> None:
     given = file("1", up="", obstacle="It is Go.")
-    (applied,), _ = judged("tool", [given], [APPLIED], {})
+    (applied,), _ = match_rows("tool", [given], [APPLIED], {})
     assert applied.ours
     ours = migrations.read(write(tmp_path, **{"1_x.sql": applied.ours.body.decode()}))
     for rows, state in (([APPLIED], "claimed"), ([UNDONE], "cannot run"), ([], "cannot run")):
-        (item,), _ = judged("tool", [given], rows, {each.name: each for each in ours})
+        (item,), _ = match_rows("tool", [given], rows, {each.name: each for each in ours})
         assert item.state == state
         assert "It is Go." in item.remarks
 
 
 def test_a_key_that_files_share_tells_of_none_of_them() -> None:
     files = [file("1", keys=("same",)), file("2", keys=("same",))]
-    assert [state for _, state in states(files, [Row(("same",))])] == ["pending", "pending", "no file"]
-    assert [state for _, state in states([file("1", keys=("same", "same"))], [Row(("same",))])] == ["claimed"]
+    assert [state for _, state in states(files, [ToolRow(("same",))])] == ["pending", "pending", "no file"]
+    assert [state for _, state in states([file("1", keys=("same", "same"))], [ToolRow(("same",))])] == ["claimed"]
 
 
 def test_elsewhere_all_is_pending_and_says_what_it_was() -> None:
-    items, notes = judged("tool", [file("1"), file("2")], [APPLIED, Row(("9",))], {}, elsewhere=True)
+    items, notes = match_rows("tool", [file("1"), file("2")], [APPLIED, ToolRow(("9",))], {}, elsewhere=True)
     assert [(item.state, item.remarks) for item in items] == [
         ("pending", ("There it is claimed.",)),
         ("pending", ("There it was not run.",)),
@@ -210,7 +216,7 @@ def write(folder: Path, **files: str) -> Path:
     return folder
 
 
-def ups(files: Sequence[Foreign]) -> list[tuple[str, str, bool]]:
+def ups(files: Sequence[ToolMigration]) -> list[tuple[str, str, bool]]:
     return [(each.version, " ".join(each.up.split()), each.transactional) for each in files]
 
 
@@ -375,7 +381,7 @@ def test_dbmate(tmp_path: Path) -> None:
     text += "-- migrate:down\nselect 2;\n-- migrate:up\nselect 3;\n"
     write(tmp_path, **{"2_b.sql": text, "1_a.sql": "-- migrate:up\r\nselect 0;\r\n-- migrate:down\r\n", "3_c.sql": SQL})
     assert ups(dbmate.files(tmp_path)) == [("1", "select 0;", True), ("2", "select 1; select 3;", False)]
-    assert dbmate.rows([{"version": "1"}], ()) == [Row(("1",))]
+    assert dbmate.rows([{"version": "1"}], ()) == [ToolRow(("1",))]
 
 
 def test_golang_migrate(tmp_path: Path) -> None:
@@ -595,7 +601,7 @@ def test_pieces_are_closed_and_order_is_by_dependence() -> None:
 
 
 def test_the_locks_of_the_tools_are_what_they_take() -> None:
-    table = Table("db", "public", "t")
+    table = HistoryTable("db", "public", "t")
     keys = {tool.name: tool.lock(table) for tool in ALL if tool.lock}
     assert keys["goose"] == 4097083626
     assert keys["golang-migrate"] == zlib.crc32(b"public\0t\0db") * 1486364155 % (1 << 32)
@@ -617,7 +623,7 @@ CREATE FUNCTION public.a() RETURNS text LANGUAGE sql AS $$
 SET x; select ';' $$;
 \unrestrict abc
 """
-    assert baseline.schema(dumped, Ledger()) == [
+    assert baseline.schema(dumped, History()) == [
         "CREATE FUNCTION public.a() RETURNS text LANGUAGE sql AS $$",
         "SET x; select ';' $$;",
         "CREATE TABLE public.b ();",

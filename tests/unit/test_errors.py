@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from pgratchet import errors
-from pgratchet.errors import Place, RatchetError, several
+from pgratchet.errors import Location, RatchetError, several
 
 PACKAGE = Path(errors.__file__).parent
 FAMILY = {
@@ -39,7 +40,7 @@ def test_the_three_parts_are_shown_one_below_the_other() -> None:
 
 
 def test_json_has_every_key_whatever_is_known() -> None:
-    place = Place("0009_y", 12, 8, "42703")
+    place = Location("0009_y", 12, 8, "42703")
     assert errors.MigrationFailed("m", detail="d", hint="h", place=place).as_json() == {
         "code": 5,
         "message": "m",
@@ -55,9 +56,9 @@ def test_json_has_every_key_whatever_is_known() -> None:
 
 @pytest.mark.parametrize(
     ("place", "shown"),
-    [(Place("a"), "a"), (Place("a", 2), "a, line 2"), (Place("a", 2, 3), "a, line 2, column 3")],
+    [(Location("a"), "a"), (Location("a", 2), "a, line 2"), (Location("a", 2, 3), "a, line 2, column 3")],
 )
-def test_places(place: Place, shown: str) -> None:
+def test_places(place: Location, shown: str) -> None:
     assert str(place) == shown
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from pgratchet.adopt.matching import matched
 from pgratchet.adopt.tools import liquibase, node_pg_migrate, yoyo
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from pgratchet.errors import ConfigurationError
 from pgratchet.operations import agent
 

@@ -9,9 +9,11 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pgratchet.backups import backup, manifest
-from pgratchet.backups.backup import Listed, Retention
-from pgratchet.backups.manifest import Contents, Database, File, Grant, Manifest, NotAManifest, Setting
+
+from pgratchet.backups import manifest
+from pgratchet.backups.listing import BackupEntry
+from pgratchet.backups.manifest import BackupFile, Contents, Database, Grant, Manifest, NotAManifest, Setting
+from pgratchet.backups.retention import Retention, abandoned, expired
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
 CONTENTS = Contents(
@@ -38,7 +40,7 @@ def made(hours_ago: float = 1, *, keep: bool = False) -> Manifest:
         tool_version="0",
         archive="custom",
         compression="gzip",
-        files={"database.dump": File(10, "0" * 64, "1")},
+        files={"database.dump": BackupFile(10, "0" * 64, "1")},
         database=replace(DATABASE, settings=(Setting(None, "a", "b"),), grants=(Grant(None, "CONNECT", False),)),
         database_size=100,
         contents=CONTENTS,
@@ -124,10 +126,12 @@ def test_another_version_of_an_extension_is_told() -> None:
     assert gone == ["Extension plpgsql: absent, and 1.0 in the backup."]
 
 
-def listed(*, hours: tuple[float, ...], pinned: tuple[float, ...] = (), bad: tuple[float, ...] = ()) -> list[Listed]:
+def listed(
+    *, hours: tuple[float, ...], pinned: tuple[float, ...] = (), bad: tuple[float, ...] = ()
+) -> list[BackupEntry]:
     found = [made(each, keep=each in pinned) for each in hours]
     return [
-        Listed(m.backup_id, None, "bad") if h in bad else Listed(m.backup_id, m)
+        BackupEntry(m.backup_id, None, "bad") if h in bad else BackupEntry(m.backup_id, m)
         for h, m in zip(hours, found, strict=True)
     ]
 
@@ -149,12 +153,12 @@ def ids(*hours: float) -> tuple[str, ...]:
         (Retention(count=1), listed(hours=(1, 30, 300), bad=(30,)), ids(300)),
         (Retention(count=1), listed(hours=(1, 30, 300), bad=(1,)), ()),
         (Retention(count=1), listed(hours=(-1, 30, 300)), ()),
-        (Retention(count=1), [Listed("20990101T000000-0000.partial", None, "x"), *listed(hours=(1, 30))], ids(30)),
+        (Retention(count=1), [BackupEntry("20990101T000000-0000.partial", None, "x"), *listed(hours=(1, 30))], ids(30)),
         (Retention(count=1), [], ()),
     ],
 )
-def test_what_may_be_deleted(retention: Retention, found: list[Listed], gone: tuple[str, ...]) -> None:
-    assert backup.expired(found, retention, NOW) == gone
+def test_what_may_be_deleted(retention: Retention, found: list[BackupEntry], gone: tuple[str, ...]) -> None:
+    assert expired(found, retention, NOW) == gone
 
 
 @given(
@@ -168,7 +172,7 @@ def test_the_newest_good_one_and_pinned_ones_always_stay(
 ) -> None:
     pinned = tuple(float(h) for h in hours if data.draw(st.booleans()))
     found = listed(hours=tuple(float(h) for h in hours), pinned=pinned)
-    gone = backup.expired(found, Retention(count, days), NOW)
+    gone = expired(found, Retention(count, days), NOW)
     assert set(gone).isdisjoint(ids(*pinned))
     if found:
         assert found[0].backup_id not in gone
@@ -177,6 +181,6 @@ def test_the_newest_good_one_and_pinned_ones_always_stay(
 
 def test_drafts_that_no_one_writes_any_more_are_told_by_their_age() -> None:
     ids = ["20261124T110000-0000.partial", "20261120T000000-0000.removed.partial", "20261120T000000-0000", "x.partial"]
-    assert backup.abandoned(ids, NOW) == ("20261120T000000-0000.removed.partial",)
-    assert backup.abandoned(["20261123T115959-0000.partial"], NOW) == ("20261123T115959-0000.partial",)
-    assert backup.abandoned(["20261123T120000-0000.partial"], NOW) == ()
+    assert abandoned(ids, NOW) == ("20261120T000000-0000.removed.partial",)
+    assert abandoned(["20261123T115959-0000.partial"], NOW) == ("20261123T115959-0000.partial",)
+    assert abandoned(["20261123T120000-0000.partial"], NOW) == ()

@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pgratchet.errors import ConfigurationError, HistoryDisagrees, Place
+
+from pgratchet.errors import ConfigurationError, HistoryDisagrees, Location
 from pgratchet.migrations import files as migrations
-from pgratchet.migrations.files import Directives, Migration, Plan, Record, check, create, judge, plan, read
+from pgratchet.migrations import scripts
+from pgratchet.migrations.files import Migration, create, read
+from pgratchet.migrations.plan import HistoryRow, Plan, make_plan, require_agreement
+from pgratchet.migrations.scripts import Directives, prepare
 
 MOMENT = datetime(2025, 1, 11, 9, 30, tzinfo=timezone.utc)
 
@@ -26,8 +30,8 @@ def file(name: str, checksum: str = "c") -> Migration:
     return Migration(name, int(name.partition("_")[0]), checksum, f"{name}.sql")
 
 
-def row(name: str, checksum: str = "c", *, finished: bool = True) -> Record:
-    return Record(name, checksum, MOMENT if finished else None, 1)
+def row(name: str, checksum: str = "c", *, finished: bool = True) -> HistoryRow:
+    return HistoryRow(name, checksum, MOMENT if finished else None, 1)
 
 
 def mistakes(caught: pytest.ExceptionInfo[ConfigurationError]) -> list[str]:
@@ -137,7 +141,7 @@ def test_directives_stand_above_the_first_statement(tmp_path: Path) -> None:
     text = (
         "-- about\n--migrate: no-transaction\n-- migrate: lock-timeout=10s\n-- migrate: statement-timeout=0\nselect 1;"
     )
-    (script,) = judge(read(write(tmp_path, **{"1_a": text})))
+    (script,) = prepare(read(write(tmp_path, **{"1_a": text})))
     assert script.directives == Directives(transactional=False, lock_timeout=10_000, statement_timeout=0)
     assert (script.statements, script.size, script.windows) == (1, len(text), ())
 
@@ -170,7 +174,7 @@ def test_directives_stand_above_the_first_statement(tmp_path: Path) -> None:
 def test_what_cannot_run_is_refused_with_its_place(tmp_path: Path, text: str, reason: str) -> None:
     files = read(write(tmp_path, **{"1_a": text, "2_b": "begin"}))
     with pytest.raises(ConfigurationError, match="2 mistakes") as caught:
-        judge(files)
+        prepare(files)
     assert reason in mistakes(caught)[0]
     assert mistakes(caught)[1].startswith("2_b, line 1, column 1: BEGIN")
     assert caught.value.place is not None
@@ -180,12 +184,12 @@ def test_what_cannot_run_is_refused_with_its_place(tmp_path: Path, text: str, re
 def test_every_directive_below_the_first_statement_is_named(tmp_path: Path) -> None:
     files = read(write(tmp_path, **{"1_a": "select 1;\n-- migrate: no-transaction\n-- migrate: lock-timeout=1s\n"}))
     with pytest.raises(ConfigurationError, match="2 mistakes") as caught:
-        judge(files)
+        prepare(files)
     assert [told[:18] for told in mistakes(caught)] == ["1_a, line 2, colum", "1_a, line 3, colum"]
 
 
-def windows(folder: Path, text: bytes) -> list[migrations.Window]:
-    return list(judge(read(write(folder, **{"1_a": text})))[0].windows)
+def windows(folder: Path, text: bytes) -> list[scripts.Window]:
+    return list(prepare(read(write(folder, **{"1_a": text})))[0].windows)
 
 
 def test_windows_hold_whole_statements_and_rows_apart(tmp_path: Path) -> None:
@@ -203,7 +207,7 @@ def test_windows_hold_whole_statements_and_rows_apart(tmp_path: Path) -> None:
 
 
 def test_windows_stay_under_the_limit_unless_one_statement_does_not(tmp_path: Path) -> None:
-    limit = migrations.SIZE_LIMIT
+    limit = scripts.SIZE_LIMIT
     small, large = b"select 1;" * 3, b"select '" + b"x" * limit + b"';"
     sizes = [w.end - w.start for w in windows(tmp_path, small + large + small * 20_000)]
     assert sizes[:2] == [len(small) - 1, len(large) - 1]
@@ -215,7 +219,7 @@ def test_windows_stay_under_the_limit_unless_one_statement_does_not(tmp_path: Pa
 
 
 def test_a_text_that_fits_is_sent_whole(tmp_path: Path) -> None:
-    limit = migrations.SIZE_LIMIT
+    limit = scripts.SIZE_LIMIT
     exact = b"select '" + b"x" * (limit - 9) + b"'"
     assert windows(tmp_path, exact + b";") == []
     assert windows(tmp_path, b"") == []
@@ -236,7 +240,7 @@ def test_a_text_that_fits_is_sent_whole(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_share_a_transaction_is_taken_where_none_is_declared(tmp_path: Path, text: str) -> None:
-    assert judge(read(write(tmp_path, **{"1_a": f"-- migrate: no-transaction\n{text}"})))
+    assert prepare(read(write(tmp_path, **{"1_a": f"-- migrate: no-transaction\n{text}"})))
 
 
 @pytest.mark.parametrize(
@@ -258,39 +262,39 @@ def test_what_cannot_share_a_transaction_is_taken_where_none_is_declared(tmp_pat
         (["1_a"], [row("1_a", "other", finished=False)], {"1_a": "unfinished"}, ["1_a"]),
     ],
 )
-def test_plan(files: list[str], history: list[Record], states: dict[str, str], todo: list[str]) -> None:
-    made = plan([file(name) for name in files], history)
+def test_plan(files: list[str], history: list[HistoryRow], states: dict[str, str], todo: list[str]) -> None:
+    made = make_plan([file(name) for name in files], history)
     assert {entry.name: entry.state for entry in made.entries} == states
     assert [m.name for m in made.todo] == todo
 
 
 @pytest.mark.parametrize("to", ["2_b", "2_b.sql", "2", "002"])
 def test_to_cuts_the_plan_short(to: str) -> None:
-    made = plan([file("1_a"), file("2_b"), file("3_c")], [row("1_a")], to)
+    made = make_plan([file("1_a"), file("2_b"), file("3_c")], [row("1_a")], to)
     assert [m.name for m in made.todo] == ["2_b"]
     assert made.names("pending") == ("2_b", "3_c")
 
 
 def test_to_takes_all_that_is_pending_before_it() -> None:
     files = [file(name) for name in ("1_a", "2_b", "20250111093000_c", "20250111093001_d")]
-    made = plan(files, [row("1_a")], "20250111T093000")
+    made = make_plan(files, [row("1_a")], "20250111T093000")
     assert [m.name for m in made.todo] == ["2_b", "20250111093000_c"]
 
 
 def test_to_an_applied_one_leaves_nothing_to_do() -> None:
-    assert plan([file("1_a"), file("2_b")], [row("1_a")], "1_a").todo == ()
+    assert make_plan([file("1_a"), file("2_b")], [row("1_a")], "1_a").todo == ()
 
 
 def test_to_naming_nothing_names_the_nearest() -> None:
     with pytest.raises(ConfigurationError, match='"2_bb"') as caught:
-        plan([file("1_a"), file("2_b")], [], "2_bb")
+        make_plan([file("1_a"), file("2_b")], [], "2_bb")
     assert "2_b" in caught.value.detail
 
 
 @given(st.lists(st.integers(1, 30), unique=True), st.sets(st.integers(1, 30)))
 def test_a_plan_counts_every_name_once_and_never_runs_what_is_applied(versions: list[int], applied: set[int]) -> None:
     files = [file(f"{v}_m") for v in sorted(versions)]
-    made = plan(files, [row(f"{v}_m") for v in sorted(applied)])
+    made = make_plan(files, [row(f"{v}_m") for v in sorted(applied)])
     assert {e.name for e in made.entries} == {f"{v}_m" for v in {*versions, *applied}}
     assert len(made.entries) == len({*versions, *applied})
     assert {m.version for m in made.todo} == set(versions) - applied
@@ -310,36 +314,36 @@ def test_disagreements_are_all_named_with_what_to_do(tmp_path: Path) -> None:
         row("4_d", by_name["4_d"].checksum),
     ]
     with pytest.raises(HistoryDisagrees, match="3 migrations") as caught:
-        check(plan(files, history), {"1_a": "select 0;\n"})
+        require_agreement(make_plan(files, history), {"1_a": "select 0;\n"})
     detail = caught.value.detail
     assert "1_a: changed since it was applied at 2025-01-11 09:30:00Z." in detail
     assert "-select 0;\n+select 1;" in detail
     assert "2_b: not applied, but the newer 4_d is." in detail
     assert "3_gone: applied, but its file is gone. 5_gone has the same text: it looks renamed." in detail
     assert len(caught.value.hint.splitlines()) == 3
-    assert caught.value.place == Place("1_a")
+    assert caught.value.place == Location("1_a")
 
 
 @pytest.mark.parametrize(("gone", "told"), [(1, "about 1 migration"), (2, "about 2 migrations")])
 def test_disagreements_are_counted(gone: int, told: str) -> None:
     with pytest.raises(HistoryDisagrees) as caught:
-        check(plan([], [row(f"{number}_gone") for number in range(gone)]), {})
+        require_agreement(make_plan([], [row(f"{number}_gone") for number in range(gone)]), {})
     assert caught.value.message.endswith(told)
 
 
 def test_a_long_difference_is_cut_and_an_unkept_text_left_out(tmp_path: Path) -> None:
     files = read(write(tmp_path, **{"1_a": "new\n" * 100}))
-    made = plan(files, [row("1_a", "other")])
+    made = make_plan(files, [row("1_a", "other")])
     with pytest.raises(HistoryDisagrees) as caught:
-        check(made, {"1_a": "old\n" * 100})
+        require_agreement(made, {"1_a": "old\n" * 100})
     assert caught.value.detail.endswith("...")
     with pytest.raises(HistoryDisagrees) as caught:
-        check(made, {})
+        require_agreement(made, {})
     assert "\n" not in caught.value.detail
 
 
 def test_a_name_without_a_version_comes_first(tmp_path: Path) -> None:
-    made = plan([file("0_a")], [row("0_a"), row("hand-made")])
+    made = make_plan([file("0_a")], [row("0_a"), row("hand-made")])
     assert [entry.name for entry in made.entries] == ["hand-made", "0_a"]
 
 
@@ -348,7 +352,7 @@ def test_a_difference_of_twenty_lines_is_shown_whole(tmp_path: Path, added: int,
     """Three lines of heading, and one for each line that came."""
     files = read(write(tmp_path, **{"1_a": "".join(f"{number}\n" for number in range(added))}))
     with pytest.raises(HistoryDisagrees) as caught:
-        check(plan(files, [row("1_a", "other")]), {"1_a": ""})
+        require_agreement(make_plan(files, [row("1_a", "other")]), {"1_a": ""})
     shown = caught.value.detail.splitlines()[1:]
     assert (shown[-1] == "...", len(shown)) == (cut, 21 if cut else 20)
 
@@ -356,7 +360,7 @@ def test_a_difference_of_twenty_lines_is_shown_whole(tmp_path: Path, added: int,
 def test_of_several_with_the_same_text_the_first_is_named(tmp_path: Path) -> None:
     files = read(write(tmp_path, **{"2_b": "select 1", "3_c": "select 1"}))
     with pytest.raises(HistoryDisagrees) as caught:
-        check(plan(files, [row("1_a", files[0].checksum)]), {})
+        require_agreement(make_plan(files, [row("1_a", files[0].checksum)]), {})
     assert "1_a: applied, but its file is gone. 2_b has the same text" in caught.value.detail
 
 
@@ -364,14 +368,14 @@ def test_of_several_with_the_same_text_the_first_is_named(tmp_path: Path) -> Non
 def test_a_lost_file_whose_text_is_nowhere_else_is_not_called_renamed(tmp_path: Path, checksum: str) -> None:
     files = read(write(tmp_path, **{"2_b": "select 1"}))
     with pytest.raises(HistoryDisagrees) as caught:
-        check(plan(files, [row("1_a", checksum)]), {})
+        require_agreement(make_plan(files, [row("1_a", checksum)]), {})
     assert caught.value.detail == "1_a: applied, but its file is gone."
 
 
 def test_a_difference_is_shown_with_one_line_around_it(tmp_path: Path) -> None:
     files = read(write(tmp_path, **{"1_a": "1\n2\nnew\n4\n5\n"}))
     with pytest.raises(HistoryDisagrees) as caught:
-        check(plan(files, [row("1_a", "other")]), {"1_a": "1\n2\nold\n4\n5\n"})
+        require_agreement(make_plan(files, [row("1_a", "other")]), {"1_a": "1\n2\nold\n4\n5\n"})
     assert caught.value.detail.splitlines()[1:] == [
         "--- applied",
         "+++ file",
@@ -384,7 +388,7 @@ def test_a_difference_is_shown_with_one_line_around_it(tmp_path: Path) -> None:
 
 
 def test_agreement_is_silent() -> None:
-    check(Plan(()), {})
+    require_agreement(Plan(()), {})
 
 
 def test_new_names_by_utc_and_never_writes_over(tmp_path: Path) -> None:
@@ -400,7 +404,7 @@ def test_new_names_by_utc_and_never_writes_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\f\n", "\u2028\n"])
 def test_what_a_new_file_is_for_stays_a_comment(tmp_path: Path, end: str) -> None:
     path = create(tmp_path, f"add it{end}DROP TABLE users;", MOMENT)
-    (script,) = judge(read(tmp_path))
+    (script,) = prepare(read(tmp_path))
     assert script.statements == 0
     assert path.read_text().startswith("-- add it DROP TABLE users;\n--")
 
@@ -413,11 +417,11 @@ def test_new_refuses_what_makes_no_name(tmp_path: Path, name: str) -> None:
 
 def test_durations() -> None:
     limit = 2**31 - 1
-    assert migrations._milliseconds("596h") == 2_145_600_000
-    assert migrations._milliseconds("999999999") == 999_999_999
-    assert migrations._milliseconds("2147483s") <= limit
+    assert scripts._milliseconds("596h") == 2_145_600_000
+    assert scripts._milliseconds("999999999") == 999_999_999
+    assert scripts._milliseconds("2147483s") <= limit
     for text in ("597h", "2147484s", "1d", "-1", "1.5s", " 1s", "", "12345678901"):
         with pytest.raises(migrations._MistakeError):
-            migrations._milliseconds(text)
-    told = {text: migrations._milliseconds(text) for text in ("0", "15", "500ms", "10s", "5min", "1h")}
+            scripts._milliseconds(text)
+    told = {text: scripts._milliseconds(text) for text in ("0", "15", "500ms", "10s", "5min", "1h")}
     assert told == {"0": 0, "15": 15, "500ms": 500, "10s": 10_000, "5min": 300_000, "1h": 3_600_000}

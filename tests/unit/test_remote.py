@@ -9,16 +9,17 @@ from pathlib import Path
 
 import paramiko
 import pytest
+
 from pgratchet.errors import ConfigurationError, Unreachable
 from pgratchet.remote import ssh
-from pgratchet.remote.ssh import Way
+from pgratchet.remote.ssh import Route
 
 PACKAGE = Path(ssh.__file__).parents[1]
 
 
 @pytest.fixture
-def way(tmp_path: Path) -> Way:
-    return Way(
+def way(tmp_path: Path) -> Route:
+    return Route(
         host="db",
         port=0,
         user="",
@@ -32,7 +33,7 @@ def way(tmp_path: Path) -> Way:
     )
 
 
-def hops(way: Way) -> list[str]:
+def hops(way: Route) -> list[str]:
     """The hosts of a way, the last first, each found to be hardened."""
     found, connection = [], ssh.prepared(way)
     while connection:
@@ -42,7 +43,7 @@ def hops(way: Way) -> list[str]:
     return found
 
 
-def test_each_hop_that_the_inventory_names_is_hardened(way: Way) -> None:
+def test_each_hop_that_the_inventory_names_is_hardened(way: Route) -> None:
     assert hops(replace(way, user="u", port=2200, gateway="a@one:22,b@two:2222")) == [
         "u@db:2200",
         "b@two:2222",
@@ -50,7 +51,7 @@ def test_each_hop_that_the_inventory_names_is_hardened(way: Way) -> None:
     ]
 
 
-def test_each_hop_that_ssh_config_names_is_hardened(way: Way) -> None:
+def test_each_hop_that_ssh_config_names_is_hardened(way: Route) -> None:
     """Fabric would make these by itself, and take any key of them."""
     way.config.write_text(
         "Host db\n HostName db.internal\n User deploy\n Port 2022\n ProxyJump inner\n"
@@ -61,12 +62,12 @@ def test_each_hop_that_ssh_config_names_is_hardened(way: Way) -> None:
     assert hops(replace(way, gateway="me@mine"))[1:] == ["me@mine:22"], "the inventory's own wins"
 
 
-def test_a_jump_through_itself_ends(way: Way) -> None:
+def test_a_jump_through_itself_ends(way: Route) -> None:
     way.config.write_text("Host *\n User u\n ProxyJump outer\n")
     assert hops(way)[0] == "u@db:22"
 
 
-def test_a_configuration_that_cannot_be_read_is_named(way: Way) -> None:
+def test_a_configuration_that_cannot_be_read_is_named(way: Route) -> None:
     way.config.write_text("Host db\n Match nonsense\n")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         ssh.prepared(way)

@@ -10,6 +10,7 @@ import postgast
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+
 from pgratchet.migrations.lexer import LexicalError, Statement, scan
 
 _COMMENTS = ("SQL_COMMENT", "C_COMMENT")

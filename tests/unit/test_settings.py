@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
 from pgratchet.config import inventory, settings
-from pgratchet.config.inventory import Target
-from pgratchet.config.settings import MASK, Settings
+from pgratchet.config.inventory import InventoryTarget
+from pgratchet.config.settings import RenderedTarget
+from pgratchet.config.templates import MASK
 from pgratchet.database import target as access
 from pgratchet.errors import ConfigurationError, RatchetError, Unreachable
 
@@ -24,14 +26,16 @@ def no_server() -> Mapping[str, str]:
     raise AssertionError("the embedded server was asked for")
 
 
-def resolve(environ: dict[str, str] | None = None, **variables: object) -> Settings:
+def resolve(environ: dict[str, str] | None = None, **variables: object) -> RenderedTarget:
     given = {"pg_dbname": "d", "pg_user": "u", "pg_host": "h"} | variables
-    return settings.resolve(Target("env", "target", ("all",), given), TEMPLATES, environ or {}, no_server)
+    return settings.render_target(
+        InventoryTarget("env", "target", ("all",), given), TEMPLATES, environ or {}, no_server
+    )
 
 
-def shipped(name: str, environ: dict[str, str]) -> Settings:
+def shipped(name: str, environ: dict[str, str]) -> RenderedTarget:
     (target,) = inventory.load(SHIPPED, name)
-    return settings.resolve(target, TEMPLATES, environ, lambda: {"host": "/socket", "port": "5432", "user": "me"})
+    return settings.render_target(target, TEMPLATES, environ, lambda: {"host": "/socket", "port": "5432", "user": "me"})
 
 
 def test_the_service_file_is_what_connects() -> None:
@@ -145,9 +149,9 @@ def test_a_template_for_a_file_is_as_strict(tmp_path: Path, wrong: str) -> None:
         shutil.copytree(TEMPLATES, tmp_path / name)
         path = tmp_path / name / f"{name}.j2"
         path.write_text(f"{wrong}\n{path.read_text()}")
-        target = Target("env", "target", (), {"pg_dbname": "d", "pg_user": "u", "pg_host": "h"})
+        target = InventoryTarget("env", "target", (), {"pg_dbname": "d", "pg_user": "u", "pg_host": "h"})
         with pytest.raises(ConfigurationError, match="cannot be rendered"):
-            settings.resolve(target, tmp_path / name, {}, no_server).render(name, masked=True)
+            settings.render_target(target, tmp_path / name, {}, no_server).render(name, masked=True)
 
 
 def test_the_variables_that_hold_a_secret_are_known() -> None:
@@ -184,9 +188,9 @@ def test_an_empty_required_value_stops() -> None:
 
 def test_an_undefined_name_in_a_template_stops(tmp_path: Path) -> None:
     (tmp_path / "pg_service.conf.j2").write_text("[{{ target }}]\nhost={{ nothing }}\n")
-    target = Target("env", "t", (), {"pg_dbname": "d"})
+    target = InventoryTarget("env", "t", (), {"pg_dbname": "d"})
     with pytest.raises(ConfigurationError, match="cannot be rendered") as caught:
-        settings.resolve(target, tmp_path, {}, no_server)
+        settings.render_target(target, tmp_path, {}, no_server)
     assert "'nothing' is undefined" in caught.value.detail
 
 
@@ -208,12 +212,12 @@ def test_an_undefined_name_in_a_template_stops(tmp_path: Path) -> None:
 def test_a_broken_template_stops(tmp_path: Path, template: str, message: str) -> None:
     (tmp_path / "pg_service.conf.j2").write_text(template)
     with pytest.raises(ConfigurationError, match=message):
-        settings.resolve(Target("env", "t", (), {"pg_dbname": "d"}), tmp_path, {}, no_server)
+        settings.render_target(InventoryTarget("env", "t", (), {"pg_dbname": "d"}), tmp_path, {}, no_server)
 
 
 def test_a_missing_template_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no template"):
-        settings.resolve(Target("env", "t", (), {"pg_dbname": "d"}), tmp_path, {}, no_server)
+        settings.render_target(InventoryTarget("env", "t", (), {"pg_dbname": "d"}), tmp_path, {}, no_server)
 
 
 def test_the_password_command_runs_only_when_asked(tmp_path: Path) -> None:
@@ -315,15 +319,15 @@ def test_a_tunnel_leads_there_and_the_server_keeps_its_name() -> None:
         return 4711
 
     variables = {"pg_host": "db", "pg_dbname": "d", "pg_user": "u", "pg_port": 6000, "reach": "tunnel", "ssh_host": "b"}
-    target = Target("env", "target", (), variables)
-    given = settings.resolve(target, TEMPLATES, {}, no_server, tunnel)
+    target = InventoryTarget("env", "target", (), variables)
+    given = settings.render_target(target, TEMPLATES, {}, no_server, tunnel)
     assert asked == [("db", 6000)]
     assert (given.connection["host"], given.connection["hostaddr"], given.connection["port"]) == (
         "db",
         "127.0.0.1",
         "4711",
     )
-    assert "hostaddr" not in settings.resolve(target, TEMPLATES, {}, no_server).connection
+    assert "hostaddr" not in settings.render_target(target, TEMPLATES, {}, no_server).connection
 
 
 def test_written_files_are_private_from_the_first_byte(tmp_path: Path) -> None:

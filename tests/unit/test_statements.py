@@ -5,21 +5,17 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pgratchet.migrations.lexer import (
-    Comment,
+
+from pgratchet.migrations.classify import (
     Effect,
-    LexicalError,
-    Statement,
-    copies_from_client,
     copies_to_client,
     effect,
-    line_and_column,
     only_adds,
     outside_transaction,
     reindexed,
-    scan,
     transaction_control,
 )
+from pgratchet.migrations.lexer import Comment, LexicalError, Statement, copies_from_client, line_and_column, scan
 
 
 def split(text: str) -> list[str]:

@@ -9,9 +9,10 @@ from datetime import datetime, timezone
 from typing import get_args
 
 import pytest
+
 from pgratchet import errors, events
-from pgratchet.errors import Interrupted, MigrationFailed, Place, RatchetError, Terminated
-from pgratchet.migrations.files import Record
+from pgratchet.errors import Interrupted, Location, MigrationFailed, RatchetError, Terminated
+from pgratchet.migrations.plan import HistoryRow
 from pgratchet.operations import operations, protocol
 
 ODD = 'it\'s: \\ \u00fc \U0001f418 \n \u2028 $(x) "q"'
@@ -48,7 +49,7 @@ def test_an_event_comes_out_as_it_went_in(event: events.Event) -> None:
 def test_an_error_comes_out_as_it_was_raised(kind: type[RatchetError]) -> None:
     signal = Terminated()
     made = Interrupted(signal, detail=ODD, hint="h") if kind is Interrupted else kind(ODD, detail=ODD, hint="h")
-    made.place = Place("a", 1, 2, "42P01")
+    made.place = Location("a", 1, 2, "42P01")
     came = protocol.error_of(json.loads(json.dumps(protocol.error(made)))["error"])
     assert (type(came), came.status, str(came)) == (kind, made.status, str(made))
     if kind is not Interrupted:
@@ -67,9 +68,9 @@ def _inner(kind: type) -> list[type]:
 
 def test_texts_follow_the_line_as_they_are() -> None:
     files = (
-        operations.Sent("1_a", 1, "c", "sql/1_a.sql", b"\xff\n\0"),
-        operations.Sent("2_b", 2, "d", "p"),
-        operations.Sent("3_c", 3, "e", "q", b""),
+        operations.TransferredMigration("1_a", 1, "c", "sql/1_a.sql", b"\xff\n\0"),
+        operations.TransferredMigration("2_b", 2, "d", "p"),
+        operations.TransferredMigration("3_c", 3, "e", "q", b""),
     )
     line, behind = protocol.dumps(operations.Migrate("run", files, "3", None))
     assert "\n" not in line
@@ -82,28 +83,28 @@ def test_texts_follow_the_line_as_they_are() -> None:
 
 
 def test_a_result_comes_out_by_its_type() -> None:
-    records = (Record("a", "c", datetime.now(timezone.utc), 3), Record("b", "d", None, None))
-    assert protocol.loads(tuple[Record, ...], json.loads(protocol.dumps(records)[0])) == records
-    listing = operations.Listing("w", {"id": operations.Files({"f": ("1", "2")}, None)}, ("n",))
-    assert protocol.loads(operations.Listing, json.loads(protocol.dumps(listing)[0])) == listing
+    records = (HistoryRow("a", "c", datetime.now(timezone.utc), 3), HistoryRow("b", "d", None, None))
+    assert protocol.loads(tuple[HistoryRow, ...], json.loads(protocol.dumps(records)[0])) == records
+    listing = operations.BackupListing("w", {"id": operations.StoredFiles({"f": ("1", "2")}, None)}, ("n",))
+    assert protocol.loads(operations.BackupListing, json.loads(protocol.dumps(listing)[0])) == listing
 
 
 @pytest.mark.parametrize(
     ("kind", "shape"),
     [
-        (Record, {"name": 1}),
-        (Record, []),
+        (HistoryRow, {"name": 1}),
+        (HistoryRow, []),
         (operations.Migrate, {"run_id": "x"}),
         (events.Finished, {"total": "1", "pending": 0}),
     ],
 )
 def test_what_is_not_of_its_type_is_refused(kind: type, shape: object) -> None:
-    with pytest.raises(protocol.NotUnderstood):
+    with pytest.raises(protocol.ProtocolError):
         protocol.loads(kind, shape)
 
 
 def test_an_event_of_another_version_is_refused() -> None:
-    with pytest.raises(protocol.NotUnderstood):
+    with pytest.raises(protocol.ProtocolError):
         protocol.event_of({"event": "Exploded", "of": {}})
 
 

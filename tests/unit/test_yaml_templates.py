@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from pgratchet.config import inventory, settings
 from pgratchet.errors import ConfigurationError
 
@@ -38,8 +39,11 @@ def rendered(name: str, environ: dict[str, str] | None = None, **variables: obje
         "pg_password": "{{ env('SECRET') }}",
         **variables,
     }
-    targets = [inventory.Target("prod", "tar_get", (), own), inventory.Target("prod", "other", (), own)]
-    return settings.template(name, targets, TEMPLATES, environ or {})
+    targets = [
+        inventory.InventoryTarget("prod", "tar_get", (), own),
+        inventory.InventoryTarget("prod", "other", (), own),
+    ]
+    return settings.render_template(name, targets, TEMPLATES, environ or {})
 
 
 def documents(text: str) -> list[Any]:

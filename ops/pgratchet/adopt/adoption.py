@@ -19,20 +19,22 @@ import psycopg
 from psycopg import sql
 
 from pgratchet import events
-from pgratchet.adopt.matching import ADOPTED, PENDING, Converted, Item, State, judged
+from pgratchet.adopt.matching import ADOPTED, PENDING, AdoptionItem, ConvertedFile, State, match_rows
 from pgratchet.adopt.tools import ALL
-from pgratchet.adopt.tools.tool import Foreign, Raw, Row, Table, Tool
+from pgratchet.adopt.tools.tool import HistoryTable, Raw, Tool, ToolMigration, ToolRow
 from pgratchet.database import queries
 from pgratchet.database.connection import refuse_pooled
-from pgratchet.database.history import Adopted
+from pgratchet.database.history import AdoptedRow
 from pgratchet.database.session import Session
 from pgratchet.errors import ConfigurationError, HistoryDisagrees, LockBusy, several
 from pgratchet.migrations import files as migrations
-from pgratchet.migrations.files import UNKNOWN, Migration, Record
+from pgratchet.migrations import plan
+from pgratchet.migrations.files import Migration
+from pgratchet.migrations.plan import UNKNOWN, HistoryRow
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class AdoptionOptions:
     """What is to be taken over, into the folder `sql`. What is None is looked for; `history` is an SQLite file."""
 
     sql: Path
@@ -47,9 +49,9 @@ class Adoption:
 
     tool: str
     origin: str
-    items: tuple[Item, ...]
-    rows: tuple[Item, ...]
-    files: tuple[Converted, ...]
+    items: tuple[AdoptionItem, ...]
+    rows: tuple[AdoptionItem, ...]
+    files: tuple[ConvertedFile, ...]
     notes: tuple[str, ...] = ()
     lock_key: int | None = None
 
@@ -70,7 +72,7 @@ class Adoption:
         return self.names(*PENDING)
 
 
-def look(session: Session, history: Sequence[Record], wishes: Wishes) -> Adoption:
+def preview(session: Session, history: Sequence[HistoryRow], wishes: AdoptionOptions) -> Adoption:
     """What a takeover would come to; writes nothing. Raises where it is not clear what is to be taken over."""
     if wishes.history:
         return _look_elsewhere(wishes, history)
@@ -78,23 +80,23 @@ def look(session: Session, history: Sequence[Record], wishes: Wishes) -> Adoptio
     folder, files = _files(tool, wishes.files, wishes.sql)
     _refuse_busy(session.connection, tool, table)
     rows = tool.rows(_rows(session.connection, table), files)
-    items, notes = judged(tool.name, files, rows, _there(wishes.sql))
+    items, notes = match_rows(tool.name, files, rows, _there(wishes.sql))
     key = tool.lock(table) if tool.lock else None
     found = Adoption(tool.name, f"{table.schema}.{table.name} and {folder}", items, (), (), notes, key)
     return _left(found, history, wishes.sql)
 
 
-def _look_elsewhere(wishes: Wishes, history: Sequence[Record]) -> Adoption:
+def _look_elsewhere(wishes: AdoptionOptions, history: Sequence[HistoryRow]) -> Adoption:
     """A history in an SQLite file: its order is taken over, but nothing of it was run on this server."""
     tool = _named(wishes.tool or "drizzle")
     assert wishes.history is not None
     folder, files = _files(tool, wishes.files, wishes.sql)
     rows = tool.rows(_sqlite(wishes.history, tool.table), files)
-    items, notes = judged(tool.name, files, rows, _there(wishes.sql), elsewhere=True)
+    items, notes = match_rows(tool.name, files, rows, _there(wishes.sql), elsewhere=True)
     return _left(Adoption(tool.name, f"{wishes.history} and {folder}", items, (), (), notes), history, wishes.sql)
 
 
-def _left(found: Adoption, history: Sequence[Record], folder: Path) -> Adoption:
+def _left(found: Adoption, history: Sequence[HistoryRow], folder: Path) -> Adoption:
     """The same, with what is not there yet."""
     known, there = {record.name for record in history}, _there(folder)
     items = tuple(_since(each, known) for each in found.items)
@@ -103,14 +105,14 @@ def _left(found: Adoption, history: Sequence[Record], folder: Path) -> Adoption:
     return replace(found, items=items, rows=rows, files=files)
 
 
-def _since(item: Item, known: Container[str]) -> Item:
+def _since(item: AdoptionItem, known: Container[str]) -> AdoptionItem:
     """What was pending when it was taken over may have been applied by a run of ours since."""
     if item.state in PENDING and item.ours and item.ours.name in known:
         return replace(item, state="applied")
     return item
 
 
-def demand(found: Adoption, history: Sequence[Record], folder: Path) -> None:
+def require_adoptable(found: Adoption, history: Sequence[HistoryRow], folder: Path) -> None:
     """Raise unless all of it can be taken over, and files and history will agree then."""
     wrong = [each for each in found.items if each.state not in (*ADOPTED, *PENDING, "applied")]
     if wrong:
@@ -123,8 +125,8 @@ def demand(found: Adoption, history: Sequence[Record], folder: Path) -> None:
     files = _there(folder)
     _refuse_in_the_way(made, files, folder)
     together = sorted({**files, **made}.values(), key=lambda each: each.version)
-    records = [Record(each.ours.name, each.ours.checksum, UNKNOWN, None) for each in found.rows if each.ours]
-    migrations.check(migrations.plan(together, [*history, *records]), {})
+    records = [HistoryRow(each.ours.name, each.ours.checksum, UNKNOWN, None) for each in found.rows if each.ours]
+    plan.require_agreement(plan.make_plan(together, [*history, *records]), {})
 
 
 _ADVICE: Mapping[str, str] = {
@@ -154,21 +156,23 @@ def _differ(made: Mapping[str, Migration], files: Mapping[str, Migration], name:
     return name in files and files[name].checksum != made[name].checksum
 
 
-def take(session: Session, seen: Adoption, wishes: Wishes, run_id: str) -> Generator[events.Event, None, None]:
+def write(
+    session: Session, seen: Adoption, wishes: AdoptionOptions, run_id: str
+) -> Generator[events.Event, None, None]:
     """Take over what was seen: under our lock and the tool's own, files first, then all rows in one transaction."""
     if seen.is_there:
         return
     refuse_pooled(session.server, "no history can be taken over")
     history = (yield from session.lock()) or []
     _take_lock(session.connection, seen)
-    now = look(session, history, wishes)
+    now = preview(session, history, wishes)
     if now != seen:
         raise HistoryDisagrees(
             f"{seen.tool}'s history has changed since it was looked at",
             detail="Its table or its files are not what was shown. Nothing was changed.",
             hint="See that no run of it is under way, and run again.",
         )
-    demand(now, history, wishes.sql)
+    require_adoptable(now, history, wishes.sql)
     for file in now.files:
         _write(wishes.sql, file)
     rows = [_row(each.ours, each.row, now.tool, run_id) for each in now.rows if each.ours and each.row]
@@ -176,8 +180,8 @@ def take(session: Session, seen: Adoption, wishes: Wishes, run_id: str) -> Gener
         session.ledger.adopt(session.connection, rows)
 
 
-def _row(ours: Converted, row: Row, tool: str, run_id: str) -> Adopted:
-    return Adopted(ours.name, ours.checksum, ours.body, f"adopted:{tool}", run_id, row.moment, row.duration_ms)
+def _row(ours: ConvertedFile, row: ToolRow, tool: str, run_id: str) -> AdoptedRow:
+    return AdoptedRow(ours.name, ours.checksum, ours.body, f"adopted:{tool}", run_id, row.moment, row.duration_ms)
 
 
 def _take_lock(connection: psycopg.Connection, seen: Adoption) -> None:
@@ -191,7 +195,7 @@ def _running(tool: str, why: str) -> LockBusy:
     )
 
 
-def _write(folder: Path, file: Converted) -> None:
+def _write(folder: Path, file: ConvertedFile) -> None:
     """Write a file whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{file.name}.{os.getpid()}.partial"
@@ -199,12 +203,12 @@ def _write(folder: Path, file: Converted) -> None:
     partial.replace(folder / f"{file.name}.sql")
 
 
-def _table(connection: psycopg.Connection, name: str | None) -> tuple[Tool, Table]:
+def _table(connection: psycopg.Connection, name: str | None) -> tuple[Tool, HistoryTable]:
     """The tool and its table: the one that is named, or the only one that is there."""
     wanted = (_named(name),) if name else ALL
     tables = _ask(connection, "tables", names=[tool.table for tool in wanted])
     found = [
-        (tool, Table(connection.info.dbname, schema, table))
+        (tool, HistoryTable(connection.info.dbname, schema, table))
         for schema, table, columns in tables
         for tool in wanted
         if tool.table == table and tool.columns <= set(columns) and tool.without.isdisjoint(columns)
@@ -236,7 +240,7 @@ def _named(name: str) -> Tool:
     )
 
 
-def _files(tool: Tool, given: Path | None, ours: Path) -> tuple[Path, Sequence[Foreign]]:
+def _files(tool: Tool, given: Path | None, ours: Path) -> tuple[Path, Sequence[ToolMigration]]:
     """The tool's files: of the folder that is given, or of the only one of its usual ones that has some."""
     usual = [Path(each) for each in tool.folders if Path(each).resolve() != ours.resolve()]
     found = [(each, files) for each in ([given] if given else usual) if each.is_dir() and (files := tool.files(each))]
@@ -255,14 +259,14 @@ def _files(tool: Tool, given: Path | None, ours: Path) -> tuple[Path, Sequence[F
     )
 
 
-def _refuse_busy(connection: psycopg.Connection, tool: Tool, table: Table) -> None:
+def _refuse_busy(connection: psycopg.Connection, tool: Tool, table: HistoryTable) -> None:
     """Some tools say in a table beside it that a run is under way."""
     for schema, name, _ in _ask(connection, "tables", names=[tool.busy]) if tool.busy else ():
         if schema == table.schema and any(raw["locked"] for raw in _rows(connection, table._replace(name=name))):
             raise _running(tool.name, f"Its table {schema}.{name} is locked.")
 
 
-def _rows(connection: psycopg.Connection, table: Table) -> list[Raw]:
+def _rows(connection: psycopg.Connection, table: HistoryTable) -> list[Raw]:
     query = sql.SQL(queries.load(__file__, "adoption")["rows"]).format(table=sql.Identifier(table.schema, table.name))
     return [row for (row,) in connection.execute(query).fetchall()]
 

@@ -16,50 +16,50 @@ import psycopg
 from psycopg import sql
 
 from pgratchet import events
-from pgratchet.apply import applier
-from pgratchet.backups import restore
+from pgratchet.apply import applier, run
+from pgratchet.backups import restore_server
 from pgratchet.backups import snapshot as contents
-from pgratchet.backups.restore import Site
+from pgratchet.backups.restore_server import RestoreServer
 from pgratchet.database.connection import refuse_pooled
-from pgratchet.database.history import Adopted, Ledger
+from pgratchet.database.history import AdoptedRow, History
 from pgratchet.database.session import Session
 from pgratchet.errors import HistoryDisagrees
-from pgratchet.migrations import files as migrations
-from pgratchet.migrations import lexer
-from pgratchet.migrations.files import Migration, Record
+from pgratchet.migrations import lexer, plan
+from pgratchet.migrations.files import Migration
+from pgratchet.migrations.plan import HistoryRow
 
 _SHOWN_AT_MOST = 60
 _SESSION = ("SET", "SELECT")
 """What a dump without data says of the session that restores it, and not of the schema: set_config is selected."""
 
 
-def look(history: Sequence[Record], files: Sequence[Migration], name: str) -> tuple[Migration, ...]:
+def select(history: Sequence[HistoryRow], files: Sequence[Migration], name: str) -> tuple[Migration, ...]:
     """The files up to that one that are not in the history; raises where history and files disagree."""
-    made = migrations.plan(files, history, name)
-    migrations.check(made, {})
+    made = plan.make_plan(files, history, name)
+    plan.require_agreement(made, {})
     return made.todo
 
 
 def differences(
-    site: Site, database: str, dump: Callable[[str], bytes], files: Sequence[Migration], name: str
+    site: RestoreServer, database: str, dump: Callable[[str], bytes], files: Sequence[Migration], name: str
 ) -> list[str]:
     """How the schema of a database differs from what the files up to that one make, as the lines of a diff."""
-    upto = migrations.plan(files, (), name).todo
+    upto = plan.make_plan(files, (), name).todo
     with _scratch(site, database) as scratch:
-        options = applier.Options("baseline", statement_timeout=0)
-        events.drained(applier.migrate(lambda: site.connect(scratch), site.ledger, upto, None, options))
+        options = run.MigrateOptions("baseline", statement_timeout=0)
+        events.drain(applier.migrate(lambda: site.connect(scratch), site.ledger, upto, None, options))
         made, there = schema(dump(scratch), site.ledger), schema(dump(database), site.ledger)
     return list(unified_diff(made, there, "files", "database", n=2, lineterm=""))
 
 
 @contextmanager
-def _scratch(site: Site, database: str) -> Iterator[str]:
+def _scratch(site: RestoreServer, database: str) -> Iterator[str]:
     """An empty database like another, gone again behind the block."""
-    name = restore.derived(database, "baseline")
+    name = restore_server.derived_name(database, "baseline")
     with contents.snapshot(lambda: site.connect(database)) as snapshot:
         like, _ = snapshot.database()
     with closing(site.connect(site.maintenance)) as maintenance:
-        with restore.new_database(site, maintenance, name, like, exact=False):
+        with restore_server.new_database(site, maintenance, name, like, exact=False):
             yield name
         _drop(maintenance, name)
 
@@ -68,7 +68,7 @@ def _drop(maintenance: psycopg.Connection, name: str) -> None:
     maintenance.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def schema(dumped: bytes, ledger: Ledger) -> list[str]:
+def schema(dumped: bytes, ledger: History) -> list[str]:
     """The lines of the statements of a dump, in the order of their text, without what is no part of the schema."""
     text = re.sub(rb"(?m)^\\(un)?restrict .*$", b"", dumped)
     found = [each for each in lexer.scan(text, rows=False) if isinstance(each, lexer.Statement)]
@@ -77,7 +77,7 @@ def schema(dumped: bytes, ledger: Ledger) -> list[str]:
     return [line for each in told if each not in ours for line in f"{each};".splitlines()]
 
 
-def demand(told: Sequence[str], *, yes: bool) -> None:
+def require_equal(told: Sequence[str], *, yes: bool) -> None:
     """Raise where there are differences that were not accepted."""
     if told and not yes:
         shown = [*told[:_SHOWN_AT_MOST], *(["..."] if len(told) > _SHOWN_AT_MOST else [])]
@@ -89,13 +89,13 @@ def demand(told: Sequence[str], *, yes: bool) -> None:
         )
 
 
-def take(session: Session, files: Sequence[Migration], name: str, run_id: str) -> Generator[events.Event, None, None]:
+def mark(session: Session, files: Sequence[Migration], name: str, run_id: str) -> Generator[events.Event, None, None]:
     """Write the rows under the migration lock, in one transaction."""
     refuse_pooled(session.server, "no baseline can be taken")
     history = (yield from session.lock()) or []
-    if rows := [_row(each, run_id) for each in look(history, files, name)]:
+    if rows := [_row(each, run_id) for each in select(history, files, name)]:
         session.ledger.adopt(session.connection, rows)
 
 
-def _row(migration: Migration, run_id: str) -> Adopted:
-    return Adopted(migration.name, migration.checksum, migration.text(), "adopted:baseline", run_id)
+def _row(migration: Migration, run_id: str) -> AdoptedRow:
+    return AdoptedRow(migration.name, migration.checksum, migration.text(), "adopted:baseline", run_id)

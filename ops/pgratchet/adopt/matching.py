@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from pgratchet.adopt.tools.tool import Foreign, Row
+from pgratchet.adopt.tools.tool import ToolMigration, ToolRow
 from pgratchet.errors import ConfigurationError
-from pgratchet.migrations import files as migrations
+from pgratchet.migrations import scripts
 from pgratchet.migrations.files import Migration
 
 State = Literal[
@@ -32,7 +32,7 @@ _TITLE_LIMIT = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Converted(Migration):
+class ConvertedFile(Migration):
     """A migration in our form, before it is a file."""
 
     body: bytes = b""
@@ -42,19 +42,24 @@ class Converted(Migration):
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class AdoptionItem:
     """One migration of the other tool. `remarks` are sentences; `ours` is None where there is no file of it."""
 
     theirs: str
     state: State
-    ours: Converted | None = None
-    row: Row | None = None
+    ours: ConvertedFile | None = None
+    row: ToolRow | None = None
     remarks: tuple[str, ...] = ()
 
 
-def judged(
-    tool: str, files: Sequence[Foreign], rows: Sequence[Row], ours: Mapping[str, Migration], *, elsewhere: bool = False
-) -> tuple[tuple[Item, ...], tuple[str, ...]]:
+def match_rows(
+    tool: str,
+    files: Sequence[ToolMigration],
+    rows: Sequence[ToolRow],
+    ours: Mapping[str, Migration],
+    *,
+    elsewhere: bool = False,
+) -> tuple[tuple[AdoptionItem, ...], tuple[str, ...]]:
     """The migrations in our order and form, each with its state; and notes on all of them.
 
     `ours` are our files that are there, by name. With `elsewhere` the rows are another server's, and all is
@@ -69,17 +74,18 @@ def judged(
         for at, ((file, row), name) in enumerate(zip(ordered, names, strict=True))
     ]
     lost = [
-        Item(row.keys[0], "failed" if row.outcome == "failed" else "no file", None, row, _told(row)) for row in orphans
+        AdoptionItem(row.keys[0], "failed" if row.outcome == "failed" else "no file", None, row, _told(row))
+        for row in orphans
     ]
     if elsewhere:
         return tuple(items), (*notes, *(f"{each.theirs} has a row there, and no file." for each in lost))
     return (*items, *lost), notes
 
 
-Pair = tuple[Foreign, Row | None]
+Pair = tuple[ToolMigration, ToolRow | None]
 
 
-def matched(files: Sequence[Foreign], rows: Sequence[Row]) -> tuple[list[Pair], list[Row]]:
+def matched(files: Sequence[ToolMigration], rows: Sequence[ToolRow]) -> tuple[list[Pair], list[ToolRow]]:
     """Each file with its row, if it has one, and the rows that have no file, but for those that were taken back.
 
     A key that several files share tells of none of them.
@@ -88,8 +94,8 @@ def matched(files: Sequence[Foreign], rows: Sequence[Row]) -> tuple[list[Pair], 
     for at, file in enumerate(files):
         for key in dict.fromkeys(file.keys):
             by_key.setdefault(key, []).append(at)
-    found: dict[int, Row] = {}
-    orphans: list[Row] = []
+    found: dict[int, ToolRow] = {}
+    orphans: list[ToolRow] = []
     for row in rows:
         own = next((free[0] for key in row.keys if len(free := _free(by_key.get(key, ()), found)) == 1), None)
         if own is not None:
@@ -113,7 +119,7 @@ def _ordered(pairs: Sequence[Pair]) -> list[Pair]:
     return [*fixed[:newest], *there, *fixed[newest:], *(pair for pair in loose if pair not in there)]
 
 
-def our_names(files: Sequence[Foreign], tool: str) -> tuple[list[str], tuple[str, ...]]:
+def our_names(files: Sequence[ToolMigration], tool: str) -> tuple[list[str], tuple[str, ...]]:
     """Names by our rule: the tool's own versions where they are numbers in its order, else counted from 0001."""
     versions = [file.version for file in files]
     if all(_is_version(each) for each in versions) and _rises([int(each) for each in versions]):
@@ -137,8 +143,15 @@ def _our_name(version: str, title: str) -> str:
 
 
 def _item(
-    tool: str, file: Foreign, row: Row | None, name: str, there: Migration | None, *, late: bool, elsewhere: bool
-) -> Item:
+    tool: str,
+    file: ToolMigration,
+    row: ToolRow | None,
+    name: str,
+    there: Migration | None,
+    *,
+    late: bool,
+    elsewhere: bool,
+) -> AdoptionItem:
     state = state_of(file, row, late=late)
     remarks = (*_told(row), *file.remarks)
     if elsewhere:
@@ -148,16 +161,16 @@ def _item(
     ours = _migration(name, written)
     obstacle = (file.obstacle if written == text else "") or _unfit(ours)
     if obstacle and state in PENDING:
-        return Item(file.name, "cannot run", ours, row, (*remarks, obstacle, f"Its name here is {name}."))
+        return AdoptionItem(file.name, "cannot run", ours, row, (*remarks, obstacle, f"Its name here is {name}."))
     if obstacle and state in ADOPTED:
         remarks = (*remarks, obstacle, _NOT_REPEATABLE)
-    return Item(file.name, state, ours, row, remarks)
+    return AdoptionItem(file.name, state, ours, row, remarks)
 
 
 _NOT_REPEATABLE = "An empty database will not get it by this file."
 
 
-def state_of(file: Foreign, row: Row | None, *, late: bool) -> State:
+def state_of(file: ToolMigration, row: ToolRow | None, *, late: bool) -> State:
     """What a file and its row are together; `late` says that a newer one is applied."""
     if row is None:
         return "skipped" if late else "pending"
@@ -170,11 +183,11 @@ def state_of(file: Foreign, row: Row | None, *, late: bool) -> State:
     return "verified" if row.checksum in file.checksums else "changed"
 
 
-def _told(row: Row | None) -> tuple[str, ...]:
+def _told(row: ToolRow | None) -> tuple[str, ...]:
     return (row.told,) if row and row.told else ()
 
 
-def _text(file: Foreign, tool: str) -> bytes:
+def _text(file: ToolMigration, tool: str) -> bytes:
     """The migration in our form; where it is no SQL, a file that only stands for it."""
     if not file.up.strip():
         head = f"-- Stands for {' '.join(file.name.split())} of {tool}, which has no SQL that could be taken over.\n"
@@ -183,17 +196,17 @@ def _text(file: Foreign, tool: str) -> bytes:
     return f"{head}{file.up.strip()}\n".encode()
 
 
-def _migration(name: str, body: bytes) -> Converted:
+def _migration(name: str, body: bytes) -> ConvertedFile:
     text = body.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
-    return Converted(name, int(re.sub("T|_.*", "", name)), hashlib.sha256(text).hexdigest(), f"{name}.sql", text)
+    return ConvertedFile(name, int(re.sub("T|_.*", "", name)), hashlib.sha256(text).hexdigest(), f"{name}.sql", text)
 
 
-def _unfit(ours: Converted) -> str:
+def _unfit(ours: ConvertedFile) -> str:
     """Why our rules would not let it run, as sentences; empty where they do."""
     if b"\0" in ours.body:
         return "It has a NUL byte."
     try:
-        migrations.judge([ours])
+        scripts.prepare([ours])
     except ConfigurationError as error:
         return " ".join(error.detail.splitlines())
     return ""

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from pgratchet.errors import Place
-from pgratchet.migrations.files import SIZE_LIMIT, Script, Window
+from pgratchet.errors import Location
 from pgratchet.migrations.lexer import Statement, byte_offset, line_and_column, scan
+from pgratchet.migrations.scripts import SIZE_LIMIT, Script, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,10 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Failure:
     """Where an error belongs. `framing`: it lies in our own opening."""
 
-    place: Place
+    place: Location
     framing: bool = False
 
 
@@ -67,7 +67,7 @@ def compose(
     return Batch(tuple(script for script, _ in parts), b"".join(pieces), tuple(places), tuple(results))
 
 
-def locate(batch: Batch, answered: int, position: int | None, sqlstate: str | None) -> Fault:
+def locate(batch: Batch, answered: int, position: int | None, sqlstate: str | None) -> Failure:
     """The place of an error: `answered` statements succeeded before it; `position` is in characters of the text."""
     if position is not None:
         offset = byte_offset(batch.text, position)
@@ -80,7 +80,7 @@ def locate(batch: Batch, answered: int, position: int | None, sqlstate: str | No
     if 0 <= number < script.statements:
         found = [piece for piece in scan(batch.text[batch.places[index]]) if isinstance(piece, Statement)]
         return _fault(batch, index, found[number].start, sqlstate)
-    return Fault(Place(script.name, sqlstate=sqlstate), framing=number < 0)
+    return Failure(Location(script.name, sqlstate=sqlstate), framing=number < 0)
 
 
 def _beginnings(batch: Batch) -> Iterator[int]:
@@ -89,21 +89,21 @@ def _beginnings(batch: Batch) -> Iterator[int]:
     return (first - opening for first in batch.results)
 
 
-def _fault(batch: Batch, index: int, offset: int, sqlstate: str | None) -> Fault:
+def _fault(batch: Batch, index: int, offset: int, sqlstate: str | None) -> Failure:
     line, column = line_and_column(batch.text[batch.places[index]], offset)
-    return Fault(Place(batch.scripts[index].name, line, column, sqlstate))
+    return Failure(Location(batch.scripts[index].name, line, column, sqlstate))
 
 
 def locate_in_window(
     script: Script, text: bytes, window: Window, answered: int, position: int | None, sqlstate: str | None
-) -> Fault:
+) -> Failure:
     """The place, in the whole text, of an error that a window met."""
     if position is not None:
         offset = window.start + byte_offset(text[window.start : window.end], position)
     else:
         found = [piece for piece in scan(text[window.start : window.end], rows=False) if isinstance(piece, Statement)]
         offset = window.start + found[min(answered, len(found) - 1)].start
-    return Fault(Place(script.name, *line_and_column(text, offset), sqlstate))
+    return Failure(Location(script.name, *line_and_column(text, offset), sqlstate))
 
 
 def batches(scripts: Iterable[Script], size: int) -> Iterator[tuple[Script, ...]]:

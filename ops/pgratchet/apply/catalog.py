@@ -13,10 +13,10 @@ from enum import Enum, auto
 
 from psycopg import Connection, sql
 
-from pgratchet.migrations.lexer import Effect
+from pgratchet.migrations.classify import Effect
 
 
-class Found(Enum):
+class ObjectState(Enum):
     """How the catalog shows an object: not, whole, or left half made or half gone by a statement that broke off."""
 
     ABSENT = auto()
@@ -57,17 +57,17 @@ SELECT nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespa
 """
 
 
-def look(connection: Connection, effect: Effect) -> Found:
+def object_state(connection: Connection, effect: Effect) -> ObjectState:
     """How the object of a statement stands in the catalog. An index that is made is looked for on its table only."""
     question = "made index" if effect.kind == "index" and effect.creates else effect.kind
     row = connection.execute(_QUESTIONS[question].encode(), _names(connection, effect.name, effect.table)).fetchone()
-    return Found.ABSENT if row is None else Found.WHOLE if row[0] else Found.HALF
+    return ObjectState.ABSENT if row is None else ObjectState.WHOLE if row[0] else ObjectState.HALF
 
 
-def mend(connection: Connection, effect: Effect) -> str | None:
+def repair_statement(connection: Connection, effect: Effect) -> str | None:
     """The statement that clears away, or brings to its end, what was left HALF; None where that is to run it again."""
     if effect.kind == "index" and effect.creates:
-        return drop(connection, index_name(connection, effect))
+        return drop_statement(connection, index_name(connection, effect))
     if effect.kind == "partition":
         statement = sql.SQL("ALTER TABLE {} DETACH PARTITION {} FINALIZE;")
         return statement.format(sql.Identifier(*effect.table), sql.Identifier(*effect.name)).as_string(connection)
@@ -79,7 +79,7 @@ def left_by_reindex(connection: Connection, kind: str, name: tuple[str, ...]) ->
     return connection.execute(_LEFT_BY_REINDEX.encode(), {"kind": kind, **_names(connection, name)}).fetchall()
 
 
-def drop(connection: Connection, index: tuple[str, ...]) -> str:
+def drop_statement(connection: Connection, index: tuple[str, ...]) -> str:
     return sql.SQL("DROP INDEX CONCURRENTLY {};").format(sql.Identifier(*index)).as_string(connection)
 
 

@@ -21,15 +21,16 @@ import psycopg
 
 from pgratchet import events
 from pgratchet.apply import catalog
-from pgratchet.apply.catalog import Found
+from pgratchet.apply.catalog import ObjectState
 from pgratchet.database import blockers
 from pgratchet.database import connection as sessions
-from pgratchet.database.history import Progress, Run
+from pgratchet.database.history import RunColumns, StepProgress
 from pgratchet.database.session import Retry, Session
-from pgratchet.errors import HistoryDisagrees, LockBusy, Place, RatchetError, StoppedPartWay
-from pgratchet.migrations import lexer
-from pgratchet.migrations.files import Script
-from pgratchet.migrations.lexer import Effect, Statement
+from pgratchet.errors import HistoryDisagrees, Location, LockBusy, RatchetError, StoppedPartWay
+from pgratchet.migrations import classify, lexer
+from pgratchet.migrations.classify import Effect
+from pgratchet.migrations.lexer import Statement
+from pgratchet.migrations.scripts import Script
 
 _T = TypeVar("_T")
 _COMMITS_INSIDE = ("CALL", "DO")
@@ -44,7 +45,7 @@ _SHORT = 0.2
 _SET_CONFIG = re.compile(rb"select\s+(pg_catalog\s*\.\s*)?set_config\s*\([^()]*\)\s*", re.IGNORECASE)
 
 
-def run(session: Session, script: Script, given: Run, lock_timeout: int) -> Iterator[events.Event]:
+def run(session: Session, script: Script, given: RunColumns, lock_timeout: int) -> Iterator[events.Event]:
     """Run what is left of a script; StoppedPartWay where it stops, after which the next run goes on there."""
     text = script.migration.text()
     found = tuple(piece for piece in lexer.scan(text) if isinstance(piece, Statement))
@@ -58,7 +59,7 @@ class _Steps:
     text: bytes
     statements: tuple[Statement, ...]
     lock_timeout: int
-    given: Run
+    given: RunColumns
     _ready: psycopg.Connection | None = None  # the session that has what the file has SET, while it has
 
     @property
@@ -77,7 +78,7 @@ class _Steps:
         self.session.clear()
         yield events.MigrationApplied(self.name, self._surely(self._finish))
 
-    def _begin(self, connection: psycopg.Connection) -> Progress | None:
+    def _begin(self, connection: psycopg.Connection) -> StepProgress | None:
         """Write the row, or take up the one that is there; how far that had come."""
         ledger = self.session.ledger
         before = ledger.progress(connection, self.name)
@@ -107,7 +108,7 @@ class _Steps:
             self._ready = None  # an error leaves a session that is clear, or another one
         return answer
 
-    def _same_so_far(self, before: Progress) -> None:
+    def _same_so_far(self, before: StepProgress) -> None:
         """What was done of the file must still be its beginning; the rest may have been mended."""
         if before.checksum == self.script.migration.checksum:
             return
@@ -121,7 +122,7 @@ class _Steps:
             f"{self.name} was changed in the part that has already run",
             detail=f"{_statements(before.done)} took effect before it stopped.",
             hint="Put that part back as it was; only what comes behind it can be changed.",
-            place=Place(self.name),
+            place=Location(self.name),
         )
 
     def _set_up(self, done: int) -> None:
@@ -154,7 +155,7 @@ class _Steps:
     def _can_share(self, number: int) -> bool:
         """Whether a statement may share a transaction with its record, as far as its words tell."""
         statement = self._statement(number)
-        return statement.head[0] not in _COMMITS_INSIDE and lexer.outside_transaction(statement) is None
+        return statement.head[0] not in _COMMITS_INSIDE and classify.outside_transaction(statement) is None
 
     def _in_transaction(self, number: int) -> Iterator[events.Event]:
         """The statement and its record in one transaction, tried again while a lock is not to be had."""
@@ -184,7 +185,7 @@ class _Steps:
         It is lock-free for others, but it waits for every transaction that is older than itself, without end.
         Those that begin while this waits are not waited for here; the command's own lock_timeout bounds them.
         """
-        if lexer.outside_transaction(self._statement(number)) not in _WAITS_FOR_SNAPSHOTS:
+        if classify.outside_transaction(self._statement(number)) not in _WAITS_FOR_SNAPSHOTS:
             return
         retry, seen = Retry(self.session.wait), self._surely(blockers.snapshots)
         time.sleep(_SHORT if seen else 0)
@@ -207,32 +208,32 @@ class _Steps:
         effect = self._effect(number)
         self._set_up(number - 1)
         self._refuse_leftovers(number)
-        before = self._look(effect) if effect and effect.creates else Found.ABSENT
-        if effect and before is Found.HALF:
+        before = self._look(effect) if effect and effect.creates else ObjectState.ABSENT
+        if effect and before is ObjectState.HALF:
             raise self._invalid(number, effect)
-        if before is Found.ABSENT:  # else it is no work of this statement, and proves nothing of it later
+        if before is ObjectState.ABSENT:  # else it is no work of this statement, and proves nothing of it later
             self._note_begun(number, number)
         self._set_up(number - 1)
         answer = self._send(self._text(number))
         stopped = self._stopped(number, answer.error, 0) if answer.error else None  # while its blockers are known
         if answer.lost:
             self._insist_on_ours(number - 1)
-            if before is Found.ABSENT and self._surely(lambda _: self._settled(number)):
+            if before is ObjectState.ABSENT and self._surely(lambda _: self._settled(number)):
                 return
         if stopped:
             # Known to have failed; but what is half done stays ours, for the next run to clear away or to end.
             self._set_up(number - 1)
-            if not answer.lost and not (effect and self._look(effect) is Found.HALF):
+            if not answer.lost and not (effect and self._look(effect) is ObjectState.HALF):
                 self._note_begun(number, None)
             self._refuse_leftovers(number, answer.error)
             raise stopped
-        if effect and effect.creates and self._look(effect) is not Found.WHOLE:
+        if effect and effect.creates and self._look(effect) is not ObjectState.WHOLE:
             raise self._invalid(number, effect)
         self._record(number)
 
     def _refuse_leftovers(self, number: int, error: psycopg.Error | None = None) -> None:
         """A REINDEX CONCURRENTLY that broke off leaves an INVALID index, which the next one does not touch."""
-        of = lexer.reindexed(self.text, self._statement(number))
+        of = classify.reindexed(self.text, self._statement(number))
         if of is None:
             return
         left = self._surely(lambda connection: catalog.left_by_reindex(connection, *of))
@@ -243,7 +244,7 @@ class _Steps:
                 reason,
                 [f"It left the INVALID index {'.'.join(index)}." for index in left],
                 "Drop what it left, and run `invoke migrate` again:\n"
-                + "\n".join(catalog.drop(self.session.connection, index) for index in left),
+                + "\n".join(catalog.drop_statement(self.session.connection, index) for index in left),
                 sqlstate=error.sqlstate if error else None,
             )
 
@@ -273,11 +274,13 @@ class _Steps:
         effect = self._effect(number)
         if effect is None:
             return False
-        if self._look(effect) is Found.HALF and (repair := catalog.mend(self.session.connection, effect)):
+        if self._look(effect) is ObjectState.HALF and (
+            repair := catalog.repair_statement(self.session.connection, effect)
+        ):
             answer = self._send(repair.encode())
             if answer.error is not None:
                 raise self._stopped(number, answer.error, 0)
-        if self._look(effect) is not (Found.WHOLE if effect.creates else Found.ABSENT):
+        if self._look(effect) is not (ObjectState.WHOLE if effect.creates else ObjectState.ABSENT):
             return False
         self._record(number)
         return True
@@ -299,17 +302,17 @@ class _Steps:
                 f"another run has taken up {self.name} while the connection was lost",
                 detail=f"Statement {done} of {len(self.statements)} was the last that this one knows to be done.",
                 hint="Wait for that run to end, then look at `invoke status`.",
-                place=Place(self.name),
+                place=Location(self.name),
             )
         return HistoryDisagrees(
             f"statement {done} of {len(self.statements)} of {self.name} took effect, but its history row is gone",
             detail="The migration, or someone else meanwhile, has changed the history itself.",
             hint="See what it did before anything else is run; `invoke rollback` names the backup.",
-            place=Place(self.name),
+            place=Location(self.name),
         )
 
-    def _look(self, effect: Effect) -> Found:
-        return catalog.look(self.session.connection, effect)
+    def _look(self, effect: Effect) -> ObjectState:
+        return catalog.object_state(self.session.connection, effect)
 
     def _done(self) -> int:
         progress = self._surely(lambda connection: self.session.ledger.progress(connection, self.name))
@@ -323,7 +326,7 @@ class _Steps:
         return self.text[statement.start : statement.end]
 
     def _effect(self, number: int) -> Effect | None:
-        return lexer.effect(self.text, self._statement(number))
+        return classify.effect(self.text, self._statement(number))
 
     def _stopped(self, number: int, error: psycopg.Error, opening: int) -> StoppedPartWay:
         position = error.diag.statement_position
@@ -333,7 +336,7 @@ class _Steps:
         return self._stop(
             number,
             f": {sessions.first_line(error)}",
-            [*sessions.told(error), *waited],
+            [*sessions.error_details(error), *waited],
             "Mend the cause, or the file from there on, and run `invoke migrate` again: it goes on at that statement.",
             offset=offset,
             sqlstate=error.sqlstate,
@@ -344,7 +347,7 @@ class _Steps:
             number,
             f": the index {effect.name[-1]} is there already, and it is INVALID",
             ["An earlier build of it failed; it is not used, enforces nothing, and IF NOT EXISTS would pass it over."],
-            f"Drop it, and run `invoke migrate` again:\n{catalog.mend(self.session.connection, effect)}",
+            f"Drop it, and run `invoke migrate` again:\n{catalog.repair_statement(self.session.connection, effect)}",
         )
 
     def _unknown(self, number: int) -> StoppedPartWay:
@@ -375,7 +378,7 @@ class _Steps:
             f" line {line}, column {column}{reason}",
             detail="\n".join([*told, before]),
             hint=hint,
-            place=Place(self.name, line, column, sqlstate),
+            place=Location(self.name, line, column, sqlstate),
         )
 
 

@@ -18,15 +18,17 @@ from psycopg import sql
 from pgratchet.database import connection as sessions
 from pgratchet import events
 from pgratchet.backups import restore
-from pgratchet.backups.pg_programs import Restoring
+from pgratchet.backups import restore_server
+from pgratchet.backups.pg_programs import PgRestoreOptions
 from pgratchet.errors import BackupFailed, RatchetError
 from pgratchet.backups.manifest import Manifest, differences, other_versions
-from pgratchet.backups.restore import Archive, Site
+from pgratchet.backups.restore import BackupArchive
+from pgratchet.backups.restore_server import RestoreServer
 from pgratchet.backups.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class DrillRecord:
     """What a drill showed. Durations in milliseconds, sizes in bytes; `problem` is empty where it proved good.
 
     `notes` say what the scratch server did not have, and was left out of the comparison.
@@ -47,17 +49,17 @@ class Record:
 
 
 def run(
-    site: Site, archived: Archive, reading: Iterable[events.Event] = (), *, jobs: int, ours: bool
-) -> Generator[events.Event, None, Record]:
+    site: RestoreServer, archived: BackupArchive, reading: Iterable[events.Event] = (), *, jobs: int, ours: bool
+) -> Generator[events.Event, None, DrillRecord]:
     """Let it be read back by `reading`, restore, compare, drop; returns the record, also of one that is not good.
 
     On a server of `ours`, which goes away with the drill, the roles that are missing are made first.
     """
     made = archived.manifest
-    record = Record(made.backup_id, datetime.now(timezone.utc).isoformat(timespec="seconds"), made.size)
+    record = DrillRecord(made.backup_id, datetime.now(timezone.utc).isoformat(timespec="seconds"), made.size)
     try:
         yield from reading
-        with restore.translated(), closing(site.connect(site.maintenance)) as maintenance:
+        with restore_server.translated(), closing(site.connect(site.maintenance)) as maintenance:
             server = sessions.inspect(maintenance)
             sessions.refuse_other_cluster(server, site.pinned_identifier)
             record = replace(record, server_version=server.version)
@@ -69,13 +71,13 @@ def run(
 
 
 def _restored(
-    site: Site, maintenance: psycopg.Connection, archived: Archive, jobs: int, lacking: Sequence[str], record: Record
-) -> Generator[events.Event, None, Record]:
+    site: RestoreServer, maintenance: psycopg.Connection, archived: BackupArchive, jobs: int, lacking: Sequence[str], record: DrillRecord
+) -> Generator[events.Event, None, DrillRecord]:
     """The record, once the archive was in a scratch database and was compared; `lacking` are roles."""
-    made, name = archived.manifest, restore.derived("pgratchet", "drill")
+    made, name = archived.manifest, restore_server.derived_name("pgratchet", "drill")
     with _scratch(site, maintenance, name, made):
         started = time.monotonic()
-        yield from restore.pour(site, archived, Restoring(name, jobs, owners=not lacking, subscriptions=False))
+        yield from restore.pour(site, archived, PgRestoreOptions(name, jobs, owners=not lacking, subscriptions=False))
         restored = time.monotonic()
         yield events.Restored(name, _ms(started, restored))
         held = restore.measure(site, name)
@@ -103,16 +105,16 @@ def _ms(since: float, until: float) -> int:
 
 
 @contextmanager
-def _scratch(site: Site, maintenance: psycopg.Connection, name: str, made: Manifest) -> Iterator[None]:
+def _scratch(site: RestoreServer, maintenance: psycopg.Connection, name: str, made: Manifest) -> Iterator[None]:
     """A database that is dropped again, whatever comes of it. Its locale need not be the backup's."""
-    with restore.new_database(site, maintenance, name, made.database, exact=False):
+    with restore_server.new_database(site, maintenance, name, made.database, exact=False):
         yield
     maintenance.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def _prepared(maintenance: psycopg.Connection, made: Manifest, *, ours: bool) -> tuple[str, ...]:
     """See to what the restore needs; the roles that stay missing, without which no owner can be restored."""
-    roles, extensions = restore.missing(maintenance, made)
+    roles, extensions = restore_server.missing(maintenance, made)
     if extensions:
         raise BackupFailed(
             "the scratch server lacks extensions",
@@ -131,34 +133,34 @@ def _locale(maintenance: psycopg.Connection, name: str) -> str:
     return str(row[0]) if row else ""
 
 
-def _size(site: Site, name: str) -> int:
+def _size(site: RestoreServer, name: str) -> int:
     with closing(site.connect(name)) as connection:
         return sessions.database_size(connection)
 
 
-def keep(store: Store, record: Record) -> None:
+def write_record(store: Store, record: DrillRecord) -> None:
     """Write the record where the backups are."""
     name = record.at.replace(":", "").replace("-", "").replace("+0000", "")
     store.note(f"{name}-{record.backup_id[-4:]}.json", json.dumps(asdict(record), indent=2).encode() + b"\n")
 
 
-def past(store: Store) -> tuple[Record, ...]:
+def read_records(store: Store) -> tuple[DrillRecord, ...]:
     """The records of past drills, oldest first; what is none is passed over."""
     found = [record for text in store.notes() if (record := _record(text))]
     return tuple(sorted(found, key=lambda record: record.at))
 
 
-def _record(text: bytes) -> Record | None:
+def _record(text: bytes) -> DrillRecord | None:
     try:
         shape = json.loads(text)
-        record = Record(**{**shape, "notes": tuple(shape["notes"])})
+        record = DrillRecord(**{**shape, "notes": tuple(shape["notes"])})
     except (ValueError, TypeError, KeyError):
         return None
-    pairs = zip(astuple(record), astuple(Record("", "", 0)), strict=True)
+    pairs = zip(astuple(record), astuple(DrillRecord("", "", 0)), strict=True)
     return record if all(type(given) is type(usual) for given, usual in pairs) else None
 
 
-def demand(record: Record) -> None:
+def require_good(record: DrillRecord) -> None:
     """BackupFailed, exit 9, where a drill did not prove its backup good."""
     if not record.good:
         raise BackupFailed(

@@ -59,7 +59,7 @@ def _parsed(key: str, kind: str, where: str) -> Any:
 
 
 @contextmanager
-def sealed(write: Callable[[bytes], object], keys: Sequence[str]) -> Iterator[Callable[[bytes], object]]:
+def encrypting(write: Callable[[bytes], object], keys: Sequence[str]) -> Iterator[Callable[[bytes], object]]:
     """A function that encrypts what it is given, and gives that to `write`; all of it when the block ends."""
     given = recipients(keys)
     outlet, inlet = os.pipe()
@@ -87,7 +87,7 @@ def sealed(write: Callable[[bytes], object], keys: Sequence[str]) -> Iterator[Ca
         raise sink.error or failed[0]
 
 
-def opened(chunks: Iterator[bytes], keys: Sequence[Any]) -> Iterator[bytes]:
+def decrypting(chunks: Iterator[bytes], keys: Sequence[Any]) -> Iterator[bytes]:
     """What encrypted chunks hold; BackupFailed where no identity fits, or where they were changed."""
     outlet, inlet = os.pipe()
     source, failed = _Source(chunks), list[BaseException]()

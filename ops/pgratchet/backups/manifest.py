@@ -26,7 +26,7 @@ class NotAManifest(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class BackupFile:
     """A file of a backup as it is stored. `stamp` is the store's own mark of when it was last written."""
 
     size: int
@@ -107,7 +107,7 @@ class Manifest:
     tool_version: str
     archive: str
     compression: str
-    files: Mapping[str, File]
+    files: Mapping[str, BackupFile]
     database: Database
     database_size: int
     contents: Contents
@@ -174,7 +174,7 @@ def _manifest(shape: dict[str, Any]) -> Manifest:
     database["settings"] = tuple(Setting(**each) for each in database["settings"])
     database["grants"] = None if grants is None else tuple(Grant(**each) for each in grants)
     contents: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in shape["contents"].items()}
-    files = {name: File(**each) for name, each in shape["files"].items()}
+    files = {name: BackupFile(**each) for name, each in shape["files"].items()}
     if not files or any(not _SHA256.fullmatch(each.sha256) for each in files.values()):
         raise ValueError
     rest = {"files": files, "database": Database(**database), "contents": Contents(**contents)}
@@ -209,3 +209,12 @@ def other_versions(expected: Contents, found: Contents) -> list[str]:
 
 def _rows(count: int | None) -> str:
     return "absent" if count is None else "1 row" if count == 1 else f"{count} rows"
+
+
+DUMP = "database.dump"
+
+
+FOLDER = "database"
+
+
+GLOBALS = "globals.sql"

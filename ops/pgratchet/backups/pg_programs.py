@@ -119,7 +119,7 @@ def version_of(program: Path) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Dumping:
+class DumpOptions:
     """What pg_dump is to do. `jobs` workers write a directory; one writes a custom archive to its output."""
 
     form: Form
@@ -141,7 +141,7 @@ class Dumping:
 
 
 def dump(
-    programs: Programs, environ: Mapping[str, str], given: Dumping, write: Callable[[bytes], object]
+    programs: Programs, environ: Mapping[str, str], given: DumpOptions, write: Callable[[bytes], object]
 ) -> Generator[Sequence[str], None, None]:
     """A custom dump, given to `write` as it comes; yields, now and then, the tables that were begun."""
     command = [programs.path("pg_dump"), *given.arguments(programs)]
@@ -153,7 +153,7 @@ def dump(
 
 
 def dump_into(
-    programs: Programs, environ: Mapping[str, str], given: Dumping, folder: Path
+    programs: Programs, environ: Mapping[str, str], given: DumpOptions, folder: Path
 ) -> Generator[Sequence[str], None, None]:
     """A dump in the directory format, by several workers, into a folder that is not there yet."""
     command = [programs.path("pg_dump"), *given.arguments(programs), f"--jobs={given.jobs}", f"--file={folder}"]
@@ -186,7 +186,7 @@ def _to(database: str) -> str:
 
 
 @contextmanager
-def reading(programs: Programs, path: Path | None = None) -> Iterator[Callable[[bytes], object]]:
+def reading_archive(programs: Programs, path: Path | None = None) -> Iterator[Callable[[bytes], object]]:
     """Let pg_restore read an archive to its end: at the path, or what is given to the function that this yields.
 
     BackupFailed at the end of the block where it is not whole. A path is read a fifth faster than a pipe (measured).
@@ -199,7 +199,7 @@ def reading(programs: Programs, path: Path | None = None) -> Iterator[Callable[[
 
 
 @dataclass(frozen=True, slots=True)
-class Restoring:
+class PgRestoreOptions:
     """Into which database, and how. Without `owners`, everything belongs to the role that restores; without
     `subscriptions` there are none, which else name the live one's slots and keep the database from being dropped."""
 
@@ -210,7 +210,7 @@ class Restoring:
 
 
 def restore(
-    programs: Programs, environ: Mapping[str, str], given: Restoring, source: Path | Iterator[bytes]
+    programs: Programs, environ: Mapping[str, str], given: PgRestoreOptions, source: Path | Iterator[bytes]
 ) -> Generator[Sequence[str], None, None]:
     """Restore an archive into an empty database; yields, now and then, the tables that were begun. An error ends it."""
     command = [programs.path("pg_restore"), "--exit-on-error", "--verbose", "--no-password", _to(given.database)]
@@ -225,7 +225,7 @@ def restore(
         yield from running.wait()
 
 
-class _Running:
+class _Process:
     """A program while it runs: what it prints, which tables it has begun, what it complains of."""
 
     def __init__(self, process: subprocess.Popen[bytes], name: str) -> None:
@@ -286,7 +286,7 @@ class _Running:
 
 
 @contextmanager
-def _running(command: Sequence[str], environ: Mapping[str, str], *, feeds: bool = False) -> Iterator[_Running]:
+def _running(command: Sequence[str], environ: Mapping[str, str], *, feeds: bool = False) -> Iterator[_Process]:
     """A program that does not outlive the block."""
     name = Path(command[0]).name
     try:
@@ -303,7 +303,7 @@ def _running(command: Sequence[str], environ: Mapping[str, str], *, feeds: bool 
     if process.stdout and (wider := getattr(fcntl, "F_SETPIPE_SZ", None)):
         with suppress(OSError):
             fcntl.fcntl(process.stdout, wider, _CHUNK)  # on Linux: a dump is not kept waiting for us so often
-    running = _Running(process, name)
+    running = _Process(process, name)
     try:
         yield running
     finally:

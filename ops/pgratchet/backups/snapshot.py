@@ -17,7 +17,7 @@ from psycopg import sql
 
 from pgratchet.database import queries
 from pgratchet.errors import BackupFailed
-from pgratchet.database.history import Ledger
+from pgratchet.database.history import History
 from pgratchet.backups.manifest import Contents, Database, Grant, Setting
 
 _TOGETHER = 50
@@ -32,7 +32,7 @@ class Snapshot:
     id: str
     sizes: Mapping[str, int]
 
-    def contents(self, ledger: Ledger) -> Contents:
+    def contents(self, ledger: History) -> Contents:
         """Count and list everything; as long as that takes for a read of every table."""
         return Contents(
             tables=dict(self._counted(list(self.sizes))),
@@ -69,7 +69,7 @@ class Snapshot:
                 ) from error
             yield from zip(some, row or (), strict=True)
 
-    def _history(self, ledger: Ledger) -> dict[str, str]:
+    def _history(self, ledger: History) -> dict[str, str]:
         there = self.connection.execute(ledger.asking(self.connection)).fetchone()
         found = ledger.read(self.connection) if there else []
         return {record.name: record.checksum for record in found if record.executed_at}

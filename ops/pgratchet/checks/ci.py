@@ -21,12 +21,15 @@ from pathlib import Path
 from psycopg import sql
 
 from pgratchet.apply import applier
+from pgratchet.apply.run import MigrateOptions
 from pgratchet.database import connection as sessions
-from pgratchet.database.history import Ledger
+from pgratchet.database.history import History
 from pgratchet.errors import ConfigurationError, MigrationFailed, several
 from pgratchet.events import MigrationApplied
 from pgratchet.migrations import files as migrations
-from pgratchet.migrations.files import Migration, Record
+from pgratchet.migrations.files import Migration
+from pgratchet.migrations.plan import HistoryRow, make_plan
+from pgratchet.migrations.scripts import prepare
 
 USUAL = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
 """Where main is looked for, unless it is said."""
@@ -43,7 +46,7 @@ class Branches:
     base: tuple[Migration, ...]
 
 
-def branches(folder: Path, against: str | None) -> Branches | None:
+def compare_branches(folder: Path, against: str | None) -> Branches | None:
     """Main's files in the folder; None where no main was named and none is found.
 
     ConfigurationError where the one that is named is not there, or has no commit in common with this branch.
@@ -94,7 +97,7 @@ def _files(folder: Path, *commits: str) -> tuple[tuple[Migration, ...], ...]:
     listed = [_listing(folder, commit) for commit in commits]
     wanted = sorted({each for names in listed for each in names.values()})
     text = dict(zip(wanted, _texts(folder, wanted), strict=True))
-    return tuple(migrations.listed((name, text[each]) for name, each in names.items()) for names in listed)
+    return tuple(migrations.from_contents((name, text[each]) for name, each in names.items()) for names in listed)
 
 
 def _listing(folder: Path, commit: str) -> dict[str, str]:
@@ -132,13 +135,13 @@ def _checksum(file: Migration | None) -> str | None:
     return file.checksum if file else None
 
 
-def order(
+def check_order(
     mine: Sequence[Migration], theirs: Sequence[Migration], base: Sequence[Migration]
 ) -> tuple[list[str], list[str]]:
     """The names that are new to main; and what is wrong: a file of main's changed or gone, a new one not newer."""
     moment = datetime.now(timezone.utc)
-    history = [Record(each.name, each.checksum, moment, None) for each in theirs]
-    plan = migrations.plan(merged(mine, theirs, base), history)
+    history = [HistoryRow(each.name, each.checksum, moment, None) for each in theirs]
+    plan = make_plan(merged(mine, theirs, base), history)
     newest = max(theirs, key=lambda each: each.version).name if theirs else ""
     again = {each.checksum: each.name for each in mine if each.name not in {other.name for other in theirs}}
     mistakes = []
@@ -163,7 +166,7 @@ def lint(files: Sequence[Migration]) -> list[str]:
             detail="It finds what locks a table for long, or breaks the application that runs meanwhile.",
             hint="Install it with `pip install '.[ci]'`, or `pip install squawk-cli`.",
         )
-    scripts = migrations.judge(files)
+    scripts = prepare(files)
     whole = [each.migration.path for each in scripts if each.directives.transactional]
     steps = [each.migration.path for each in scripts if not each.directives.transactional]
     return [*_squawk(program, whole, "--assume-in-transaction"), *_squawk(program, steps)]
@@ -190,7 +193,7 @@ def _squawk(program: str, paths: Sequence[str], *options: str) -> Iterator[str]:
         yield f"{place}: {each['rule_name']}: {told}"
 
 
-def demand(mistakes: Sequence[str]) -> None:
+def require_clean(mistakes: Sequence[str]) -> None:
     """ConfigurationError with all of them, where there are any."""
     if mistakes:
         raise several(
@@ -200,16 +203,16 @@ def demand(mistakes: Sequence[str]) -> None:
         )
 
 
-def rehearse(parameters: Mapping[str, str], files: Sequence[Migration], roles: Iterable[str]) -> int:
+def apply_twice(parameters: Mapping[str, str], files: Sequence[Migration], roles: Iterable[str]) -> int:
     """Apply all files to a new database of a scratch server, and again, which has to find nothing to do; how many."""
-    with sessions.translated(), closing(sessions.connect({**parameters, "dbname": "postgres"})) as connection:
+    with sessions.translate_errors(), closing(sessions.connect({**parameters, "dbname": "postgres"})) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_DATABASE)))
         for role in roles:
             connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
     to = {**parameters, "dbname": _DATABASE}
     first, second = (_applied(to, files, run) for run in ("first", "second"))
-    with sessions.translated(), closing(sessions.connect(to)) as connection:
-        plan = migrations.plan(files, Ledger().read(connection))
+    with sessions.translate_errors(), closing(sessions.connect(to)) as connection:
+        plan = make_plan(files, History().read(connection))
     if second or len(plan.names("applied")) != len(files):
         raise MigrationFailed(
             "a second run does not find all applied",
@@ -223,5 +226,5 @@ _DATABASE = "scratch"
 
 
 def _applied(to: Mapping[str, str], files: Sequence[Migration], run: str) -> list[str]:
-    running = applier.migrate(lambda: sessions.connect(to), Ledger(), files, None, applier.Options(run))
+    running = applier.migrate(lambda: sessions.connect(to), History(), files, None, MigrateOptions(run))
     return [event.name for event in running if isinstance(event, MigrationApplied)]

@@ -21,12 +21,12 @@ import psycopg
 from pgratchet.database import blockers, queries
 from pgratchet.database import connection as sessions
 from pgratchet.database.connection import Server
-from pgratchet.database.history import Ledger
+from pgratchet.database.history import History
 from pgratchet.errors import RatchetError
-from pgratchet.formatting import size
-from pgratchet.migrations import files as migrations
-from pgratchet.migrations import lexer
-from pgratchet.migrations.files import Migration, Record
+from pgratchet.formatting import format_size
+from pgratchet.migrations import lexer, scripts
+from pgratchet.migrations.files import Migration
+from pgratchet.migrations.plan import HistoryRow, State, make_plan, require_agreement
 
 Severity = Literal["ok", "warning", "problem"]
 SUPPORTED = (14, 19)
@@ -46,17 +46,17 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class DoctorOptions:
     """What a target expects of its server. `extensions` are those that pending files make; `patience` is in seconds."""
 
-    ledger: Ledger
+    ledger: History
     pinned_identifier: str = ""
     dumps: bool = True
     extensions: Sequence[str] = ()
     patience: int = PATIENCE
 
 
-def failed(error: RatchetError, subject: str) -> Finding:
+def finding_of(error: RatchetError, subject: str) -> Finding:
     """An error, such as that the server cannot be reached, as a finding."""
     detail = f": {error.detail}" if error.detail else ""
     return Finding("problem", subject, error.message + detail, error.hint)
@@ -65,7 +65,7 @@ def failed(error: RatchetError, subject: str) -> Finding:
 # The server.
 
 
-def server(connection: psycopg.Connection, asked: Asked) -> Iterator[Finding]:
+def server(connection: psycopg.Connection, asked: DoctorOptions) -> Iterator[Finding]:
     """Everything about the server that a connection leads to; one that is lost ends it, and says so."""
     try:
         seen = sessions.inspect(connection)
@@ -90,11 +90,11 @@ def _line(connection: psycopg.Connection) -> str:
 
 
 def _unanswered(subject: str, error: psycopg.Error) -> Finding:
-    told = " ".join([sessions.first_line(error), *sessions.told(error)])
+    told = " ".join([sessions.first_line(error), *sessions.error_details(error)])
     return Finding("problem", subject, f"could not be asked: {told}", "Mend that, and run `invoke doctor` again.")
 
 
-def _judged(seen: Server, asked: Asked) -> Iterator[Finding]:
+def _judged(seen: Server, asked: DoctorOptions) -> Iterator[Finding]:
     yield _version(seen)
     yield _identity(seen, asked.pinned_identifier)
     yield _state(seen)
@@ -144,7 +144,7 @@ def _rows(connection: psycopg.Connection, name: str, /, **values: Any) -> list[t
     return connection.execute(queries.load(__file__, "doctor")[name].encode(), values).fetchall()
 
 
-def _rights(connection: psycopg.Connection, asked: Asked) -> Iterator[Finding]:
+def _rights(connection: psycopg.Connection, asked: DoctorOptions) -> Iterator[Finding]:
     """The right to keep the history: what the first run makes, or what is there."""
     ledger = asked.ledger
     found = _rows(connection, "history", schema=ledger.schema, table=ledger.table)
@@ -162,7 +162,7 @@ def _rights(connection: psycopg.Connection, asked: Asked) -> Iterator[Finding]:
         yield Finding("ok", "privileges", "the history can be " + ("written" if table else "made"))
 
 
-def _readable(connection: psycopg.Connection, asked: Asked) -> Iterator[Finding]:
+def _readable(connection: psycopg.Connection, asked: DoctorOptions) -> Iterator[Finding]:
     found = _rows(connection, "unreadable") if asked.dumps else []
     if not found:
         return
@@ -174,36 +174,36 @@ def _readable(connection: psycopg.Connection, asked: Asked) -> Iterator[Finding]
     yield Finding("problem", "dump", what, remedy)
 
 
-def _indexes(connection: psycopg.Connection, _: Asked) -> Iterator[Finding]:
+def _indexes(connection: psycopg.Connection, _: DoctorOptions) -> Iterator[Finding]:
     for index, table, left, _ready in _rows(connection, "invalid_indexes"):
         verb = "DROP INDEX" if left else "REINDEX INDEX"
         what = f"{index} on {table} is INVALID: it is kept up and never used"
         yield Finding("warning", "index", what, f"{verb} CONCURRENTLY {index};")
 
 
-def _transactions(connection: psycopg.Connection, asked: Asked) -> Iterator[Finding]:
+def _transactions(connection: psycopg.Connection, asked: DoctorOptions) -> Iterator[Finding]:
     for pid, user, program, state, seconds in _rows(connection, "transactions", patience=asked.patience):
         who = f"pid {pid}, {program or 'unnamed'} as {user}, {state or 'hidden from this role'}"
         what = f"open for {seconds} s: {who}; ALTER TABLE and CONCURRENTLY may wait for it"
         yield Finding("warning", "transaction", what, f"End it there, or SELECT pg_terminate_backend({pid});")
 
 
-def _prepared(connection: psycopg.Connection, _: Asked) -> Iterator[Finding]:
+def _prepared(connection: psycopg.Connection, _: DoctorOptions) -> Iterator[Finding]:
     for name, owner, seconds in _rows(connection, "prepared"):
         literal = name.replace("'", "''")
         what = f'"{name}" of {owner}, for {seconds} s: it keeps its locks, and no restore goes by it'
         yield Finding("warning", "prepared", what, f"COMMIT PREPARED '{literal}'; or ROLLBACK PREPARED '{literal}';")
 
 
-def _slots(connection: psycopg.Connection, _: Asked) -> Iterator[Finding]:
+def _slots(connection: psycopg.Connection, _: DoctorOptions) -> Iterator[Finding]:
     for name, database, status, kept in _rows(connection, "slots"):
-        held = f"and keeps {size(int(kept))} of WAL" if kept is not None else f"and its WAL is {status}"
+        held = f"and keeps {format_size(int(kept))} of WAL" if kept is not None else f"and its WAL is {status}"
         what = f"the slot {name} ({database}) has no reader, {held}"
         remedy = f"Start its reader; or, if it has none any more: SELECT pg_drop_replication_slot('{name}');"
         yield Finding("warning", "slot", what, remedy)
 
 
-def _locks(connection: psycopg.Connection, asked: Asked) -> Iterator[Finding]:
+def _locks(connection: psycopg.Connection, asked: DoctorOptions) -> Iterator[Finding]:
     if _rows(connection, "migration_lock", key=asked.ledger.lock_key)[0][0]:
         holder = blockers.lock_holder(connection, asked.ledger.lock_key)
         yield Finding("warning", "lock", f"the migration lock is held by {holder}", "Wait for that run to end.")
@@ -215,7 +215,7 @@ def _locks(connection: psycopg.Connection, asked: Asked) -> Iterator[Finding]:
         yield Finding("warning", "lock", f"pid {pid} of {user} waits for a lock, with: {query}", remedy)
 
 
-def _extensions(connection: psycopg.Connection, asked: Asked) -> Iterator[Finding]:
+def _extensions(connection: psycopg.Connection, asked: DoctorOptions) -> Iterator[Finding]:
     for name, available in _rows(connection, "extensions", names=list(asked.extensions)):
         if available:
             what, remedy = f"this role may not create {name}", "Have a superuser create it before the migration."
@@ -225,7 +225,7 @@ def _extensions(connection: psycopg.Connection, asked: Asked) -> Iterator[Findin
         yield Finding("problem", "extension", what, remedy)
 
 
-_CHECKS: Mapping[str, Callable[[psycopg.Connection, Asked], Iterator[Finding]]] = {
+_CHECKS: Mapping[str, Callable[[psycopg.Connection, DoctorOptions], Iterator[Finding]]] = {
     "privileges": _rights,
     "dump": _readable,
     "index": _indexes,
@@ -256,7 +256,7 @@ def room(where: str, free: int | None, wanted: int, database: int) -> Finding:
     of so many. A dump is compressed and without indexes, so it is seldom as large as the database."""
     if free is None:
         return Finding("ok", "room", f"backups go to {where}, which has room without end")
-    told = f"{size(free)} free in {where}; the database has {size(database)}, a backup takes about {size(wanted)}"
+    told = f"{format_size(free)} free in {where}; the database has {format_size(database)}, a backup takes about {format_size(wanted)}"
     if free >= database:
         return Finding("ok", "room", told)
     remedy = "Make room there, or set backup_dir, or a retention, in the inventory."
@@ -294,14 +294,14 @@ def _created(text: bytes) -> Iterator[str]:
             yield name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()
 
 
-def agreement(files: Sequence[Migration], history: Sequence[Record]) -> Iterator[Finding]:
+def agreement(files: Sequence[Migration], history: Sequence[HistoryRow]) -> Iterator[Finding]:
     """Whether files and history tell the same story, what is unfinished, and what of the pending files cannot run."""
-    plan = migrations.plan(files, history)
+    plan = make_plan(files, history)
     found: list[Finding] = []
-    with noted(found, "history"):
-        migrations.check(plan, {})
-    with noted(found, "files"):
-        migrations.judge(plan.todo)
+    with collecting(found, "history"):
+        require_agreement(plan, {})
+    with collecting(found, "files"):
+        scripts.prepare(plan.todo)
     yield from found
     for name in plan.names("unfinished"):
         what = f"{name} was begun without a transaction and is not finished"
@@ -310,22 +310,22 @@ def agreement(files: Sequence[Migration], history: Sequence[Record]) -> Iterator
     yield Finding("ok", "history", ", ".join(counts))
 
 
-_COUNTED: tuple[migrations.State, ...] = ("applied", "pending")
+_COUNTED: tuple[State, ...] = ("applied", "pending")
 
 
-def pending(files: Sequence[Migration], history: Sequence[Record]) -> tuple[Migration, ...]:
-    return tuple(migrations.plan(files, history).todo)
+def pending(files: Sequence[Migration], history: Sequence[HistoryRow]) -> tuple[Migration, ...]:
+    return tuple(make_plan(files, history).todo)
 
 
 @contextmanager
-def noted(found: list[Finding], subject: str, past: tuple[type[RatchetError], ...] = ()) -> Iterator[None]:
+def collecting(found: list[Finding], subject: str, past: tuple[type[RatchetError], ...] = ()) -> Iterator[None]:
     """An error in the block becomes a finding, unless it is one of those that go `past`."""
     try:
         yield
     except past:
         raise
     except RatchetError as error:
-        found.append(failed(error, subject))
+        found.append(finding_of(error, subject))
 
 
 def _few(names: Sequence[str]) -> str:

@@ -8,23 +8,19 @@ when a connection needs it, and never before; it is shown as ******** everywhere
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 import subprocess
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, TypeVar
 
-import jinja2
-
-from pgratchet.config import inventory
-from pgratchet.database.target import Access
+from pgratchet.config import inventory, validation
+from pgratchet.config.templates import MASK, _Environment, _reason, _Templates, _Unasked
+from pgratchet.database.target import Target
 from pgratchet.errors import ConfigurationError, RatchetError, Unreachable, several
+from pgratchet.variables import Variables
 
-MASK = "********"
 FORMATS = {
     "pg_service.conf": "pg_service.conf.j2",
     "pgpass": "pgpass.j2",
@@ -35,15 +31,16 @@ FORMATS = {
 _SECRETS = ("pg_password", "pg_url")
 """The variables that hold a secret once they are rendered."""
 
+_Group = TypeVar("_Group")
 EmbeddedServer = Callable[[], Mapping[str, str]]
 """Gives host, port and user of the PostgreSQL that comes with the package, once it runs."""
 
-Tunnel = Callable[[inventory.Variables, str, int], int]
+Tunnel = Callable[[Variables, str, int], int]
 """Gives the port on this machine that leads to a host and port as a target's SSH host sees them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings(Access):
+@dataclass(frozen=True)
+class RenderedTarget(Target):
     """One target, rendered here.
 
     `secrets` are the environment variables that its password or its URL was taken from.
@@ -62,6 +59,9 @@ class Settings(Access):
     def pgpass(self, *, masked: bool = False) -> str:
         return self.render("pgpass", masked=masked)
 
+    def hidden_variables(self) -> frozenset[str]:
+        return self.secrets
+
     def parameters(self) -> dict[str, str]:
         if self.variables.reach == "ssh":
             raise ConfigurationError(
@@ -69,7 +69,7 @@ class Settings(Access):
                 detail="This would connect to it from here.",
                 hint="Describe it with reach: tunnel for this, by which it is reached from here.",
             )
-        return Access.parameters(self)
+        return Target.parameters(self)
 
     def render(self, name: str, *, masked: bool) -> str:
         """One of FORMATS as text, with the secret or with a mask in its place."""
@@ -83,13 +83,13 @@ class Settings(Access):
         return _Templates(self.templates, {}).text(FORMATS[name], context)
 
 
-def resolve(
-    target: inventory.Target,
+def render_target(
+    target: inventory.InventoryTarget,
     templates: Path,
     environ: Mapping[str, str],
     embedded: EmbeddedServer,
     tunnel: Tunnel | None = None,
-) -> Settings:
+) -> RenderedTarget:
     """Render a target's variables and its service file; ConfigurationError names every mistake at once.
 
     A target that says `embedded: true` gets `embedded`'s server when none of the environment variables that
@@ -101,11 +101,11 @@ def resolve(
     uses_embedded = values.get("embedded") is True and values.get("reach", "local") == "local" and not asked.found
     if uses_embedded:
         values |= {f"pg_{key}": value for key, value in embedded().items()}
-    variables = _typed(target, values)
+    variables = _typed(target, values, Variables)
     if variables.pg_url:
-        variables = _typed(target, values | _from_url(variables.pg_url))
+        variables = _typed(target, values | _from_url(variables.pg_url), Variables)
     hidden = (*_SECRETS, "password_command")
-    context = {name: getattr(variables, name) for name in variables.__struct_fields__ if name not in hidden}
+    context = {each.name: getattr(variables, each.name) for each in fields(variables) if each.name not in hidden}
     if variables.pg_direct_host:
         context |= {"pg_host": variables.pg_direct_host, "pg_port": variables.pg_direct_port}
     context["pg_hostaddr"] = ""
@@ -118,15 +118,18 @@ def resolve(
     )
     connection = _read_service(service, target.name)
     secrets = frozenset(asked.secrets)
-    return Settings(target.environment, target.name, variables, connection, service, templates, uses_embedded, secrets)
+    return RenderedTarget(
+        target.environment, target.name, variables, connection, service, templates, uses_embedded, secrets
+    )
 
 
-def some(target: inventory.Target, names: Sequence[str], environ: Mapping[str, str]) -> inventory.Variables:
-    """Some of the variables, rendered and typed, for whoever does not connect; `names` are beginnings of theirs."""
-    only = {name: value for name, value in target.variables.items() if name.startswith(tuple(names))}
-    alone = inventory.Target(target.environment, target.name, target.groups, only)
-    asked = _Environment(environ)
-    return _typed(alone, {"pg_dbname": target.name} | _render_values(alone, Path(), asked, asked))
+def group_of(target: inventory.InventoryTarget, kind: type[_Group], environ: Mapping[str, str]) -> _Group:
+    """One group of the target's variables, rendered, for work that does not connect."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    only = {name: value for name, value in target.variables.items() if name in names}
+    alone = inventory.InventoryTarget(target.environment, target.name, target.groups, only)
+    values = _Environment(environ)
+    return _typed(alone, _render_values(alone, Path(), values, values), kind)
 
 
 def format_of(path: Path) -> str:
@@ -143,7 +146,7 @@ def format_of(path: Path) -> str:
     )
 
 
-def together(path: Path, targets: Sequence[Settings]) -> str:
+def render_file(path: Path, targets: Sequence[RenderedTarget]) -> str:
     """What a file of this name holds for the targets, secrets included. An env file can speak for one only."""
     name = format_of(path)
     if name == "database.env" and len(targets) > 1:
@@ -156,7 +159,7 @@ def together(path: Path, targets: Sequence[Settings]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class TargetDescription:
     """A target as the templates of other programs' files see it, with no secret in it.
 
     `given` are the environment variables that its settings read, with what is in them now; `secrets` those that hold a
@@ -164,12 +167,14 @@ class Described:
     """
 
     name: str
-    variables: inventory.Variables
+    variables: Variables
     given: Mapping[str, str]
     secrets: Mapping[str, bool]
 
 
-def template(name: str, targets: Sequence[inventory.Target], templates: Path, environ: Mapping[str, str]) -> str:
+def render_template(
+    name: str, targets: Sequence[inventory.InventoryTarget], templates: Path, environ: Mapping[str, str]
+) -> str:
     """A YAML template, such as k8s/migrate-job.yaml, rendered for the targets of one environment.
 
     No secret need be there to be read: only its name goes in.
@@ -186,219 +191,16 @@ def template(name: str, targets: Sequence[inventory.Target], templates: Path, en
     return _Templates(templates, {"env": _Environment(environ)}).text(f"{name}.j2", context)
 
 
-def _described(target: inventory.Target, templates: Path, environ: Mapping[str, str]) -> Described:
+def _described(target: inventory.InventoryTarget, templates: Path, environ: Mapping[str, str]) -> TargetDescription:
     asked = _Unasked(environ)
     values = _render_values(target, templates, asked, asked, (*_SECRETS, "backup_store_options"))
-    variables = _typed(target, values)
+    variables = _typed(target, values, Variables)
     given = {name: environ[name] for name in sorted(asked.found - set(asked.noted))}
-    return Described(target.name, variables, given, asked.noted)
-
-
-class _Environment:
-    """env('X') and env('X', 'default') for templates. `found` are the names that were asked for and are set.
-
-    `secrets` are those of them that were asked for while it was told to be `for_secret`.
-    """
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-        self.found: set[str] = set()
-        self.secrets: set[str] = set()
-        self.for_secret = False
-
-    def __call__(self, name: str, default: str | None = None) -> str:
-        value = self._environ.get(name, "")
-        if value:
-            self.found.add(name)
-            if self.for_secret:
-                self.secrets.add(name)
-            return value
-        if default is None:
-            raise jinja2.UndefinedError(f"the environment variable {name} is not set")
-        return default
-
-
-class _Unasked(_Environment):
-    """One in which a secret is not looked for: `noted` are the names, and whether each has a default."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        super().__init__(environ)
-        self.noted: dict[str, bool] = {}
-
-    def __call__(self, name: str, default: str | None = None) -> str:
-        if not self.for_secret:
-            return super().__call__(name, default)
-        self.noted[name] = default is not None
-        return MASK
-
-
-class _Templates:
-    """Strict Jinja: undefined is an error, and each format's own rule judges every value that is written."""
-
-    def __init__(self, folder: Path, names: Mapping[str, object]) -> None:
-        self._folder = folder
-        self._names = names
-        self._for_values: jinja2.Environment | None = None  # kept, since there are many and making one takes long
-
-    def text(self, template: str, context: Mapping[str, object]) -> str:
-        environment = self._environment(_FINALIZERS.get(template, _yaml_value))
-        try:
-            return environment.get_template(template).render(context)
-        except jinja2.TemplateNotFound as error:
-            raise ConfigurationError(
-                f"no template {self._folder / template}", hint="Put it back from version control."
-            ) from error
-        except jinja2.TemplateSyntaxError as error:
-            raise ConfigurationError(
-                f"{self._folder / template}, line {error.lineno}: not a template",
-                detail=f"{error.message}.",
-                hint="Mend the template; nothing was connected to.",
-            ) from error
-        except Exception as error:
-            raise ConfigurationError(
-                f"{self._folder / template} cannot be rendered",
-                detail=_reason(error),
-                hint="Give the variable a value in the inventory, or take it out of the template.",
-            ) from error
-
-    def value(self, text: str, context: Mapping[str, object]) -> str:
-        self._for_values = self._for_values or self._environment(_inventory_value)
-        return self._for_values.from_string(text).render(context)
-
-    def _environment(self, finalize: Callable[[object], object]) -> jinja2.Environment:
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(self._folder),
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-            finalize=finalize,
-            autoescape=False,  # noqa: S701  no HTML: each format has its own finalizer
-        )
-        environment.globals.update(self._names)
-        environment.filters |= _FILTERS
-        return environment
-
-
-def _reason(error: Exception) -> str:
-    return f"{str(error).rstrip('.') or type(error).__name__}."
-
-
-def _percent(value: object) -> str:
-    """Percent-encoding for a URL; the mask stays as it is."""
-    return MASK if value == MASK else quote(str(value), safe="")
-
-
-def _inventory_value(value: object) -> object:
-    """What an expression in the inventory gives: empty where it is meant to be, but never the word None."""
-    if value is None:
-        raise jinja2.TemplateRuntimeError("an expression in it gives none, which is no value")
-    return value
-
-
-def _service_value(value: object) -> str:
-    """A value of a service file: no quoting exists there, so what would need it cannot be said."""
-    text = str(value)
-    _refuse_unwritable(value, text)
-    if text != text.strip():
-        raise jinja2.TemplateRuntimeError("a value begins or ends with a space, which a service file cannot hold")
-    if len(text) > 900:
-        raise jinja2.TemplateRuntimeError("a value is longer than the 900 characters that libpq reads")
-    return text
-
-
-def _pgpass_value(value: object) -> str:
-    _refuse_unwritable(value, str(value))
-    return str(value).replace("\\", "\\\\").replace(":", "\\:")
-
-
-def _env_value(value: object) -> str:
-    """A value of an env file, in single quotes, about which shells, Node and Docker Compose agree; python-dotenv, which
-    makes one backslash of two there and puts variables in for ${X}, only where neither occurs (measured)."""
-    text = str(value)
-    _refuse_unwritable(value, text)
-    for what, found in (("a single quote", "'"), ("two backslashes in a row", "\\\\"), ("a dollar and a brace", "${")):
-        if found in text:
-            raise jinja2.TemplateRuntimeError(f"a value holds {what}, which an env file cannot carry everywhere")
-    if text.endswith("\\"):
-        raise jinja2.TemplateRuntimeError("a value ends in a backslash, which an env file cannot carry everywhere")
-    return text
-
-
-def _yaml_value(value: object) -> str:
-    """A whole value of a YAML file, as JSON, which YAML reads as it is meant whatever is in it.
-
-    JSON lets stand some characters that YAML wants escaped, and writes others as two surrogates, which YAML does not
-    put together: those are escaped, and these left as they are.
-    """
-    if isinstance(value, jinja2.Undefined):
-        str(value)  # raises, naming the variable
-    if value is None:
-        raise jinja2.TemplateRuntimeError("an expression gives none, which is no value")
-    if isinstance(value, _Expression):
-        return value
-    text = json.dumps(value, ensure_ascii=False)
-    if "${{" in text:
-        raise jinja2.TemplateRuntimeError("a value holds ${{, which a workflow would take for an expression")
-    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
-
-
-class _Expression(str):
-    """What a workflow is to put a value in for."""
-
-    __slots__ = ()
-
-
-def _github_secret(name: object) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(name)):
-        raise jinja2.TemplateRuntimeError("a secret has a name that GitHub does not take")
-    return _Expression(f"${{{{ secrets.{name} }}}}")
-
-
-def _shell(value: object) -> str:
-    """One word of a shell's line."""
-    return shlex.quote(str(value))
-
-
-def _dollars(value: object) -> str:
-    """A text in which Kubernetes and GitLab expand nothing: to both two dollars are one."""
-    return str(value).replace("$", "$$")
-
-
-def _label(value: object) -> str:
-    """A name as Kubernetes takes it: letters of ASCII, digits and dashes, 52 of them, so that a pod's fits behind."""
-    return re.sub(r"[^a-z0-9]+", "-", str(value).lower())[:52].strip("-") or "x"
-
-
-def _refuse_unwritable(value: object, text: str) -> None:
-    """Says what is wrong, never with the value: it may be a secret."""
-    if isinstance(value, jinja2.Undefined):
-        str(value)  # raises, naming the variable
-    if value is None or text == "":
-        raise jinja2.TemplateRuntimeError("an empty value is written: what is empty must be left out")
-    if any(character in text for character in "\r\n\0"):
-        raise jinja2.TemplateRuntimeError("a value holds a line end or NUL, and would be read as more than one")
-
-
-_FILTERS: dict[str, Callable[[object], str]] = {
-    "percent": _percent,
-    "shell": _shell,
-    "dollars": _dollars,
-    "label": _label,
-    "github_secret": _github_secret,
-}
-_FINALIZERS: dict[str, Callable[[object], str]] = {
-    "pg_service.conf.j2": _service_value,
-    "pgpass.j2": _pgpass_value,
-    "database.env.j2": _env_value,
-}
+    return TargetDescription(target.name, variables, given, asked.noted)
 
 
 def _render_values(
-    target: inventory.Target,
+    target: inventory.InventoryTarget,
     templates: Path,
     connection: _Environment,
     others: _Environment,
@@ -435,11 +237,11 @@ def _render_value(renderer: _Templates, value: object) -> object:
     return value
 
 
-def _typed(target: inventory.Target, values: Mapping[str, Any]) -> inventory.Variables:
-    mistakes = [f"{target.environment}: {target.name}: {m}" for m in inventory.judge(values, rendered=True)]
+def _typed(target: inventory.InventoryTarget, values: Mapping[str, Any], kind: type[_Group]) -> _Group:
+    mistakes = [f"{target.environment}: {target.name}: {m}" for m in validation.mistakes(values, kind)]
     if mistakes:
-        raise several("the settings cannot be used", mistakes, "Mend inventory/ or the environment variables it names.")
-    return inventory.convert(values)
+        raise several("the settings cannot be used", mistakes, "Fix inventory/ or the environment variables it names.")
+    return validation.convert(values, kind)
 
 
 def _from_url(url: str) -> dict[str, str]:
@@ -448,7 +250,7 @@ def _from_url(url: str) -> dict[str, str]:
 
     _refuse_unencoded(url)
     given = {f"pg_{key}": value for key, value in parse_url(url).items()}
-    unknown = sorted(key.removeprefix("pg_") for key in given if key not in inventory.Variables.__struct_fields__)
+    unknown = sorted(key.removeprefix("pg_") for key in given if key not in {field.name for field in fields(Variables)})
     if unknown:
         raise ConfigurationError(
             f"the connection URL has parameters that cannot be used: {', '.join(unknown)}",
@@ -493,11 +295,11 @@ def _read_service(text: str, target: str) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _identity(settings: Settings) -> dict[str, str]:
+def _identity(settings: RenderedTarget) -> dict[str, str]:
     return {"target": settings.target, "environment": settings.environment}
 
 
-def _run_password_command(variables: inventory.Variables) -> str:
+def _run_password_command(variables: Variables) -> str:
     """Run the argv without a shell; its output without the line end is the secret, and is never shown."""
     command = list(variables.password_command)
     try:

@@ -13,13 +13,13 @@ from typing import Any, TypeVar, cast
 
 from pgratchet import events
 from pgratchet.console.report import on_terminal, talk
-from pgratchet.console.result import Outcome
-from pgratchet.formatting import size, took
+from pgratchet.console.result import RunResult
+from pgratchet.formatting import format_duration, format_size
 
 _T = TypeVar("_T")
 
 
-def draw(stream: Generator[events.Event, None, _T], outcome: Outcome, *, quiet: bool = False) -> _T:
+def draw(stream: Generator[events.Event, None, _T], outcome: RunResult, *, quiet: bool = False) -> _T:
     """Follow a run: every event is shown as it comes and gathered into the outcome; returns what the run does."""
     with _screen(len(outcome.plan), quiet) as screen:
         while True:
@@ -98,7 +98,7 @@ class _Bars(_Lines):
         super().show(event)
         if isinstance(event, events.BackupProgress):
             word = {"dump": "dumping", "verify": "reading back", "copy": "copying", "restore": "restoring"}[event.phase]
-            written = f", {size(event.written)}" if event.written else ""
+            written = f", {format_size(event.written)}" if event.written else ""
             self._progress.update(
                 self._task, description=f"{word}{written}", total=event.total or None, completed=event.done
             )
@@ -122,11 +122,11 @@ def _line(event: events.Event) -> str:
         return f"{event.name}: statement {event.number} of {event.total}"
     if isinstance(event, events.Retrying):
         waited = f", waiting for {'; '.join(event.blockers)}" if event.blockers else ""
-        return f"{event.name}: {event.reason}{waited}; trying again in {took(event.delay_ms)}"
+        return f"{event.name}: {event.reason}{waited}; trying again in {format_duration(event.delay_ms)}"
     if isinstance(event, events.SnapshotsAwaited):
         return f"{event.name}: waiting for open transactions: {'; '.join(event.holders)}"
     if isinstance(event, events.MigrationApplied):
-        return f"applied {event.name}, {took(event.duration_ms)}"
+        return f"applied {event.name}, {format_duration(event.duration_ms)}"
     if isinstance(event, events.ServerNotice):
         return f"{event.severity}: {event.message}"
     return _backup_line(event)
@@ -134,14 +134,14 @@ def _line(event: events.Event) -> str:
 
 def _backup_line(event: events.Event) -> str:
     if isinstance(event, events.BackupTaken):
-        read = f"{size(event.size)}, read back whole" if event.size is not None else event.path
-        return f"backup {event.backup_id}: {read}, {took(event.duration_ms)}"
+        read = f"{format_size(event.size)}, read back whole" if event.size is not None else event.path
+        return f"backup {event.backup_id}: {read}, {format_duration(event.duration_ms)}"
     if isinstance(event, events.BackupRetried):
         return f"pg_dump failed, and is tried once more: {event.reason}"
     if isinstance(event, events.BackupsRemoved):
         return f"deleted, as no longer kept: {', '.join(event.backup_ids)}"
     if isinstance(event, events.Restored):
-        return f'restored into the database "{event.database}", {took(event.duration_ms)}'
+        return f'restored into the database "{event.database}", {format_duration(event.duration_ms)}'
     if isinstance(event, events.Compared):
         told = "all as in the manifest" if not event.differences else f"{len(event.differences)} differences"
         return f"compared {event.tables} tables with {event.rows} rows: {told}"

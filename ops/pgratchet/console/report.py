@@ -15,19 +15,19 @@ from datetime import datetime, timezone
 from typing import IO, TYPE_CHECKING, Any
 
 from pgratchet.errors import ConfigurationError, RatchetError
-from pgratchet.formatting import count, size, took
+from pgratchet.formatting import count_of, format_duration, format_size
 
 if TYPE_CHECKING:
     from pgratchet.adopt.adoption import Adoption
-    from pgratchet.adopt.matching import Item
-    from pgratchet.backups.backup import Listed
-    from pgratchet.backups.drill import Record
+    from pgratchet.adopt.matching import AdoptionItem
+    from pgratchet.backups.drill import DrillRecord
+    from pgratchet.backups.listing import BackupEntry
     from pgratchet.backups.manifest import Manifest
-    from pgratchet.backups.restore import Outlook
+    from pgratchet.backups.restore import RestorePreview
     from pgratchet.checks.doctor import Finding
-    from pgratchet.console.result import Outcome
-    from pgratchet.migrations.files import Entry, Plan
-    from pgratchet.remote.client import About
+    from pgratchet.console.result import RunResult
+    from pgratchet.migrations.plan import Entry, Plan
+    from pgratchet.remote.client import RunInfo
 
 _COLOURS = {
     "applied": "green",
@@ -106,7 +106,9 @@ def _entry(entry: Entry) -> dict[str, Any]:
 
 def status(environment: str, target: str, plan: Plan) -> None:
     """The table of `status` and its last line, on stdout."""
-    rows = [(e.name, e.state, _when(e), took(e.record.duration_ms if e.record else None)) for e in plan.entries]
+    rows = [
+        (e.name, e.state, _when(e), format_duration(e.record.duration_ms if e.record else None)) for e in plan.entries
+    ]
     table(f"{environment}: {target}", ("migration", "state", "applied at", "took"), rows)
     counts = [f"total {len(plan.entries)}"]
     counts += [f"{name} {len(plan.names(name))}" for name in ("applied", "pending")]
@@ -123,7 +125,7 @@ def doctor(environment: str, target: str, findings: Sequence[Finding]) -> None:
         rows += [("", "", line) for line in (*more, *each.remedy.splitlines())]
     table(f"{environment}: {target}", ("subject", "state", "finding"), rows)
     counts = (sum(each.severity == severity for each in findings) for severity in ("problem", "warning"))
-    data(", ".join(count(number, word) for number, word in zip(counts, ("problem", "warning"), strict=True)))
+    data(", ".join(count_of(number, word) for number, word in zip(counts, ("problem", "warning"), strict=True)))
 
 
 def adoption(environment: str, target: str, found: Adoption) -> None:
@@ -142,8 +144,8 @@ def adopted(environment: str, target: str, found: Adoption) -> None:
     if found.is_there:
         data(f"{environment}: {target}: nothing to adopt")
         return
-    written = f"{count(len(found.rows), 'row')} of the history and {count(len(found.files), 'file')} written"
-    data(f"{environment}: {target}: {written}, {count(len(found.pending), 'migration')} pending")
+    written = f"{count_of(len(found.rows), 'row')} of the history and {count_of(len(found.files), 'file')} written"
+    data(f"{environment}: {target}: {written}, {count_of(len(found.pending), 'migration')} pending")
 
 
 def adoption_json(
@@ -163,7 +165,7 @@ def adoption_json(
     as_json(shape | ({"error": error.as_json()} if error else {}))
 
 
-def _item(item: Item) -> dict[str, Any]:
+def _item(item: AdoptionItem) -> dict[str, Any]:
     return {
         "name": item.ours.name if item.ours else None,
         "status": item.state,
@@ -184,19 +186,19 @@ def baselined(environment: str, target: str, names: Sequence[str], *, done: bool
         data(f"{environment}: {target}: nothing to adopt")
 
 
-def planned(outcome: Outcome, *, only: bool) -> None:
+def planned(outcome: RunResult, *, only: bool) -> None:
     """What a run is going to do, on stderr; where that is all that was asked for, on stdout."""
     stream = sys.stdout if only else sys.stderr
     where, todo = f"{outcome.environment}: {outcome.target}", outcome.plan
     rows = [(str(number), name) for number, name in enumerate(todo[:_SHOWN_AT_MOST], 1)]
-    table(f"{where}: {count(len(todo), 'migration')} to apply", ("", "migration"), rows, stream)
+    table(f"{where}: {count_of(len(todo), 'migration')} to apply", ("", "migration"), rows, stream)
     if len(todo) > _SHOWN_AT_MOST:
         print(f"... and {len(todo) - _SHOWN_AT_MOST} more, up to {todo[-1]}", file=stream, flush=True)
     if not todo and only:
         data(f"{where}: nothing to apply")
 
 
-def backups(environment: str, target: str, found: Sequence[Listed], drills: Sequence[Record]) -> None:
+def backups(environment: str, target: str, found: Sequence[BackupEntry], drills: Sequence[DrillRecord]) -> None:
     """The list of `backups`, newest first, and the last drills, oldest first; an id begins with the time in UTC."""
     rows = []
     for each in found:
@@ -204,7 +206,7 @@ def backups(environment: str, target: str, found: Sequence[Listed], drills: Sequ
         if made:
             state = "complete, kept" if made.keep else "complete"
             applied = str(len(made.contents.history))
-            rows.append((each.backup_id, state, size(made.size), applied, made.database.name, made.label or ""))
+            rows.append((each.backup_id, state, format_size(made.size), applied, made.database.name, made.label or ""))
         else:
             rows.append((each.backup_id, each.problem, "", "", "", ""))
     table(f"{environment}: {target}", ("backup", "state", "size", "applied", "database", "label"), rows)
@@ -223,14 +225,22 @@ _DRILLS_SHOWN = 10
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def _drilled(each: Record, longest: int) -> tuple[str, ...]:
+def _drilled(each: DrillRecord, longest: int) -> tuple[str, ...]:
     bar = _BARS[each.restore_ms * (len(_BARS) - 1) // longest] if each.good and longest else ""
     result = "good" if each.good else "not good"
     when = each.at.replace("T", " ").replace("+00:00", "Z")
-    return when, result, took(each.restore_ms), bar, size(each.database_size), str(each.rows), each.backup_id
+    return (
+        when,
+        result,
+        format_duration(each.restore_ms),
+        bar,
+        format_size(each.database_size),
+        str(each.rows),
+        each.backup_id,
+    )
 
 
-def backups_json(found: Sequence[Listed], drills: Sequence[Record], where: str) -> dict[str, Any]:
+def backups_json(found: Sequence[BackupEntry], drills: Sequence[DrillRecord], where: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {
@@ -260,7 +270,7 @@ def verified(made: Manifest, *, closed: bool) -> None:
         data(f"{made.backup_id} is good: every file is as its manifest says, and the archive reads to its end")
 
 
-def losing(made: Manifest, database: str, outlook: Outlook) -> None:
+def losing(made: Manifest, database: str, outlook: RestorePreview) -> None:
     """What a restore undoes, on stderr, before it is asked for."""
     age = datetime.now(timezone.utc) - made.moment
     talk(f'backup {made.backup_id} of {made.created_at} takes the place of the database "{database}"')
@@ -275,11 +285,11 @@ def losing(made: Manifest, database: str, outlook: Outlook) -> None:
 def _age(seconds: int) -> str:
     for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds >= length:
-            return count(seconds // length, unit)
-    return count(max(0, seconds), "second")
+            return count_of(seconds // length, unit)
+    return count_of(max(0, seconds), "second")
 
 
-def restored(outcome: Outcome, *, json: bool) -> None:
+def restored(outcome: RunResult, *, json: bool) -> None:
     """The result of `restore`, on stdout."""
     database, kept = outcome.database, outcome.kept
     if json:
@@ -291,7 +301,7 @@ def restored(outcome: Outcome, *, json: bool) -> None:
         data(f'the old one is "{kept}", until `invoke restore --env={outcome.environment} --drop-old`')
 
 
-def drilled(environment: str, target: str, record: Record, *, json: bool) -> None:
+def drilled(environment: str, target: str, record: DrillRecord, *, json: bool) -> None:
     """The result of `drill`, on stdout."""
     if json:
         from dataclasses import asdict
@@ -301,25 +311,25 @@ def drilled(environment: str, target: str, record: Record, *, json: bool) -> Non
     if record.good:
         rate = record.database_size * 1000 // max(1, record.restore_ms)
         data(
-            f"{record.backup_id} restores: {size(record.database_size)} in {took(record.restore_ms)}, "
-            f"{size(rate)} a second; {count(record.tables, 'table')}, {count(record.rows, 'row')} as in the manifest"
+            f"{record.backup_id} restores: {format_size(record.database_size)} in {format_duration(record.restore_ms)}, "
+            f"{format_size(rate)} a second; {count_of(record.tables, 'table')}, {count_of(record.rows, 'row')} as in the manifest"
         )
     for note in record.notes:
         data(f"not compared: {note}")
 
 
-def finished(outcome: Outcome) -> None:
+def finished(outcome: RunResult) -> None:
     """The last lines of a run that went well, on stdout."""
     if not outcome.applied:
         where = f"{outcome.environment}: {outcome.target}"
         data(f"{where}: nothing to apply: total {outcome.total}, pending {outcome.pending}")
         return
-    applied = count(len(outcome.applied), "migration")
-    data(f"{applied} applied in {took(outcome.duration_ms)}, {outcome.pending} pending")
+    applied = count_of(len(outcome.applied), "migration")
+    data(f"{applied} applied in {format_duration(outcome.duration_ms)}, {outcome.pending} pending")
     data(f"backup before it: {outcome.backup_path}" if outcome.backup_path else "no backup was taken before it")
 
 
-def runs(environment: str, target: str, found: Sequence[About]) -> None:
+def runs(environment: str, target: str, found: Sequence[RunInfo]) -> None:
     """The list of `runs`, on stdout."""
     rows = []
     for each in found:
@@ -335,9 +345,9 @@ def few(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) < 3 else f"{names[0]} to {names[-1]}, {len(names)}"
 
 
-def followed(outcome: Outcome, about: About) -> None:
+def followed(outcome: RunResult, about: RunInfo) -> None:
     """The last line of a run that was followed to its end, on stdout."""
-    told = f", {count(len(outcome.applied), 'migration')} applied" if about.task == "migrate" else ""
+    told = f", {count_of(len(outcome.applied), 'migration')} applied" if about.task == "migrate" else ""
     data(f"{outcome.environment}: {outcome.target}: {about.task} {about.run_id} is done{told}")
 
 
@@ -349,7 +359,7 @@ def ask(question: str, answer: str) -> bool:
     return sys.stdin.readline().strip() == answer
 
 
-def backup_taken(outcome: Outcome, *, json: bool) -> None:
+def backup_taken(outcome: RunResult, *, json: bool) -> None:
     """The result of `backup`, on stdout."""
     if json:
         as_json(
@@ -385,7 +395,7 @@ def no_rollback(environment: str, target: str, newest: Manifest | None) -> Confi
     return ConfigurationError(
         "there is no rollback",
         detail=f"{detail}\nThe newest backup of {target} is {newest.backup_id}, of {newest.created_at}, "
-        f"of the database {newest.database.name} with {count(len(newest.contents.history), 'migration')} applied.",
+        f"of the database {newest.database.name} with {count_of(len(newest.contents.history), 'migration')} applied.",
         hint="Mend forward with a new migration; or go back to the backup, which keeps the database of now beside it:\n"
         f"invoke restore --env={environment} --backup={newest.backup_id}\n"
         f"With --into={newest.database.name}_restored it is restored beside it, and nothing else is changed.",

@@ -13,7 +13,7 @@ from pgratchet.errors import RatchetError
 
 
 @dataclass(slots=True)
-class Outcome:
+class RunResult:
     """What a run of one target came to, gathered from its events, complete even when it failed."""
 
     environment: str

@@ -74,7 +74,7 @@ def _phrase(row: _Row) -> str:
     return ", ".join(words)
 
 
-class Watch:
+class BlockerMonitor:
     """Looks at who blocks a session, while a statement of it takes longer than `after` seconds."""
 
     def __init__(self, connect: Callable[[], psycopg.Connection], after: float) -> None:

@@ -79,7 +79,7 @@ def _closed(parameters: Mapping[str, str], told: str) -> Unreachable:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turn what the server says to our own statements, those of the history and the lock, into our errors."""
     try:
         yield
@@ -90,7 +90,7 @@ def translated() -> Iterator[None]:
             ) from error
         raise MigrationFailed(
             f"the server refused what the history needs: {first_line(error)}",
-            detail="\n".join(told(error)),
+            detail="\n".join(error_details(error)),
             hint="Give the role of this environment that right, such as CREATE on the database for the first run.",
         ) from error
 
@@ -117,10 +117,10 @@ def parse_url(url: str) -> dict[str, str]:
 
 def inspect(connection: psycopg.Connection) -> Server:
     """Ask the server of a connection what it is."""
-    return look(connection, b"")[0]
+    return inspect_and_ask(connection, b"")[0]
 
 
-def look(connection: psycopg.Connection, query: bytes) -> tuple[Server, Answer]:
+def inspect_and_ask(connection: psycopg.Connection, query: bytes) -> tuple[Server, Answer]:
     """Ask the server what it is, and the query behind that, in one round trip; the query may fail."""
     answer = send(connection, b"%b;\n%b" % (_SERVER.encode(), query))
     if not answer.results:
@@ -304,7 +304,7 @@ def sentence(text: str) -> str:
     return text if text.endswith((".", "?", "!")) else text + "."
 
 
-def told(error: psycopg.Error) -> list[str]:
+def error_details(error: psycopg.Error) -> list[str]:
     """What the server says beyond that line, as sentences."""
     diagnostic = error.diag
     return [sentence(t) for t in (diagnostic.message_detail, diagnostic.context, diagnostic.message_hint) if t]

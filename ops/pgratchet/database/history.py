@@ -21,7 +21,8 @@ from pgratchet import __version__
 from pgratchet.database import queries
 from pgratchet.database.connection import Answer, rows, send
 from pgratchet.errors import HistoryDisagrees
-from pgratchet.migrations.files import Record, Script
+from pgratchet.migrations.plan import HistoryRow
+from pgratchet.migrations.scripts import Script
 
 _Value = str | bytes | int | list[str] | None
 _NO_TABLE = ("42P01", "3F000")
@@ -37,7 +38,7 @@ BODY_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunColumns:
     """What every row of one run has in common: its id, and the backup behind it or the reason for none."""
 
     run_id: str
@@ -46,7 +47,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Adopted:
+class AdoptedRow:
     """A migration that was run before this history was there. `moment` is when, in the server's form, None where that
     is not known; `source` says by whose word it is here."""
 
@@ -60,7 +61,7 @@ class Adopted:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class StepProgress:
     """How far a migration without a transaction has come: statements done, and the one begun on its own."""
 
     done: int
@@ -70,7 +71,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
+class History:
     """One history table, by schema and name."""
 
     schema: str = "ratchet"
@@ -86,17 +87,17 @@ class Ledger:
         """The query for every row, oldest first, as text; `records` reads its answer. It creates nothing."""
         return self._text(connection, "read")
 
-    def read(self, connection: Connection) -> list[Record]:
+    def read(self, connection: Connection) -> list[HistoryRow]:
         """Every row, oldest first; none where the table is not there. Creates nothing, in one round trip."""
-        return records(send(connection, self.reading(connection))) or []
+        return read_rows(send(connection, self.reading(connection))) or []
 
     def reading_run(self, connection: Connection, run_id: str, names: Sequence[str]) -> bytes:
         """The query for the rows of one run among `names`, in order, as text."""
         return self._text(connection, "read_run", run_id=run_id, names=list(names))
 
-    def read_run(self, connection: Connection, run_id: str, names: Sequence[str]) -> list[Record]:
+    def read_run(self, connection: Connection, run_id: str, names: Sequence[str]) -> list[HistoryRow]:
         """The rows of one run among `names`, in order."""
-        return records(send(connection, self.reading_run(connection, run_id, names))) or []
+        return read_rows(send(connection, self.reading_run(connection, run_id, names))) or []
 
     def bodies(self, connection: Connection, names: Sequence[str]) -> dict[str, str]:
         """The texts that ran, by name, of those that were kept."""
@@ -107,7 +108,7 @@ class Ledger:
         """The query for a row if the table is there, and for none if not, as text."""
         return self._text(connection, "exists", schema_name=self.schema, table_name=self.table)
 
-    def create(self, connection: Connection, behind: Sequence[Adopted] = ()) -> None:
+    def create(self, connection: Connection, behind: Sequence[AdoptedRow] = ()) -> None:
         """Make schema and table where they are missing, with these rows, in one round trip and one transaction; twice
         at once too, where a pooler voids the lock. A role may own the schema without the right to make one: then the
         table alone is tried for."""
@@ -123,7 +124,7 @@ class Ledger:
         if error is not None:
             raise error
 
-    def adopt(self, connection: Connection, adopted: Sequence[Adopted]) -> None:
+    def adopt(self, connection: Connection, adopted: Sequence[AdoptedRow]) -> None:
         """Write the rows, all or none, and read them back."""
         self.create(connection, adopted)
         lost = {each.name for each in adopted} - {record.name for record in self.read(connection)}
@@ -133,7 +134,7 @@ class Ledger:
                 hint="See what else writes to it, and run again.",
             )
 
-    def begin(self, connection: Connection, script: Script, text: bytes, run: Run) -> bytes:
+    def begin(self, connection: Connection, script: Script, text: bytes, run: RunColumns) -> bytes:
         """The statement that opens a migration's transaction, as text for a simple query."""
         return self._text(connection, "begin_migration", **_values(script, text, run))
 
@@ -141,16 +142,16 @@ class Ledger:
         """The statement that closes it: finish the row, and fail unless that was done."""
         return self._text(connection, "finish_migration", name=script.name, checksum=script.migration.checksum)
 
-    def progress(self, connection: Connection, name: str) -> Progress | None:
+    def progress(self, connection: Connection, name: str) -> StepProgress | None:
         """Where an unfinished migration without a transaction stands; None when it has not begun."""
         for done, begun, body, checksum in self._rows(connection, "progress", name=name):
-            return Progress(int(done or 0), int(begun) if begun else None, body, str(checksum))
+            return StepProgress(int(done or 0), int(begun) if begun else None, body, str(checksum))
         return None
 
-    def begin_steps(self, connection: Connection, script: Script, text: bytes, run: Run) -> None:
+    def begin_steps(self, connection: Connection, script: Script, text: bytes, run: RunColumns) -> None:
         self._rows(connection, "begin_steps", **_values(script, text, run))
 
-    def resume_steps(self, connection: Connection, script: Script, text: bytes, run: Run) -> None:
+    def resume_steps(self, connection: Connection, script: Script, text: bytes, run: RunColumns) -> None:
         self._rows(connection, "resume_steps", **_values(script, text, run))
 
     def step_begun(self, connection: Connection, run_id: str, name: str, number: int | None) -> None:
@@ -200,7 +201,7 @@ def _ask(connection: Connection, text: bytes) -> list[tuple[str | None, ...]]:
     return rows(answer.results[-1])
 
 
-def records(answer: Answer) -> list[Record] | None:
+def read_rows(answer: Answer) -> list[HistoryRow] | None:
     """The rows that a query for them was answered with; None where there is no table yet."""
     if answer.error is None:
         return [_record(*row) for row in rows(answer.tables[-1])]
@@ -211,13 +212,13 @@ def records(answer: Answer) -> list[Record] | None:
 
 def _record(
     name: str | None, checksum: str | None, executed_ms: str | None, duration_ms: str | None, source: str | None
-) -> Record:
+) -> HistoryRow:
     moment = None if executed_ms is None else datetime.fromtimestamp(int(executed_ms) / 1000, timezone.utc)
     took = None if duration_ms is None else int(duration_ms)
-    return Record(name or "", checksum or "", moment, took, source or "")
+    return HistoryRow(name or "", checksum or "", moment, took, source or "")
 
 
-def _values(script: Script, text: bytes, run: Run) -> dict[str, _Value]:
+def _values(script: Script, text: bytes, run: RunColumns) -> dict[str, _Value]:
     return {
         "name": script.name,
         "checksum": script.migration.checksum,
@@ -229,7 +230,7 @@ def _values(script: Script, text: bytes, run: Run) -> dict[str, _Value]:
     }
 
 
-def _adopted(given: Adopted) -> dict[str, _Value]:
+def _adopted(given: AdoptedRow) -> dict[str, _Value]:
     return {
         "name": given.name,
         "checksum": given.checksum,

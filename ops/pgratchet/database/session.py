@@ -27,9 +27,9 @@ import psycopg
 from pgratchet import events
 from pgratchet.database import blockers
 from pgratchet.database import connection as sessions
-from pgratchet.database.history import Ledger, records
-from pgratchet.errors import LockBusy, OutcomeUnknown, Place, RatchetError, Unreachable
-from pgratchet.migrations.files import Record
+from pgratchet.database.history import History, read_rows
+from pgratchet.errors import Location, LockBusy, OutcomeUnknown, RatchetError, Unreachable
+from pgratchet.migrations.plan import HistoryRow
 
 Connect = Callable[[], psycopg.Connection]
 _T = TypeVar("_T")
@@ -82,7 +82,7 @@ class Session:
     """
 
     connect: Connect
-    ledger: Ledger
+    ledger: History
     wait: int
     lock_timeout: int = 3_000
     pinned_identifier: str = ""
@@ -90,7 +90,7 @@ class Session:
     _notices: list[events.ServerNotice] = field(default_factory=list)
     _connection: psycopg.Connection | None = None
     _server: sessions.Server | None = None
-    _watch: blockers.Watch | None = None
+    _watch: blockers.BlockerMonitor | None = None
     _has_history: bool = False
     _pid: int = 0  # libpq forgets it with the connection
 
@@ -109,7 +109,7 @@ class Session:
         """Who kept the last statement waiting, each in a phrase; none where no one did or no one could be asked."""
         return self._watch.seen if self._watch else ()
 
-    def open(self) -> list[Record]:
+    def open(self) -> list[HistoryRow]:
         """Connect, judge where that led, and read the history.
 
         Once opened, a session only ever returns to the same cluster.
@@ -117,11 +117,11 @@ class Session:
         self._connection = self.connect()
         self._connection.add_notice_handler(self._take_notice)
         self._pid = self._connection.info.backend_pid
-        self._server, answer = sessions.look(self._connection, self.ledger.reading(self._connection))
+        self._server, answer = sessions.inspect_and_ask(self._connection, self.ledger.reading(self._connection))
         sessions.refuse_unfit(self._server, self.pinned_identifier)
         self.pinned_identifier = self._server.system_identifier
         self._settings = tuple(setting for since, setting in _SETTINGS if self._server.version >= since)
-        found = records(answer)
+        found = read_rows(answer)
         self._has_history = found is not None
         return found or []
 
@@ -132,7 +132,7 @@ class Session:
         if self._connection is not None:
             self._connection.close()
 
-    def lock(self) -> Generator[events.Event, None, list[Record] | None]:
+    def lock(self) -> Generator[events.Event, None, list[HistoryRow] | None]:
         """Poll for the migration lock; returns the history as it is under it, None where there is none yet.
 
         LockBusy, naming the holder, when the wait is over.
@@ -248,17 +248,17 @@ class Session:
             )
         )
 
-    def _history(self, answer: sessions.Answer) -> list[Record] | None:
+    def _history(self, answer: sessions.Answer) -> list[HistoryRow] | None:
         """The history under the lock; another run may have made its table since this one looked."""
         if self._has_history:
-            return records(answer)
+            return read_rows(answer)
         self._has_history = answer.tables[-1].ntuples > 0
         return self.ledger.read(self.connection) if self._has_history else None
 
     def _begin_watch(self) -> None:
         # Behind a pooler our own pid is not known, and so neither is who blocks it.
         if self._watch is None and not self.server.pooled:
-            self._watch = blockers.Watch(self.connect, max(0.02, self.lock_timeout / 2000))
+            self._watch = blockers.BlockerMonitor(self.connect, max(0.02, self.lock_timeout / 2000))
 
     def _return(self, names: Sequence[str], lost: psycopg.Error) -> None:
         """Return to the server and to the lock; OutcomeUnknown when neither comes within the wait."""
@@ -266,7 +266,7 @@ class Session:
         gone = self._pid
         while True:
             try:
-                with sessions.translated():
+                with sessions.translate_errors():
                     self.connection.close()
                     self.open()
                     for _ in self.lock():
@@ -325,7 +325,7 @@ def _unknown(names: Sequence[str], lost: psycopg.Error, error: RatchetError) -> 
         f"the connection was lost, and whether {listed(names)} took effect is unknown",
         detail=f"{sessions.sentence(sessions.first_line(lost))} Then: {error.message}. {error.detail}".strip(),
         hint="When the server answers again, `invoke status` tells; a new `invoke migrate` goes on from there.",
-        place=Place(names[0]),
+        place=Location(names[0]),
     )
 
 

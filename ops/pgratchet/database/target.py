@@ -1,7 +1,8 @@
-"""The way to one target, as the rooms take it: its variables, libpq's parameters, and libpq's own files.
+"""One target: where its backups are kept, how to connect to it, and how libpq's programs connect to it.
 
-Owns how libpq's programs are let in: by files in memory where the system has such, so that no secret touches a disk.
-Refuses to know where the settings come from: they are rendered here, or have come over a line from where they were.
+Credentials reach pg_dump and other libpq programs through in-memory files where the system supports them, so that no
+secret is written to disk. libpq reads a password file only when it is a regular file that no other user can read
+(https://www.postgresql.org/docs/current/libpq-pgpass.html); an in-memory file is one.
 """
 
 from __future__ import annotations
@@ -9,74 +10,114 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pgratchet.config.inventory import Variables
+    from psycopg import Connection
+
+    from pgratchet.database.history import History
+    from pgratchet.variables import StorageVariables, Variables
 
 
-@dataclass(frozen=True, slots=True)
-class Access(ABC):
-    """One target. `connection` are libpq parameters as the service file states them, without the password."""
+@dataclass(frozen=True)
+class TargetStorage:
+    """A target whose connection settings are not needed: only its backups, or its host, are."""
 
     environment: str
     target: str
+    variables: StorageVariables
+
+
+@dataclass(frozen=True)
+class Target(TargetStorage, ABC):
+    """A target that can be connected to. `connection` are the libpq parameters of the service file, no password."""
+
     variables: Variables
     connection: Mapping[str, str]
     service_file: str
 
     @abstractmethod
     def password(self) -> str:
-        """The password; empty where there is none."""
+        """The password, or an empty text when there is none."""
 
     @abstractmethod
     def pgpass(self, *, masked: bool = False) -> str:
-        """libpq's password file, with the secret or with a mask in its place; empty where there is none."""
+        """The content of libpq's password file, with the password or with a mask; empty when there is none."""
+
+    def hidden_variables(self) -> frozenset[str]:
+        """Names of environment variables that hold this target's secrets; programs that we start do not get them."""
+        return frozenset()
+
+    @property
+    def history(self) -> History:
+        """The target's history table."""
+        from pgratchet.database.history import History
+
+        return History(self.variables.history_schema, self.variables.history_table)
 
     def parameters(self) -> dict[str, str]:
-        """The libpq parameters with the password, fetched now."""
+        """The libpq parameters including the password, which is fetched now."""
         secret = self.password()
         return {**self.connection, **({"password": secret} if secret else {})}
 
+    def connect(self) -> Connection:
+        """Open a session on the target's database."""
+        return self.connect_to(self.connection["dbname"])
+
+    def connect_to(self, database: str) -> Connection:
+        """Open a session on another database of the target's server."""
+        from pgratchet.database.connection import connect
+
+        return connect({**self.parameters(), "dbname": database})
+
+    @contextmanager
+    def connected(self) -> Iterator[Connection]:
+        """A session for the block. Errors of the server inside the block are raised as RatchetError."""
+        from pgratchet.database.connection import translate_errors
+
+        with translate_errors(), closing(self.connect()) as connection:
+            yield connection
+
     @contextmanager
     def client_environment(self) -> Iterator[dict[str, str]]:
-        """Environment variables with which libpq's programs connect here, as long as the block lasts."""
-        secret = self.pgpass()
+        """Environment variables with which libpq programs connect to the target, valid inside the block."""
+        pgpass = self.pgpass()
         with ExitStack() as files:
             service = files.enter_context(_private_file("pg_service.conf", self.service_file))
-            inherited = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
-            ours = {"PGSERVICEFILE": service, "PGSERVICE": self.target, "LC_ALL": "C"}
-            if secret:  # with none of ours libpq looks into the user's own ~/.pgpass, for session and dump alike
-                ours["PGPASSFILE"] = files.enter_context(_private_file("pgpass", secret))
-            yield {**inherited, **ours}
+            environ = {**program_environment(self.hidden_variables()), "PGSERVICEFILE": service}
+            if pgpass:  # without it libpq reads the user's own ~/.pgpass, as our own sessions do
+                environ["PGPASSFILE"] = files.enter_context(_private_file("pgpass", pgpass))
+            yield {**environ, "PGSERVICE": self.target, "LC_ALL": "C"}
 
 
-@dataclass(frozen=True, slots=True)
-class Carried(Access):
-    """A target whose settings came over a line, rendered and with the secret in them."""
+@dataclass(frozen=True, repr=False)
+class ReceivedTarget(Target):
+    """A target whose rendered settings and password were sent to this host."""
 
     secret: str
-    passfile: str
+    password_file: str
 
     def __repr__(self) -> str:
-        return f"Carried({self.environment!r}, {self.target!r})"
+        return f"ReceivedTarget({self.environment!r}, {self.target!r})"
 
     def password(self) -> str:
         return self.secret
 
     def pgpass(self, *, masked: bool = False) -> str:
-        return "" if masked else self.passfile
+        return "" if masked else self.password_file
+
+
+def program_environment(hidden: frozenset[str] = frozenset()) -> dict[str, str]:
+    """This process's environment for a program that it starts, without libpq's variables and without `hidden`."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("PG") and key not in hidden}
 
 
 @contextmanager
 def _private_file(name: str, text: str) -> Iterator[str]:
-    """The path of a file for programs of this user that we start: in memory, or where there is none such, of mode 0600.
-
-    libpq opens a password file only where it is a plain one that no one else may read, which one in memory is.
-    """
+    """The path of a file that only this user can read: in memory, or of mode 0600 where there is no memfd_create."""
     if not (hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir()):
         import tempfile
 
@@ -93,10 +134,10 @@ def _private_file(name: str, text: str) -> Iterator[str]:
 
 
 def write_private(path: Path, text: str, *, replace: bool = False) -> None:
-    """Write a file that only its owner can read, and that could be read by no one else at any moment."""
-    target = path.with_name(f".{path.name}.{os.getpid()}.partial") if replace else path
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    """Write a file of mode 0600. It is created with that mode, so that no other user can ever open it."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.partial") if replace else path
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
     if replace:
-        target.replace(path)
+        draft.replace(path)

@@ -31,7 +31,7 @@ from types import SimpleNamespace
 from typing import IO, Any, cast
 
 from pgratchet import __version__
-from pgratchet.database.target import Carried
+from pgratchet.database.target import ReceivedTarget
 from pgratchet.errors import BackupFailed, ConfigurationError, Interrupted, RatchetError, Terminated
 from pgratchet.operations import operations as jobs
 from pgratchet.operations import protocol
@@ -117,11 +117,13 @@ class _Request:
 
     def __init__(self, source: _Exactly) -> None:
         shape = json.loads(source.line())
-        self.job = protocol.loads(cast("type[jobs.Job[object]]", jobs.ALL[shape["job"]]), shape["of"], source.read)
+        self.job = protocol.loads(
+            cast("type[jobs.Operation[object]]", jobs.ALL[shape["job"]]), shape["of"], source.read
+        )
         given = shape["access"]
         values = {name: tuple(v) if isinstance(v, list) else v for name, v in given["variables"].items()}
         # The inventory's own type needs a library that does not travel; its values were judged before they did.
-        self.access = Carried(**{**given, "variables": cast(Any, SimpleNamespace(**values))})
+        self.access = ReceivedTarget(**{**given, "variables": cast(Any, SimpleNamespace(**values))})
         self.silence = int(shape["silence"])
         self.about: dict[str, Any] = shape["about"]
         self.hands_over = bool(shape["hands_over"])
@@ -169,7 +171,7 @@ class _Exactly:
         return b"".join(parts)
 
 
-def _perform(request: _Request, place: jobs.Place, tell: Tell) -> int:
+def _perform(request: _Request, place: jobs.Machine, tell: Tell) -> int:
     """Do the job; every end of it is told, as its result or as an error. Returns the status."""
     try:
         stream = request.job.run(request.access, place)
@@ -213,7 +215,7 @@ def _ask() -> int:
     request = _read_request()
     _listen(request.silence, lambda _: None, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with _beating(tell, request.silence):
-        return _perform(request, jobs.Place(BASE), tell)
+        return _perform(request, jobs.Machine(BASE), tell)
 
 
 def _run() -> int:
@@ -271,7 +273,7 @@ def _detached(request: _Request, folder: Path, journal: int, reads: int) -> int:
         told += 1
 
     root = folder if request.hands_over else BASE
-    place = jobs.Place(root, _handing_over(folder, request, tell) if request.hands_over else None)
+    place = jobs.Machine(root, _handing_over(folder, request, tell) if request.hands_over else None)
     try:
         status = _perform(request, place, tell)
     finally:

@@ -16,13 +16,13 @@ from functools import lru_cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pgratchet import events
-from pgratchet.errors import FAMILY, ConfigurationError, Interrupted, Place, RatchetError, Terminated
+from pgratchet.errors import FAMILY, ConfigurationError, Interrupted, Location, RatchetError, Terminated
 
 _T = TypeVar("_T")
 _EVENTS = {kind.__name__: kind for kind in get_args(events.Event)}
 
 
-class NotUnderstood(ConfigurationError):
+class ProtocolError(ConfigurationError):
     """A line that does not hold what it should."""
 
     def __init__(self, what: str) -> None:
@@ -57,7 +57,7 @@ def loads(kind: type[_T], shape: object, read: Callable[[int], bytes] | None = N
     try:
         return _value(kind, shape, read)  # type: ignore[no-any-return]
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise NotUnderstood(f"{getattr(kind, '__name__', kind)}: {error}") from error
+        raise ProtocolError(f"{getattr(kind, '__name__', kind)}: {error}") from error
 
 
 def _value(kind: Any, shape: Any, read: Callable[[int], bytes] | None) -> Any:
@@ -105,7 +105,7 @@ def event_of(line: Mapping[str, Any]) -> events.Event:
     """The event in a line; NotUnderstood for one that this version does not know."""
     kind = _EVENTS.get(str(line.get("event")))
     if kind is None:
-        raise NotUnderstood(f"An event {line.get('event')}")
+        raise ProtocolError(f"An event {line.get('event')}")
     return loads(kind, line.get("of"))  # type: ignore[no-any-return]
 
 
@@ -123,7 +123,7 @@ def error_of(shape: Mapping[str, Any]) -> RatchetError:
         signal = Terminated() if shape["status"] == Terminated.status else KeyboardInterrupt()
         failed: RatchetError = Interrupted(signal, detail=detail, hint=hint)
     else:
-        found = loads(Place, place) if place else None
+        found = loads(Location, place) if place else None
         failed = kind(str(shape["message"]), detail=detail, hint=hint, place=found)
     failed.status = int(shape["status"])
     return failed

@@ -18,45 +18,46 @@ from pgratchet.errors import BackupFailed, ConfigurationError
 if TYPE_CHECKING:
     from psycopg import Connection
 
-    from pgratchet.apply.applier import Options
+    from pgratchet.apply.run import MigrateOptions
     from pgratchet.backups import restore
-    from pgratchet.backups.backup import Listed, Source, Wishes
+    from pgratchet.backups.backup import BackupOptions, BackupSource
+    from pgratchet.backups.listing import BackupEntry
     from pgratchet.backups.manifest import Manifest
     from pgratchet.backups.pg_programs import Programs
-    from pgratchet.backups.restore import Site
+    from pgratchet.backups.restore_server import RestoreServer
     from pgratchet.backups.store import Store
-    from pgratchet.config.inventory import Target, Variables
-    from pgratchet.database.history import Ledger
+    from pgratchet.database.history import History
     from pgratchet.database.session import Session
-    from pgratchet.database.target import Access
+    from pgratchet.database.target import Target
     from pgratchet.events import Event
+    from pgratchet.variables import Variables
 
 
-def ledger(given: Access) -> Ledger:
-    from pgratchet.database.history import Ledger
+def ledger(given: Target) -> History:
+    from pgratchet.database.history import History
 
-    return Ledger(given.variables.history_schema, given.variables.history_table)
+    return History(given.variables.history_schema, given.variables.history_table)
 
 
-def connect(given: Access) -> Connection:
+def connect(given: Target) -> Connection:
     from pgratchet.database.connection import connect
 
     return connect(given.parameters())
 
 
 @contextmanager
-def connected(given: Access) -> Iterator[Connection]:
+def connected(given: Target) -> Iterator[Connection]:
     """A connection for the block, and our errors for what the server says in it."""
-    from pgratchet.database.connection import translated
+    from pgratchet.database.connection import translate_errors
 
-    with translated(), closing(connect(given)) as connection:
+    with translate_errors(), closing(connect(given)) as connection:
         yield connection
 
 
 @contextmanager
-def session(given: Access) -> Iterator[Session]:
+def session(given: Target) -> Iterator[Session]:
     """A session for the block that may take the migration lock, and our errors for what the server says in it."""
-    from pgratchet.database.connection import translated
+    from pgratchet.database.connection import translate_errors
     from pgratchet.database.session import Session
 
     variables = given.variables
@@ -73,16 +74,16 @@ def session(given: Access) -> Iterator[Session]:
         variables.lock_timeout,
         variables.pg_system_identifier,
     )
-    with translated(), closing(made):
+    with translate_errors(), closing(made):
         yield made
 
 
-def options(given: Access, run_id: str, to: str | None, waiver: str | None) -> Options:
+def options(given: Target, run_id: str, to: str | None, waiver: str | None) -> MigrateOptions:
     """What a migration run may take, by the target's variables."""
-    from pgratchet.apply.applier import Options
+    from pgratchet.apply.run import MigrateOptions
 
     variables = given.variables
-    return Options(
+    return MigrateOptions(
         run_id=run_id,
         to=to,
         waiver=waiver,
@@ -100,10 +101,10 @@ def backups(environment: str, target: str, variables: Variables, root: Path) -> 
     from pgratchet.backups import store
 
     folder = root / variables.backup_dir
-    return store.at(variables.backup_store, variables.backup_store_options, folder, environment, target)
+    return store.open_store(variables.backup_store, variables.backup_store_options, folder, environment, target)
 
 
-def needs_backup(given: Access, waiver: str | None) -> bool:
+def needs_backup(given: Target, waiver: str | None) -> bool:
     """Whether a run may need a backup, by its policy and its waiver."""
     from pgratchet.apply import applier
 
@@ -114,17 +115,17 @@ def needs_backup(given: Access, waiver: str | None) -> bool:
 
 
 def take_backup(
-    given: Access, kept: Store, connection: Connection, *, label: str | None = None, keep: bool = False
+    given: Target, kept: Store, connection: Connection, *, label: str | None = None, keep: bool = False
 ) -> Generator[Event, None, str]:
     """A backup of what the connection leads to, by pg_dump or by the target's own command; returns its id."""
-    from pgratchet.backups import backup
+    from pgratchet.backups import backup, external
 
     variables = given.variables
     if variables.backup_command:
         with given.client_environment() as environ:
             about = {"PGRATCHET_ENV": given.environment, "PGRATCHET_TARGET": given.target}
             command, max_age = variables.backup_command, variables.backup_max_age
-            return (yield from backup.external(command, environ | about, max_age))
+            return (yield from external.external(command, environ | about, max_age))
     from_here = source(given, connection)
     programs = programs_for(from_here.server_version, tls=connection.pgconn.ssl_in_use)
     taken = yield from backup.take(from_here, kept, programs, _wishes(variables, label, keep))
@@ -133,21 +134,21 @@ def take_backup(
 
 def prune(variables: Variables, kept: Store) -> Iterator[Event]:
     """Delete what the target's retention lets go, and say so."""
-    from pgratchet.backups import backup
+    from pgratchet.backups.retention import Retention, prune
 
-    retention = backup.Retention(variables.backup_keep_count, variables.backup_keep_days)
-    yield from backup.prune(kept, retention, datetime.now(timezone.utc))
+    retention = Retention(variables.backup_keep_count, variables.backup_keep_days)
+    yield from prune(kept, retention, datetime.now(timezone.utc))
 
 
-def source(given: Access, connection: Connection) -> Source:
+def source(given: Target, connection: Connection) -> BackupSource:
     """What a backup is taken from, by a connection that leads there."""
-    from pgratchet.backups.backup import Source
+    from pgratchet.backups.backup import BackupSource
     from pgratchet.database import connection as sessions
 
     server = sessions.inspect(connection)
     sessions.refuse_other_cluster(server, given.variables.pg_system_identifier)
     sessions.refuse_pooled(server, "no backup can be taken")
-    return Source(
+    return BackupSource(
         environment=given.environment,
         target=given.target,
         server_version=server.version,
@@ -158,10 +159,12 @@ def source(given: Access, connection: Connection) -> Source:
     )
 
 
-def _wishes(variables: Variables, label: str | None, keep: bool) -> Wishes:
-    from pgratchet.backups.backup import Wishes
+def _wishes(variables: Variables, label: str | None, keep: bool) -> BackupOptions:
+    from pgratchet.backups.backup import BackupOptions
 
-    return Wishes(label, keep, variables.backup_jobs, variables.backup_parallel_from, variables.backup_recipients)
+    return BackupOptions(
+        label, keep, variables.backup_jobs, variables.backup_parallel_from, variables.backup_recipients
+    )
 
 
 def programs_for(server: int | None, *, tls: bool = False, reads: str | None = None) -> Programs:
@@ -185,12 +188,12 @@ def identity(variables: Variables) -> Path | None:
     return Path(variables.backup_identity).expanduser() if variables.backup_identity else None
 
 
-def chosen(kept: Sequence[tuple[Target, Store]], backup_id: str | None) -> tuple[int, Listed]:
+def chosen(kept: Sequence[tuple[Target, Store]], backup_id: str | None) -> tuple[int, BackupEntry]:
     """The backup of that id among those of some targets, or without one the newest of the first; and whose it is."""
-    from pgratchet.backups import backup
+    from pgratchet.backups import listing
 
     for index, (_, each) in enumerate(kept):
-        found = backup.find(each) if backup_id is None or backup_id in each.ids() else ()
+        found = listing.list_backups(each) if backup_id is None or backup_id in each.ids() else ()
         for listed in found:
             if listed.backup_id == backup_id or (backup_id is None and listed.manifest):
                 return index, listed
@@ -213,30 +216,30 @@ def refuse_foreign(made: Manifest, target: Target) -> None:
         )
 
 
-def wishes(variables: Variables, into: str | None, *, leave_behind: bool, accept: bool) -> restore.Wishes:
+def wishes(variables: Variables, into: str | None, *, leave_behind: bool, accept: bool) -> restore.RestoreOptions:
     """How a restore is to be done, by the target's variables and by what is asked for."""
     from pgratchet.backups import restore
 
     jobs, wait = variables.backup_jobs, variables.migration_timeout
-    return restore.Wishes(into, jobs, leave_behind=leave_behind, accept=accept, wait=wait)
+    return restore.RestoreOptions(into, jobs, leave_behind=leave_behind, accept=accept, wait=wait)
 
 
-def site(given: Access) -> Site:
+def site(given: Target) -> RestoreServer:
     """The server of a target, to restore on."""
-    from pgratchet.backups.restore import Site
+    from pgratchet.backups.restore_server import RestoreServer
 
     variables = given.variables
     to, named = _connector(given), variables.pg_maintenance_dbname
-    return Site(to, given.client_environment, named, ledger(given), variables.pg_system_identifier)
+    return RestoreServer(to, given.client_environment, named, ledger(given), variables.pg_system_identifier)
 
 
-def _connector(given: Access) -> Callable[[str], Connection]:
+def _connector(given: Target) -> Callable[[str], Connection]:
     from pgratchet.database.connection import connect
 
     return lambda database: connect({**given.parameters(), "dbname": database})
 
 
-def schema_dump(given: Access, session: Session) -> Callable[[str], bytes]:
+def schema_dump(given: Target, session: Session) -> Callable[[str], bytes]:
     """How to have the schema of a database of the target's server, by name, without the history."""
     from pgratchet.backups import pg_programs
 
@@ -251,7 +254,7 @@ def schema_dump(given: Access, session: Session) -> Callable[[str], bytes]:
 
 
 @contextmanager
-def scratch(given: Access | None, like: Ledger, made: Manifest) -> Iterator[tuple[Site, Programs]]:
+def scratch(given: Target | None, like: History, made: Manifest) -> Iterator[tuple[RestoreServer, Programs]]:
     """Where to drill a backup, and by which programs: the server of the environment that the inventory names for it,
     else one of the package's own."""
     if given is not None:
@@ -261,7 +264,7 @@ def scratch(given: Access | None, like: Ledger, made: Manifest) -> Iterator[tupl
         return
     from pgratchet import embedded
     from pgratchet.backups import pg_programs
-    from pgratchet.backups.restore import Site
+    from pgratchet.backups.restore_server import RestoreServer
     from pgratchet.database.connection import connect
 
     version = int(float(pg_programs.version_of(embedded.programs() / "postgres") or 0)) * 10_000
@@ -275,7 +278,10 @@ def scratch(given: Access | None, like: Ledger, made: Manifest) -> Iterator[tupl
     with embedded.scratch() as server:
         parameters = server.parameters()
         to = functools.partial(_plain_environment, parameters)
-        yield Site(lambda database: connect({**parameters, "dbname": database}), to, "postgres", like), programs
+        yield (
+            RestoreServer(lambda database: connect({**parameters, "dbname": database}), to, "postgres", like),
+            programs,
+        )
 
 
 @contextmanager

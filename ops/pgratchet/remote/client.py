@@ -15,28 +15,30 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pgratchet import events
 from pgratchet.errors import HungUp, Interrupted, MigrationFailed, OutcomeUnknown, RatchetError, Unreachable
-from pgratchet.migrations.files import Migration, Record, check, judge, plan
+from pgratchet.migrations.files import Migration
+from pgratchet.migrations.plan import HistoryRow, make_plan, require_agreement
+from pgratchet.migrations.scripts import prepare
 from pgratchet.operations import operations, protocol, wiring
 from pgratchet.remote import ssh
-from pgratchet.remote.ssh import Dropped, Line, Talk, Untrusted
+from pgratchet.remote.ssh import AgentSession, ConnectionLost, HostConnection, UntrustedHostKey
 
 if TYPE_CHECKING:
     from pgratchet.backups.manifest import Manifest
     from pgratchet.backups.store import Store
-    from pgratchet.database.target import Access
+    from pgratchet.database.target import Target
 
 _T = TypeVar("_T")
 _PAUSE = 1.0
 """Seconds between two tries to come back to a run; the inventory says for how long."""
 
 
-def line_to(given: Access) -> Line:
-    return ssh.line(ssh.way(given.variables))
+def connection_of(given: Target) -> HostConnection:
+    return ssh.connection_to(ssh.route_to(given.variables))
 
 
-def perform(given: Access, job: operations.Job[_T], kind: type[_T] | Any) -> Generator[events.Event, None, _T]:
+def perform(given: Target, job: operations.Operation[_T], kind: type[_T] | Any) -> Generator[events.Event, None, _T]:
     """Do a job that ends with its line; returns its result, which is of that type."""
-    line = line_to(given)
+    line = connection_of(given)
     try:
         with line.talk("ask") as talk:
             talk.send(_request(given, job))
@@ -47,8 +49,8 @@ def perform(given: Access, job: operations.Job[_T], kind: type[_T] | Any) -> Gen
                     raise protocol.error_of(told["error"])
                 elif "result" in told:
                     return protocol.loads(kind, told["result"])  # type: ignore[no-any-return]
-            raise Dropped
-    except Dropped as error:
+            raise ConnectionLost
+    except ConnectionLost as error:
         raise Unreachable(
             f"the line to {line.way.host} was cut",
             detail="What was asked of it was not heard to its end, and ends there with the line.",
@@ -56,13 +58,15 @@ def perform(given: Access, job: operations.Job[_T], kind: type[_T] | Any) -> Gen
         ) from error
 
 
-def done(given: Access, job: operations.Job[_T], kind: type[_T] | Any) -> _T:
+def done(given: Target, job: operations.Operation[_T], kind: type[_T] | Any) -> _T:
     """The result of a job of which nothing is shown while it goes on."""
-    result: _T = events.drained(perform(given, job, kind))
+    result: _T = events.drain(perform(given, job, kind))
     return result
 
 
-def _request(given: Access, job: operations.Job[Any], about: About | None = None, *, hands_over: bool = False) -> bytes:
+def _request(
+    given: Target, job: operations.Operation[Any], about: RunInfo | None = None, *, hands_over: bool = False
+) -> bytes:
     """A job and its settings, the secret in them, as they travel: a length, the line of that length, what follows."""
     variables = {name: getattr(given.variables, name) for name in given.variables.__struct_fields__} | _KEPT_HERE
     if hands_over:  # what is staged there, is staged in a folder of the run's own
@@ -90,37 +94,41 @@ _KEPT_HERE: dict[str, object] = {
 
 
 def migrate(
-    given: Access, files: Sequence[Migration], job: operations.Migrate, kept: Store | None
+    given: Target, files: Sequence[Migration], job: operations.Migrate, kept: Store | None
 ) -> Generator[events.Event, None, None]:
     """Apply what is pending of the files, which are here: planned here, by the history there, and done there.
 
     The first event is Planned. Backups go to `kept`, or stay there. Of the files only what is pending is sent.
     """
-    records = yield from perform(given, operations.History(fit=True), tuple[Record, ...])
-    made = plan(files, records, job.to)
+    records = yield from perform(given, operations.ReadHistory(fit=True), tuple[HistoryRow, ...])
+    made = make_plan(files, records, job.to)
     changed = made.names("changed")
-    check(made, (yield from perform(given, operations.Bodies(changed), dict[str, str])) if changed else {})
-    judge(made.todo)
+    require_agreement(
+        made, (yield from perform(given, operations.ReadTexts(changed), dict[str, str])) if changed else {}
+    )
+    prepare(made.todo)
     names = tuple(migration.name for migration in made.todo)
     yield events.Planned(names, total=len(made.entries), pending=made.left)
     if not names:
         yield events.Finished(total=len(made.entries), pending=made.left)
         return
     job = replace(job, files=tuple(_sent(file, file.name in names) for file in files))
-    for happened in run(given, job, About(job.run_id, "migrate", names), kept):
+    for happened in run(given, job, RunInfo(job.run_id, "migrate", names), kept):
         if not isinstance(happened, events.Planned):
             yield happened
 
 
-def _sent(file: Migration, pending: bool) -> operations.Sent:
-    return operations.Sent(file.name, file.version, file.checksum, file.path, file.text() if pending else None)
+def _sent(file: Migration, pending: bool) -> operations.TransferredMigration:
+    return operations.TransferredMigration(
+        file.name, file.version, file.checksum, file.path, file.text() if pending else None
+    )
 
 
-def deliver(given: Access, store: Store, made: Manifest, run_id: str) -> Generator[events.Event, None, None]:
+def upload_backup(given: Target, store: Store, made: Manifest, run_id: str) -> Generator[events.Event, None, None]:
     """Carry a backup that is kept here to the host, where a run of that id will find it."""
     from pgratchet.backups import manifest
 
-    line = line_to(given)
+    line = connection_of(given)
     folder = f"{line.home()}/runs/{run_id}/backups/{given.environment}/{given.target}/{made.backup_id}"
     size = 0
     for name, file in made.files.items():
@@ -131,7 +139,7 @@ def deliver(given: Access, store: Store, made: Manifest, run_id: str) -> Generat
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class RunInfo:
     """What a run is: its id, its task, and the migrations that it set out to apply."""
 
     run_id: str
@@ -145,7 +153,7 @@ class About:
 
 
 def run(
-    given: Access, job: operations.Job[None], about: About, kept: Store | None
+    given: Target, job: operations.Operation[None], about: RunInfo, kept: Store | None
 ) -> Generator[events.Event, None, None]:
     """Do a job that outlives its line, and follow it, by another line where the first is cut.
 
@@ -153,32 +161,32 @@ def run(
     """
     about = replace(about, env=given.environment, target=given.target)
     request = _request(given, job, about, hands_over=kept is not None)
-    yield from _Following(given, line_to(given), about, kept).begin(request)
+    yield from _Following(given, connection_of(given), about, kept).begin(request)
 
 
-def attach(given: Access, about: About) -> Generator[events.Event, None, None]:
+def attach(given: Target, about: RunInfo) -> Generator[events.Event, None, None]:
     """Follow a run again, from its first event on."""
-    yield from _Following(given, line_to(given), about, None).again()
+    yield from _Following(given, connection_of(given), about, None).again()
 
 
-def past(given: Access) -> list[About]:
+def list_runs(given: Target) -> list[RunInfo]:
     """The runs that the host knows of this target, newest first."""
-    found = [protocol.loads(About, each) for each in _ask(given, "runs")]
+    found = [protocol.loads(RunInfo, each) for each in _ask(given, "runs")]
     return [each for each in found if (each.env, each.target) == (given.environment, given.target)]
 
 
-def cancel(given: Access, run_id: str) -> bool:
+def cancel(given: Target, run_id: str) -> bool:
     """Let a run end itself: its statement is cancelled and its lock released. False where it is over."""
     return bool(_ask(given, "cancel", run_id))
 
 
-def _ask(given: Access, *words: str) -> Any:
-    line = line_to(given)
+def _ask(given: Target, *words: str) -> Any:
+    line = connection_of(given)
     try:
         with line.talk(*words) as talk:
             if "result" in talk.greeting:
                 return talk.greeting["result"]
-    except Dropped:
+    except ConnectionLost:
         pass
     raise Unreachable(f"{line.way.host} did not answer", detail="The line was cut.", hint="Run again.")
 
@@ -187,9 +195,9 @@ def _ask(given: Access, *words: str) -> Any:
 class _Following:
     """A run there, followed from here. `heard` counts what has been heard of it, `applied` what it has applied."""
 
-    given: Access
-    line: Line
-    about: About
+    given: Target
+    line: HostConnection
+    about: RunInfo
     kept: Store | None
     heard: int = 0
     applied: list[str] = field(default_factory=list)
@@ -207,11 +215,11 @@ class _Following:
         self._begun = True
         yield from self._told(self._follow, b"")
 
-    def _follow(self) -> AbstractContextManager[Talk]:
+    def _follow(self) -> AbstractContextManager[AgentSession]:
         return self.line.talk("follow", self.about.run_id, str(self.heard), str(self.line.way.silence))
 
     def _told(
-        self, opened: Callable[[], AbstractContextManager[Talk]], request: bytes
+        self, opened: Callable[[], AbstractContextManager[AgentSession]], request: bytes
     ) -> Generator[events.Event, None, None]:
         """Events until the end, over as many lines as it takes."""
         self._hear()
@@ -222,7 +230,7 @@ class _Following:
                 self._cancel()
                 yield from self._over_one(opened, request)
                 return
-            except (Dropped, Unreachable) as error:
+            except (ConnectionLost, Unreachable) as error:
                 self._refuse_hopeless(error, bool(request))
                 pause = _PAUSE
             except KeyboardInterrupt as signal:
@@ -234,7 +242,7 @@ class _Following:
             opened, request = self._follow, b""
 
     def _over_one(
-        self, opened: Callable[[], AbstractContextManager[Talk]], request: bytes
+        self, opened: Callable[[], AbstractContextManager[AgentSession]], request: bytes
     ) -> Generator[events.Event, None, None]:
         """Events over one line; Dropped where that does not last to the end of the run."""
         with opened() as talk:
@@ -247,12 +255,12 @@ class _Following:
                 if "result" in told:
                     return
                 yield from self._one(told, talk)
-        raise Dropped
+        raise ConnectionLost
 
     def _hear(self) -> None:
         self._deadline = time.monotonic() + self.given.variables.ssh_patience
 
-    def _one(self, told: Mapping[str, Any], talk: Talk) -> Iterator[events.Event]:
+    def _one(self, told: Mapping[str, Any], talk: AgentSession) -> Iterator[events.Event]:
         if "event" in told:
             yield from self._happened(protocol.event_of(told))
         elif "started" in told:
@@ -284,7 +292,7 @@ class _Following:
             return Interrupted(self._signal, detail=error.detail, hint=error.hint)
         return error
 
-    def _take_over(self, told: Mapping[str, Any], talk: Talk, here: Store) -> Iterator[events.Event]:
+    def _take_over(self, told: Mapping[str, Any], talk: AgentSession, here: Store) -> Iterator[events.Event]:
         """Copy a backup here, and say so there: only then does it go on."""
         from pgratchet.backups import backup, manifest
 
@@ -301,7 +309,7 @@ class _Following:
         """Raise where there is no way back, or nothing to come back to."""
         if isinstance(error, Unreachable) and sending and not self._begun:
             raise error
-        if time.monotonic() >= self._deadline or isinstance(error, Untrusted):
+        if time.monotonic() >= self._deadline or isinstance(error, UntrustedHostKey):
             raise self._out_of_sight() from error
 
     def _out_of_sight(self) -> OutcomeUnknown:
@@ -322,8 +330,8 @@ class _Following:
     def _settled(self) -> Iterator[events.Event]:
         """The run was ended without a word: its rows in the history tell what it came to."""
         try:
-            settle = operations.Settle(self.about.run_id, self.about.names)
-            records = yield from perform(self.given, settle, tuple[Record, ...])
+            settle = operations.SettleRun(self.about.run_id, self.about.names)
+            records = yield from perform(self.given, settle, tuple[HistoryRow, ...])
         except RatchetError as error:
             raise self._out_of_sight() from error
         done = [record for record in records if record.executed_at and record.name not in self.applied]

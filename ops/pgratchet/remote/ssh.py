@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import paramiko
     from fabric import Config, Connection
 
-    from pgratchet.config.inventory import Variables
+    from pgratchet.variables import Variables
 
 _CHUNK = 1 << 18
 _WINDOW, _PACKET = 1 << 26, 1 << 17
@@ -39,16 +39,16 @@ _NO_PYTHON, _NO_BUNDLE = 96, 97
 _SYSTEM_HOSTS = Path("/etc/ssh/ssh_known_hosts")
 
 
-class Dropped(Exception):
+class ConnectionLost(Exception):
     """The line was cut, or has gone silent; what was under way at its other end may go on there."""
 
 
-class Untrusted(Unreachable):
+class UntrustedHostKey(Unreachable):
     """The host shows a key that is not the known one: no second try makes that better."""
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Route:
     """How to get to a host; what is empty or 0 is left to ssh_config. `timeout` is for connecting, and `silence`
     how long nothing may be heard before a line is given up, both in seconds."""
 
@@ -64,9 +64,9 @@ class Way:
     silence: int
 
 
-def way(variables: Variables) -> Way:
+def route_to(variables: Variables) -> Route:
     """The way to a target's host."""
-    return Way(
+    return Route(
         host=variables.ssh_host,
         port=variables.ssh_port,
         user=variables.ssh_user,
@@ -81,17 +81,17 @@ def way(variables: Variables) -> Way:
 
 
 @lru_cache
-def line(to: Way) -> Line:
+def connection_to(to: Route) -> HostConnection:
     """The line to a host, kept until the process ends."""
-    made = Line(to)
+    made = HostConnection(to)
     atexit.register(made.close)
     return made
 
 
-class Line:
+class HostConnection:
     """A connection to a host, made when it is first used, and made anew when it was cut."""
 
-    def __init__(self, to: Way) -> None:
+    def __init__(self, to: Route) -> None:
         self.way = to
         self._connection: Connection | None = None
 
@@ -101,7 +101,7 @@ class Line:
             _close(connection)
 
     @contextmanager
-    def talk(self, *words: str) -> Iterator[Talk]:
+    def talk(self, *words: str) -> Iterator[AgentSession]:
         """An operation of the bundle, while it runs there; the bundle is brought there first where it is missing."""
         talk = self._talk(words)
         if talk.status == _NO_BUNDLE:
@@ -113,21 +113,21 @@ class Line:
         finally:
             talk.close()
 
-    def _talk(self, words: Iterable[str]) -> Talk:
+    def _talk(self, words: Iterable[str]) -> AgentSession:
         place = f'"$HOME"/.pgratchet/bundles/{_digest()}'
         python = shlex.quote(self.way.python)
         script = (
             f"test -r {place}/__main__.py || exit {_NO_BUNDLE}; command -v {python} >/dev/null || exit {_NO_PYTHON}; "
             f"exec {python} -I -X utf8 {place} {shlex.join(words)}"
         )
-        return Talk(self._channel(script), self.way.silence)
+        return AgentSession(self._channel(script), self.way.silence)
 
     def _install(self) -> None:
         """Bring the bundle there: under another name first, checked there, and renamed."""
         python = shlex.quote(self.way.python)
         script = f"command -v {python} >/dev/null || exit {_NO_PYTHON}; exec {python} -c {shlex.quote(_installer())} "
         content = bundle.build()
-        talk = Talk(self._channel(f"{script}{_digest()} {len(content)}"), self.way.silence)
+        talk = AgentSession(self._channel(f"{script}{_digest()} {len(content)}"), self.way.silence)
         talk.demand(self.way)
         if reason := talk.greeting.get("unfit"):
             raise ConfigurationError(
@@ -193,7 +193,7 @@ class Line:
         return transport
 
 
-class Talk:
+class AgentSession:
     """One operation of the bundle: lines of JSON that it prints, and what is sent to it."""
 
     def __init__(self, channel: paramiko.Channel, silence: int) -> None:
@@ -209,7 +209,7 @@ class Talk:
         else:
             threading.Thread(target=self._beat, daemon=True).start()
 
-    def demand(self, to: Way) -> None:
+    def demand(self, to: Route) -> None:
         """Raise unless it has begun."""
         if self.status is None:
             return
@@ -235,7 +235,7 @@ class Talk:
         """What it prints, until it ends. Dropped where the line is cut, or nothing is heard for too long."""
         yield from self._heard
         if _status(self._channel) < 0:
-            raise Dropped
+            raise ConnectionLost
 
     def _read(self) -> Iterator[dict[str, Any]]:
         """The lines that are ours: what a user's shell says when it starts is not."""
@@ -279,7 +279,7 @@ def _dropping() -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, paramiko.SSHException) as error:  # a timeout is an OSError
-        raise Dropped from error
+        raise ConnectionLost from error
 
 
 def _installer() -> str:
@@ -291,7 +291,7 @@ def _digest() -> str:
     return bundle.digest()
 
 
-def connect(to: Way) -> Connection:
+def connect(to: Route) -> Connection:
     """A connection that is open, through its gateways, to hosts that are known; Unreachable where it cannot be had."""
     logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what goes wrong is raised, and told once
     connection = prepared(to)
@@ -313,7 +313,7 @@ def _close(connection: Any) -> None:
         connection = connection.gateway
 
 
-def prepared(to: Way) -> Connection:
+def prepared(to: Route) -> Connection:
     """The same, not yet open: each hop of the way trusts only keys that are known."""
     config = _config(to)
     hops = to.gateway.split(",") if to.gateway else _jumps(config, to.host)
@@ -325,7 +325,7 @@ def prepared(to: Way) -> Connection:
     return _hardened(to.host, to, config, gateway, to.user or None, to.port or None)
 
 
-def _config(to: Way) -> Config:
+def _config(to: Route) -> Config:
     """Fabric's configuration, of nothing but the ssh_config that is named: no file of Fabric's own, no environment."""
     from fabric import Config
 
@@ -354,7 +354,7 @@ def _jumps(config: Config, host: str) -> list[str]:
         seen.add(host)
 
 
-def _hardened(host: str, to: Way, config: Config, gateway: Any, user: str | None, port: int | None) -> Connection:
+def _hardened(host: str, to: Route, config: Config, gateway: Any, user: str | None, port: int | None) -> Connection:
     """A connection, not yet open, that trusts only the keys that are known.
 
     A gateway is always said, be it none: left out, Fabric would make one of its own from ssh_config.
@@ -391,7 +391,7 @@ def _policy() -> paramiko.MissingHostKeyPolicy:
         """Raises what names the key, for a person to compare."""
 
         def missing_host_key(self, _: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-            raise Untrusted(
+            raise UntrustedHostKey(
                 f"the host key of {hostname} is not known",
                 detail=f"It shows {key.get_name()} {key.fingerprint}. Nothing was sent.",
                 hint=f"Compare that with the host's own, then add it to known_hosts: `ssh {hostname}` asks once.",
@@ -410,7 +410,7 @@ def _translated(host: str) -> Iterator[None]:
     except RatchetError:
         raise
     except paramiko.BadHostKeyException as error:
-        raise Untrusted(
+        raise UntrustedHostKey(
             f"the host key of {error.hostname} is not the one that is known",
             detail=f"It shows {error.key.get_name()} {error.key.fingerprint}; known is "
             f"{error.expected_key.fingerprint}. Nothing was sent.",

@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgratchet.backups import manifest
-from pgratchet.backups.store import Draft, Stat
+from pgratchet.backups.store import Draft, FileStat
 from pgratchet.errors import BackupFailed
 from pgratchet.operations import operations
 from pgratchet.remote import client
 
 if TYPE_CHECKING:
-    from pgratchet.database.target import Access
+    from pgratchet.database.target import Target
 
 
 class HostStore:
     """The backups of one target on its host."""
 
-    def __init__(self, given: Access) -> None:
+    def __init__(self, given: Target) -> None:
         self._given = given
-        self._line = client.line_to(given)
-        self._found: operations.Listing | None = None
+        self._line = client.connection_of(given)
+        self._found: operations.BackupListing | None = None
 
     @property
     def where(self) -> str:
@@ -36,10 +36,10 @@ class HostStore:
     def ids(self) -> list[str]:
         return sorted(self._listing().backups, reverse=True)
 
-    def stat(self, backup_id: str, name: str) -> Stat | None:
+    def stat(self, backup_id: str, name: str) -> FileStat | None:
         found = self._listing().backups.get(backup_id)
         size, stamp = (found.files.get(name) if found else None) or ("", "")
-        return Stat(int(size), stamp) if size else None
+        return FileStat(int(size), stamp) if size else None
 
     def read(self, backup_id: str, name: str) -> Iterator[bytes]:
         found = self._listing().backups.get(backup_id)
@@ -54,7 +54,7 @@ class HostStore:
         return (note.encode() for note in self._listing().notes)
 
     def note(self, name: str, text: bytes) -> None:
-        client.done(self._given, operations.Note(name, text.decode()), type(None))
+        client.done(self._given, operations.WriteNote(name, text.decode()), type(None))
 
     def room(self) -> int | None:
         return None
@@ -72,7 +72,7 @@ class HostStore:
             hint="Use `invoke backup`, which takes one on the host.",
         )
 
-    def _listing(self) -> operations.Listing:
+    def _listing(self) -> operations.BackupListing:
         if self._found is None:
-            self._found = client.done(self._given, operations.List(), operations.Listing)
+            self._found = client.done(self._given, operations.ListBackups(), operations.BackupListing)
         return self._found

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from pgratchet.errors import ConfigurationError, Unreachable
 
 if TYPE_CHECKING:
-    from pgratchet.config.inventory import Variables
+    from pgratchet.variables import Variables
 
 _TRIES = 5
 _LINGER = 600
@@ -28,7 +28,7 @@ _LINGER = 600
 
 
 @contextmanager
-def opened(variables: Variables, host: str, port: int) -> Iterator[int]:
+def open_tunnel(variables: Variables, host: str, port: int) -> Iterator[int]:
     """The port on 127.0.0.1 that leads, while the block lasts, to `host` and `port` as seen from the SSH host."""
     if not shutil.which("ssh"):
         raise ConfigurationError(

@@ -20,11 +20,13 @@ from urllib.parse import quote, urlencode
 from psycopg import sql
 
 from pgratchet.apply import applier
+from pgratchet.apply.run import MigrateOptions
 from pgratchet.database.connection import connect
-from pgratchet.database.history import Ledger
+from pgratchet.database.history import History
 from pgratchet.errors import ConfigurationError
-from pgratchet.events import drained
+from pgratchet.events import drain
 from pgratchet.migrations import files as migrations
+from pgratchet.migrations import plan
 from pgratchet.testing import server
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ class PartlyMigrated(Database):
         """Apply the next migration, or all up to the one that is named."""
         if to is None:
             with self.connect() as session:
-                left = migrations.plan(self.files, Ledger().read(session)).todo
+                left = plan.make_plan(self.files, History().read(session)).todo
             if not left:
                 raise ConfigurationError(
                     "there is no migration left to apply", hint="Take pg_migrated_to of an earlier one."
@@ -72,11 +74,11 @@ class PartlyMigrated(Database):
 
 
 def _migrate(database: Database, files: Sequence[migrations.Migration], to: str | None = None) -> None:
-    drained(applier.migrate(database.connect, Ledger(), files, None, applier.Options("test", to=to)))
+    drain(applier.migrate(database.connect, History(), files, None, MigrateOptions("test", to=to)))
 
 
 @dataclass(frozen=True)
-class Bed:
+class TestDatabases:
     """What a process of a run makes databases with. `folder` is shared by the run's workers."""
 
     run: str
@@ -117,14 +119,14 @@ class Bed:
 
 
 @contextmanager
-def bed(uid: str, folder: Path, parameters: Mapping[str, str]) -> Iterator[Bed]:
+def test_databases(uid: str, folder: Path, parameters: Mapping[str, str]) -> Iterator[TestDatabases]:
     """The bed of one process; the last process of a run takes the run's databases away, and those of dead runs."""
     run = hashlib.sha256(uid.encode()).hexdigest()[:12]
     with connect(parameters, application_name="pgratchet tests") as session:
         session.execute("SELECT pg_advisory_lock_shared(%s)", (int(run, 16),))
         sweep(session)
         try:
-            yield Bed(run, folder, parameters, session)
+            yield TestDatabases(run, folder, parameters, session)
         finally:
             session.execute("SELECT pg_advisory_unlock_shared(%s)", (int(run, 16),))
             sweep(session)

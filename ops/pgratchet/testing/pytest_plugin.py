@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from pgratchet.migrations.files import Migration
-    from pgratchet.testing.databases import Bed, Database, PartlyMigrated
+    from pgratchet.testing.databases import Database, PartlyMigrated, TestDatabases
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def _pg_bed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+def _pg_bed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestDatabases]:
     from pgratchet.testing import databases, server
 
     own = tmp_path_factory.getbasetemp()
@@ -36,7 +36,7 @@ def _pg_bed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     kind = request.config.getini("pgratchet_server") or ""
     with (
         server.server(kind, folder, alone=worker is None) as parameters,
-        databases.bed(uid, folder, parameters) as made,
+        databases.test_databases(uid, folder, parameters) as made,
     ):
         yield made
 
@@ -49,7 +49,7 @@ def _pg_files(request: pytest.FixtureRequest) -> tuple[Migration, ...]:
 
 
 @pytest.fixture
-def pg_database(_pg_bed: Bed, _pg_files: tuple[Migration, ...]) -> Iterator[Database]:
+def pg_database(_pg_bed: TestDatabases, _pg_files: tuple[Migration, ...]) -> Iterator[Database]:
     """A database of the test's own, with all migrations applied: name, url, parameters, connect()."""
     with _pg_bed.clone(_pg_files) as made:
         yield made
@@ -69,15 +69,17 @@ def pg_connection(pg_database: Database) -> Iterator[psycopg.Connection]:
 
 
 @pytest.fixture
-def pg_migrated_to(_pg_bed: Bed, _pg_files: tuple[Migration, ...]) -> Iterator[Callable[[str], PartlyMigrated]]:
+def pg_migrated_to(
+    _pg_bed: TestDatabases, _pg_files: tuple[Migration, ...]
+) -> Iterator[Callable[[str], PartlyMigrated]]:
     """Makes a database migrated up to a migration, by name or version; its migrate() goes on to the next."""
-    from pgratchet.migrations import files
+    from pgratchet.migrations import plan
     from pgratchet.testing import databases
 
     with ExitStack() as made:
 
         def migrated_to(to: str) -> PartlyMigrated:
-            database = made.enter_context(_pg_bed.clone(files.plan(_pg_files, (), to).todo))
+            database = made.enter_context(_pg_bed.clone(plan.make_plan(_pg_files, (), to).todo))
             return databases.PartlyMigrated(database.name, database.parameters, _pg_files)
 
         yield migrated_to

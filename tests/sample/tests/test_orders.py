@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
+
 from pgratchet.testing.databases import Database
 
 TABLES = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'"

@@ -10,22 +10,22 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pgratchet.adopt.tools.tool import Foreign, Raw, Row, Tool, by_dependence, named, read
+from pgratchet.adopt.tools.tool import Raw, Tool, ToolMigration, ToolRow, by_dependence, named, read
 from pgratchet.errors import ConfigurationError
 
 _FILE = re.compile(r"[^_.].*\.py", re.DOTALL)
 
 
-def files(folder: Path) -> Sequence[Foreign]:
+def files(folder: Path) -> Sequence[ToolMigration]:
     found = [(path, assigned(path)) for path, _ in named(folder, _FILE)]
     revisions = {str(each["revision"]): (path, each) for path, each in found if each.get("revision")}
     needs = {revision: _below(each) for revision, (_, each) in revisions.items()}
     return [_foreign(revisions[name][0], name, needs[name]) for name in by_dependence(needs, needs)]
 
 
-def _foreign(path: Path, revision: str, below: Sequence[str]) -> Foreign:
+def _foreign(path: Path, revision: str, below: Sequence[str]) -> ToolMigration:
     title = path.stem.removeprefix(f"{revision}_")
-    return Foreign(path.stem, (revision,), "", title, obstacle="It is Python, not SQL.", needs=tuple(below))
+    return ToolMigration(path.stem, (revision,), "", title, obstacle="It is Python, not SQL.", needs=tuple(below))
 
 
 def assigned(path: Path) -> dict[str, object]:
@@ -63,11 +63,11 @@ def _below(given: Mapping[str, object]) -> list[str]:
     return found
 
 
-def rows(found: Sequence[Raw], given: Sequence[Foreign]) -> Sequence[Row]:
+def rows(found: Sequence[Raw], given: Sequence[ToolMigration]) -> Sequence[ToolRow]:
     needs = {each.keys[0]: each.needs for each in given}
     heads = [str(raw["version_num"]) for raw in found]
     unknown = [head for head in heads if head not in needs]
-    return [Row((revision,)) for revision in [*unknown, *by_dependence(heads, needs)]]
+    return [ToolRow((revision,)) for revision in [*unknown, *by_dependence(heads, needs)]]
 
 
 TOOL = Tool(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgratchet.adopt.tools.tool import Foreign, Raw, Row, Tool, named, read
+from pgratchet.adopt.tools.tool import Raw, Tool, ToolMigration, ToolRow, named, read
 
 _FILE = re.compile(r"(?P<version>\d+)_?(?P<title>.*)\.sql", re.DOTALL)
 _UP = re.compile(r"--\s*migrate:up(?P<options>\s.*)?")
@@ -14,14 +14,14 @@ _DOWN = re.compile(r"--\s*migrate:down(\s.*)?")
 _OPTION = re.compile(r"(?:^|\s)transaction:false(?:\s|$)")
 
 
-def files(folder: Path) -> Sequence[Foreign]:
+def files(folder: Path) -> Sequence[ToolMigration]:
     found = [(path, match, read(path)[1]) for path, match in named(folder, _FILE)]
     return [_foreign(path, match, text) for path, match, text in found if re.search(rf"(?m)^{_UP.pattern}", text)]
 
 
-def _foreign(path: Path, match: re.Match[str], text: str) -> Foreign:
+def _foreign(path: Path, match: re.Match[str], text: str) -> ToolMigration:
     up, transactional = _up(text)
-    return Foreign(path.stem, (match["version"],), match["version"], match["title"], up, transactional)
+    return ToolMigration(path.stem, (match["version"],), match["version"], match["title"], up, transactional)
 
 
 def _up(text: str) -> tuple[str, bool]:
@@ -39,8 +39,8 @@ def _up(text: str) -> tuple[str, bool]:
     return "\n".join(kept), transactional
 
 
-def rows(found: Sequence[Raw], _: Sequence[Foreign]) -> Sequence[Row]:
-    return [Row((str(raw["version"]),)) for raw in found]
+def rows(found: Sequence[Raw], _: Sequence[ToolMigration]) -> Sequence[ToolRow]:
+    return [ToolRow((str(raw["version"]),)) for raw in found]
 
 
 TOOL = Tool(

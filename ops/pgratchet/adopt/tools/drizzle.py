@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from pgratchet.adopt.tools.tool import Foreign, Raw, Row, Tool, closed, read, sha256
+from pgratchet.adopt.tools.tool import Raw, Tool, ToolMigration, ToolRow, closed, read, sha256
 from pgratchet.errors import ConfigurationError
 
 _TAG = re.compile(r"(?:(?P<version>\d+)_)?(?P<title>.+)", re.DOTALL)
@@ -26,7 +26,7 @@ _SQLITE = {
 }
 
 
-def files(folder: Path) -> Sequence[Foreign]:
+def files(folder: Path) -> Sequence[ToolMigration]:
     journal = folder / "meta" / "_journal.json"
     if journal.is_file():
         return [_of_entry(folder, entry) for entry in _entries(journal)]
@@ -46,7 +46,7 @@ def _entries(journal: Path) -> list[Raw]:
         ) from error
 
 
-def _of_entry(folder: Path, entry: Raw) -> Foreign:
+def _of_entry(folder: Path, entry: Raw) -> ToolMigration:
     path = folder / f"{entry['tag']}.sql"
     if not path.is_file():
         raise ConfigurationError(
@@ -57,18 +57,18 @@ def _of_entry(folder: Path, entry: Raw) -> Foreign:
     return _foreign(path, str(entry["tag"]), (f"when {entry['when']}",))
 
 
-def _of_folder(folder: Path) -> Foreign:
+def _of_folder(folder: Path) -> ToolMigration:
     seconds = datetime.strptime(folder.name[:14], "%Y%m%d%H%M%S").replace(tzinfo=timezone.utc).timestamp()
     return _foreign(folder / "migration.sql", folder.name, (f"name {folder.name}", f"second {int(seconds)}"))
 
 
-def _foreign(path: Path, tag: str, keys: tuple[str, ...]) -> Foreign:
+def _foreign(path: Path, tag: str, keys: tuple[str, ...]) -> ToolMigration:
     raw, text = read(path)
     match = _TAG.fullmatch(tag)
     assert match is not None  # a tag is not empty
     checksums = sha256(raw)
     pieces = (closed(piece) for piece in text.split("--> statement-breakpoint"))
-    return Foreign(
+    return ToolMigration(
         tag,
         (*keys, *(f"hash {checksum}" for checksum in sorted(checksums))),
         match["version"] or "",
@@ -86,15 +86,15 @@ def of_sqlite(text: str) -> str:
     return f"It is SQLite's SQL: {', '.join(found)}." if found else ""
 
 
-def rows(found: Sequence[Raw], _: Sequence[Foreign]) -> Sequence[Row]:
+def rows(found: Sequence[Raw], _: Sequence[ToolMigration]) -> Sequence[ToolRow]:
     return [_row(raw) for raw in sorted(found, key=lambda raw: int(raw["id"]))]
 
 
-def _row(raw: Raw) -> Row:
+def _row(raw: Raw) -> ToolRow:
     when = int(raw["created_at"] or 0)
     name = (f"name {raw['name']}",) if raw.get("name") else ()
     keys = (*name, f"when {when}", f"second {when // 1000}", f"hash {raw['hash']}")
-    return Row(keys, checksum=str(raw["hash"]), moment=raw.get("applied_at"))
+    return ToolRow(keys, checksum=str(raw["hash"]), moment=raw.get("applied_at"))
 
 
 TOOL = Tool(

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgratchet.adopt.tools.tool import Foreign, Raw, Row, Table, Tool, named, read, runs_alone
+from pgratchet.adopt.tools.tool import HistoryTable, Raw, Tool, ToolMigration, ToolRow, named, read, runs_alone
 
 _FILE = re.compile(r"(?:V(?P<version>[0-9._]*[0-9])|R)__(?P<title>.+)\.sql", re.DOTALL)
 _LINE_END = re.compile(r"\r\n|\r|\n")
@@ -19,19 +19,19 @@ _NO_TRANSACTION = re.compile(r"^\s*executeInTransaction\s*=\s*false\s*$", re.IGN
 _PLACEHOLDER = re.compile(r"\$\{[^}]*\}")
 
 
-def files(folder: Path) -> Sequence[Foreign]:
+def files(folder: Path) -> Sequence[ToolMigration]:
     found = [_foreign(path, match) for path, match in named(folder, _FILE, deep=True)]
     return sorted(found, key=lambda each: (each.loose, _numbers(each.keys[0]), each.name))
 
 
-def _foreign(path: Path, match: re.Match[str]) -> Foreign:
+def _foreign(path: Path, match: re.Match[str]) -> ToolMigration:
     raw, text = read(path)
     version = _version(match["version"] or "")
     config = path.with_name(f"{path.name}.conf")
     declared = config.is_file() and _NO_TRANSACTION.search(read(config)[1])
     placeholder = _PLACEHOLDER.search(text)
     title = match["title"].replace(" ", "_")
-    return Foreign(
+    return ToolMigration(
         path.stem,
         (version or f"R {title.replace('_', ' ')}",),
         version if version.isdecimal() else "",
@@ -65,8 +65,8 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")) if version[0].isdigit() else ()
 
 
-def rows(found: Sequence[Raw], given: Sequence[Foreign]) -> Sequence[Row]:
-    latest: dict[str, Row] = {}
+def rows(found: Sequence[Raw], given: Sequence[ToolMigration]) -> Sequence[ToolRow]:
+    latest: dict[str, ToolRow] = {}
     baseline: tuple[int, ...] = ()
     for raw in sorted(found, key=lambda raw: int(raw["installed_rank"])):
         kind = str(raw["type"]).upper()
@@ -79,21 +79,21 @@ def rows(found: Sequence[Raw], given: Sequence[Foreign]) -> Sequence[Row]:
     return [*latest.values(), *(_below(each) for each in below if each.keys[0] not in latest)]
 
 
-def _row(raw: Raw, kind: str) -> Row:
+def _row(raw: Raw, kind: str) -> ToolRow:
     version = _version(str(raw["version"])) if raw["version"] else f"R {str(raw['description']).replace('_', ' ')}"
     if not raw["success"]:
-        return Row((version,), "failed", told=f"Flyway's row {raw['installed_rank']} says that it failed.")
+        return ToolRow((version,), "failed", told=f"Flyway's row {raw['installed_rank']} says that it failed.")
     if kind.startswith("UNDO") or kind == "DELETE":
-        return Row((version,), "undone", told=f"Taken back by a row of type {kind}.")
+        return ToolRow((version,), "undone", told=f"Taken back by a row of type {kind}.")
     known = None if raw["checksum"] is None else str(raw["checksum"])
-    return Row((version,), checksum=known, moment=raw["installed_on"], duration_ms=raw["execution_time"])
+    return ToolRow((version,), checksum=known, moment=raw["installed_on"], duration_ms=raw["execution_time"])
 
 
-def _below(each: Foreign) -> Row:
-    return Row(each.keys, "failed", told="Below Flyway's baseline, so never run here: leave it out of --files.")
+def _below(each: ToolMigration) -> ToolRow:
+    return ToolRow(each.keys, "failed", told="Below Flyway's baseline, so never run here: leave it out of --files.")
 
 
-def _lock(table: Table) -> int:
+def _lock(table: HistoryTable) -> int:
     """ "Flyway" in bytes, and Java's hash of the table's quoted name."""
     hashed = 0
     for character in f'"{table.schema}"."{table.name}"':

@@ -6,21 +6,21 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgratchet.adopt.tools.tool import Foreign, Raw, Row, Tool, closed, key, named, read
+from pgratchet.adopt.tools.tool import Raw, Tool, ToolMigration, ToolRow, closed, key, named, read
 
 _FILE = re.compile(r"(?P<version>\d+)_(?P<title>.*)\.(?P<kind>sql|go)", re.DOTALL)
 _MARK = re.compile(r"--\s*\+goose\s+(?P<words>.*?)\s*")
 
 
-def files(folder: Path) -> Sequence[Foreign]:
+def files(folder: Path) -> Sequence[ToolMigration]:
     found = [_foreign(path, match) for path, match in named(folder, _FILE) if not path.name.endswith("_test.go")]
     return sorted((each for each in found if each), key=lambda each: int(each.version))
 
 
-def _foreign(path: Path, match: re.Match[str]) -> Foreign | None:
+def _foreign(path: Path, match: re.Match[str]) -> ToolMigration | None:
     about = (path.stem, (str(int(match["version"])),), match["version"], match["title"])
     if match["kind"] == "go":
-        return Foreign(*about, obstacle="It is Go, not SQL.")
+        return ToolMigration(*about, obstacle="It is Go, not SQL.")
     text = read(path)[1]
     if not re.search(r"(?m)^--\s*\+goose\s+Up\b", text):
         return None
@@ -30,7 +30,7 @@ def _foreign(path: Path, match: re.Match[str]) -> Foreign | None:
         else ""
     )
     transactional = not re.search(r"(?m)^--\s*\+goose\s+NO\s+TRANSACTION\b", text)
-    return Foreign(*about, _up(text), transactional, obstacle=obstacle)
+    return ToolMigration(*about, _up(text), transactional, obstacle=obstacle)
 
 
 def _up(text: str) -> str:
@@ -53,15 +53,15 @@ def _up(text: str) -> str:
     return "\n".join(up)
 
 
-def rows(found: Sequence[Raw], _: Sequence[Foreign]) -> Sequence[Row]:
+def rows(found: Sequence[Raw], _: Sequence[ToolMigration]) -> Sequence[ToolRow]:
     latest = {str(raw["version_id"]): raw for raw in sorted(found, key=lambda raw: int(raw["id"]))}
     return [_row(version, raw) for version, raw in latest.items() if version != "0"]
 
 
-def _row(version: str, raw: Raw) -> Row:
+def _row(version: str, raw: Raw) -> ToolRow:
     if not raw["is_applied"]:
-        return Row((version,), "undone", told="goose has taken it back.")
-    return Row((version,), moment=raw["tstamp"])
+        return ToolRow((version,), "undone", told="goose has taken it back.")
+    return ToolRow((version,), moment=raw["tstamp"])
 
 
 TOOL = Tool(

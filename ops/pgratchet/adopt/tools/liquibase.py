@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from math import inf
 from pathlib import Path
 
-from pgratchet.adopt.tools.tool import Foreign, Raw, Row, Tool, named, read
+from pgratchet.adopt.tools.tool import Raw, Tool, ToolMigration, ToolRow, named, read
 
 _FILE = re.compile(r".+\.sql", re.DOTALL | re.IGNORECASE)
 _HEAD = re.compile(r"\s*--\s*liquibase\s*formatted(?P<attributes>.*)", re.IGNORECASE)
@@ -26,11 +26,11 @@ _DROPPED = ("runOnChange", "runAlways", "context", "contextFilter", "labels")
 _RAN = ("EXECUTED", "RERAN", "MARK_RAN")
 
 
-def files(folder: Path) -> Sequence[Foreign]:
+def files(folder: Path) -> Sequence[ToolMigration]:
     return [each for path, _ in named(folder, _FILE, deep=True) for each in _changesets(path, folder)]
 
 
-def _changesets(path: Path, folder: Path) -> Iterator[Foreign]:
+def _changesets(path: Path, folder: Path) -> Iterator[ToolMigration]:
     text = _heeded(read(path)[1])
     head = _HEAD.match(text)
     if head is None:
@@ -58,9 +58,9 @@ def _heeded(text: str) -> str:
     return "".join(kept)
 
 
-def _foreign(mark: re.Match[str], text: str, place: str, declared: dict[str, str]) -> Foreign:
+def _foreign(mark: re.Match[str], text: str, place: str, declared: dict[str, str]) -> ToolMigration:
     author, identity = (mark[part].strip().strip('"') for part in ("author", "id"))
-    return Foreign(
+    return ToolMigration(
         f"{place}: {author}:{identity}",
         _file_keys(identity, author, declared.get("logicalfilepath", place)),
         identity if identity.isdecimal() else "",
@@ -108,16 +108,16 @@ def _ends(path: str) -> list[str]:
     return ["/".join(parts[at:]) for at in range(len(parts))]
 
 
-def rows(found: Sequence[Raw], _: Sequence[Foreign]) -> Sequence[Row]:
+def rows(found: Sequence[Raw], _: Sequence[ToolMigration]) -> Sequence[ToolRow]:
     return [_row(raw) for raw in sorted(found, key=lambda raw: int(raw["orderexecuted"]))]
 
 
-def _row(raw: Raw) -> Row:
+def _row(raw: Raw) -> ToolRow:
     keys, kind = _row_keys(str(raw["id"]), str(raw["author"]), str(raw["filename"])), str(raw["exectype"])
     if kind not in _RAN:
-        return Row(keys, "undone" if kind == "SKIPPED" else "failed", told=f"Liquibase's row says {kind}.")
+        return ToolRow(keys, "undone" if kind == "SKIPPED" else "failed", told=f"Liquibase's row says {kind}.")
     marked = "Marked as run, and not run, by Liquibase." if kind == "MARK_RAN" else ""
-    return Row(keys, moment=raw["dateexecuted"], told=marked)
+    return ToolRow(keys, moment=raw["dateexecuted"], told=marked)
 
 
 TOOL = Tool(

@@ -7,27 +7,27 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from pgratchet.adopt.tools.tool import Foreign, Raw, Row, Tool, key, named, read
+from pgratchet.adopt.tools.tool import Raw, Tool, ToolMigration, ToolRow, key, named, read
 
 _FILE = re.compile(r"(?P<version>\d+)_(?P<title>.+)\.(?P<kind>sql|[cm]?[jt]s)", re.DOTALL)
 _UP = re.compile(r"^\s*--[\s-]*up\s+migration.*", re.IGNORECASE | re.MULTILINE)
 _DOWN = re.compile(r"^\s*--[\s-]*down\s+migration", re.IGNORECASE | re.MULTILINE)
 
 
-def files(folder: Path) -> Sequence[Foreign]:
+def files(folder: Path) -> Sequence[ToolMigration]:
     found = list(named(folder, _FILE))
     ups = {path.name.removesuffix(".up.sql") for path, _ in found if path.name.endswith(".up.sql")}
     kept = [_foreign(path, match) for path, match in found if path.name.removesuffix(".down.sql") not in ups]
     return sorted(kept, key=lambda each: (_moment(each.version), each.name))
 
 
-def _foreign(path: Path, match: re.Match[str]) -> Foreign:
+def _foreign(path: Path, match: re.Match[str]) -> ToolMigration:
     # By its `sql` loader a pair of files is one migration, named without the way; by the default one they are two.
     name = path.stem.removesuffix(".up") if match["kind"] == "sql" else path.stem
     about = (name, tuple(dict.fromkeys((name, path.stem))), match["version"], match["title"].removesuffix(".up"))
     if match["kind"] != "sql":
-        return Foreign(*about, obstacle="It is JavaScript, not SQL.")
-    return Foreign(*about, _up(read(path)[1]))
+        return ToolMigration(*about, obstacle="It is JavaScript, not SQL.")
+    return ToolMigration(*about, _up(read(path)[1]))
 
 
 def _up(text: str) -> str:
@@ -46,8 +46,8 @@ def _moment(version: str) -> int:
     return int(version)
 
 
-def rows(found: Sequence[Raw], _: Sequence[Foreign]) -> Sequence[Row]:
-    return [Row((str(raw["name"]),), moment=raw["run_on"]) for raw in found]
+def rows(found: Sequence[Raw], _: Sequence[ToolMigration]) -> Sequence[ToolRow]:
+    return [ToolRow((str(raw["name"]),), moment=raw["run_on"]) for raw in found]
 
 
 TOOL = Tool(

@@ -10,22 +10,22 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgratchet.adopt.tools.tool import Foreign, Raw, Row, Tool, key, read, runs_alone, sha256
+from pgratchet.adopt.tools.tool import Raw, Tool, ToolMigration, ToolRow, key, read, runs_alone, sha256
 
 _FOLDER = re.compile(r"(?:(?P<version>\d+)_)?(?P<title>.+)", re.DOTALL)
 
 
-def files(folder: Path) -> Sequence[Foreign]:
+def files(folder: Path) -> Sequence[ToolMigration]:
     return [_foreign(path) for path in sorted(folder.glob("*/migration.sql"))]
 
 
-def _foreign(path: Path) -> Foreign:
+def _foreign(path: Path) -> ToolMigration:
     raw, text = read(path)
     name = path.parent.name
     match = _FOLDER.fullmatch(name)
     assert match is not None  # a folder's name is not empty
     checksums = sha256(raw)
-    return Foreign(
+    return ToolMigration(
         name,
         (name,),
         match["version"] or "",
@@ -41,8 +41,8 @@ def _unpadded(checksum: str) -> str:
     return "".join(f"{byte:x}" for byte in bytes.fromhex(checksum))
 
 
-def rows(found: Sequence[Raw], _: Sequence[Foreign]) -> Sequence[Row]:
-    latest: dict[str, Row] = {}
+def rows(found: Sequence[Raw], _: Sequence[ToolMigration]) -> Sequence[ToolRow]:
+    latest: dict[str, ToolRow] = {}
     for raw in sorted(found, key=lambda raw: (str(raw["started_at"]), not raw["rolled_back_at"])):
         row = _row(raw)
         if row.outcome != "undone" or row.keys[0] not in latest:
@@ -50,13 +50,13 @@ def rows(found: Sequence[Raw], _: Sequence[Foreign]) -> Sequence[Row]:
     return list(latest.values())
 
 
-def _row(raw: Raw) -> Row:
+def _row(raw: Raw) -> ToolRow:
     keys = (str(raw["migration_name"]),)
     if raw["rolled_back_at"]:
-        return Row(keys, "undone", told="Prisma has marked it as rolled back.")
+        return ToolRow(keys, "undone", told="Prisma has marked it as rolled back.")
     if not raw["finished_at"]:
-        return Row(keys, "failed", told="Prisma's row has no end: it failed, or it is still running.")
-    return Row(keys, checksum=str(raw["checksum"]), moment=raw["finished_at"])
+        return ToolRow(keys, "failed", told="Prisma's row has no end: it failed, or it is still running.")
+    return ToolRow(keys, checksum=str(raw["checksum"]), moment=raw["finished_at"])
 
 
 TOOL = Tool(

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pgratchet.errors import ConfigurationError
-from pgratchet.migrations import lexer
+from pgratchet.migrations import classify, lexer
 
 Raw = Mapping[str, Any]
 """A row by its columns, as JSON has them: moments are text."""
 
 
-class Table(NamedTuple):
+class HistoryTable(NamedTuple):
     """Where a tool keeps its history."""
 
     database: str
@@ -29,7 +29,7 @@ class Table(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
+class ToolMigration:
     """A migration of another tool's files.
 
     `keys` are what a row may know it by; `version` are its digits, empty where it has none that order it; `title` is
@@ -51,7 +51,7 @@ class Foreign:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ToolRow:
     """What a tool's table says of one migration. `keys` are looked for in the files in this order.
 
     `moment` is when it was run, in the server's form, None where the tool does not keep that. `told` is a sentence on
@@ -78,14 +78,14 @@ class Tool:
     table: str
     columns: frozenset[str]
     folders: tuple[str, ...]
-    files: Callable[[Path], Sequence[Foreign]]
-    rows: Callable[[Sequence[Raw], Sequence[Foreign]], Sequence[Row]]
+    files: Callable[[Path], Sequence[ToolMigration]]
+    rows: Callable[[Sequence[Raw], Sequence[ToolMigration]], Sequence[ToolRow]]
     without: frozenset[str] = field(default=frozenset())
     busy: str = ""
-    lock: Callable[[Table], int] | None = None
+    lock: Callable[[HistoryTable], int] | None = None
 
 
-def key(number: int) -> Callable[[Table], int]:
+def key(number: int) -> Callable[[HistoryTable], int]:
     """The lock of a tool that has the same for every table."""
     return lambda _: number
 
@@ -124,7 +124,7 @@ def closed(text: str) -> str:
 
 def runs_alone(text: str) -> bool:
     """Whether something in it cannot be run in a transaction, which its tool then leaves out by itself."""
-    return any(lexer.outside_transaction(each) for each in _statements(text))
+    return any(classify.outside_transaction(each) for each in _statements(text))
 
 
 def without_frame(text: str) -> str:

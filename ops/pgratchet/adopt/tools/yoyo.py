@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pgratchet.adopt.tools.alembic import assigned
-from pgratchet.adopt.tools.tool import Foreign, Raw, Row, Tool, by_dependence, named, read
+from pgratchet.adopt.tools.tool import Raw, Tool, ToolMigration, ToolRow, by_dependence, named, read
 
 _FILE = re.compile(r"(?!post-apply)(?P<id>[^_.].*)\.(?P<kind>sql|py)(?<!\.rollback\.sql)", re.DOTALL)
 _ID = re.compile(r"(?P<date>\d+)(?:_(?P<number>\d{2})(?=_))?[_.-]*(?:[A-Za-z0-9]{5}-)?(?P<title>.*)", re.DOTALL)
@@ -15,24 +15,24 @@ _HEAD = re.compile(r"(?:[ \t]*(?:--.*)?\n)*")
 _DIRECTIVE = re.compile(r"^[ \t]*--[ \t]*(?P<name>depends|transactional)[ \t]*:(?P<value>.*)$\n?", re.MULTILINE)
 
 
-def files(folder: Path) -> Sequence[Foreign]:
+def files(folder: Path) -> Sequence[ToolMigration]:
     found = {match["id"]: _foreign(path, match) for path, match in named(folder, _FILE)}
     order = by_dependence(sorted(found), {name: needs for name, (_, needs) in found.items()})
     return [found[name][0] for name in order]
 
 
-def _foreign(path: Path, match: re.Match[str]) -> tuple[Foreign, Sequence[str]]:
+def _foreign(path: Path, match: re.Match[str]) -> tuple[ToolMigration, Sequence[str]]:
     """A migration, and the ids of those that it depends on."""
     version, title = _named(match["id"])
     about = (match["id"], (match["id"],), version, title)
     if match["kind"] == "py":
-        return Foreign(*about, obstacle="It is Python, not SQL."), _needs(assigned(path).get("__depends__"))
+        return ToolMigration(*about, obstacle="It is Python, not SQL."), _needs(assigned(path).get("__depends__"))
     head, sql = _parted(read(path)[1])
     declared: dict[str, list[str]] = {"depends": [], "transactional": []}
     for match in _DIRECTIVE.finditer(head):
         declared[match["name"]] += match["value"].split()
     transactional = " ".join(declared["transactional"]).lower() not in ("false", "no", "off", "0")
-    return Foreign(*about, _DIRECTIVE.sub("", head) + sql, transactional), declared["depends"]
+    return ToolMigration(*about, _DIRECTIVE.sub("", head) + sql, transactional), declared["depends"]
 
 
 def _parted(text: str) -> tuple[str, str]:
@@ -55,8 +55,8 @@ def _named(identity: str) -> tuple[str, str]:
     return match["date"] + (match["number"] or ""), match["title"] or identity
 
 
-def rows(found: Sequence[Raw], _: Sequence[Foreign]) -> Sequence[Row]:
-    return [Row((str(raw["migration_id"]),), moment=_utc(raw["applied_at_utc"])) for raw in found]
+def rows(found: Sequence[Raw], _: Sequence[ToolMigration]) -> Sequence[ToolRow]:
+    return [ToolRow((str(raw["migration_id"]),), moment=_utc(raw["applied_at_utc"])) for raw in found]
 
 
 def _utc(moment: str | None) -> str | None:

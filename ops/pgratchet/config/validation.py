@@ -1,0 +1,130 @@
+"""Checks the inventory's variables: their names, types and forms, and values that contradict each other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from pgratchet.variables import Range, Variables
+
+_T = TypeVar("_T")
+
+
+def _checked_type(kind: Any) -> Any:
+    """A variable's type with its limits in the form that msgspec checks."""
+    if get_origin(kind) is tuple:
+        return tuple[_checked_type(get_args(kind)[0]), ...]
+    if get_origin(kind) is Annotated:
+        base, limit = get_args(kind)
+        meta = msgspec.Meta(ge=limit.least, le=limit.most) if isinstance(limit, Range) else msgspec.Meta(min_length=1)
+        return Annotated[base, meta]
+    return kind
+
+
+_FIELDS = {name: _checked_type(kind) for name, kind in get_type_hints(Variables, include_extras=True).items()}
+"""The checked type of each variable, by name."""
+_HOST = r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)"
+_USER = r"[A-Za-z0-9_][A-Za-z0-9._\\-]{0,62}"
+_HOP = rf"(?:{_USER}@)?[A-Za-z0-9_][A-Za-z0-9._-]*(?::[0-9]{{1,5}})?"
+_PATH = r"[^\x00-\x1f\x7f\"%]+"
+_SSH: dict[str, tuple[str, str]] = {
+    "ssh_host": (_HOST, "no name or address of a host"),
+    "ssh_user": (_USER, "no name of a user: letters, digits, and . _ -"),
+    "ssh_gateway": (rf"{_HOP}(?:,{_HOP})*", "not user@host:port, of which several are separated by commas"),
+    "ssh_key": (_PATH, "no path without control characters, double quotes and percent signs"),
+    "ssh_config": (_PATH, "no path without control characters, double quotes and percent signs"),
+    "ssh_known_hosts": (_PATH, "no path without control characters, double quotes and percent signs"),
+    "ssh_python": (r"[A-Za-z0-9_/][A-Za-z0-9_./+-]*", "no name or path of a program"),
+}
+"""What reaches a shell, a configuration of OpenSSH, or a host's name: of what it is made, or refused."""
+_SECRET_OPTION = re.compile(r"secret|token|password|sas|(account|access|master|customer)_key(_base64)?$", re.IGNORECASE)
+_IN_URL = r".*:[^/@]+@.*"
+
+
+def mistakes(variables: Mapping[str, Any], kind: type | None = None) -> Iterator[str]:
+    """The mistakes in a target's variables, one sentence each.
+
+    With `kind` the variables are rendered, and those that this group requires must be there. Without it they are as
+    written, and a value that holds a template is accepted: its type is known only once it is rendered.
+    """
+    rendered = kind is not None
+    for name, value in variables.items():
+        if name not in _FIELDS and not name.startswith("ansible_"):
+            yield f'unknown variable "{name}".{_nearest(name)}'
+        elif name in _FIELDS and (rendered or not _is_template(value)):
+            yield from _type_mistake(name, value, strict=not rendered)
+            yield from _name_mistake(name, value)
+            yield from _ssh_mistake(name, value)
+    for field in fields(kind or Variables):
+        if field.default is MISSING and field.default_factory is MISSING and field.name not in variables:
+            yield f"{field.name} is missing."
+    if rendered:
+        yield from _contradictions(variables)
+    else:
+        yield from _secrets(variables)
+
+
+def _type_mistake(name: str, value: object, *, strict: bool) -> Iterator[str]:
+    try:
+        msgspec.convert(value, _FIELDS[name], strict=strict)
+    except msgspec.ValidationError as error:
+        yield f"{name}: {str(error)[:1].lower()}{str(error)[1:]}."
+
+
+def _name_mistake(name: str, value: object) -> Iterator[str]:
+    """The server would cut a longer name, and libpq ends one at a NUL: that is then another name."""
+    text = str(value) if name in ("pg_dbname", "history_schema", "history_table") else ""
+    if "\0" in text or len(text.encode(errors="surrogateescape")) > 63:
+        yield f"{name}: no name that PostgreSQL can hold, which is at most 63 bytes without a NUL."
+
+
+def _ssh_mistake(name: str, value: object) -> Iterator[str]:
+    form, told = _SSH.get(name, ("", ""))
+    if form and value and not re.fullmatch(form, str(value)):
+        yield f"{name}: {told}."
+
+
+def _contradictions(variables: Mapping[str, Any]) -> Iterator[str]:
+    """What each may be, and both together cannot."""
+    reach = variables.get("reach", "local")
+    if reach != "local" and not variables.get("ssh_host"):
+        yield f"reach: {reach} needs ssh_host, the host to log in to."
+    if reach != "local" and variables.get("embedded"):
+        yield f"reach: {reach} leads to another machine, and embedded is a server on this one."
+    if reach == "ssh":
+        here = variables.get("backup_at") == "here"
+        for name in ("backup_recipients",) if here else ("backup_recipients", "backup_store"):
+            if variables.get(name):
+                yield f"{name}: what it needs is not on the host. With reach: tunnel it is used from here."
+
+
+def _secrets(variables: Mapping[str, Any]) -> Iterator[str]:
+    for name, secret in (("pg_password", r".+"), ("pg_url", _IN_URL + "|.*password=.*"), ("backup_store", _IN_URL)):
+        value = variables.get(name, "")
+        if not _is_template(value) and re.fullmatch(secret, str(value)):
+            yield f"{name}: a secret in the inventory. Use password_command, or {{{{ env('NAME') }}}}."
+    options = variables.get("backup_store_options")
+    for name, value in options.items() if isinstance(options, dict) else ():
+        if _SECRET_OPTION.search(str(name)) and not _is_template(value):
+            yield f"backup_store_options: {name}: a secret in the inventory. Use {{{{ env('NAME') }}}}."
+
+
+def convert(values: Mapping[str, Any], kind: type[_T]) -> _T:
+    """A group of variables from rendered values in which `mistakes` finds nothing."""
+    names = [field.name for field in fields(kind) if field.name in values]  # type: ignore[arg-type]
+    return kind(**{name: msgspec.convert(values[name], _FIELDS[name], strict=False) for name in names})
+
+
+def _is_template(value: object) -> bool:
+    return isinstance(value, str) and "{{" in value
+
+
+def _nearest(name: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, _FIELDS, n=1)
+    return f" Did you mean {near[0]}?" if near else ""

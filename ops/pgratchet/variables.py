@@ -1,0 +1,141 @@
+"""The inventory's variables as typed values, in groups. The same classes are used here and on the targets' hosts.
+
+Each group is what one part of the tool needs. `Variables` has all of them. A part that does not connect takes its
+group alone, so it never sees a default in the place of a value that was not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+
+class Range(NamedTuple):
+    """The smallest and the largest value that a number may have."""
+
+    least: int
+    most: int
+
+
+class NotEmpty(NamedTuple):
+    """A text of at least one character."""
+
+
+Text = Annotated[str, NotEmpty()]
+Port = Annotated[int, Range(1, 65535)]
+Milliseconds = Annotated[int, Range(0, 2**31 - 1)]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class _Group:
+    def __repr__(self) -> str:
+        """The class alone: some of the values are secrets."""
+        return f"{type(self).__name__}(...)"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SshVariables(_Group):
+    """How a target's host is reached. Empty or 0 leaves a value to ssh_config; times are seconds."""
+
+    reach: Literal["local", "ssh", "tunnel"] = "local"
+    ssh_host: str = ""
+    ssh_port: Annotated[int, Range(0, 65535)] = 0
+    ssh_user: str = ""
+    ssh_gateway: str = ""
+    ssh_key: str = ""
+    ssh_config: str = "~/.ssh/config"
+    ssh_known_hosts: str = "~/.ssh/known_hosts"
+    ssh_python: Text = "python3"
+    ssh_timeout: Annotated[int, Range(1, 600)] = 10
+    ssh_silence: Annotated[int, Range(2, 3600)] = 20
+    ssh_patience: Annotated[int, Range(0, 86_400)] = 60
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class BackupVariables(_Group):
+    """How backups are taken, where they are kept and for how long. Sizes are bytes, `backup_max_age` seconds."""
+
+    backup_policy: Literal["always", "when-destructive", "never"] = "always"
+    backup_at: Literal["host", "here"] = "host"
+    backup_dir: Text = "backups"
+    backup_store: str = ""
+    backup_store_options: Mapping[str, str] = field(default_factory=dict)
+    backup_recipients: tuple[Text, ...] = ()
+    backup_identity: str = ""
+    backup_jobs: Annotated[int, Range(1, 64)] = 4
+    backup_parallel_from: Annotated[int, Range(0, 2**63 - 1)] = 10_000_000_000
+    backup_keep_count: Annotated[int, Range(0, 100_000)] = 0
+    backup_keep_days: Annotated[int, Range(0, 100_000)] = 0
+    backup_command: tuple[Text, ...] = ()
+    backup_max_age: Annotated[int, Range(0, 10_000_000)] = 3_600
+    drill_environment: str = ""
+
+    @property
+    def identity_file(self) -> Path | None:
+        """The file with the age identities that decrypt backups; None when backups are only encrypted here."""
+        return Path(self.backup_identity).expanduser() if self.backup_identity else None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class HistoryVariables(_Group):
+    """The name of the history table."""
+
+    history_schema: Text = "ratchet"
+    history_table: Text = "migrations"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class DatabaseVariables(_Group):
+    """The name of the database."""
+
+    pg_dbname: Text
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class StorageVariables(BackupVariables, SshVariables):
+    """Where a target's backups are kept, and how that machine is reached."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class DrillVariables(StorageVariables, HistoryVariables):
+    """What a drill needs: the backups, and the history table inside them."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Variables(StorageVariables, HistoryVariables, DatabaseVariables):
+    """Every variable that a target may have.
+
+    Those that begin with pg_ have the meaning of the libpq parameter of that name
+    (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS), and the templates read them.
+    `pg_host` may be a connection pooler's address, which the application uses; `pg_direct_host` and `pg_direct_port`
+    are then the server's own.
+    """
+
+    pg_url: str = ""
+    pg_host: str = ""
+    pg_port: Port = 5432
+    pg_direct_host: str = ""
+    pg_direct_port: Port = 5432
+    pg_user: str = ""
+    pg_password: str = ""
+    pg_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    pg_sslrootcert: str = ""
+    pg_require_auth: str = ""
+    pg_channel_binding: Literal["disable", "prefer", "require"] = "prefer"
+    pg_connect_timeout: Annotated[int, Range(2, 3600)] = 10
+    pg_target_session_attrs: Literal["any", "read-write", "primary", "prefer-standby", "standby", "read-only"] = "any"
+    pg_system_identifier: str = ""
+    pg_maintenance_dbname: Text = "postgres"
+    password_command: tuple[Text, ...] = ()
+    password_timeout: Annotated[int, Range(1, 600)] = 30
+    embedded: bool = False
+    confirm: bool = False
+    migration_timeout: Milliseconds = 30_000
+    migration_batch_size: Annotated[int, Range(1, 1000)] = 100
+    lock_timeout: Milliseconds = 3_000
+
+    def __repr__(self) -> str:
+        """The database's name alone: some of the values are secrets."""
+        return f"Variables(pg_dbname={self.pg_dbname!r})"
