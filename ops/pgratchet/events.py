@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Literal, TypeVar, cast
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +173,11 @@ Event = (
     | Finished
 )
 
-_T = TypeVar("_T")
+Stream = Generator[Event, None, None]
+"""The events of one run. A KeyboardInterrupt thrown into it reaches whoever runs the work."""
 
 
-def drain(stream: Generator[Event, None, _T]) -> _T:
-    """What a stream comes to, of which nothing is shown."""
-    try:
-        while True:
-            next(stream)
-    except StopIteration as end:
-        return cast(_T, end.value)
+def drain(stream: Stream) -> None:
+    """Run a stream to its end without showing its events."""
+    for _ in stream:
+        pass

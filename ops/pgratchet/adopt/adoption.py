@@ -177,7 +177,7 @@ def write(
         _write(wishes.sql, file)
     rows = [_row(each.ours, each.row, now.tool, run_id) for each in now.rows if each.ours and each.row]
     if rows:
-        session.ledger.adopt(session.connection, rows)
+        session.history.adopt(session.connection, rows)
 
 
 def _row(ours: ConvertedFile, row: ToolRow, tool: str, run_id: str) -> AdoptedRow:

@@ -47,8 +47,8 @@ def differences(
     upto = plan.make_plan(files, (), name).todo
     with _scratch(site, database) as scratch:
         options = run.MigrateOptions("baseline", statement_timeout=0)
-        events.drain(applier.migrate(lambda: site.connect(scratch), site.ledger, upto, None, options))
-        made, there = schema(dump(scratch), site.ledger), schema(dump(database), site.ledger)
+        events.drain(applier.migrate(lambda: site.connect(scratch), site.history, upto, None, options))
+        made, there = schema(dump(scratch), site.history), schema(dump(database), site.history)
     return list(unified_diff(made, there, "files", "database", n=2, lineterm=""))
 
 
@@ -68,12 +68,12 @@ def _drop(maintenance: psycopg.Connection, name: str) -> None:
     maintenance.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def schema(dumped: bytes, ledger: History) -> list[str]:
+def schema(dumped: bytes, history: History) -> list[str]:
     """The lines of the statements of a dump, in the order of their text, without what is no part of the schema."""
     text = re.sub(rb"(?m)^\\(un)?restrict .*$", b"", dumped)
     found = [each for each in lexer.scan(text, rows=False) if isinstance(each, lexer.Statement)]
     told = sorted(text[each.start : each.end].decode() for each in found if each.head[0] not in _SESSION)
-    ours = {f"CREATE SCHEMA {ledger.schema}", f'CREATE SCHEMA "{ledger.schema}"'}
+    ours = {f"CREATE SCHEMA {history.schema}", f'CREATE SCHEMA "{history.schema}"'}
     return [line for each in told if each not in ours for line in f"{each};".splitlines()]
 
 
@@ -94,7 +94,7 @@ def mark(session: Session, files: Sequence[Migration], name: str, run_id: str) -
     refuse_pooled(session.server, "no baseline can be taken")
     history = (yield from session.lock()) or []
     if rows := [_row(each, run_id) for each in select(history, files, name)]:
-        session.ledger.adopt(session.connection, rows)
+        session.history.adopt(session.connection, rows)
 
 
 def _row(migration: Migration, run_id: str) -> AdoptedRow:

@@ -1,24 +1,17 @@
-"""The applier: look, lock, plan, back up, apply, verify. There is one, wherever it runs.
+"""Applies pending migrations: connect, plan, lock, plan again, back up, apply, verify. There is one applier.
 
-Owns the order of a run and what becomes of each failure. It is given a way to connect, the migrations and a
-backup to call; it knows no terminal, no SSH and no settings files. It yields events and raises one error.
+It receives a way to connect, the migrations and a backup to take. It knows nothing of terminals, SSH and settings
+files. It yields events and raises one error.
 
-What it rests on, measured (facts 2a to 2e): the lock is a courtesy, and the history row, inserted first in each
-transaction under a unique name, is the proof; whatever a file SETs outlives its transaction, so each transaction
-is followed by one that clears the session; a COMMIT whose answer was lost may have happened, so the history is
-asked, and not the answer, what was committed. Files that declare no-transaction are run by steps.
-
-Of the migrations in a batch only the last waits for the disk (synchronous_commit). The log is written in order, so
-that one COMMIT on the disk has all earlier ones there with it; and after a crash a migration that is lost is lost
-with its row, and so are all behind it. Nothing is reported as applied before that last COMMIT was answered, and
-where an error keeps it from coming, `_settled` makes one that waits.
+The advisory lock is a courtesy. The history row, inserted first in each transaction under a unique name, is the proof
+that a migration runs once (tests/integration: concurrent runners, also through a pooler).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 
 import psycopg
 
@@ -27,78 +20,79 @@ from pgratchet.apply.run import MigrateOptions, _Run
 from pgratchet.database import connection as sessions
 from pgratchet.database.history import History, RunColumns
 from pgratchet.database.session import Connect, Session, listed
-from pgratchet.errors import (
-    ConfigurationError,
-    HistoryDisagrees,
-    Location,
-)
+from pgratchet.errors import ConfigurationError, HistoryDisagrees, Location
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.plan import HistoryRow, Plan, make_plan, require_agreement
-from pgratchet.migrations.scripts import Script, only_adds, prepare
+from pgratchet.migrations.scripts import Script, only_adds
+from pgratchet.migrations.scripts import prepare as prepare_scripts
 
-if TYPE_CHECKING:
-    pass
-
-Backup = Callable[[psycopg.Connection, Sequence[HistoryRow]], Generator[events.Event, None, str]]
-
+Backup = Callable[[psycopg.Connection], events.Stream]
+"""Takes a backup of the database that the connection leads to; its BackupTaken event names the backup."""
 
 NOTHING_DESTRUCTIVE = "nothing destructive"
-"""What the history says in the place of a backup that the policy when-destructive left out."""
+"""The history's reason for a missing backup when the policy when-destructive did not need one."""
 
 
-def needs_backup(policy: str, waiver: str | None) -> bool:
-    """Whether a run may need a backup: by its environment's policy, unless a reason to go without is given."""
-    if waiver is not None and not waiver.strip():
+def needs_backup(policy: str, without_backup: str | None) -> bool:
+    """Whether a run may need a backup, by the environment's policy and the reason given to go without one."""
+    if without_backup is not None and not without_backup.strip():
         raise ConfigurationError(
             "--without-backup needs a reason",
             detail="It is kept in the history, for whoever asks later why there is no backup.",
             hint='Write it out: --without-backup="restored from last night, nothing to lose".',
         )
-    return policy != "never" and waiver is None
+    return policy != "never" and without_backup is None
 
 
-def _agreed(connection: psycopg.Connection, ledger: History, made: Plan) -> Plan:
-    """The same plan, once it is sure that files and history agree; HistoryDisagrees where they do not."""
-    require_agreement(made, ledger.bodies(connection, made.names("changed")))
-    return made
-
-
-def read_history(connect: Connect, ledger: History, pinned_identifier: str) -> list[HistoryRow]:
-    """The history of a database that migrations may run on; raises where none may."""
-    with closing(Session(connect, ledger, 0, 0, pinned_identifier)) as session, sessions.translate_errors():
+def read_history(connect: Connect, history: History, pinned_identifier: str) -> list[HistoryRow]:
+    """The history of a database that migrations may run on; ConfigurationError where they must not."""
+    with closing(Session(connect, history, 0, 0, pinned_identifier)) as session, sessions.translate_errors():
         return session.open()
 
 
 def migrate(
-    connect: Connect, ledger: History, files: Sequence[Migration], backup: Backup | None, options: MigrateOptions
-) -> Generator[events.Event, None, None]:
-    """Apply what is pending; yields events, the first of them Planned and the last Finished.
+    connect: Connect, history: History, files: Sequence[Migration], backup: Backup | None, options: MigrateOptions
+) -> events.Stream:
+    """Apply what is pending without asking anyone; the first event is Planned, the last one Finished."""
+    with prepare(connect, history, files, backup, options) as run:
+        yield run.planned
+        yield from run.apply()
 
-    Whoever wants a person's consent, or no more than the plan, stops reading after the first event.
 
-    `backup` is called once, under the lock, before the first statement, and returns the backup's id. With
-    nothing pending neither lock nor backup is taken. Raises the error of the first failure; what was reported
-    as applied by then is applied, and stays.
+@contextmanager
+def prepare(
+    connect: Connect, history: History, files: Sequence[Migration], backup: Backup | None, options: MigrateOptions
+) -> Iterator[PreparedRun]:
+    """Connect, read the history and plan. Nothing is locked or changed until the block calls `apply()`.
+
+    `backup` is called once, under the lock, before the first statement; with nothing pending neither lock nor backup is
+    taken. The session, and the lock with it, ends with the block.
     """
-    session = Session(connect, ledger, options.wait, options.lock_timeout, options.pinned_identifier)
+    session = Session(connect, history, options.wait, options.lock_timeout, options.pinned_identifier)
     with closing(session), sessions.translate_errors():
-        made = make_plan(files, session.open(), options.to)
-        made = _agreed(session.connection, ledger, made)
-        scripts = prepare(made.todo)
-        if options.only_destructive and all(only_adds(script) for script in scripts):
-            backup = None
-        _refuse_pooled(session.server, scripts, backup)
-        session.lock_timeout = _shortest(scripts, options.lock_timeout)
-        todo = tuple(migration.name for migration in made.todo)
-        yield events.Planned(todo, total=len(made.entries), pending=made.left)
-        if todo:
-            history = yield from _under_lock(session, options, files, scripts, backup)
-            made = _agreed(session.connection, ledger, make_plan(files, history, options.to))
-        yield events.Finished(total=len(made.entries), pending=made.left)
+        yield _prepare(session, files, backup, options)
+
+
+def _prepare(
+    session: Session, files: Sequence[Migration], backup: Backup | None, options: MigrateOptions
+) -> PreparedRun:
+    plan = make_plan(files, session.open(), options.to)
+    _require_agreement(session, plan)
+    scripts = prepare_scripts(plan.todo)
+    if options.only_destructive and all(only_adds(script) for script in scripts):
+        backup = None
+    _refuse_pooled(session.server, scripts, backup)
+    session.lock_timeout = _shortest_lock_timeout(scripts, options.lock_timeout)
+    return PreparedRun(session, options, files, scripts, backup, plan)
+
+
+def _require_agreement(session: Session, plan: Plan) -> None:
+    """Raise HistoryDisagrees where files and history differ; the texts that ran are read to show what changed."""
+    require_agreement(plan, session.history.bodies(session.connection, plan.names("changed")))
 
 
 def _refuse_pooled(server: sessions.Server, scripts: Sequence[Script], backup: Backup | None) -> None:
-    """Behind a pooler only transactions work: no dump, and no statement that is none."""
+    """A pooler in transaction mode carries neither a dump nor statements outside a transaction."""
     alone = [script.name for script in scripts if not script.directives.transactional]
     if alone:
         sessions.refuse_pooled(server, f"{listed(alone)} cannot run: there is no transaction in it")
@@ -106,46 +100,85 @@ def _refuse_pooled(server: sessions.Server, scripts: Sequence[Script], backup: B
         sessions.refuse_pooled(server, "no backup can be taken")
 
 
-def _shortest(scripts: Sequence[Script], lock_timeout: int) -> int:
-    """The shortest wait for a lock that ends a try: by half of it, who is in the way has to be seen."""
-    given = (script.directives.lock_timeout for script in scripts)
-    return min([lock_timeout, *(each for each in given if each)])
+def _shortest_lock_timeout(scripts: Sequence[Script], lock_timeout: int) -> int:
+    """The shortest lock_timeout of the run: blockers are looked for after half of it."""
+    timeouts = (script.directives.lock_timeout for script in scripts)
+    return min([lock_timeout, *(timeout for timeout in timeouts if timeout)])
 
 
-def _under_lock(
-    session: Session,
-    options: MigrateOptions,
-    files: Sequence[Migration],
-    judged: Sequence[Script],
-    backup: Backup | None,
-) -> Generator[events.Event, None, list[HistoryRow]]:
-    """Lock; plan again, since another run may have been first; back up; apply what is left of the judged.
+@dataclass(slots=True)
+class PreparedRun:
+    """A planned run that has changed nothing yet."""
 
-    Returns the history as it then is.
-    """
-    from pgratchet.apply.batch import batches
+    session: Session
+    options: MigrateOptions
+    files: Sequence[Migration]
+    scripts: tuple[Script, ...]
+    backup: Backup | None
+    plan: Plan
 
-    history = yield from session.lock()
-    made = _agreed(session.connection, session.ledger, make_plan(files, history or [], options.to))
-    todo = {migration.name for migration in made.todo}
-    scripts = [script for script in judged if script.name in todo]
-    if not scripts:
-        return history or []
-    _refuse_half_done(scripts, made)
-    backup_id = (yield from backup(session.connection, history or [])) if backup else None
-    if history is None:
-        session.ledger.create(session.connection)
-    waiver = options.waiver or (NOTHING_DESTRUCTIVE if options.only_destructive and not backup else None)
-    work = _Run(session, options, RunColumns(options.run_id, backup_id, waiver))
-    for group in batches(scripts, options.batch_size):
-        work.is_last = group[-1] is scripts[-1]
-        yield from work.apply(group) if group[0].directives.transactional else work.step_through(group[0])
-    return work.history if work.history is not None else session.ledger.read(session.connection)
+    @property
+    def planned(self) -> events.Planned:
+        """What the run would apply, as the event that begins its stream."""
+        names = tuple(script.name for script in self.scripts)
+        return events.Planned(names, total=len(self.plan.entries), pending=self.plan.left)
+
+    def apply(self) -> events.Stream:
+        """Apply what is pending; the last event is Finished.
+
+        Raises the error of the first failure. Every migration reported as applied by then is applied, and stays.
+        """
+        plan = self.plan
+        if self.scripts:
+            rows = yield from self._apply_under_lock()
+            plan = make_plan(self.files, rows, self.options.to)
+            _require_agreement(self.session, plan)
+        yield events.Finished(total=len(plan.entries), pending=plan.left)
+
+    def _apply_under_lock(self) -> Generator[events.Event, None, list[HistoryRow]]:
+        """Lock, plan again because another run may have been first, back up and apply; return the history after it."""
+        rows = yield from self.session.lock()
+        scripts = self._still_pending(rows or [])
+        if not scripts:
+            return rows or []
+        backup_id = yield from self._take_backup()
+        if rows is None:
+            self.session.history.create(self.session.connection)
+        return (yield from self._run(scripts, backup_id))
+
+    def _still_pending(self, rows: Sequence[HistoryRow]) -> list[Script]:
+        plan = make_plan(self.files, rows, self.options.to)
+        _require_agreement(self.session, plan)
+        names = {migration.name for migration in plan.todo}
+        scripts = [script for script in self.scripts if script.name in names]
+        _refuse_half_done(scripts, plan)
+        return scripts
+
+    def _take_backup(self) -> Generator[events.Event, None, str | None]:
+        backup_id = None
+        for event in self.backup(self.session.connection) if self.backup else ():
+            if isinstance(event, events.BackupTaken):
+                backup_id = event.backup_id
+            yield event
+        return backup_id
+
+    def _run(self, scripts: Sequence[Script], backup_id: str | None) -> Generator[events.Event, None, list[HistoryRow]]:
+        from pgratchet.apply.batch import batches
+
+        options, session = self.options, self.session
+        reason = options.without_backup or (
+            NOTHING_DESTRUCTIVE if options.only_destructive and not self.backup else None
+        )
+        run = _Run(session, options, RunColumns(options.run_id, backup_id, reason))
+        for batch in batches(scripts, options.batch_size):
+            run.is_last = batch[-1] is scripts[-1]
+            yield from run.apply(batch) if batch[0].directives.transactional else run.step_through(batch[0])
+        return run.history if run.history is not None else session.history.read(session.connection)
 
 
-def _refuse_half_done(scripts: Sequence[Script], made: Plan) -> None:
-    """A transactional file has a finished row or none: anything else is not our doing."""
-    unfinished = made.names("unfinished")
+def _refuse_half_done(scripts: Sequence[Script], plan: Plan) -> None:
+    """A transactional file has a finished row or none. An unfinished one was written by something else."""
+    unfinished = plan.names("unfinished")
     for script in scripts:
         if script.directives.transactional and script.name in unfinished:
             raise HistoryDisagrees(

@@ -80,22 +80,22 @@ class _Steps:
 
     def _begin(self, connection: psycopg.Connection) -> StepProgress | None:
         """Write the row, or take up the one that is there; how far that had come."""
-        ledger = self.session.ledger
-        before = ledger.progress(connection, self.name)
+        history = self.session.history
+        before = history.progress(connection, self.name)
         if before is None:
-            ledger.begin_steps(connection, self.script, self.text, self.given)
+            history.begin_steps(connection, self.script, self.text, self.given)
         else:
             self._same_so_far(before)
-            ledger.resume_steps(connection, self.script, self.text, self.given)
+            history.resume_steps(connection, self.script, self.text, self.given)
         return before
 
     def _finish(self, connection: psycopg.Connection) -> int:
         """Finish the row; where that has been done, and was not heard of, it is there."""
-        ledger = self.session.ledger
-        duration = ledger.finish_steps(connection, self.given.run_id, self.name)
+        history = self.session.history
+        duration = history.finish_steps(connection, self.given.run_id, self.name)
         if duration is not None:
             return duration
-        for record in ledger.read_run(connection, self.given.run_id, [self.name]):
+        for record in history.read_run(connection, self.given.run_id, [self.name]):
             return record.duration_ms or 0
         raise self._not_ours(len(self.statements))
 
@@ -159,7 +159,7 @@ class _Steps:
 
     def _in_transaction(self, number: int) -> Iterator[events.Event]:
         """The statement and its record in one transaction, tried again while a lock is not to be had."""
-        record = self.session.ledger.step_done(self.session.connection, self.given.run_id, self.name, number)
+        record = self.session.history.step_done(self.session.connection, self.given.run_id, self.name, number)
         timeout = (
             self.lock_timeout if self.script.directives.lock_timeout is None else self.script.directives.lock_timeout
         )
@@ -249,16 +249,16 @@ class _Steps:
             )
 
     def _note_begun(self, number: int, begun: int | None) -> None:
-        ledger, run_id = self.session.ledger, self.given.run_id
+        history, run_id = self.session.history, self.given.run_id
         try:
-            self._surely(lambda connection: ledger.step_begun(connection, run_id, self.name, begun))
+            self._surely(lambda connection: history.step_begun(connection, run_id, self.name, begun))
         except psycopg.errors.DivisionByZero:
             raise self._not_ours(number - 1) from None
 
     def _record(self, number: int) -> None:
-        ledger, run_id = self.session.ledger, self.given.run_id
+        history, run_id = self.session.history, self.given.run_id
         try:
-            self._surely(lambda connection: ledger.record_step(connection, run_id, self.name, number))
+            self._surely(lambda connection: history.record_step(connection, run_id, self.name, number))
         except psycopg.errors.DivisionByZero:
             raise self._not_ours(number) from None
 
@@ -291,13 +291,13 @@ class _Steps:
 
     def _insist_on_ours(self, done: int) -> None:
         """That no other run has taken the file up while the line was cut."""
-        ledger, run_id = self.session.ledger, self.given.run_id
-        if not self._surely(lambda connection: ledger.read_run(connection, run_id, [self.name])):
+        history, run_id = self.session.history, self.given.run_id
+        if not self._surely(lambda connection: history.read_run(connection, run_id, [self.name])):
             raise self._not_ours(done)
 
     def _not_ours(self, done: int) -> RatchetError:
         """The row is not there as this run left it: another has taken it up while the line was cut, or it is gone."""
-        if self._surely(lambda connection: self.session.ledger.is_there(connection, self.name)):
+        if self._surely(lambda connection: self.session.history.is_there(connection, self.name)):
             return LockBusy(
                 f"another run has taken up {self.name} while the connection was lost",
                 detail=f"Statement {done} of {len(self.statements)} was the last that this one knows to be done.",
@@ -315,7 +315,7 @@ class _Steps:
         return catalog.object_state(self.session.connection, effect)
 
     def _done(self) -> int:
-        progress = self._surely(lambda connection: self.session.ledger.progress(connection, self.name))
+        progress = self._surely(lambda connection: self.session.history.progress(connection, self.name))
         return progress.done if progress else 0
 
     def _statement(self, number: int) -> Statement:

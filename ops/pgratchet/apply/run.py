@@ -140,13 +140,13 @@ class _Run:
     def _question(self, names: Sequence[str]) -> bytes:
         """What a batch ends with: what became of it."""
         if self.is_last:
-            return self.session.ledger.reading(self.session.connection)
-        return self.session.ledger.reading_run(self.session.connection, self.run.run_id, names)
+            return self.session.history.reading(self.session.connection)
+        return self.session.history.reading_run(self.session.connection, self.run.run_id, names)
 
     def _settled(self, scripts: Sequence[Script]) -> list[HistoryRow]:
         """The history's own word on what is committed, once a COMMIT behind all of it is on the disk."""
         names = [script.name for script in scripts]
-        question = self.session.ledger.reading_run(self.session.connection, self.run.run_id, names)
+        question = self.session.history.reading_run(self.session.connection, self.run.run_id, names)
         commit = b"BEGIN READ WRITE; SELECT pg_catalog.pg_current_xact_id(); COMMIT;\n"
         return read_rows(sessions.send(self.session.connection, commit + question)) or []
 
@@ -157,20 +157,20 @@ class _Run:
         given, options = script.directives, self.options
         lock = options.lock_timeout if given.lock_timeout is None else given.lock_timeout
         statement = options.statement_timeout if given.statement_timeout is None else given.statement_timeout
-        connection, ledger, session = self.session.connection, self.session.ledger, self.session
+        connection, history, session = self.session.connection, self.session.history, self.session
         opening = (
             *session.entering(),
             b"BEGIN",
             *session.guarding(),
             b"SET LOCAL lock_timeout = %d" % lock,
             b"SET LOCAL statement_timeout = %d" % statement,
-            ledger.begin(connection, script, text, self.run),
+            history.begin(connection, script, text, self.run),
         )
         closing = (
             b"RESET SESSION AUTHORIZATION",
             b"RESET ROLE",
             b"RESET synchronous_commit" if waits else b"SET LOCAL synchronous_commit = off",
-            ledger.finish(connection, script),
+            history.finish(connection, script),
             b"COMMIT",
         )
         return Frame(opening, (*closing, *session.clearing()))
@@ -190,13 +190,13 @@ class _Run:
 
     def _is_fence(self, error: psycopg.Error) -> bool:
         """Whether the unique name of the history refused us: another run was first."""
-        ledger, told = self.session.ledger, error.diag
-        return error.sqlstate == "23505" and (told.schema_name, told.table_name) == (ledger.schema, ledger.table)
+        history, told = self.session.history, error.diag
+        return error.sqlstate == "23505" and (told.schema_name, told.table_name) == (history.schema, history.table)
 
     def _refuse_broken_out(self, scripts: Sequence[Script]) -> None:
         """A row of ours without an end, after an error: the file ended our transaction, and part of it stays."""
         names = [script.name for script in scripts]
-        rows = self.session.ledger.read_run(self.session.connection, self.run.run_id, names)
+        rows = self.session.history.read_run(self.session.connection, self.run.run_id, names)
         if rows:
             raise StoppedPartWay(
                 f"migration {rows[0].name} ended its own transaction and then failed",
@@ -207,7 +207,7 @@ class _Run:
 
     def _applied_elsewhere(self, scripts: Sequence[Script], failed: Script) -> Sequence[Script]:
         """The lock did not hold another runner off, as behind a pooler; the history's unique name did."""
-        rows = self.session.ledger.read(self.session.connection)
+        rows = self.session.history.read(self.session.connection)
         recorded = {record.name: record.checksum for record in rows if record.executed_at}
         ours = [script.migration for script in scripts]
         require_agreement(
@@ -251,8 +251,8 @@ class _Run:
 
     def _insist_on_applied(self) -> None:
         """What was reported as applied is there, or the server that was returned to has an older history."""
-        names, ledger, run_id = self.applied, self.session.ledger, self.run.run_id
-        there = self.session.surely(names, lambda connection: ledger.read_run(connection, run_id, names))
+        names, history, run_id = self.applied, self.session.history, self.run.run_id
+        there = self.session.surely(names, lambda connection: history.read_run(connection, run_id, names))
         if gone := sorted(set(names) - {record.name for record in there if record.executed_at}):
             raise OutcomeUnknown(
                 f"the server that was returned to does not know of {listed(gone)}",
@@ -338,7 +338,7 @@ class MigrateOptions:
 
     run_id: str
     to: str | None = None
-    waiver: str | None = None
+    without_backup: str | None = None
     wait: int = 30_000
     lock_timeout: int = 3_000
     statement_timeout: int = 30_000

@@ -10,28 +10,24 @@ more; gzip notices a flipped bit and an uncompressed archive does not, so each f
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import secrets
-import subprocess
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
-from pathlib import Path
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from pgratchet import __version__, events
-from pgratchet.backups import pg_programs, encryption, manifest
-from pgratchet.backups.pg_programs import DumpOptions, Programs
-from pgratchet.errors import BackupFailed, ConfigurationError
-from pgratchet.backups.manifest import Contents, BackupFile, Manifest
-from pgratchet.backups.store import PARTIAL, Draft, Store
-from pgratchet.backups.verification import _Reading, _read_back, _refuse_damaged
+from pgratchet.backups import encryption, manifest, pg_programs
 from pgratchet.backups.listing import list_backups
-from pgratchet.backups.manifest import BackupFile, Contents, DUMP, FOLDER, GLOBALS, Manifest
+from pgratchet.backups.manifest import DUMP, FOLDER, GLOBALS, BackupFile, Contents, Manifest
+from pgratchet.backups.pg_programs import DumpOptions, Programs
+from pgratchet.backups.store import Draft, Store
+from pgratchet.backups.verification import _read_back, _Reading, _refuse_damaged
+from pgratchet.errors import BackupFailed
 from pgratchet.formatting import milliseconds
 
 if TYPE_CHECKING:
@@ -55,7 +51,7 @@ class BackupSource:
     target: str
     server_version: int
     system_identifier: str
-    ledger: History
+    history: History
     connect: Callable[[], psycopg.Connection]
     client_environment: Callable[[], AbstractContextManager[dict[str, str]]]
 
@@ -72,9 +68,9 @@ class BackupOptions:
     recipients: Sequence[str] = ()
 
 
-
-
-def take(source: BackupSource, store: Store, programs: Programs, wishes: BackupOptions) -> Generator[events.Event, None, Manifest]:
+def take(
+    source: BackupSource, store: Store, programs: Programs, wishes: BackupOptions
+) -> Generator[events.Event, None, Manifest]:
     """Dump the database, read the dump back whole, and put it in place; yields progress, returns the manifest.
 
     A pg_dump that fails is tried once more. BackupFailed where it does not come to a backup; nothing of it stays then.
@@ -96,18 +92,23 @@ def take(source: BackupSource, store: Store, programs: Programs, wishes: BackupO
     return taken
 
 
-def _take(source: BackupSource, store: Store, programs: Programs, wishes: BackupOptions) -> Generator[events.Event, None, Manifest]:
+def _take(
+    source: BackupSource, store: Store, programs: Programs, wishes: BackupOptions
+) -> Generator[events.Event, None, Manifest]:
     from pgratchet.backups import snapshot as contents
 
     moment = datetime.now(timezone.utc)
     backup_id = manifest.new_id(moment, secrets.randbelow(16))
     started = time.monotonic()
     with store.draft(backup_id) as draft:
-        with contents.snapshot(source.connect, pg_programs.LOCK_WAIT) as snapshot, source.client_environment() as environ:
+        with (
+            contents.snapshot(source.connect, pg_programs.LOCK_WAIT) as snapshot,
+            source.client_environment() as environ,
+        ):
             database, size = snapshot.database()
             _refuse_full(store, size)
             work = _Dump(draft, programs, environ, wishes, snapshot)
-            with _counting(snapshot, source.ledger) as counted:
+            with _counting(snapshot, source.history) as counted:
                 yield from work.run(size, database.name)
                 held = counted.result()
         dumped = time.monotonic()
@@ -136,8 +137,6 @@ def _take(source: BackupSource, store: Store, programs: Programs, wishes: Backup
         made = replace(made, verify_ms=milliseconds(dumped, time.monotonic()))
         draft.finish(manifest.NAME, manifest.dumps(made))
     return made
-
-
 
 
 def _refuse_full(store: Store, size: int) -> None:
@@ -252,28 +251,16 @@ class _Dump:
 
 
 @contextmanager
-def _counting(snapshot: Snapshot, ledger: History) -> Iterator[Future[Contents]]:
+def _counting(snapshot: Snapshot, history: History) -> Iterator[Future[Contents]]:
     """The contents, counted while the block dumps them; given up when it fails."""
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(snapshot.contents, ledger)
+        future = pool.submit(snapshot.contents, history)
         try:
             yield future
         except BaseException:
             with suppress(Exception):
                 snapshot.stop()
             raise
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def copy(made: Manifest, read: Callable[[str], Iterator[bytes]], here: Store) -> Generator[events.Event, None, None]:
@@ -297,25 +284,3 @@ def copy(made: Manifest, read: Callable[[str], Iterator[bytes]], here: Store) ->
 def _stamped(made: Manifest, draft: Draft) -> dict[str, BackupFile]:
     """The files with the marks that the draft's store has put on them."""
     return {name: replace(file, stamp=draft.stat(name).stamp) for name, file in made.files.items()}
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-

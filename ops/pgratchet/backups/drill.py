@@ -15,16 +15,15 @@ from datetime import datetime, timezone
 import psycopg
 from psycopg import sql
 
-from pgratchet.database import connection as sessions
 from pgratchet import events
-from pgratchet.backups import restore
-from pgratchet.backups import restore_server
-from pgratchet.backups.pg_programs import PgRestoreOptions
-from pgratchet.errors import BackupFailed, RatchetError
+from pgratchet.backups import restore, restore_server
 from pgratchet.backups.manifest import Manifest, differences, other_versions
+from pgratchet.backups.pg_programs import PgRestoreOptions
 from pgratchet.backups.restore import BackupArchive
 from pgratchet.backups.restore_server import RestoreServer
 from pgratchet.backups.store import Store
+from pgratchet.database import connection as sessions
+from pgratchet.errors import BackupFailed, RatchetError
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,12 @@ def run(
 
 
 def _restored(
-    site: RestoreServer, maintenance: psycopg.Connection, archived: BackupArchive, jobs: int, lacking: Sequence[str], record: DrillRecord
+    site: RestoreServer,
+    maintenance: psycopg.Connection,
+    archived: BackupArchive,
+    jobs: int,
+    lacking: Sequence[str],
+    record: DrillRecord,
 ) -> Generator[events.Event, None, DrillRecord]:
     """The record, once the archive was in a scratch database and was compared; `lacking` are roles."""
     made, name = archived.manifest, restore_server.derived_name("pgratchet", "drill")

@@ -64,16 +64,14 @@ class Programs:
         return "gzip" if "compression" in said.stderr else "zstd"
 
 
-def find_programs(
-    *, server: int | None, tls: bool, embedded: Callable[[], Path | None], reads: str | None = None
-) -> Programs:
+def find_programs(*, server: int | None, tls: bool = False, reads: str | None = None) -> Programs:
     """The programs to use with a server of that server_version_num, with an archive of the pg_dump `reads`, or both.
 
     None is older than the server or than what it has to read, and none writes or restores what the server does not
     take. Of those that fit, the nearest major, and of that the newest: a release may mend what an earlier one wrote.
     They are looked for on the PATH, in Debian's folders, and in the wheel, whose libpq has no TLS.
     """
-    found = list(_candidates(tls, embedded))
+    found = list(_candidates(tls))
     oldest = max((server or 0) // 10000, _numbers(reads)[0] if reads else 0)
     fit = [each for each in found if each.major >= oldest and not _too_new(each.major, server)]
     if fit:
@@ -99,10 +97,12 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in version.split("."))
 
 
-def _candidates(tls: bool, embedded: Callable[[], Path | None]) -> Iterator[Programs]:
+def _candidates(tls: bool) -> Iterator[Programs]:
+    from pgratchet import embedded
+
     folders = [Path(found).parent] if (found := shutil.which("pg_dump")) else []
     folders += sorted(_DEBIAN.glob("*/bin")) if _DEBIAN.is_dir() else []
-    folders += [packaged] if not tls and (packaged := embedded()) else []
+    folders += [packaged] if not tls and (packaged := embedded.installed_programs()) else []
     for folder in folders:
         version = version_of(folder / "pg_dump")
         if version and (folder / "pg_restore").exists():

@@ -11,33 +11,36 @@ DATABASE takes an inactive one along without a word; roles that are missing fail
 
 from __future__ import annotations
 
-import hashlib
-import re
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from pgratchet.backups import pg_programs, snapshot as contents
 from pgratchet import events
-from pgratchet.database import queries
+from pgratchet.backups import pg_programs
+from pgratchet.backups import snapshot as contents
+from pgratchet.backups.manifest import Contents, Manifest, differences, other_versions
+from pgratchet.backups.pg_programs import PgRestoreOptions, Programs
+from pgratchet.backups.restore_server import (
+    RestoreServer,
+    _refuse_own,
+    _rows,
+    derived_name,
+    missing,
+    new_database,
+    translated,
+)
+from pgratchet.backups.swap import _TICK, _admit, _Swap, _swap, _take_lock
 from pgratchet.database import connection as sessions
-from pgratchet.backups.pg_programs import Programs, PgRestoreOptions
-from pgratchet.errors import BackupFailed, ConfigurationError, Interrupted, LockBusy, MigrationFailed, OutcomeUnknown, Unreachable
-from pgratchet.database.history import History
-from pgratchet.backups.manifest import Contents, Database, Manifest, differences, other_versions
-from pgratchet.database.session import Session, listed
-from pgratchet.backups.swap import _Swap, _TICK, _admit, _swap, _take_lock, _usable
-from pgratchet.backups.restore_server import RestoreServer, _refuse_own, _rows, derived_name, missing, new_database, translated
-
-
-
+from pgratchet.database.session import Session
+from pgratchet.errors import (
+    BackupFailed,
+    ConfigurationError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +91,9 @@ def preview(site: RestoreServer, database: str, made: Manifest) -> RestorePrevie
     lost: list[str] = []
     if found and found[0][1]:
         with translated(), closing(site.connect(database)) as live:
-            applied = [record.name for record in site.ledger.read(live) if record.executed_at]
+            applied = [record.name for record in site.history.read(live) if record.executed_at]
             lost = [name for name in applied if name not in made.contents.history]
     return RestorePreview(bool(found), server, tuple(lost), tuple(obstacles), tuple(lacks), encrypted)
-
-
 
 
 def require_restorable(outlook: RestorePreview, made: Manifest, wishes: RestoreOptions) -> None:
@@ -117,7 +118,9 @@ def require_restorable(outlook: RestorePreview, made: Manifest, wishes: RestoreO
         )
 
 
-def restore(site: RestoreServer, database: str, archived: BackupArchive, wishes: RestoreOptions) -> Generator[events.Event, None, None]:
+def restore(
+    site: RestoreServer, database: str, archived: BackupArchive, wishes: RestoreOptions
+) -> Generator[events.Event, None, None]:
     """Restore an archive; yields events, the last of them Compared or Swapped.
 
     Whatever fails leaves the live database as it was, under its name. What was restored and does not compare stays,
@@ -137,7 +140,7 @@ def restore(site: RestoreServer, database: str, archived: BackupArchive, wishes:
             maintenance.execute(rename.format(sql.Identifier(restored), sql.Identifier(database)))
             yield events.Swapped(database, None)
             return
-        session = Session(lambda: site.connect(database), site.ledger, wishes.wait, 3_000, site.pinned_identifier)
+        session = Session(lambda: site.connect(database), site.history, wishes.wait, 3_000, site.pinned_identifier)
         with closing(session):
             session.open()
             yield from session.lock()
@@ -187,46 +190,4 @@ def pour(site: RestoreServer, archived: BackupArchive, given: PgRestoreOptions) 
 def measure(site: RestoreServer, name: str) -> Contents:
     """What a database of the site holds."""
     with contents.snapshot(lambda: site.connect(name)) as snapshot:
-        return snapshot.contents(site.ledger)
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+        return snapshot.contents(site.history)

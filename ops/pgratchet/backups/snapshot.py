@@ -15,10 +15,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from pgratchet.database import queries
-from pgratchet.errors import BackupFailed
-from pgratchet.database.history import History
 from pgratchet.backups.manifest import Contents, Database, Grant, Setting
+from pgratchet.database import queries
+from pgratchet.database.history import History
+from pgratchet.errors import BackupFailed
 
 _TOGETHER = 50
 """Tables that are counted in one question: few round trips, and a cancel that is heard soon."""
@@ -32,7 +32,7 @@ class Snapshot:
     id: str
     sizes: Mapping[str, int]
 
-    def contents(self, ledger: History) -> Contents:
+    def contents(self, history: History) -> Contents:
         """Count and list everything; as long as that takes for a read of every table."""
         return Contents(
             tables=dict(self._counted(list(self.sizes))),
@@ -40,7 +40,7 @@ class Snapshot:
             extensions=dict(_rows(self.connection, "extensions")),
             invalid_indexes=tuple(name for (name,) in _rows(self.connection, "invalid_indexes")),
             roles=tuple(name for (name,) in _rows(self.connection, "roles")),
-            history=self._history(ledger),
+            history=self._history(history),
         )
 
     def database(self) -> tuple[Database, int]:
@@ -69,9 +69,9 @@ class Snapshot:
                 ) from error
             yield from zip(some, row or (), strict=True)
 
-    def _history(self, ledger: History) -> dict[str, str]:
-        there = self.connection.execute(ledger.asking(self.connection)).fetchone()
-        found = ledger.read(self.connection) if there else []
+    def _history(self, history: History) -> dict[str, str]:
+        there = self.connection.execute(history.asking(self.connection)).fetchone()
+        found = history.read(self.connection) if there else []
         return {record.name: record.checksum for record in found if record.executed_at}
 
 

@@ -11,20 +11,19 @@ obstore, which speaks S3, Google's and Azure's protocols, is an extra, imported 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 from pgratchet.backups import manifest
-from pgratchet.errors import BackupFailed, ConfigurationError
 from pgratchet.backups.bucket import Bucket
+from pgratchet.errors import BackupFailed
 
 if TYPE_CHECKING:
-    from obstore.store import ObjectStore
+    pass
 
 PARTIAL = ".partial"
 NOTES = "drills"
@@ -223,13 +222,3 @@ def _on_disk(root: Path, done: str) -> Iterator[None]:
             detail=f"{error.strerror or error}.",
             hint="Make room or give access there, or set backup_dir in the inventory.",
         ) from error
-
-
-
-
-
-
-
-
-
-

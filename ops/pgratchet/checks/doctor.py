@@ -49,7 +49,7 @@ class Finding:
 class DoctorOptions:
     """What a target expects of its server. `extensions` are those that pending files make; `patience` is in seconds."""
 
-    ledger: History
+    history: History
     pinned_identifier: str = ""
     dumps: bool = True
     extensions: Sequence[str] = ()
@@ -146,16 +146,16 @@ def _rows(connection: psycopg.Connection, name: str, /, **values: Any) -> list[t
 
 def _rights(connection: psycopg.Connection, asked: DoctorOptions) -> Iterator[Finding]:
     """The right to keep the history: what the first run makes, or what is there."""
-    ledger = asked.ledger
-    found = _rows(connection, "history", schema=ledger.schema, table=ledger.table)
+    history = asked.history
+    found = _rows(connection, "history", schema=history.schema, table=history.table)
     there, usage, create, on_database, table, written = found[0]
     missing = None
     if table and not (usage and written):
-        missing = f"SELECT, INSERT and UPDATE on {ledger.schema}.{ledger.table}"
+        missing = f"SELECT, INSERT and UPDATE on {history.schema}.{history.table}"
     elif there and not table and not (usage and create):
-        missing = f"CREATE on the schema {ledger.schema}"
+        missing = f"CREATE on the schema {history.schema}"
     elif not there and not on_database:
-        missing = f"CREATE on the database, for the schema {ledger.schema}"
+        missing = f"CREATE on the database, for the schema {history.schema}"
     if missing:
         yield Finding("problem", "privileges", f"this role lacks {missing}", "Have it granted by the owner.")
     else:
@@ -204,8 +204,8 @@ def _slots(connection: psycopg.Connection, _: DoctorOptions) -> Iterator[Finding
 
 
 def _locks(connection: psycopg.Connection, asked: DoctorOptions) -> Iterator[Finding]:
-    if _rows(connection, "migration_lock", key=asked.ledger.lock_key)[0][0]:
-        holder = blockers.lock_holder(connection, asked.ledger.lock_key)
+    if _rows(connection, "migration_lock", key=asked.history.lock_key)[0][0]:
+        holder = blockers.lock_holder(connection, asked.history.lock_key)
         yield Finding("warning", "lock", f"the migration lock is held by {holder}", "Wait for that run to end.")
     for table, pid, user, seconds in _rows(connection, "exclusive"):
         what = f"{table} is locked against every reader by pid {pid}, {user}, for {seconds} s"

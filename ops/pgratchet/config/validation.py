@@ -17,7 +17,8 @@ _T = TypeVar("_T")
 def _checked_type(kind: Any) -> Any:
     """A variable's type with its limits in the form that msgspec checks."""
     if get_origin(kind) is tuple:
-        return tuple[_checked_type(get_args(kind)[0]), ...]
+        item: Any = _checked_type(get_args(kind)[0])
+        return tuple[item, ...]
     if get_origin(kind) is Annotated:
         base, limit = get_args(kind)
         meta = msgspec.Meta(ge=limit.least, le=limit.most) if isinstance(limit, Range) else msgspec.Meta(min_length=1)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pgratchet.checks.doctor import Finding
     from pgratchet.console.result import RunResult
     from pgratchet.migrations.plan import Entry, Plan
-    from pgratchet.remote.client import RunInfo
+    from pgratchet.operations.protocol import RunInfo
 
 _COLOURS = {
     "applied": "green",

@@ -82,7 +82,7 @@ class Session:
     """
 
     connect: Connect
-    ledger: History
+    history: History
     wait: int
     lock_timeout: int = 3_000
     pinned_identifier: str = ""
@@ -117,7 +117,7 @@ class Session:
         self._connection = self.connect()
         self._connection.add_notice_handler(self._take_notice)
         self._pid = self._connection.info.backend_pid
-        self._server, answer = sessions.inspect_and_ask(self._connection, self.ledger.reading(self._connection))
+        self._server, answer = sessions.inspect_and_ask(self._connection, self.history.reading(self._connection))
         sessions.refuse_unfit(self._server, self.pinned_identifier)
         self.pinned_identifier = self._server.system_identifier
         self._settings = tuple(setting for since, setting in _SETTINGS if self._server.version >= since)
@@ -146,7 +146,7 @@ class Session:
                 raise answer.error
             if sessions.rows(answer.tables[0])[0][0] == "t":
                 return self._history(answer)
-            holder = blockers.lock_holder(self.connection, self.ledger.lock_key)
+            holder = blockers.lock_holder(self.connection, self.history.lock_key)
             if time.monotonic() >= deadline:
                 raise self.busy(holder)
             if not announced:
@@ -199,7 +199,7 @@ class Session:
         """
         if not self.server.pooled:
             return ()
-        locked = b"SELECT 1 / pg_catalog.pg_try_advisory_xact_lock(%d)::int" % self.ledger.lock_key
+        locked = b"SELECT 1 / pg_catalog.pg_try_advisory_xact_lock(%d)::int" % self.history.lock_key
         return (*(b"SET LOCAL " + setting for setting in self._settings), locked)
 
     def is_busy(self, error: psycopg.Error, *, framing: bool) -> bool:
@@ -234,13 +234,13 @@ class Session:
 
     def _locking(self) -> bytes:
         """Try for the lock, then read the history: two transactions, so that the second sees what the lock guards."""
-        history = self.ledger.reading if self._has_history else self.ledger.asking
+        history = self.history.reading if self._has_history else self.history.asking
         function = b"pg_try_advisory_xact_lock" if self.server.pooled else b"pg_try_advisory_lock"
         return b";\n".join(
             (
                 *self.clearing(),
                 b"BEGIN",
-                b"SELECT pg_catalog.%b(%d)" % (function, self.ledger.lock_key),
+                b"SELECT pg_catalog.%b(%d)" % (function, self.history.lock_key),
                 b"COMMIT",
                 b"BEGIN ISOLATION LEVEL READ COMMITTED",
                 history(self.connection),
@@ -253,7 +253,7 @@ class Session:
         if self._has_history:
             return read_rows(answer)
         self._has_history = answer.tables[-1].ntuples > 0
-        return self.ledger.read(self.connection) if self._has_history else None
+        return self.history.read(self.connection) if self._has_history else None
 
     def _begin_watch(self) -> None:
         # Behind a pooler our own pid is not known, and so neither is who blocks it.

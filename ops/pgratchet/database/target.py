@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pgratchet.variables import StorageVariables, Variables
+
 if TYPE_CHECKING:
     from psycopg import Connection
 
     from pgratchet.database.history import History
-    from pgratchet.variables import StorageVariables, Variables
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
-"""What travels between two machines: jobs, events, results and errors, as lines of JSON.
+"""Encodes requests, events, results and errors as lines of JSON, and decodes them on the other machine.
 
-Owns the form, both ways. Refuses to know what the values mean and how lines travel. A value is a dataclass; it is read
-back by the types of its fields, so that nothing else than what was meant comes out. Bytes, such as the text of a
-migration, do not go into the line: they follow it, as they are, in the order in which they were met.
+Values are dataclasses and are decoded by the types of their fields, so a line cannot produce a value of another type.
+Bytes, such as the text of a migration, are not part of the line. They follow it unencoded, in the order of the fields.
 """
 
 from __future__ import annotations
@@ -10,12 +9,13 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pgratchet import events
+from pgratchet.database.target import ReceivedTarget, TargetStorage
 from pgratchet.errors import FAMILY, ConfigurationError, Interrupted, Location, RatchetError, Terminated
 
 _T = TypeVar("_T")
@@ -33,21 +33,15 @@ class ProtocolError(ConfigurationError):
         )
 
 
-def dumps(value: object) -> tuple[str, list[bytes]]:
-    """A value as one line of JSON, without its line end, and the bytes that follow it."""
-    behind: list[bytes] = []
-    return json.dumps(_shape(value, behind), ensure_ascii=True, separators=(",", ":")), behind
-
-
-def _shape(value: object, behind: list[bytes]) -> object:
+def _shape(value: object, attachments: list[bytes]) -> object:
     if is_dataclass(value) and not isinstance(value, type):
-        return {each.name: _shape(getattr(value, each.name), behind) for each in fields(value)}
+        return {each.name: _shape(getattr(value, each.name), attachments) for each in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _shape(each, behind) for key, each in value.items()}
+        return {str(key): _shape(each, attachments) for key, each in value.items()}
     if isinstance(value, (list, tuple, frozenset)):
-        return [_shape(each, behind) for each in value]
+        return [_shape(each, attachments) for each in value]
     if isinstance(value, bytes):
-        behind.append(value)
+        attachments.append(value)
         return len(value)
     return value.isoformat() if isinstance(value, datetime) else value
 
@@ -91,6 +85,60 @@ def _plain(kind: Any, shape: Any, read: Callable[[int], bytes] | None) -> Any:
 @lru_cache
 def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """A run on a host: its id, its task, the migrations it is to apply, and what became of it."""
+
+    run_id: str
+    task: str
+    names: tuple[str, ...] = ()
+    env: str = ""
+    target: str = ""
+    started: str = ""
+    state: str = ""
+    status: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An operation for a host. `run` describes a run that outlives its connection.
+
+    `silence` is the number of seconds after which a silent connection is given up. With `hands_over` the backups of the
+    run are kept on the machine that sends the request.
+    """
+
+    operation: object
+    target: TargetStorage
+    silence: int
+    run: RunInfo | None = None
+    hands_over: bool = False
+
+
+def encode_request(request: Request) -> bytes:
+    """The request as it is sent: the length of a line, a space, the line, and the bytes that belong to its values."""
+    attachments: list[bytes] = []
+    shape = {
+        "operation": type(request.operation).__name__,
+        "arguments": _shape(request.operation, attachments),
+        "connects": isinstance(request.target, ReceivedTarget),
+        "target": _shape(request.target, []),
+        "silence": request.silence,
+        "run": _shape(request.run, []),
+        "hands_over": request.hands_over,
+    }
+    text = json.dumps(shape, separators=(",", ":")).encode()
+    return b"".join([b"%d " % len(text), text, *attachments])
+
+
+def decode_request(line: bytes, read: Callable[[int], bytes], operations: Mapping[str, type]) -> Request:
+    """The request in a line; `read` returns that many of the bytes that follow the line."""
+    shape = json.loads(line)
+    target = loads(ReceivedTarget if shape["connects"] else TargetStorage, shape["target"])
+    operation: object = loads(operations[shape["operation"]], shape["arguments"], read)
+    run = loads(RunInfo, shape["run"]) if shape["run"] else None
+    return Request(operation, target, int(shape["silence"]), run, bool(shape["hands_over"]))
 
 
 def result(value: object) -> dict[str, object]:

@@ -1,369 +1,204 @@
-"""A job on another host, as one that is done here: the same events, the same result, the same errors.
+"""Runs operations on a target's host: the same events, results and errors as when they run here.
 
-Owns what of a run is done where: files are read, judged and planned here, applied there. Owns the way back to a run
-whose line was cut, and what is true of one that was not heard to its end: the database is asked. Refuses to know how a
-host is reached.
+Files are read, checked and planned on this machine, and applied on the host. A run outlives its connection.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints, overload
 
 from pgratchet import events
-from pgratchet.errors import HungUp, Interrupted, MigrationFailed, OutcomeUnknown, RatchetError, Unreachable
-from pgratchet.migrations.files import Migration
-from pgratchet.migrations.plan import HistoryRow, make_plan, require_agreement
+from pgratchet.database.target import ReceivedTarget, Target, TargetStorage
+from pgratchet.errors import Unreachable
+from pgratchet.migrations.plan import Plan, make_plan, require_agreement
 from pgratchet.migrations.scripts import prepare
-from pgratchet.operations import operations, protocol, wiring
+from pgratchet.operations import protocol
+from pgratchet.operations.migrate import Migrate, ReadHistory, ReadTexts, TransferredMigration
+from pgratchet.operations.protocol import Request, RunInfo
 from pgratchet.remote import ssh
-from pgratchet.remote.ssh import AgentSession, ConnectionLost, HostConnection, UntrustedHostKey
+from pgratchet.remote.ssh import ConnectionLost, HostConnection
 
 if TYPE_CHECKING:
     from pgratchet.backups.manifest import Manifest
     from pgratchet.backups.store import Store
-    from pgratchet.database.target import Target
+    from pgratchet.migrations.files import Migration
+    from pgratchet.operations.base import Query, StorageQuery, StorageTask, Task
 
 _T = TypeVar("_T")
-_PAUSE = 1.0
-"""Seconds between two tries to come back to a run; the inventory says for how long."""
 
 
-def connection_of(given: Target) -> HostConnection:
-    return ssh.connection_to(ssh.route_to(given.variables))
+def connection_of(target: TargetStorage) -> HostConnection:
+    """The connection to the target's host, shared by all that this process does there."""
+    return ssh.connection_to(ssh.route_to(target.variables))
 
 
-def perform(given: Target, job: operations.Operation[_T], kind: type[_T] | Any) -> Generator[events.Event, None, _T]:
-    """Do a job that ends with its line; returns its result, which is of that type."""
-    line = connection_of(given)
+@overload
+def ask(target: Target, query: Query[_T]) -> _T: ...
+@overload
+def ask(target: TargetStorage, query: StorageQuery[_T]) -> _T: ...
+def ask(target: TargetStorage, query: Any) -> Any:
+    """The answer of the host to a query, read as the type that the query's `run` returns."""
+    kind = get_type_hints(type(query).run)["return"]
+    for message in _messages(target, query):
+        if "result" in message:
+            return protocol.loads(kind, message["result"])
+    raise _cut(target)
+
+
+def perform(target: TargetStorage, task: StorageTask) -> events.Stream:
+    """Run a task that ends with its connection, and yield its events."""
+    for message in _messages(target, task):
+        if "event" in message:
+            yield protocol.event_of(message)
+        elif "result" in message:
+            return
+    raise _cut(target)
+
+
+def _messages(target: TargetStorage, operation: object) -> Iterator[dict[str, Any]]:
+    """What the host says about an operation. Its error is raised here; a lost connection is Unreachable."""
     try:
-        with line.talk("ask") as talk:
-            talk.send(_request(given, job))
-            for told in talk.lines():
-                if "event" in told:
-                    yield protocol.event_of(told)
-                elif "error" in told:
-                    raise protocol.error_of(told["error"])
-                elif "result" in told:
-                    return protocol.loads(kind, told["result"])  # type: ignore[no-any-return]
-            raise ConnectionLost
+        with connection_of(target).start("ask") as agent:
+            agent.send(protocol.encode_request(request_for(target, operation)))
+            for message in agent.messages():
+                if "error" in message:
+                    raise protocol.error_of(message["error"])
+                yield message
     except ConnectionLost as error:
-        raise Unreachable(
-            f"the line to {line.way.host} was cut",
-            detail="What was asked of it was not heard to its end, and ends there with the line.",
-            hint="Run again when the host answers.",
-        ) from error
+        raise _cut(target) from error
 
 
-def done(given: Target, job: operations.Operation[_T], kind: type[_T] | Any) -> _T:
-    """The result of a job of which nothing is shown while it goes on."""
-    result: _T = events.drain(perform(given, job, kind))
-    return result
+def _cut(target: TargetStorage) -> Unreachable:
+    return Unreachable(
+        f"the line to {target.variables.ssh_host} was cut",
+        detail="What was asked of it was not heard to its end, and ends there with the line.",
+        hint="Run again when the host answers.",
+    )
 
 
-def _request(
-    given: Target, job: operations.Operation[Any], about: RunInfo | None = None, *, hands_over: bool = False
-) -> bytes:
-    """A job and its settings, the secret in them, as they travel: a length, the line of that length, what follows."""
-    variables = {name: getattr(given.variables, name) for name in given.variables.__struct_fields__} | _KEPT_HERE
-    if hands_over:  # what is staged there, is staged in a folder of the run's own
-        variables["backup_dir"] = "backups"
-    access = {
-        "environment": given.environment,
-        "target": given.target,
-        "variables": variables,
-        "connection": given.connection,
-        "service_file": given.service_file,
-        "secret": given.password(),
-        "passfile": given.pgpass(),
-    }
-    shape = {"job": type(job).__name__, "of": job, "access": access, "about": about, "hands_over": hands_over}
-    text, behind = protocol.dumps({**shape, "silence": given.variables.ssh_silence})
-    return b"".join([b"%d " % len(text), text.encode(), *behind])
+def request_for(
+    target: TargetStorage, operation: object, run: RunInfo | None = None, *, hands_over: bool = False
+) -> Request:
+    """The request that asks the target's host for an operation, with the password inside it.
 
-
-_KEPT_HERE: dict[str, object] = {
-    **dict.fromkeys(("pg_password", "pg_url", "backup_store"), ""),
-    "password_command": (),
-    "backup_store_options": {},
-}
-"""Variables that are of no use there: the secret travels once, and what it was fetched by not at all."""
-
-
-def migrate(
-    given: Target, files: Sequence[Migration], job: operations.Migrate, kept: Store | None
-) -> Generator[events.Event, None, None]:
-    """Apply what is pending of the files, which are here: planned here, by the history there, and done there.
-
-    The first event is Planned. Backups go to `kept`, or stay there. Of the files only what is pending is sent.
+    Variables that only this machine uses are left out: how the password was fetched, and object stores.
     """
-    records = yield from perform(given, operations.ReadHistory(fit=True), tuple[HistoryRow, ...])
-    made = make_plan(files, records, job.to)
-    changed = made.names("changed")
-    require_agreement(
-        made, (yield from perform(given, operations.ReadTexts(changed), dict[str, str])) if changed else {}
+    backup_dir = "backups" if hands_over else target.variables.backup_dir  # inside the run's own folder
+    variables = replace(target.variables, backup_store="", backup_store_options={}, backup_dir=backup_dir)
+    if not isinstance(target, Target):
+        sent = TargetStorage(target.environment, target.target, variables)
+        return Request(operation, sent, variables.ssh_silence, run, hands_over)
+    received = ReceivedTarget(
+        target.environment,
+        target.target,
+        replace(target.variables, **vars(variables), pg_password="", pg_url="", password_command=()),
+        target.connection,
+        target.service_file,
+        target.password(),
+        target.pgpass(),
     )
-    prepare(made.todo)
-    names = tuple(migration.name for migration in made.todo)
-    yield events.Planned(names, total=len(made.entries), pending=made.left)
-    if not names:
-        yield events.Finished(total=len(made.entries), pending=made.left)
-        return
-    job = replace(job, files=tuple(_sent(file, file.name in names) for file in files))
-    for happened in run(given, job, RunInfo(job.run_id, "migrate", names), kept):
-        if not isinstance(happened, events.Planned):
-            yield happened
+    return Request(operation, received, variables.ssh_silence, run, hands_over)
 
 
-def _sent(file: Migration, pending: bool) -> operations.TransferredMigration:
-    return operations.TransferredMigration(
-        file.name, file.version, file.checksum, file.path, file.text() if pending else None
-    )
+@contextmanager
+def prepare_migration(
+    target: Target, files: Sequence[Migration], request: Migrate, store: Store | None
+) -> Iterator[PreparedHostRun]:
+    """Plan a run by the host's history. The block may show the plan, ask for consent and call `apply()`.
 
-
-def upload_backup(given: Target, store: Store, made: Manifest, run_id: str) -> Generator[events.Event, None, None]:
-    """Carry a backup that is kept here to the host, where a run of that id will find it."""
-    from pgratchet.backups import manifest
-
-    line = connection_of(given)
-    folder = f"{line.home()}/runs/{run_id}/backups/{given.environment}/{given.target}/{made.backup_id}"
-    size = 0
-    for name, file in made.files.items():
-        line.write(f"{folder}/{name}", store.read(made.backup_id, name))
-        size += file.size
-        yield events.BackupProgress("copy", size, made.size)
-    line.write(f"{folder}/{manifest.NAME}", store.read(made.backup_id, manifest.NAME))
+    Backups are copied to `store`, or stay on the host when it is None.
+    """
+    plan = make_plan(files, ask(target, ReadHistory(check_server=True)), request.to)
+    changed = plan.names("changed")
+    require_agreement(plan, ask(target, ReadTexts(changed)) if changed else {})
+    prepare(plan.todo)
+    yield PreparedHostRun(target, files, request, store, plan)
 
 
 @dataclass(frozen=True, slots=True)
-class RunInfo:
-    """What a run is: its id, its task, and the migrations that it set out to apply."""
+class PreparedHostRun:
+    """A planned run that has changed nothing yet on the host."""
 
-    run_id: str
-    task: str
-    names: tuple[str, ...] = ()
-    env: str = ""
-    target: str = ""
-    started: str = ""
-    state: str = ""
-    status: str | None = None
+    target: Target
+    files: Sequence[Migration]
+    request: Migrate
+    store: Store | None
+    plan: Plan
+
+    @property
+    def planned(self) -> events.Planned:
+        names = tuple(migration.name for migration in self.plan.todo)
+        return events.Planned(names, total=len(self.plan.entries), pending=self.plan.left)
+
+    def apply(self) -> events.Stream:
+        """Apply what is pending on the host. Only the texts of pending migrations are sent."""
+        names = self.planned.todo
+        if not names:
+            yield events.Finished(total=len(self.plan.entries), pending=self.plan.left)
+            return
+        request = replace(self.request, files=tuple(_transferred(file, file.name in names) for file in self.files))
+        yield from run(self.target, request, RunInfo(request.run_id, "migrate", names), self.store)
 
 
-def run(
-    given: Target, job: operations.Operation[None], about: RunInfo, kept: Store | None
-) -> Generator[events.Event, None, None]:
-    """Do a job that outlives its line, and follow it, by another line where the first is cut.
+def _transferred(file: Migration, pending: bool) -> TransferredMigration:
+    text = file.text() if pending else None
+    return TransferredMigration(file.name, file.version, file.checksum, file.path, text)
 
-    Where backups come here, `kept` is where.
+
+def run(target: Target, task: Task, run: RunInfo, store: Store | None) -> events.Stream:
+    """Run a task that outlives its connection, and follow it over as many connections as needed.
+
+    Backups are copied to `store`, or stay on the host when it is None.
     """
-    about = replace(about, env=given.environment, target=given.target)
-    request = _request(given, job, about, hands_over=kept is not None)
-    yield from _Following(given, connection_of(given), about, kept).begin(request)
+    from pgratchet.remote.following import RunFollower
+
+    run = replace(run, env=target.environment, target=target.target)
+    request = protocol.encode_request(request_for(target, task, run, hands_over=store is not None))
+    return RunFollower(target, connection_of(target), run, store).begin(request)
 
 
-def attach(given: Target, about: RunInfo) -> Generator[events.Event, None, None]:
-    """Follow a run again, from its first event on."""
-    yield from _Following(given, connection_of(given), about, None).again()
+def attach(target: TargetStorage, run: RunInfo) -> events.Stream:
+    """Follow a run again, from its first event."""
+    from pgratchet.remote.following import RunFollower
+
+    return RunFollower(target, connection_of(target), run, None).attach()
 
 
-def list_runs(given: Target) -> list[RunInfo]:
-    """The runs that the host knows of this target, newest first."""
-    found = [protocol.loads(RunInfo, each) for each in _ask(given, "runs")]
-    return [each for each in found if (each.env, each.target) == (given.environment, given.target)]
+def list_runs(target: TargetStorage) -> list[RunInfo]:
+    """The target's runs that the host knows, newest first."""
+    runs = [protocol.loads(RunInfo, shape) for shape in _command(target, "runs")]
+    return [run for run in runs if (run.env, run.target) == (target.environment, target.target)]
 
 
-def cancel(given: Target, run_id: str) -> bool:
-    """Let a run end itself: its statement is cancelled and its lock released. False where it is over."""
-    return bool(_ask(given, "cancel", run_id))
+def cancel(target: TargetStorage, run_id: str) -> bool:
+    """Ask a run to end: the host cancels its statement and releases its lock. False when it has already finished."""
+    return bool(_command(target, "cancel", run_id))
 
 
-def _ask(given: Target, *words: str) -> Any:
-    line = connection_of(given)
+def _command(target: TargetStorage, *words: str) -> Any:
+    """The answer of the host to a command that needs no request."""
     try:
-        with line.talk(*words) as talk:
-            if "result" in talk.greeting:
-                return talk.greeting["result"]
+        with connection_of(target).start(*words) as agent:
+            if "result" in agent.greeting:
+                return agent.greeting["result"]
     except ConnectionLost:
         pass
-    raise Unreachable(f"{line.way.host} did not answer", detail="The line was cut.", hint="Run again.")
+    raise Unreachable(f"{target.variables.ssh_host} did not answer", detail="The line was cut.", hint="Run again.")
 
 
-@dataclass(slots=True)
-class _Following:
-    """A run there, followed from here. `heard` counts what has been heard of it, `applied` what it has applied."""
+def upload_backup(target: Target, store: Store, manifest: Manifest, run_id: str) -> events.Stream:
+    """Copy a backup that is kept here to the host, into the folder where the run of that id looks for it."""
+    from pgratchet.backups.manifest import NAME
 
-    given: Target
-    line: HostConnection
-    about: RunInfo
-    kept: Store | None
-    heard: int = 0
-    applied: list[str] = field(default_factory=list)
-    _ours: bool = False
-    _begun: bool = False
-    _cancelled: bool = False
-    _signal: KeyboardInterrupt | None = None
-    _deadline: float = 0.0
-
-    def begin(self, request: bytes) -> Generator[events.Event, None, None]:
-        self._ours = True
-        yield from self._told(lambda: self.line.talk("run"), request)
-
-    def again(self) -> Generator[events.Event, None, None]:
-        self._begun = True
-        yield from self._told(self._follow, b"")
-
-    def _follow(self) -> AbstractContextManager[AgentSession]:
-        return self.line.talk("follow", self.about.run_id, str(self.heard), str(self.line.way.silence))
-
-    def _told(
-        self, opened: Callable[[], AbstractContextManager[AgentSession]], request: bytes
-    ) -> Generator[events.Event, None, None]:
-        """Events until the end, over as many lines as it takes."""
-        self._hear()
-        pause = 0.0
-        while True:
-            try:
-                time.sleep(pause)
-                self._cancel()
-                yield from self._over_one(opened, request)
-                return
-            except (ConnectionLost, Unreachable) as error:
-                self._refuse_hopeless(error, bool(request))
-                pause = _PAUSE
-            except KeyboardInterrupt as signal:
-                self._stop(signal)
-                pause = 0.0 if self._begun else _PAUSE
-            except GeneratorExit as end:  # a signal came while what was told was shown
-                self._leave(end.__context__)
-                raise
-            opened, request = self._follow, b""
-
-    def _over_one(
-        self, opened: Callable[[], AbstractContextManager[AgentSession]], request: bytes
-    ) -> Generator[events.Event, None, None]:
-        """Events over one line; Dropped where that does not last to the end of the run."""
-        with opened() as talk:
-            if request:
-                talk.send(request)
-            for told in talk.lines():
-                self._hear()
-                if "seq" in told:
-                    self.heard = int(told["seq"]) + 1
-                if "result" in told:
-                    return
-                yield from self._one(told, talk)
-        raise ConnectionLost
-
-    def _hear(self) -> None:
-        self._deadline = time.monotonic() + self.given.variables.ssh_patience
-
-    def _one(self, told: Mapping[str, Any], talk: AgentSession) -> Iterator[events.Event]:
-        if "event" in told:
-            yield from self._happened(protocol.event_of(told))
-        elif "started" in told:
-            self._begun = True
-        elif "hand_over" in told:
-            yield from self._take_over(told, talk, self.kept) if self.kept else ()
-        else:
-            yield from self._end(told)
-
-    def _happened(self, happened: events.Event) -> Iterator[events.Event]:
-        if isinstance(happened, events.MigrationApplied):
-            self.applied.append(happened.name)
-        if not isinstance(happened, events.BackupTaken):
-            yield happened
-        elif self.kept is None:  # else it is told of once it has come here
-            yield replace(happened, path=f"{self.line.way.host}:{happened.path}")
-
-    def _end(self, told: Mapping[str, Any]) -> Iterator[events.Event]:
-        if "error" in told:
-            raise self._error(protocol.error_of(told["error"]))
-        if "unknown" in told:
-            raise self._never_began()
-        if "lost" in told:
-            yield from self._settled()
-
-    def _error(self, error: RatchetError) -> RatchetError:
-        """Where the run was ended from here, it ends as the signal here has it."""
-        if self._signal and isinstance(error, Interrupted):
-            return Interrupted(self._signal, detail=error.detail, hint=error.hint)
-        return error
-
-    def _take_over(self, told: Mapping[str, Any], talk: AgentSession, here: Store) -> Iterator[events.Event]:
-        """Copy a backup here, and say so there: only then does it go on."""
-        from pgratchet.backups import backup, manifest
-
-        backup_id, started = str(told["hand_over"]), time.monotonic()
-        folder = f"{told['where']}/{backup_id}"
-        made = manifest.loads(b"".join(self.line.read(f"{folder}/{manifest.NAME}")))
-        yield from backup.copy(made, lambda name: self.line.read(f"{folder}/{name}"), here)
-        talk.send(f"have {backup_id}\n".encode())
-        took = made.dump_ms + made.verify_ms + round((time.monotonic() - started) * 1000)
-        yield events.BackupTaken(backup_id, f"{here.where}/{backup_id}", made.size, took)
-        yield from wiring.prune(self.given.variables, here)
-
-    def _refuse_hopeless(self, error: Exception, sending: bool) -> None:
-        """Raise where there is no way back, or nothing to come back to."""
-        if isinstance(error, Unreachable) and sending and not self._begun:
-            raise error
-        if time.monotonic() >= self._deadline or isinstance(error, UntrustedHostKey):
-            raise self._out_of_sight() from error
-
-    def _out_of_sight(self) -> OutcomeUnknown:
-        env, host = self.given.environment, self.line.way.host
-        return OutcomeUnknown(
-            f"the line to {host} was cut, and the run {self.about.run_id} may go on there",
-            detail=f"{_named(self.applied)} applied by then. What came of the rest is not known here.",
-            hint=f"`invoke attach --env={env}` follows it again; `invoke status --env={env}` asks the database.",
-        )
-
-    def _never_began(self) -> Unreachable:
-        return Unreachable(
-            f"the run {self.about.run_id} was not begun on {self.line.way.host}",
-            detail="The line was cut before the job was there. Nothing was changed.",
-            hint="Run again.",
-        )
-
-    def _settled(self) -> Iterator[events.Event]:
-        """The run was ended without a word: its rows in the history tell what it came to."""
-        try:
-            settle = operations.SettleRun(self.about.run_id, self.about.names)
-            records = yield from perform(self.given, settle, tuple[HistoryRow, ...])
-        except RatchetError as error:
-            raise self._out_of_sight() from error
-        done = [record for record in records if record.executed_at and record.name not in self.applied]
-        for record in done:
-            self.applied.append(record.name)
-            yield events.MigrationApplied(record.name, record.duration_ms or 0)
-        raise MigrationFailed(
-            f"the run {self.about.run_id} was ended on {self.line.way.host}, by no doing of its own",
-            detail=f"The history has it: {_named(self.applied)} applied, and nothing else.",
-            hint="Run again; it goes on where this one was ended.",
-        )
-
-    def _stop(self, signal: KeyboardInterrupt) -> None:
-        """A signal here ends the run there, where it was begun from here; but not that of a terminal that is gone."""
-        if isinstance(signal, HungUp) or self._signal or not self._ours:
-            raise Interrupted(
-                signal,
-                detail=f"The run {self.about.run_id} goes on, on {self.line.way.host}.",
-                hint=f"`invoke attach --env={self.given.environment}` follows it, `invoke cancel` ends it.",
-            ) from None
-        self._signal = signal
-
-    def _cancel(self) -> None:
-        """Once a signal has come, end the run; once, since a second signal would cut its own end short."""
-        if self._signal and not self._cancelled:
-            self._cancelled = cancel(self.given, self.about.run_id)
-
-    def _leave(self, reason: BaseException | None) -> None:
-        if self._ours and self._begun and isinstance(reason, KeyboardInterrupt) and not isinstance(reason, HungUp):
-            with suppress(RatchetError):
-                cancel(self.given, self.about.run_id)
-
-
-def _named(names: Sequence[str]) -> str:
-    return "Nothing was" if not names else f"{', '.join(names)} {'was' if len(names) == 1 else 'were'}"
+    connection = connection_of(target)
+    backups = f"{connection.home()}/runs/{run_id}/backups"
+    folder = f"{backups}/{target.environment}/{target.target}/{manifest.backup_id}"
+    size = 0
+    for name, file in manifest.files.items():
+        connection.write(f"{folder}/{name}", store.read(manifest.backup_id, name))
+        size += file.size
+        yield events.BackupProgress("copy", size, manifest.size)
+    connection.write(f"{folder}/{NAME}", store.read(manifest.backup_id, NAME))

@@ -1,117 +1,128 @@
-"""The way that a target's inventory says: its work is done here, or on its own host.
+"""Runs an operation on this machine or on the target's host, depending on the inventory's `reach`.
 
-Owns that choice, and nothing of what is done. A tunnel is no choice of this kind: by it the work is done here.
+A target with `reach: tunnel` is connected to from this machine, so its operations run here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
-from pgratchet.database.target import ReceivedTarget, Target
+from pgratchet.database.target import Target, TargetStorage
 from pgratchet.errors import ConfigurationError
-from pgratchet.operations import operations, wiring
+from pgratchet.operations.base import Machine
+from pgratchet.operations.protocol import RunInfo
 
 if TYPE_CHECKING:
     from pgratchet.backups.manifest import Manifest
     from pgratchet.backups.store import Store
-    from pgratchet.events import Event
+    from pgratchet.events import Planned, Stream
     from pgratchet.migrations.files import Migration
-    from pgratchet.variables import Variables
+    from pgratchet.operations.backups import TakeBackup
+    from pgratchet.operations.base import Query, StorageQuery
+    from pgratchet.operations.restore import Restore
 
 _T = TypeVar("_T")
 
 
-def perform(
-    given: Target, job: operations.Operation[_T], kind: type[_T] | Any, root: Path
-) -> Generator[Event, None, _T]:
-    """Do a job that only looks, or is done in a moment; returns its result, which is of that type."""
-    if given.variables.reach == "ssh":
+class PreparedRun(Protocol):
+    """A planned run that has changed nothing yet, on this machine or on a host."""
+
+    @property
+    def planned(self) -> Planned: ...
+
+    def apply(self) -> Stream: ...
+
+
+@overload
+def ask(target: Target, query: Query[_T], root: Path) -> _T: ...
+@overload
+def ask(target: TargetStorage, query: StorageQuery[_T], root: Path) -> _T: ...
+def ask(target: Any, query: Query[_T] | StorageQuery[_T], root: Path) -> _T:
+    """The answer to a query."""
+    if target.variables.reach == "ssh":
         from pgratchet.remote import client
 
-        return client.perform(given, job, kind)
-    return job.run(given, operations.Machine(root))
+        return client.ask(target, query)
+    return query.run(target, Machine(root))
 
 
-def migrate(
-    given: Target, files: Sequence[Migration], run_id: str, to: str | None, waiver: str | None, root: Path
-) -> Generator[Event, None, None]:
-    """Apply what is pending; the first event is Planned."""
-    if given.variables.reach == "ssh":
+def prepare_migration(
+    target: Target, files: Sequence[Migration], run_id: str, to: str | None, without_backup: str | None, root: Path
+) -> AbstractContextManager[PreparedRun]:
+    """Plan a run; the block may show the plan, ask for consent and call `apply()`."""
+    from pgratchet.operations import migrate
+
+    if target.variables.reach == "ssh":
         from pgratchet.remote import client
 
-        wiring.needs_backup(given, waiver)
-        return client.migrate(given, files, operations.Migrate(run_id, (), to, waiver), _kept_here(given, root))
-    return operations.migrate(given, operations.Machine(root), files, run_id, to, waiver)
+        migrate.needs_backup(target, without_backup)
+        request = migrate.Migrate(run_id, (), to, without_backup)
+        return client.prepare_migration(target, files, request, _store_here(target, root))
+    return migrate.prepare(target, Machine(root), files, run_id, to, without_backup)
 
 
-def backup(given: Target, job: operations.TakeBackup, run_id: str, root: Path) -> Generator[Event, None, None]:
+def backup(target: Target, task: TakeBackup, run_id: str, root: Path) -> Stream:
     """Take a backup."""
-    if given.variables.reach == "ssh":
+    if target.variables.reach == "ssh":
         from pgratchet.remote import client
 
-        return client.run(given, job, client.RunInfo(run_id, "backup"), _kept_here(given, root))
-    return job.run(given, operations.Machine(root))
+        return client.run(target, task, RunInfo(run_id, "backup"), _store_here(target, root))
+    return task.run(target, Machine(root))
 
 
-def restore(
-    given: Target, job: operations.Restore, run_id: str, made: Manifest, root: Path
-) -> Generator[Event, None, None]:
-    """Restore a backup, which is carried to the host first where it is kept here and the server is there."""
-    if given.variables.reach == "ssh":
+def restore(target: Target, task: Restore, run_id: str, manifest: Manifest, root: Path) -> Stream:
+    """Restore a backup. A backup that is kept here is uploaded first when the server is worked on from its host."""
+    if target.variables.reach == "ssh":
         from pgratchet.remote import client
 
-        if here := _kept_here(given, root):
-            yield from client.upload_backup(given, here, made, run_id)
-        yield from client.run(given, job, client.RunInfo(run_id, "restore"), here)
+        if store := _store_here(target, root):
+            yield from client.upload_backup(target, store, manifest, run_id)
+        yield from client.run(target, task, RunInfo(run_id, "restore"), store)
     else:
-        yield from job.run(given, operations.Machine(root))
+        yield from task.run(target, Machine(root))
 
 
-def verify(
-    environment: str, target: str, variables: Variables, made: Manifest, root: Path
-) -> Generator[Event, None, None]:
-    """Read a backup back whole, where it is kept."""
-    job, given = operations.VerifyBackup(made.backup_id), _unconnected(environment, target, variables)
-    if _is_on_host(variables):
+def verify(target: TargetStorage, manifest: Manifest, root: Path) -> Stream:
+    """Read a backup back where it is kept."""
+    from pgratchet.operations.backups import VerifyBackup
+
+    task = VerifyBackup(manifest.backup_id)
+    if _is_kept_on_host(target):
         from pgratchet.remote import client
 
-        return client.perform(given, job, type(None))
-    return job.run(given, operations.Machine(root))
+        return client.perform(target, task)
+    return task.run(target, Machine(root))
 
 
-def backup_store(environment: str, target: str, variables: Variables, root: Path) -> Store:
-    """Where the backups of a target lie. Of its settings no more is needed than where that is."""
-    if _is_on_host(variables):
+def backup_store(target: TargetStorage, root: Path) -> Store:
+    """The store of the target's backups, wherever they are kept."""
+    if _is_kept_on_host(target):
         from pgratchet.remote.store import HostStore
 
-        return HostStore(_unconnected(environment, target, variables))
-    return wiring.backups(environment, target, variables, root)
+        return HostStore(target)
+    return Machine(root).backup_store(target)
 
 
-def host_target(environment: str, target: str, variables: Variables) -> Target:
-    """A target whose work is done on its own host, for what concerns no more than that host."""
-    if variables.reach != "ssh":
+def require_host(target: TargetStorage) -> TargetStorage:
+    """The same target; ConfigurationError when its work does not run on its own host."""
+    if target.variables.reach != "ssh":
         raise ConfigurationError(
-            f"{environment}: {target} is not reached by SSH",
+            f"{target.environment}: {target.target} is not reached by SSH",
             detail="What runs for it runs here, and ends with its process.",
             hint="Only a target with reach: ssh has runs of its own.",
         )
-    return _unconnected(environment, target, variables)
+    return target
 
 
-def _unconnected(environment: str, target: str, variables: Variables) -> Target:
-    """For what concerns no more than where backups lie: no secret need be fetched for that."""
-    return ReceivedTarget(environment, target, variables, {}, "", "", "")
+def _is_kept_on_host(target: TargetStorage) -> bool:
+    return target.variables.reach == "ssh" and target.variables.backup_at == "host"
 
 
-def _is_on_host(variables: Variables) -> bool:
-    return variables.reach == "ssh" and variables.backup_at == "host"
-
-
-def _kept_here(given: Target, root: Path) -> Store | None:
-    """Where backups of a target on another host come to on this machine; None where they stay there."""
-    if _is_on_host(given.variables) or given.variables.backup_command:
+def _store_here(target: Target, root: Path) -> Store | None:
+    """The store on this machine that a host's backups are copied to; None when they stay on the host."""
+    if _is_kept_on_host(target) or target.variables.backup_command:
         return None
-    return wiring.backups(given.environment, given.target, given.variables, root)
+    return Machine(root).backup_store(target)

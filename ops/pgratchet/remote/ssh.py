@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import paramiko
     from fabric import Config, Connection
 
-    from pgratchet.variables import Variables
+    from pgratchet.variables import SshVariables
 
 _CHUNK = 1 << 18
 _WINDOW, _PACKET = 1 << 26, 1 << 17
@@ -64,7 +64,7 @@ class Route:
     silence: int
 
 
-def route_to(variables: Variables) -> Route:
+def route_to(variables: SshVariables) -> Route:
     """The way to a target's host."""
     return Route(
         host=variables.ssh_host,
@@ -92,7 +92,7 @@ class HostConnection:
     """A connection to a host, made when it is first used, and made anew when it was cut."""
 
     def __init__(self, to: Route) -> None:
-        self.way = to
+        self.route = to
         self._connection: Connection | None = None
 
     def close(self) -> None:
@@ -101,53 +101,53 @@ class HostConnection:
             _close(connection)
 
     @contextmanager
-    def talk(self, *words: str) -> Iterator[AgentSession]:
+    def start(self, *words: str) -> Iterator[AgentSession]:
         """An operation of the bundle, while it runs there; the bundle is brought there first where it is missing."""
-        talk = self._talk(words)
-        if talk.status == _NO_BUNDLE:
+        agent = self._start(words)
+        if agent.status == _NO_BUNDLE:
             self._install()
-            talk = self._talk(words)
-        talk.demand(self.way)
+            agent = self._start(words)
+        agent.require_started(self.route)
         try:
-            yield talk
+            yield agent
         finally:
-            talk.close()
+            agent.close()
 
-    def _talk(self, words: Iterable[str]) -> AgentSession:
+    def _start(self, words: Iterable[str]) -> AgentSession:
         place = f'"$HOME"/.pgratchet/bundles/{_digest()}'
-        python = shlex.quote(self.way.python)
+        python = shlex.quote(self.route.python)
         script = (
             f"test -r {place}/__main__.py || exit {_NO_BUNDLE}; command -v {python} >/dev/null || exit {_NO_PYTHON}; "
             f"exec {python} -I -X utf8 {place} {shlex.join(words)}"
         )
-        return AgentSession(self._channel(script), self.way.silence)
+        return AgentSession(self._channel(script), self.route.silence)
 
     def _install(self) -> None:
         """Bring the bundle there: under another name first, checked there, and renamed."""
-        python = shlex.quote(self.way.python)
+        python = shlex.quote(self.route.python)
         script = f"command -v {python} >/dev/null || exit {_NO_PYTHON}; exec {python} -c {shlex.quote(_installer())} "
         content = bundle.build()
-        talk = AgentSession(self._channel(f"{script}{_digest()} {len(content)}"), self.way.silence)
-        talk.demand(self.way)
-        if reason := talk.greeting.get("unfit"):
+        agent = AgentSession(self._channel(f"{script}{_digest()} {len(content)}"), self.route.silence)
+        agent.require_started(self.route)
+        if reason := agent.greeting.get("unfit"):
             raise ConfigurationError(
-                f"{self.way.host} cannot run migrations",
+                f"{self.route.host} cannot run migrations",
                 detail=str(reason),
                 hint="Install it there; nothing else is needed. Or reach the database by a tunnel: reach: tunnel.",
             )
-        talk.send(content)
-        for told in talk.lines():
+        agent.send(content)
+        for told in agent.messages():
             if "installed" in told:
                 return
             raise Unreachable(
-                f"the bundle did not come to {self.way.host} as it was sent", detail=str(told), hint="Run again."
+                f"the bundle did not come to {self.route.host} as it was sent", detail=str(told), hint="Run again."
             )
 
     def read(self, path: str) -> Iterator[bytes]:
         """A file's bytes as they come."""
         channel = self._channel(f"exec cat -- {shlex.quote(path)}")
-        with _translated(self.way.host):
-            while chunk := _received(channel, self.way.silence):
+        with _translated(self.route.host):
+            while chunk := _received(channel, self.route.silence):
                 yield chunk
             self._ended(channel, path)
 
@@ -155,7 +155,7 @@ class HostConnection:
         """A file of mode 0600, and folders of mode 0700 where they are missing."""
         quoted, folder = shlex.quote(path), shlex.quote(str(Path(path).parent))
         channel = self._channel(f"umask 077 && mkdir -p -- {folder} && exec cat > {quoted}")
-        with _translated(self.way.host):
+        with _translated(self.route.host):
             for chunk in content:
                 channel.sendall(chunk)
             channel.shutdown_write()
@@ -166,28 +166,28 @@ class HostConnection:
         if (status := _status(channel)) != 0:
             said = channel.recv_stderr(_CHUNK).decode(errors="replace").strip() or f"status {status}"
             raise Unreachable(
-                f"{path} could not be carried over the line to {self.way.host}", detail=f"{said}.", hint="Run again."
+                f"{path} could not be carried over the line to {self.route.host}", detail=f"{said}.", hint="Run again."
             )
 
     def home(self) -> str:
         """The folder of ours on the host, as a path."""
         channel = self._channel('printf %s "$HOME"')
-        with _translated(self.way.host):
-            found = b"".join(iter(lambda: _received(channel, self.way.silence), b""))
+        with _translated(self.route.host):
+            found = b"".join(iter(lambda: _received(channel, self.route.silence), b""))
         return f"{found.decode(errors='replace')}/.pgratchet"
 
     def _channel(self, script: str) -> paramiko.Channel:
         """Run a script by the POSIX shell, whatever the user's own shell is."""
-        with _translated(self.way.host):
-            channel: paramiko.Channel = self._open().open_session(_WINDOW, _PACKET, self.way.timeout)
-            channel.settimeout(self.way.silence)
+        with _translated(self.route.host):
+            channel: paramiko.Channel = self._open().open_session(_WINDOW, _PACKET, self.route.timeout)
+            channel.settimeout(self.route.silence)
             channel.exec_command(f"exec sh -c {shlex.quote(script)}")
         return channel
 
     def _open(self) -> paramiko.Transport:
         if self._connection is None or not self._connection.is_connected:
             self.close()
-            connection = connect(self.way)
+            connection = connect(self.route)
             self._connection = connection
         transport: paramiko.Transport = self._connection.transport
         return transport
@@ -209,7 +209,7 @@ class AgentSession:
         else:
             threading.Thread(target=self._beat, daemon=True).start()
 
-    def demand(self, to: Route) -> None:
+    def require_started(self, to: Route) -> None:
         """Raise unless it has begun."""
         if self.status is None:
             return
@@ -231,7 +231,7 @@ class AgentSession:
         with _dropping(), self._sending:
             self._channel.sendall(content)
 
-    def lines(self) -> Iterator[dict[str, Any]]:
+    def messages(self) -> Iterator[dict[str, Any]]:
         """What it prints, until it ends. Dropped where the line is cut, or nothing is heard for too long."""
         yield from self._heard
         if _status(self._channel) < 0:

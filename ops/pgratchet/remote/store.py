@@ -1,7 +1,6 @@
-"""The backups that are kept on a host, seen from here: a store like any other.
+"""Reads the backups that are kept on a host, as a store. They are written and deleted only on the host itself.
 
-Owns how they are listed and read over a line. What is there is asked once, when it is first needed, so that a list of
-many backups costs no more than one of few. Refuses to write any: they are taken and deleted on the host.
+The list is fetched once, on first use, so listing many backups costs one request.
 """
 
 from __future__ import annotations
@@ -14,38 +13,38 @@ from typing import TYPE_CHECKING
 from pgratchet.backups import manifest
 from pgratchet.backups.store import Draft, FileStat
 from pgratchet.errors import BackupFailed
-from pgratchet.operations import operations
+from pgratchet.operations.backups import BackupListing, ListBackups, WriteNote
 from pgratchet.remote import client
 
 if TYPE_CHECKING:
-    from pgratchet.database.target import Target
+    from pgratchet.database.target import TargetStorage
 
 
 class HostStore:
     """The backups of one target on its host."""
 
-    def __init__(self, given: Target) -> None:
-        self._given = given
-        self._line = client.connection_of(given)
-        self._found: operations.BackupListing | None = None
+    def __init__(self, target: TargetStorage) -> None:
+        self._target = target
+        self._connection = client.connection_of(target)
+        self._cached: BackupListing | None = None
 
     @property
     def where(self) -> str:
-        return f"{self._line.way.host}:{self._listing().where}"
+        return f"{self._connection.route.host}:{self._listing().where}"
 
     def ids(self) -> list[str]:
         return sorted(self._listing().backups, reverse=True)
 
     def stat(self, backup_id: str, name: str) -> FileStat | None:
-        found = self._listing().backups.get(backup_id)
-        size, stamp = (found.files.get(name) if found else None) or ("", "")
+        files = self._listing().backups.get(backup_id)
+        size, stamp = (files.files.get(name) if files else None) or ("", "")
         return FileStat(int(size), stamp) if size else None
 
     def read(self, backup_id: str, name: str) -> Iterator[bytes]:
-        found = self._listing().backups.get(backup_id)
-        if name == manifest.NAME and found and found.manifest is not None:
-            return iter((found.manifest.encode(),))
-        return self._line.read(f"{self._listing().where}/{backup_id}/{name}")
+        files = self._listing().backups.get(backup_id)
+        if name == manifest.NAME and files and files.manifest is not None:
+            return iter((files.manifest.encode(),))
+        return self._connection.read(f"{self._listing().where}/{backup_id}/{name}")
 
     def folder(self, backup_id: str) -> Path | None:  # noqa: ARG002  it is none of this machine's
         return None
@@ -54,7 +53,7 @@ class HostStore:
         return (note.encode() for note in self._listing().notes)
 
     def note(self, name: str, text: bytes) -> None:
-        client.done(self._given, operations.WriteNote(name, text.decode()), type(None))
+        client.ask(self._target, WriteNote(name, text.decode()))
 
     def room(self) -> int | None:
         return None
@@ -67,12 +66,12 @@ class HostStore:
 
     def _not_from_here(self, backup_id: str) -> BackupFailed:
         return BackupFailed(
-            f"backup {backup_id} is kept on {self._line.way.host}",
+            f"backup {backup_id} is kept on {self._connection.route.host}",
             detail="What is there is written and deleted there.",
             hint="Use `invoke backup`, which takes one on the host.",
         )
 
-    def _listing(self) -> operations.BackupListing:
-        if self._found is None:
-            self._found = client.done(self._given, operations.ListBackups(), operations.BackupListing)
-        return self._found
+    def _listing(self) -> BackupListing:
+        if self._cached is None:
+            self._cached = client.ask(self._target, ListBackups())
+        return self._cached

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from pgratchet.errors import ConfigurationError, Unreachable
 
 if TYPE_CHECKING:
-    from pgratchet.variables import Variables
+    from pgratchet.variables import SshVariables
 
 _TRIES = 5
 _LINGER = 600
@@ -28,7 +28,7 @@ _LINGER = 600
 
 
 @contextmanager
-def open_tunnel(variables: Variables, host: str, port: int) -> Iterator[int]:
+def open_tunnel(variables: SshVariables, host: str, port: int) -> Iterator[int]:
     """The port on 127.0.0.1 that leads, while the block lasts, to `host` and `port` as seen from the SSH host."""
     if not shutil.which("ssh"):
         raise ConfigurationError(
@@ -47,7 +47,7 @@ def open_tunnel(variables: Variables, host: str, port: int) -> Iterator[int]:
             _run([*ssh, "-O", "exit", variables.ssh_host], variables, must=False)
 
 
-def _forwarded(ssh: Sequence[str], variables: Variables, host: str, port: int) -> int:
+def _forwarded(ssh: Sequence[str], variables: SshVariables, host: str, port: int) -> int:
     """A port that the master listens on now; one that was taken in between is given up for another."""
     there = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     for last in range(_TRIES - 1, -1, -1):
@@ -61,7 +61,7 @@ def _forwarded(ssh: Sequence[str], variables: Variables, host: str, port: int) -
     return chosen
 
 
-def _run(command: Sequence[str], variables: Variables, *, must: bool = True) -> bool:
+def _run(command: Sequence[str], variables: SshVariables, *, must: bool = True) -> bool:
     """Whether it went well; Unreachable with OpenSSH's own words where it did not and must."""
     with tempfile.TemporaryFile() as said:  # a pipe would be kept open by the master
         try:
@@ -83,7 +83,7 @@ def _run(command: Sequence[str], variables: Variables, *, must: bool = True) -> 
     return not status
 
 
-def _refused(variables: Variables, words: str) -> Unreachable:
+def _refused(variables: SshVariables, words: str) -> Unreachable:
     key = "host key" in words.lower()
     return Unreachable(
         f"no tunnel through {variables.ssh_host}: {'its host key is not one that is known' if key else 'ssh failed'}",
@@ -94,7 +94,7 @@ def _refused(variables: Variables, words: str) -> Unreachable:
     )
 
 
-def _configuration(variables: Variables, folder: Path) -> str:
+def _configuration(variables: SshVariables, folder: Path) -> str:
     """What OpenSSH is to do, strict where ours begins, and the user's own behind it: the first value wins.
 
     By a file, and not by arguments, so that it holds for the hosts in between too.

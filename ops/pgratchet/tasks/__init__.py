@@ -1,0 +1,32 @@
+"""The tasks, as an Invoke collection: flags in, one call, the result shown. The rules are in the other packages."""
+
+from __future__ import annotations
+
+from invoke.collection import Collection
+
+from pgratchet.tasks import adopting, backups, checking, migrating, runs, settings
+from pgratchet.tasks.project import DEFAULTS
+
+__all__ = ["ns"]
+
+ns = Collection(
+    migrating.migrate,
+    migrating.status,
+    migrating.doctor,
+    migrating.new,
+    backups.backup,
+    backups.backups,
+    backups.verify,
+    backups.restore,
+    backups.drill,
+    backups.rollback,
+    runs.attach,
+    runs.runs,
+    runs.cancel,
+    adopting.adopt,
+    checking.ci,
+    settings.render,
+    settings.up,
+    settings.down,
+)
+ns.configure({"pgratchet": dict(DEFAULTS)})

@@ -1,0 +1,76 @@
+"""Tasks for the runs on the targets' hosts: list, follow and cancel them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from pgratchet.console import report
+from pgratchet.console.result import RunResult
+from pgratchet.errors import ConfigurationError
+from pgratchet.remote.dispatch import require_host
+from pgratchet.tasks.project import Project
+from pgratchet.tasks.support import task
+
+if TYPE_CHECKING:
+    from pgratchet.database.target import TargetStorage
+    from pgratchet.operations.protocol import RunInfo
+
+
+@task("env", "run", "limit")
+def attach(project: Project, env: str | None = None, run: str | None = None, limit: str | None = None) -> None:
+    """Follow a run on a host again: the newest, or one that is named."""
+    from pgratchet.console import progress
+    from pgratchet.remote import client
+
+    target, chosen = _choose_run(project, env, limit, run)
+    result = RunResult(target.environment, target.target, chosen.run_id, plan=chosen.names)
+    started = time.monotonic()
+    progress.draw(client.attach(target, chosen), result)
+    result.duration_ms = round((time.monotonic() - started) * 1000)
+    report.followed(result, chosen)
+
+
+@task("env", "limit", "json")
+def runs(project: Project, env: str | None = None, limit: str | None = None, json: bool = False) -> None:
+    """List the runs on the targets' hosts, newest first."""
+    from pgratchet.remote import client
+
+    for entry in project.targets(env, limit):
+        target = require_host(project.storage(entry))
+        rows = client.list_runs(target)
+        if json:
+            shape = [asdict(row) for row in rows]
+            report.as_json({"env": target.environment, "target": target.target, "runs": shape})
+        else:
+            report.runs(target.environment, target.target, rows)
+
+
+@task("env", "run", "limit")
+def cancel(project: Project, env: str | None = None, run: str | None = None, limit: str | None = None) -> None:
+    """Cancel a run on a host: its statement is cancelled, its lock released."""
+    from pgratchet.remote import client
+
+    target, chosen = _choose_run(project, env, limit, run)
+    cancelled = client.cancel(target, chosen.run_id)
+    where = f"{target.environment}: {target.target}: {chosen.run_id}"
+    report.data(f"{where}: {'told to end' if cancelled else 'already finished'}")
+
+
+def _choose_run(
+    project: Project, env: str | None, limit: str | None, run_id: str | None
+) -> tuple[TargetStorage, RunInfo]:
+    """The run of that id on the host of one of the targets, or the newest run."""
+    from pgratchet.remote import client
+
+    for entry in project.targets(env, limit):
+        target = require_host(project.storage(entry))
+        for run in client.list_runs(target):
+            if run_id in (None, run.run_id):
+                return target, run
+    raise ConfigurationError(
+        f"there is no run{f' {run_id}' if run_id else ''}",
+        detail="The hosts keep the last hundred, for thirty days.",
+        hint="`invoke runs` lists them; `invoke status` asks the database.",
+    )
