@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import generators, pq
 
+from pgratchet.environment import without_variables
 from pgratchet.errors import ConfigurationError, MigrationFailed, Unreachable
 
 OLDEST = 130000
@@ -48,9 +49,10 @@ FROM pg_control_system()
 
 def connect(parameters: Mapping[str, str], *, application_name: str = "pgratchet") -> psycopg.Connection:
     """Open a session from libpq parameters; Unreachable with the server's own words where it cannot be had."""
-    given = {"application_name": application_name, **parameters, "client_encoding": "UTF8"}
+    settings = {"application_name": application_name, **parameters, "client_encoding": "UTF8"}
     try:
-        return psycopg.connect(**given, autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]
+        with without_variables("PG"):  # libpq would take what the settings leave out from them
+            return psycopg.connect(**settings, autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]
     except psycopg.OperationalError as error:
         if "not currently accepting connections" in str(error):
             raise _closed(parameters, str(error)) from error

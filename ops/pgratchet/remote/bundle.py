@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-MODULES = ("__init__", "embedded", "errors", "events", "formatting", "variables")
+MODULES = ("__init__", "embedded", "environment", "errors", "events", "formatting", "variables")
 FOLDERS = ("apply", "backups", "checks", "database", "migrations", "operations")
 _MAIN = b"""import sys
 from pgratchet.operations.agent import main

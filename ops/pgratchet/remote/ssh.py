@@ -11,7 +11,6 @@ does not notice a dead line; output that is decoded is no longer what was sent, 
 
 from __future__ import annotations
 
-import atexit
 import json
 import logging
 import shlex
@@ -80,19 +79,27 @@ def route_to(variables: SshVariables) -> Route:
     )
 
 
-@lru_cache
-def connection_to(to: Route) -> HostConnection:
-    """The line to a host, kept until the process ends."""
-    made = HostConnection(to)
-    atexit.register(made.close)
-    return made
+_connections: dict[Route, HostConnection] = {}
+
+
+def connection_to(route: Route) -> HostConnection:
+    """The connection to a host, shared by all that this process does there until `close_connections`."""
+    if route not in _connections:
+        _connections[route] = HostConnection(route)
+    return _connections[route]
+
+
+def close_connections() -> None:
+    """Close every connection of this process."""
+    while _connections:
+        _connections.popitem()[1].close()
 
 
 class HostConnection:
     """A connection to a host, made when it is first used, and made anew when it was cut."""
 
-    def __init__(self, to: Route) -> None:
-        self.route = to
+    def __init__(self, route: Route) -> None:
+        self.route = route
         self._connection: Connection | None = None
 
     def close(self) -> None:

@@ -105,15 +105,14 @@ def _mark_baseline(
 ) -> tuple[str, ...]:
     """Mark the files up to that name as applied when the database has what they make; returns their names."""
     from pgratchet.adopt import baseline
-    from pgratchet.backups.pg_programs import schema_dump
     from pgratchet.migrations.files import read
     from pgratchet.operations.restore import restore_server
+    from pgratchet.operations.schema import schema_dumper
 
     files = read(sql)
     selected = baseline.select(session.open(), files, name)
     if selected:
-        tls = session.connection.pgconn.ssl_in_use
-        dump = schema_dump(target.client_environment, session.server.version, target.history, tls=tls)
+        dump = schema_dumper(target, session)
         differences = baseline.differences(restore_server(target), target.connection["dbname"], dump, files, name)
         baseline.require_equal(differences, yes=yes)
         report.talk(

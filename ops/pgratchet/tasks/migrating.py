@@ -108,7 +108,7 @@ def status(
 def doctor(
     project: Project, env: str | None = None, sql: str | None = None, limit: str | None = None, json: bool = False
 ) -> None:
-    """Check for problems that would make a migration fail, and say how to fix each."""
+    """Check for what would make a migration fail."""
     exit_code = 0
     for target in project.targets(env, limit):
         findings: list[Finding] = []

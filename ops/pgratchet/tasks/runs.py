@@ -49,7 +49,7 @@ def runs(project: Project, env: str | None = None, limit: str | None = None, jso
 
 @task("env", "run", "limit")
 def cancel(project: Project, env: str | None = None, run: str | None = None, limit: str | None = None) -> None:
-    """Cancel a run on a host: its statement is cancelled, its lock released."""
+    """Cancel a run on a host and release its lock."""
     from pgratchet.remote import client
 
     target, chosen = _choose_run(project, env, limit, run)

@@ -53,7 +53,7 @@ def up(project: Project, env: str | None = None) -> None:
 
 @task("env", "remove")
 def down(project: Project, env: str | None = None, remove: bool = False) -> None:
-    """Stop the bundled PostgreSQL; its data stays unless --remove is given."""
+    """Stop the bundled PostgreSQL, keeping its data."""
     from pgratchet import embedded
 
     environment = project.targets(env)[0].environment

@@ -66,20 +66,33 @@ def task(*flags: str) -> Callable[[Body], Task[Body]]:
     """Make an Invoke task of a function that takes a Project and these flags."""
 
     def wrap(body: Body) -> Task[Body]:
-        made: Task[Body] = invoke_task(help={flag: HELP[flag] for flag in flags})(_surface(body))
+        made: Task[Body] = invoke_task(help={flag: HELP[flag] for flag in flags})(surface(_with_project(body)))
         return made
 
     return wrap
 
 
-def _surface(body: Body) -> Body:
+def _with_project(body: Body) -> Body:
+    """The body with Invoke's context replaced by the project; what the body opens is closed when it ends."""
+
     @functools.wraps(body)
     def run(context: Context, *args: Any, **flags: Any) -> None:
         project = Project.of(context)
+        with _closing(project):
+            body(project, *args, **flags)
+
+    return run
+
+
+def surface(body: Body) -> Body:
+    """The body with its errors as three parts and an exit code, and with signals that cancel it."""
+
+    @functools.wraps(body)
+    def run(context: Context, *args: Any, **flags: Any) -> None:
         json = bool(flags.get("json", False))
-        with commands.called_as(body.__name__, sys.argv), _signal_handlers(), _closing(project):
+        with commands.called_as(body.__name__, sys.argv), _signal_handlers():
             try:
-                body(project, *args, **flags)
+                body(context, *args, **flags)
             except RatchetError as error:
                 _fail(error, json=json)
             except KeyboardInterrupt as stop:
