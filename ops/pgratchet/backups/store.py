@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
 from pgratchet.backups import manifest
-from pgratchet.backups.bucket import Bucket
 from pgratchet.errors import BackupFailed
 
 if TYPE_CHECKING:
@@ -81,6 +80,8 @@ class Store(Protocol):
 
 def open_store(url: str, options: Mapping[str, str], folder: Path, environment: str, target: str) -> Store:
     """The store of a target: below the URL where there is one, else below the folder."""
+    from pgratchet.backups.bucket import Bucket
+
     if url:
         return Bucket(f"{url.rstrip('/')}/{environment}/{target}", dict(options))
     return DiskStore(folder / environment / target)

@@ -11,7 +11,7 @@ from pgratchet.errors import Location, several
 from pgratchet.migrations.files import Migration, _MistakeError
 
 if TYPE_CHECKING:
-    from pgratchet.migrations import classify, lexer
+    from pgratchet.migrations import lexer
 
 
 _DIRECTIVE = re.compile(rb"--\s*migrate\s*:\s*(?P<text>.*)", re.IGNORECASE)
@@ -79,7 +79,7 @@ def prepare(migrations: Iterable[Migration]) -> tuple[Script, ...]:
 
 
 def _judge(migration: Migration) -> tuple[Script, list[tuple[Location, str]]]:
-    from pgratchet.migrations import lexer
+    from pgratchet.migrations import classify, lexer
 
     text = migration.text()
     cut = _Cut()
