@@ -33,10 +33,10 @@ from pgratchet.database.history import History
 from pgratchet.events import Event, MigrationApplied
 from pgratchet.migrations import files as migrations
 from pgratchet.testing import databases
-from tests import majors
+from tests import ROOT
 from tests.hosts import SSHD, Hosts, Loopback, loopback, running
+from tests.servers import majors
 
-ROOT = Path(__file__).parents[1]
 NO_DOCKER = "no Docker engine answers, and TEST_DATABASE_URL is not set"
 
 # Our containers are ended by the fixtures that start them; the reaper's image cannot be had everywhere.

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import samples
 from tests.acceptance.conftest import PARTS, Run
 from tests.conftest import Database
-from tests.samples import ONE, SAMPLES, TWO
+from tests.other_tools import handwritten
+from tests.other_tools.handwritten import ONE, SAMPLES, TWO
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
@@ -42,7 +42,7 @@ def test_a_history_is_shown_taken_over_and_gone_on_from(moved: Path, on: Run, da
 
 
 def test_one_that_disagrees_is_refused_in_three_parts(moved: Path, on: Run, database: Database) -> None:
-    database.run(samples.drizzle((ONE, 1000), ("edited", 2000)))
+    database.run(handwritten.drizzle((ONE, 1000), ("edited", 2000)))
     before = database.fingerprint()
     refused = on("adopt", status=8)
     assert PARTS.search(refused.stderr)

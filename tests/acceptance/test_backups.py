@@ -15,7 +15,7 @@ from pgratchet.errors import BackupFailed
 from pgratchet.operations.wiring import programs_for
 from tests.acceptance.conftest import COMMAND, PARTS, Invoke, Run, environment
 from tests.conftest import Database
-from tests.waiting import until
+from tests.support.waiting import until
 
 embedded = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 INVENTORY = "all: {hosts: {hyperpage_dev: {pg_url: \"{{ env('DATABASE_URL') }}\", pg_dbname: x, %s}}}"

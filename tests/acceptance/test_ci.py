@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import PARTS, Invoke
-from tests.unit.test_checks import SQUAWK, commit, git
+from tests.unit.checks.test_ci import SQUAWK, commit, git
 
 pytestmark = pytest.mark.skipif(SQUAWK is None, reason="no squawk here: pip install squawk-cli")
 GOOD = "create table things (id bigint generated always as identity primary key);\n"

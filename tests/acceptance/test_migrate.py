@@ -19,7 +19,7 @@ from pgratchet import embedded
 from pgratchet.database.history import History
 from tests.acceptance.conftest import COMMAND, PARTS, Invoke, Run, environment
 from tests.conftest import Database
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 def test_json_has_exactly_the_promised_shape(on: Run, database: Database) -> None:

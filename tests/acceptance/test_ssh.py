@@ -17,7 +17,7 @@ import pytest
 from tests.acceptance.conftest import COMMAND, PARTS, Done, Invoke, Run, environment
 from tests.conftest import Database
 from tests.hosts import Host, Hosts, Loopback
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 @dataclass

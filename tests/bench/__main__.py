@@ -15,11 +15,11 @@ import tempfile
 from pathlib import Path
 
 from pgratchet.errors import ConfigurationError, RatchetError
+from tests import ROOT
 from tests.bench import chart, peers, server
 from tests.bench.cases import cases
 from tests.bench.results import Table
 from tests.bench.runs import Bench, FailedError
-from tests.bench.tools import ROOT
 
 
 def main() -> int:

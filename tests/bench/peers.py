@@ -19,9 +19,10 @@ from importlib import metadata
 from pathlib import Path
 
 from pgratchet.errors import ConfigurationError
+from tests import ROOT
 from tests.bench.measure import Command
 from tests.bench.server import Database
-from tests.bench.tools import ROOT, Files, Tool, compile_all, write_files
+from tests.bench.tools import Files, Tool, compile_all, write_files
 
 FOLDER = ROOT / ".pgratchet" / "bench"
 _VENV = FOLDER / "venv"

@@ -20,10 +20,10 @@ from importlib import metadata
 from pathlib import Path
 
 from pgratchet import __version__, embedded
+from tests import ROOT
 from tests.bench.measure import Command
 from tests.bench.server import Database
 
-ROOT = Path(__file__).parents[2]
 _PARTS = ("ops", "inventory", "templates")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pgratchet import embedded
-from tests.waiting import until
+from tests.support.waiting import until
 
 PASSWORD = "it's: a c4n4ry \\ $(touch /tmp/executed)"
 _KEY = "/etc/ssh/ssh_host_ed25519_key"

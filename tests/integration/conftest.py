@@ -6,17 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pgratchet.backups.restore_server import RestoreServer
 
 from pgratchet.backups.backup import BackupSource
 from pgratchet.backups.pg_programs import Programs
-from pgratchet.backups.restore_server import RestoreServer
 from pgratchet.backups.store import DiskStore
 from pgratchet.config import settings
 from pgratchet.config.inventory import InventoryTarget
 from pgratchet.config.settings import RenderedTarget
 from pgratchet.operations import wiring
-from tests.conftest import ROOT, Database
-from tests.faults import Clusters
+from tests import ROOT
+from tests.conftest import Database
+from tests.faults.proxy import Clusters
 
 
 @pytest.fixture

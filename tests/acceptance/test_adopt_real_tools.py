@@ -1,0 +1,126 @@
+"""Moving in: a real tool's database and files, `invoke adopt`, and a migration of ours on top."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pgratchet.operations import wiring
+from tests.acceptance.conftest import PARTS, Invoke, Run, environment
+from tests.conftest import Database, Server
+from tests.other_tools import MOVERS, Mover
+from tests.other_tools.node import Drizzle, Prisma
+from tests.other_tools.sample import BROKEN, CONTENT, FURTHER, LABELS, SAMPLE
+
+pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
+Make = Callable[..., Database]
+
+
+@pytest.fixture
+def project(clone: Path, tmp_path: Path) -> Path:
+    """Where a tool's project is to be; beside it a checkout of ours without a migration."""
+    for path in (clone / "sql").iterdir():
+        path.unlink()
+    return tmp_path / "project"
+
+
+@pytest.fixture
+def make(server: Server) -> Iterator[Make]:
+    """Make another database, empty or as another is."""
+    made: list[Database] = []
+
+    def create(template: str = "template0") -> Database:
+        made.append(server.create(template))
+        return made[-1]
+
+    yield create
+    for each in made:
+        server.drop(each)
+
+
+@pytest.mark.parametrize("mover", MOVERS, ids=lambda mover: mover.label)
+def test_what_a_tool_began_goes_on_as_if_the_tool_had_gone_on(
+    mover: Mover, project: Path, database: Database, make: Make, invoke: Invoke, on: Run, clone: Path
+) -> None:
+    mover.lay_out(project, SAMPLE)
+    mover.migrate(project, database)
+    alone, before = make(database.name), history(database, mover)
+
+    on("adopt", f"--from={mover.name}", f"--files={project / mover.files}")
+    (clone / on("new", FURTHER.name).stdout.strip()).write_text(FURTHER.text, encoding="utf-8")
+    assert on("migrate", "--json").json["pending"] == 0
+    assert history(database, mover) == before
+    status = on("status", "--check", "--json").json
+    assert (status["pending"], status["total"] - status["applied"]) == (0, 0)
+
+    mover.lay_out(project, [*SAMPLE, FURTHER])
+    mover.migrate(project, alone)
+    expected = structure(alone, mover)
+    assert structure(database, mover) == expected
+
+    if mover.rebuilds:
+        empty = make()
+        invoke("migrate", env={"DATABASE_URL": empty.url})
+        assert empty.rows(CONTENT) == LABELS
+        assert structure(empty, mover) == expected
+
+
+def test_a_file_that_drizzle_passed_over_is_named_and_not_adopted(
+    project: Path, database: Database, on: Run, clone: Path
+) -> None:
+    first, late, newest = SAMPLE
+    for steps in ((first, newest), (first, late, newest)):
+        Drizzle().lay_out(project, steps)
+        Drizzle().migrate(project, database)
+    assert database.rows("SELECT count(*), to_regclass('labels') FROM drizzle.__drizzle_migrations") == [(2, None)]
+    refused(on, database, clone, project / Drizzle.files, "0001_label_items")
+
+
+def test_a_file_that_was_changed_behind_drizzle_is_named(
+    project: Path, database: Database, on: Run, clone: Path
+) -> None:
+    Drizzle().lay_out(project, SAMPLE)
+    Drizzle().migrate(project, database)
+    path = project / Drizzle.files / "0000_create_items.sql"
+    path.write_text(path.read_text() + "-- and more\n")
+    refused(on, database, clone, project / Drizzle.files, "0000_create_items")
+
+
+def test_a_file_that_failed_with_prisma_is_named(project: Path, database: Database, on: Run, clone: Path) -> None:
+    Prisma().lay_out(project, [*SAMPLE, BROKEN])
+    with pytest.raises(AssertionError, match="division by zero"):
+        Prisma().migrate(project, database)
+    unfinished = "SELECT migration_name, rolled_back_at FROM _prisma_migrations WHERE finished_at IS NULL"
+    assert database.rows(unfinished) == [("20240101000400_break_off", None)]
+    refused(on, database, clone, project / Prisma.files, "20240101000400_break_off")
+
+
+def refused(on: Run, database: Database, clone: Path, files: Path, name: str) -> None:
+    """adopt says no, names the migration, and has changed nothing."""
+    before = database.fingerprint()
+    done = on("adopt", f"--files={files}", status=None)
+    assert done.status not in (0, 1)
+    assert PARTS.search(done.stderr)
+    assert name in done.stderr
+    assert database.fingerprint() == before
+    assert not list((clone / "sql").iterdir())
+
+
+def history(database: Database, mover: Mover) -> list[tuple[object, ...]]:
+    return [row for table in mover.history for row in database.rows(f"SELECT * FROM {table} ORDER BY 1")]
+
+
+def structure(database: Database, mover: Mover) -> str:
+    """The schema without anybody's history."""
+    with database.connect() as session:
+        programs = wiring.programs_for(session.info.server_version)
+    left_out = [f"--exclude-table={table}*" for table in mover.history]  # and their sequences
+    command = [programs.path("pg_dump"), "--schema-only", "--exclude-schema=ratchet", "--exclude-schema=drizzle"]
+    done = subprocess.run(
+        [*command, *left_out, "--dbname", database.url], env=environment({}), capture_output=True, text=True, check=True
+    )
+    # These two carry a word made up for each dump.
+    return "\n".join(line for line in done.stdout.splitlines() if not line.startswith(("\\restrict", "\\unrestrict")))

@@ -1,0 +1,89 @@
+"""The image of templates/docker: built for real, and run as a user who is not root, with a root that is read-only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import ROOT
+from tests.conftest import NO_DOCKER, Database, docker_answers
+
+BASE = "debian:bookworm-slim"
+"""As the other tests' hosts; its Python is 3.11."""
+TAG = "pgratchet-migrate:tests"
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def docker(*arguments: str, timeout: int = 300) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=timeout)
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Built from wheels in its context, so that the build itself needs no package index."""
+    if shutil.which("docker") is None or not docker_answers():
+        pytest.skip(NO_DOCKER)
+    context = tmp_path_factory.mktemp("image")
+    for part in ("ops", "inventory", "templates", "sql"):
+        shutil.copytree(ROOT / part, context / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "tasks.py", context)
+    shutil.copy(ROOT / "constraints.txt", context)
+    command = [sys.executable, "-m", "pip", "download", "-q", "--only-binary=:all:", "--python-version=3.11"]
+    command += ["--require-hashes", "-r", "constraints.txt", "-d", "wheels"]
+    fetched = subprocess.run(command, cwd=context, capture_output=True, text=True, check=False)
+    if fetched.returncode:
+        pytest.skip(f"the wheels cannot be had: {fetched.stderr.strip().splitlines()[-1:]}")
+    arguments = (f"BASE={BASE}", "PIP_NO_INDEX=1", "PIP_FIND_LINKS=/build")
+    options = [each for argument in arguments for each in ("--build-arg", argument)]
+    file = str(context / "templates" / "docker" / "Dockerfile")
+    built = docker("build", "--network=host", "-q", "-t", TAG, "-f", file, *options, str(context))
+    assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-2000:]
+    return TAG
+
+
+@pytest.fixture
+def run(image: str, database: Database, tmp_path: Path) -> Iterator[Run]:
+    """Runs the image as Kubernetes would: as its own user, its root read-only, backups and /tmp mounted."""
+    backups = tmp_path / "backups"
+    backups.mkdir()
+    backups.chmod(0o777)
+    mounts = ("--read-only", "--tmpfs=/tmp", f"--volume={backups}:/app/backups", "--cap-drop=ALL")
+
+    def started(*arguments: str, program: str = "invoke") -> subprocess.CompletedProcess[str]:
+        given = ("--network=host", "--env=DATABASE_URL", f"--entrypoint={program}", image, *arguments)
+        return subprocess.run(
+            ["docker", "run", "--rm", *mounts, *given],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "DATABASE_URL": database.url},
+        )
+
+    yield started
+    # What the image's user has written there is not this one's to remove.
+    clear = ("--entrypoint=find", image, "/b", "-mindepth", "1", "-delete")
+    docker("run", "--rm", "--user=0", f"--volume={backups}:/b", *clear)
+
+
+@pytest.mark.parametrize("server", ["outside"], indirect=True)
+def test_it_migrates_and_is_not_root(run: Run, database: Database) -> None:
+    assert run("-u", program="id").stdout == "10001\n"
+    before = run("status", "--json")
+    assert '"pending": 1' in before.stdout, before.stderr
+    done = run("migrate", "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    assert database.rows("SELECT name FROM ratchet.migrations") == [("001_initial_schema",)]
+    assert run("status", "--check").returncode == 0
+    assert '"complete": true' in run("backups", "--json").stdout
+
+
+def test_nothing_of_where_packages_came_from_is_in_it(image: str) -> None:
+    told = docker("inspect", image).stdout + docker("run", "--rm", "--entrypoint=sh", image, "-c", "env; ls /").stdout
+    assert "PIP_" not in told
+    assert "build" not in told.splitlines()

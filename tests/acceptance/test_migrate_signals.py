@@ -1,0 +1,191 @@
+"""Signals to `invoke migrate`: the statement ends, the lock is free, the history is true, and the next run goes on."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pgratchet.database.history import History
+from tests.acceptance.conftest import COMMAND, Done, Run, environment
+from tests.conftest import Database
+from tests.faults.proxy import history
+from tests.support.waiting import until
+
+INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+STATUS = {INT: 130, TERM: 143, HUP: 129}
+WORD = {INT: "interrupted", TERM: "terminated", HUP: "hung up"}
+SIGNALS = pytest.mark.parametrize(
+    ("number", "times"), [(number, times) for number in (INT, TERM, HUP) for times in (1, 2)]
+)
+SEED = ("001_initial_schema", True)
+BUILD = "-- migrate: no-transaction\ncreate table built ();\ncreate index concurrently i on t (x);\n"
+
+
+@pytest.fixture
+def watched(database: Database) -> Database:
+    """The database, with a table, by way of sessions that are told from those of a run."""
+    database.run("CREATE TABLE t (x int)")
+    return Database({**database.parameters, "application_name": "watching"})
+
+
+def sessions(watched: Database, which: str = "true") -> int:
+    """How many sessions of runs there are."""
+    ((found,),) = watched.rows(
+        "SELECT count(*) FROM pg_stat_activity"
+        f" WHERE application_name = 'pgratchet' AND datname = current_database() AND {which}"
+    )
+    return int(str(found))
+
+
+class Running:
+    """A run as a process of its own, in `sh` where its surroundings need one."""
+
+    def __init__(self, clone: Path, database: Database, *, shell: str = "") -> None:
+        command = [*COMMAND, "migrate", "--json"]
+        self.process = subprocess.Popen(
+            ["sh", "-c", shell, "sh", *command] if shell else command,
+            cwd=clone,
+            env=environment({"DATABASE_URL": database.url}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def send(self, number: signal.Signals, times: int) -> None:
+        """The second one comes 0.2 s behind the first, if there is anyone left to get it."""
+        self.process.send_signal(number)
+        for _ in range(times - 1):
+            time.sleep(0.2)
+            if self.process.poll() is None:
+                self.process.send_signal(number)
+
+    def ended(self) -> Done:
+        stdout, stderr = self.process.communicate(timeout=20)
+        return Done(self.process.returncode, stdout, stderr)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(clone: Path, database: Database) -> Iterator[Start]:
+    started: list[Running] = []
+
+    def run(**options: str) -> Running:
+        started.append(Running(clone, database, **options))
+        return started[-1]
+
+    yield run
+    for each in started:
+        each.kill()
+
+
+def stopped(running: Running, watched: Database, number: signal.Signals, times: int) -> Done:
+    """What the signal came to: no traceback, the right status, and within two seconds nothing left on the server."""
+    running.send(number, times)
+    sent = time.monotonic()
+    done = running.ended()
+    until(lambda: not sessions(watched), seconds=sent + 2 - time.monotonic())
+    assert watched.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid <> ALL (%s)", HELD) == [(0,)]
+    assert done.status == STATUS[number], done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-3].endswith(WORD[number])
+    assert done.json["error"]["code"] == STATUS[number]
+    return done
+
+
+HELD: list[int] = []
+"""The pids of sessions that hold the migration lock for a test, and not for a run."""
+
+
+@SIGNALS
+def test_a_signal_during_a_statement(
+    start: Start, watched: Database, clone: Path, on: Run, number: signal.Signals, times: int
+) -> None:
+    slow = clone / "sql" / "002_slow.sql"
+    slow.write_text("create table slow (); select pg_sleep(20);")
+    running = start(shell='exec "$@" <&-')
+    until(lambda: sessions(watched, "wait_event = 'PgSleep'"), 30)
+    done = stopped(running, watched, number, times)
+    assert done.json["applied"] == ["001_initial_schema"]
+    assert "001_initial_schema was applied, and stays." in done.stderr
+    assert history(watched) == [SEED]
+    assert watched.rows("SELECT to_regclass('slow')") == [(None,)]
+    slow.write_text("create table slow ();")
+    assert on("migrate", "--json").json["applied"] == ["002_slow"]
+
+
+@SIGNALS
+def test_a_signal_while_it_waits_for_the_lock(
+    start: Start, watched: Database, on: Run, number: signal.Signals, times: int
+) -> None:
+    with watched.connect() as holder:
+        holder.execute("SELECT pg_advisory_lock(%s)", (History().lock_key,))
+        HELD[:] = [holder.info.backend_pid]
+        before = watched.fingerprint()
+        running = start()
+        until(lambda: sessions(watched, "query LIKE '%advisory%'"), 30)
+        done = stopped(running, watched, number, times)
+        assert done.json["applied"] == []
+        assert watched.fingerprint() == before
+    HELD.clear()
+    assert on("migrate", "--json").json["applied"] == ["001_initial_schema"]
+
+
+@SIGNALS
+def test_a_signal_while_an_index_is_built(
+    start: Start, watched: Database, clone: Path, on: Run, number: signal.Signals, times: int
+) -> None:
+    """What it leaves is an INVALID index, recorded as begun: the next run clears that away and builds it anew."""
+    (clone / "sql" / "002_build.sql").write_text(BUILD)
+    with closing(watched.connect()) as holder:
+        holder.execute("BEGIN; LOCK TABLE t IN ROW EXCLUSIVE MODE")
+        running = start()
+        until(lambda: sessions(watched, "query LIKE 'create index concurrently%' AND wait_event_type = 'Lock'"), 30)
+        done = stopped(running, watched, number, times)
+    assert done.json["applied"] == ["001_initial_schema"]
+    assert history(watched) == [SEED, ("002_build", False)]
+    progress = "SELECT statements_done, statement_begun FROM ratchet.migrations WHERE name = '002_build'"
+    assert watched.rows(progress) == [(1, 2)]
+    valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('i')"
+    assert watched.rows(valid) == [(False,)]
+    assert on("migrate", "--json").json["applied"] == ["002_build"]
+    assert watched.rows(valid) == [(True,)]
+    assert history(watched) == [SEED, ("002_build", True)]
+
+
+def test_under_nohup_a_run_outlives_its_terminal(start: Start, watched: Database, clone: Path) -> None:
+    (clone / "sql" / "002_slow.sql").write_text("select pg_sleep(1);")
+    running = start(shell='trap "" HUP; exec "$@"')
+    until(lambda: sessions(watched, "wait_event = 'PgSleep'"), 30)
+    running.send(HUP, 1)
+    done = running.ended()
+    assert (done.status, done.json["applied"]) == (0, ["001_initial_schema", "002_slow"]), done.stderr
+
+
+def test_a_terminal_that_is_closed_ends_the_run(watched: Database, database: Database, clone: Path) -> None:
+    """The signal comes, and nothing can be written any more."""
+    (clone / "sql" / "002_slow.sql").write_text("select pg_sleep(20);")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(clone)
+        os.execve(COMMAND[0], [*COMMAND, "migrate"], environment({"DATABASE_URL": database.url, "TERM": "xterm"}))
+    until(lambda: sessions(watched, "wait_event = 'PgSleep'"), 30)
+    os.close(terminal)
+    until(lambda: not sessions(watched), 2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == STATUS[HUP]
+    assert history(watched) == [SEED]
+    assert watched.locks() == []

@@ -1,0 +1,89 @@
+"""A template variable that is missing or empty: it ends before anything is connected to, and leaves no file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import Invoke
+from tests.conftest import Database
+from tests.faults.proxy import Proxy
+
+PARTS = re.compile(r"^[^\n]+\nDETAIL: .+\nHINT: .+", re.DOTALL | re.MULTILINE)
+INVENTORY = """all:
+  hosts:
+    db:
+      pg_host: 127.0.0.1
+      pg_port: {port}
+      pg_dbname: {dbname}
+      pg_user: {user}
+      pg_password: "{{{{ env('SECRET', 'none') }}}}"
+      pg_sslmode: disable
+"""
+VALUES = {
+    'pg_user: "{{ nothing }}"': "'nothing' is undefined",
+    "pg_user: \"{{ env('EMPTY') }}\"": "the environment variable EMPTY is not set",
+    'pg_user: "x{{ none }}"': "gives none, which is no value",
+}
+"""Lines of the inventory; tests/unit/test_settings.py has them all."""
+TEMPLATES = {
+    ("pg_service.conf", "{{ pg_user }}", "{{ pg_usr }}"): "'pg_usr' is undefined",
+    ("pgpass", "{{ user }}", "{{ usr }}"): "'usr' is undefined",
+}
+
+
+@pytest.fixture
+def proxy(database: Database, clone: Path) -> Iterator[Proxy]:
+    """The way to the database, which counts; the inventory of dev leads there."""
+    made = Proxy(database.parameters)
+    (clone / "inventory" / "dev.yml").write_text(INVENTORY.format(**made.database.parameters))
+    yield made
+    made.close()
+
+
+def test_nothing_is_connected_to_and_nothing_written(
+    invoke: Invoke, clone: Path, tmp_path: Path, database: Database, proxy: Proxy
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    env = {"SECRET": database.parameters.get("password", "x"), "TMPDIR": str(temporary), "EMPTY": ""}
+    invoke("status", env=env)
+    assert proxy.connections == 1, "without a mistake it connects"
+    inventory = clone / "inventory" / "dev.yml"
+    sound = inventory.read_text()
+    (clone / ".env").write_text("as it was")
+    before = database.fingerprint(), files(clone)
+    for line, told in VALUES.items():
+        inventory.write_text(f"{sound}      {line}\n")
+        refused(invoke("migrate", env=env, status=2).stderr, told, line)
+    inventory.write_text(f"{sound}      {next(iter(VALUES))}\n")
+    refused(invoke("render", "--write=.env", env=env, status=2).stderr, "'nothing' is undefined", "render")
+    inventory.write_text(sound)
+    for (name, right, wrong), told in TEMPLATES.items():
+        template = clone / "templates" / f"{name}.j2"
+        text = template.read_text()
+        template.write_text(text.replace(right, wrong))
+        refused(invoke("migrate", env=env, status=2).stderr, told, wrong)
+        template.write_text(text)
+    template = clone / "templates" / "database.env.j2"
+    text = template.read_text()
+    template.write_text("X='{{ nothing }}'\n" + text)
+    refused(invoke("render", "--write=.env", env=env, status=2).stderr, "'nothing' is undefined", "env")
+    template.write_text(text)
+    assert proxy.connections == 1
+    assert (database.fingerprint(), files(clone)) == before
+    assert list(temporary.iterdir()) == []
+    assert invoke("migrate", "--json", env=env).json["applied"] == ["001_initial_schema"]
+
+
+def refused(stderr: str, told: str, what: str) -> None:
+    assert told in stderr, f"{what}: {stderr}"
+    assert PARTS.search(stderr), what
+
+
+def files(clone: Path) -> dict[str, bytes]:
+    found = (path for path in clone.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {str(path): path.read_bytes() for path in found if path.name != "dev.yml"}

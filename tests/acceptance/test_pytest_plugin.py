@@ -1,0 +1,147 @@
+"""The test kit in a project of its own, as a process: fresh databases, several workers, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pgratchet import embedded
+from pgratchet.database import connection
+from tests import ROOT
+
+SLOW = """
+import os, pathlib, time
+def test_slow(pg_database):
+    pathlib.Path("ready").write_text(str(os.getpid()))
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A server of which the sample is given the URL, and which outlives it."""
+    with embedded.scratch() as made:
+        yield {**made.parameters(), "dbname": "postgres"}
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Path:
+    folder = tmp_path / "sample"
+    shutil.copytree(ROOT / "tests" / "sample_project", folder)
+    return folder
+
+
+def start(folder: Path, *arguments: str, given: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("TEST_", "PYTEST_"))}
+    if given:
+        kept["TEST_DATABASE_URL"] = f"postgresql://{given['user']}@/postgres?host={given['host']}&port={given['port']}"
+    kept |= {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder.parent)}
+    # By its entry point it may be loaded already, where the package is installed.
+    command = [sys.executable, "-m", "pytest", "-p", "pgratchet.testing.pytest_plugin", *arguments]
+    return subprocess.Popen(command, cwd=folder, env=kept, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def ours(given: dict[str, str]) -> list[tuple[object, ...]]:
+    with connection.connect(given) as session:
+        return session.execute("SELECT datname FROM pg_database WHERE datname LIKE 'pgratchet_test_%'").fetchall()
+
+
+def until(holds: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end, "it did not come about in time"
+        time.sleep(0.05)
+
+
+def answers(folder: Path) -> list[Path]:
+    return list(folder.parent.rglob("pgratchet-server.json"))
+
+
+def test_the_sample_passes_on_a_server_of_its_own_that_ends(sample: Path) -> None:
+    with start(sample, "-q") as run:
+        said, _ = run.communicate(timeout=180)
+    assert re.search(r"24 passed", said), said
+    assert not answers(sample)
+
+
+def test_two_workers_share_a_server_and_a_template(sample: Path) -> None:
+    pytest.importorskip("xdist")
+    with start(sample, "-q", "-n", "2") as run:
+        said, _ = run.communicate(timeout=180)
+    assert re.search(r"24 passed", said), said
+    until(lambda: not answers(sample))
+
+
+def test_a_failing_test_leaves_nothing(sample: Path, given: dict[str, str]) -> None:
+    (sample / "tests" / "test_fails.py").write_text("def test_it(pg_database):\n    assert not pg_database\n")
+    with start(sample, "-q", "tests/test_fails.py", given=given) as run:
+        said, _ = run.communicate(timeout=120)
+    assert "1 failed" in said, said
+    assert ours(given) == []
+
+
+def test_an_interrupt_leaves_nothing(sample: Path, given: dict[str, str]) -> None:
+    (sample / "tests" / "test_slow.py").write_text(SLOW)
+    with start(sample, "tests/test_slow.py", given=given) as run:
+        until((sample / "ready").exists)
+        assert ours(given)
+        run.send_signal(signal.SIGINT)
+        said, _ = run.communicate(timeout=60)
+    assert "KeyboardInterrupt" in said
+    assert ours(given) == []
+
+
+def test_what_a_killed_run_left_is_dropped_by_the_next_and_nothing_else(sample: Path, given: dict[str, str]) -> None:
+    (sample / "tests" / "test_slow.py").write_text(SLOW)
+    with connection.connect(given) as session:
+        session.execute("CREATE DATABASE pgratchet_testing")
+    with start(sample, "tests/test_slow.py", given=given) as run:
+        until((sample / "ready").exists)
+        run.kill()
+    assert len(ours(given)) > 1, "the killed run left nothing to drop"
+    with start(sample, "-q", "tests/test_orders.py", "-k", "url", given=given) as run:
+        said, _ = run.communicate(timeout=120)
+    assert "1 passed" in said, said
+    assert ours(given) == [("pgratchet_testing",)]
+
+
+def test_a_run_leaves_those_of_a_living_one_alone(sample: Path, given: dict[str, str]) -> None:
+    (sample / "tests" / "test_slow.py").write_text(SLOW)
+    with start(sample, "tests/test_slow.py", given=given) as living:
+        until((sample / "ready").exists)
+        before = ours(given)
+        with start(sample, "-q", "tests/test_orders.py", "-k", "url", given=given) as run:
+            said, _ = run.communicate(timeout=120)
+        assert "1 passed" in said, said
+        assert ours(given) == before
+        living.send_signal(signal.SIGINT)
+        living.communicate(timeout=60)
+    assert ours(given) == []
+
+
+def test_the_server_ends_with_a_run_that_is_killed(sample: Path) -> None:
+    (sample / "tests" / "test_slow.py").write_text(SLOW)
+    with start(sample, "tests/test_slow.py") as run:
+        until((sample / "ready").exists)
+        assert answers(sample)
+        run.kill()
+    until(lambda: not answers(sample))
+
+
+def test_the_plugin_imports_nothing_heavy_at_start_up() -> None:
+    heavy = ("psycopg", "pgratchet.testing.databases", "pgratchet.embedded")
+    asked = f"import sys, pgratchet.testing.pytest_plugin; print([n for n in {heavy} if n in sys.modules])"
+    environ = {**os.environ, "PYTHONPATH": str(ROOT / "ops")}
+    said = subprocess.run(
+        [sys.executable, "-c", asked], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
+    )
+    assert said.stdout == "[]\n"

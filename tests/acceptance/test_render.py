@@ -1,0 +1,143 @@
+"""What `invoke render` writes is read by the programs it is for, as it was meant; what they would not is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import dotenv
+import pytest
+from psycopg import conninfo, sql
+
+from pgratchet import embedded
+from pgratchet.config import settings
+from pgratchet.config.inventory import InventoryTarget
+from pgratchet.database import connection
+from pgratchet.errors import ConfigurationError
+from tests import ROOT
+from tests.acceptance.conftest import PARTS, Invoke
+from tests.conftest import Server
+
+NODE = shutil.which("node")
+VALUES = (
+    "plain",
+    "two  words",
+    " in spaces ",
+    "a#b #c",
+    'double "quotes"',
+    "back`tick",
+    "$HOME $$ $(id)",
+    "per%cent%20",
+    "back\\slash \\n \\t",
+    "ünï😀\u00a0x",
+    "a=b;c&d|e>f",
+    "{{ 7 * 7 }}",
+    "it's",
+    "${HOME}",
+    "two\\\\in a row",
+    "at the end\\",
+    "a\nb",
+)
+REFUSED = {"it's", "${HOME}", "two\\\\in a row", "at the end\\", "a\nb"}
+"""What no single-quoted value of an env file carries to all who read one."""
+
+
+def by_dotenv(path: Path) -> Mapping[str, str | None]:
+    return dotenv.dotenv_values(path)
+
+
+def by_node(path: Path) -> Mapping[str, str | None]:
+    return _printed([str(NODE), f"--env-file={path}", "-e", "process.stdout.write(JSON.stringify(process.env))"])
+
+
+def by_shell(path: Path) -> Mapping[str, str | None]:
+    dump = f"'{sys.executable}' -c 'import json, os; print(json.dumps(dict(os.environ)))'"
+    return _printed(["sh", "-c", f"set -a; . '{path}'; {dump}"])
+
+
+def _printed(command: list[str]) -> Mapping[str, str | None]:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME")}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=kept | {"LC_ALL": "C.UTF-8"})
+    read: Mapping[str, str | None] = json.loads(done.stdout)
+    return read
+
+
+def _node_reads_env_files() -> bool:
+    if NODE is None:
+        return False
+    said = subprocess.run([NODE, "--version"], capture_output=True, text=True, check=False).stdout
+    match = re.match(r"v(\d+)\.(\d+)", said)
+    return match is not None and (int(match[1]), int(match[2])) >= (20, 6)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        by_dotenv,
+        pytest.param(by_node, marks=pytest.mark.skipif(not _node_reads_env_files(), reason="no Node.js from 20.6 on")),
+        by_shell,
+    ],
+)
+def test_an_env_file_is_read_as_it_was_meant(tmp_path: Path, read: Callable[[Path], Mapping[str, str | None]]) -> None:
+    path = tmp_path / ".env"
+    refused = set()
+    for value in VALUES:
+        variables = {"pg_host": "db.example", "pg_dbname": "a b", "pg_user": "owner", "pg_password": "{{ env('X') }}"}
+        given = settings.render_target(
+            InventoryTarget("env", "app", (), variables), ROOT / "templates", {"X": value}, dict
+        )
+        try:
+            path.write_text(settings.render_file(path, [given]), encoding="utf-8")
+        except ConfigurationError:
+            refused.add(value)
+            continue
+        found = read(path)
+        assert (found["POSTGRES_PASSWORD"], found["POSTGRES_DB"]) == (value, "a b")
+        whole: dict[str, Any] = conninfo.conninfo_to_dict(str(found["DATABASE_URL"]))
+        assert (whole["password"], whole["dbname"], whole["host"]) == (value, "a b", "db.example")
+    assert refused == REFUSED
+
+
+def test_a_refused_value_leaves_the_file_as_it_was(invoke: Invoke, clone: Path) -> None:
+    env = {f"POSTGRES_{key}": "x" for key in ("HOST", "DB", "USER", "PASSWORD")}
+    invoke("render", "--write=.env", env=env)
+    before = (clone / ".env").read_text()
+    assert PARTS.search(invoke("render", "--write=.env", env=env | {"POSTGRES_PASSWORD": "${X}"}, status=2).stderr)
+    assert (clone / ".env").read_text() == before
+
+
+@pytest.mark.parametrize("server", ["embedded"], indirect=True)
+def test_a_service_file_leads_psql_there(invoke: Invoke, clone: Path, server: Server) -> None:
+    names = [f"psql {value}" for value in VALUES if value.strip() == value]
+    path = clone / "pg_service.conf"
+    refused = set()
+    with connection.connect(server.parameters) as session:
+        for name in names:
+            session.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            try:
+                path.unlink(missing_ok=True)
+                given = {"HOST": server.parameters["host"], "PORT": "5432", "DB": name, "USER": embedded.USER}
+                env = {f"POSTGRES_{key}": value for key, value in given.items()}
+                if invoke("render", "--write=pg_service.conf", env=env, status=None).status:
+                    refused.add(name)
+                    continue
+                assert psql(path) == f"{name}\n"
+            finally:
+                session.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
+    assert refused == {"psql a\nb"}
+
+
+def psql(path: Path) -> str:
+    """What psql says it is connected to, by that service file."""
+    environ = {"PGSERVICEFILE": str(path), "PGSERVICE": "hyperpage_dev", "PATH": os.environ["PATH"]}
+    command = [str(embedded.programs() / "psql"), "-XAtc", "SELECT current_database()"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -1,0 +1,61 @@
+"""What the real tools leave behind: the facts that `invoke adopt` rests on."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Database
+from tests.other_tools import MOVERS, Mover
+from tests.other_tools.node import Drizzle, Drizzle1
+from tests.other_tools.python import Yoyo
+from tests.other_tools.sample import CONTENT, LABELS, SAMPLE
+
+pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
+
+
+@pytest.mark.parametrize("mover", MOVERS, ids=lambda mover: mover.label)
+def test_the_tool_applies_the_sample_and_keeps_its_history_where_we_look(
+    mover: Mover, database: Database, tmp_path: Path
+) -> None:
+    mover.lay_out(tmp_path, SAMPLE)
+    mover.migrate(tmp_path, database)
+    assert database.rows(CONTENT) == LABELS
+    assert {table: dict(columns_of(database, table)) for table in mover.history} == mover.history
+    if mover.checksum:
+        (table,) = mover.history
+        files = (tmp_path / mover.files).rglob("*.sql")
+        recorded = {each for (each,) in database.rows(f"SELECT {mover.checksum} FROM {table}")}
+        assert recorded == {hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def columns_of(database: Database, table: str) -> list[tuple[str, str]]:
+    return [(str(name), str(kind)) for name, kind in database.rows(_COLUMNS, table)]
+
+
+def test_yoyos_hash_is_of_the_name_alone(database: Database, tmp_path: Path) -> None:
+    Yoyo().lay_out(tmp_path, SAMPLE)
+    Yoyo().migrate(tmp_path, database)
+    found = database.rows("SELECT migration_id, migration_hash FROM _yoyo_migration")
+    assert len(found) == len(SAMPLE)
+    assert all(recorded == hashlib.sha256(str(name).encode()).hexdigest() for name, recorded in found)
+
+
+def test_drizzle_1_has_no_moment_for_what_drizzle_0_applied(database: Database, tmp_path: Path) -> None:
+    for mover, steps in ((Drizzle(), SAMPLE[:2]), (Drizzle1(), SAMPLE)):
+        mover.lay_out(tmp_path / mover.label, steps)
+        mover.migrate(tmp_path / mover.label, database)
+    found = database.rows("SELECT name, applied_at IS NULL FROM drizzle.__drizzle_migrations ORDER BY id")
+    assert found == [
+        ("20240101000100_create_items", True),
+        ("20240101000200_label_items", True),
+        ("20240101000300_index_prices", False),
+    ]
+
+
+_COLUMNS = """\
+SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute
+WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped
+"""

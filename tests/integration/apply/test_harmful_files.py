@@ -1,0 +1,321 @@
+"""What a file can hold that would do harm: each is sent raw first, to see the harm, and then as a migration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.pq import TransactionStatus
+
+from pgratchet.database import connection
+from pgratchet.database.connection import Answer
+from pgratchet.database.session import Session
+from pgratchet.errors import ConfigurationError, MigrationFailed, StoppedPartWay
+from pgratchet.migrations import files as migrations
+from pgratchet.migrations.scripts import SIZE_LIMIT
+from tests.conftest import Database, Write
+from tests.faults.proxy import Clusters, history, migrate
+
+HEAD = "-- migrate: no-transaction\n"
+LARGE = "select 1;\n" * (SIZE_LIMIT // 10 + 100)
+"""With this in front of it a file travels in windows."""
+WAYS = {"in a batch": "", "in windows": LARGE, "by steps": HEAD}
+
+
+def raw(database: Database, text: str | bytes) -> str | None:
+    """Sent as one string, by a program that looks into nothing; the SQLSTATE of the error, where there is one."""
+    with closing(database.connect()) as session:
+        error = connection.send(session, text if isinstance(text, bytes) else text.encode()).error
+    return error.sqlstate if error else None
+
+
+def exists(database: Database, name: str) -> bool:
+    return database.rows("SELECT to_regclass(%s) IS NOT NULL", name) == [(True,)]
+
+
+def refused(database: Database, folder: Path, content: bytes) -> str:
+    """What is told of a second file of that content; nothing of the first one may have run either."""
+    (folder / "1_a.sql").write_text("create table a ()")
+    (folder / "2_b.sql").write_bytes(content)
+    before = database.fingerprint()
+    with pytest.raises(ConfigurationError, match=": 1 mistake") as caught:
+        migrate(database, migrations.read(folder))
+    assert database.fingerprint() == before
+    return caught.value.detail
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_would_commit_is_refused_with_its_line(database: Database, sql_folder: Path, way: str) -> None:
+    for text in ("commit", "COMMIT WORK", "commit and chain", "end transaction", "/* ; */ cOmMiT"):
+        assert raw(database, f"begin; create table half (); {text}; select 1 / 0") == "22012"
+        assert exists(database, "half"), f"{text}: what failed behind it does not take back what it committed"
+        database.run("drop table half")
+        told = refused(database, sql_folder, f"{WAYS[way]}create table half ();\n  {text};\nselect 1 / 0".encode())
+        line, column = 2 + WAYS[way].count("\n"), 11 if "/" in text else 3
+        assert f"2_b, line {line}, column {column}: {text.split()[-1 if '/' in text else 0].upper()} in a m" in told
+
+
+def test_what_would_roll_back_is_refused_with_its_line(database: Database, sql_folder: Path) -> None:
+    for text in ("rollback", "ABORT", "rollback work and chain"):
+        assert raw(database, f"begin; create table lost (); {text}; create table kept (); commit") is None
+        assert (exists(database, "lost"), exists(database, "kept")) == (False, True), f"{text}: half is gone, unsaid"
+        database.run("drop table kept")
+        told = refused(database, sql_folder, f"create table lost ();\n  {text};\nselect 1".encode())
+        assert f"2_b, line 2, column 3: {text.split()[0].upper()} in a migration." in told
+
+
+def test_what_would_begin_is_refused_with_its_line(database: Database, sql_folder: Path) -> None:
+    for text in ("begin", "start transaction"):
+        with closing(database.connect()) as session:
+            assert connection.send(session, f"create table half (); {text}; select 1".encode()).error is None
+            assert session.info.transaction_status == TransactionStatus.INTRANS, "left open, with what came before"
+        assert not exists(database, "half")
+        told = refused(database, sql_folder, f"select 1;\n{text}".encode())
+        assert f"2_b, line 2, column 1: {text.upper()} in a migration." in told
+
+
+@pytest.fixture
+def preparing(database: Database, clusters: Clusters) -> Iterator[Database]:
+    """The database, where its server takes prepared transactions; else one on a server that does."""
+    if database.rows("SHOW max_prepared_transactions") != [("0",)]:
+        yield database
+        return
+    cluster = clusters.make("preparing", max_prepared_transactions="5")
+    yield cluster.database
+
+
+def test_what_would_leave_a_prepared_transaction_is_refused_with_its_line(
+    preparing: Database, sql_folder: Path
+) -> None:
+    assert raw(preparing, "begin; create table half (); prepare transaction 'orphan'; select 1 / 0") == "22012"
+    assert preparing.rows("SELECT gid FROM pg_prepared_xacts") == [("orphan",)]
+    for text in ("prepare transaction 'mine'", "commit prepared 'orphan'", "rollback prepared 'orphan'"):
+        told = refused(preparing, sql_folder, f"create table half ();\n  {text}".encode())
+        assert "2_b, line 2, column 3: " in told
+    assert preparing.rows("SELECT gid FROM pg_prepared_xacts") == [("orphan",)]
+    preparing.run("ROLLBACK PREPARED 'orphan'")
+
+
+LOOK_ALIKES = {
+    "a line comment": "-- ; COMMIT; PREPARE TRANSACTION 'x';\nselect 1",
+    "a comment in a comment": "/* ; COMMIT; /* ROLLBACK; */ END; */ select 1",
+    "a string": "select '; COMMIT; ''; ROLLBACK; '",
+    "a string with backslashes": "select '\\', '; COMMIT; '",
+    "a string with escapes": "select E'\\'; COMMIT; --', U&'\\0041; END; '",
+    "a string in two lines": "select 'a'\n'; COMMIT; '",
+    "dollar quotes": "select $$; COMMIT; $a$; ROLLBACK; $$, $a$; END; $$; COMMIT; $a$",
+    "a quoted name": 'create table "; COMMIT; ""; END; " ()',
+    "names": 'create table commit (rollback int, "end" int); select rollback as begin from commit',
+    "the body of a function": "create function f() returns int begin atomic select 1; select 2; end",
+    "the body of a procedure": "create procedure p() language plpgsql as 'begin commit; rollback; end'",
+    "a block": "do $$ begin if false then commit; end if; end $$",
+    "an expression": "select case when true then 1 end",
+    "a statement's name": "prepare transaction_ as select 1; prepare commit as select 1; execute commit",
+    "a savepoint": "savepoint s; create table undone (); rollback to savepoint s; release savepoint s",
+}
+
+
+@pytest.mark.parametrize("way", ["in a batch", "in windows"])
+def test_what_only_looks_like_it_is_applied_in_one_transaction(database: Database, write: Write, way: str) -> None:
+    identity = "SELECT pg_current_xact_id()::text"
+    for kind, text in LOOK_ALIKES.items():
+        with closing(database.connect()) as session:
+            session.execute("BEGIN")
+            before = session.execute(identity).fetchone()
+            assert connection.send(session, text.encode()).error is None, kind
+            assert session.execute(identity).fetchone() == before, f"{kind}: the server stays in its transaction"
+    texts = list(LOOK_ALIKES.values()) if way == "in a batch" else [LARGE + ";\n".join(LOOK_ALIKES.values())]
+    files = {
+        f"m{number}_x": f"create table first_{number} ();\n{text};\ncreate table last_{number} ()"
+        for number, text in enumerate(texts, start=1)
+    }
+    assert len(migrate(database, write(**files)).applied) == len(files)
+    made = "SELECT count(*), count(DISTINCT xmin::text) FROM pg_class WHERE relname ~ '^(first|last)_'"
+    assert database.rows(made) == [(2 * len(files), len(files))]
+    assert not exists(database, "undone")
+
+
+def test_rows_that_look_like_it_are_rows(database: Database, write: Write) -> None:
+    rows = "COMMIT;\n; ROLLBACK;\n'; END; '\n"
+    files = write(m1_a=f"create table t (x text);\ncopy t from stdin;\n{rows}\\.\n\nselect 1")
+    assert migrate(database, files).applied == ["1_a"]
+    assert database.rows("SELECT x FROM t") == [(row,) for row in rows.splitlines()]
+
+
+SMUGGLED = (
+    "select set_config('standard_conforming_strings', 'off', false);\n{large}create table half ();\n"
+    "select '\\'' ; commit; select ' ' -- ' "
+)
+
+
+def test_what_is_read_otherwise_by_the_server_than_by_us_is_never_called_applied(
+    database: Database, write: Write
+) -> None:
+    """A setting in one window changes what the next one means; behind the lexer stands the row of the history."""
+    assert raw(database, "begin; set standard_conforming_strings = off") is None
+    with closing(database.connect()) as session:
+        for text in ("begin; set standard_conforming_strings = off", SMUGGLED.partition("{large}")[2]):
+            assert connection.send(session, text.encode()).error is None
+        assert session.info.transaction_status == TransactionStatus.IDLE, "there it is a COMMIT"
+    database.run("drop table half")
+    with pytest.raises(StoppedPartWay, match="1_a ended its own transaction"):
+        migrate(database, write(m1_a=SMUGGLED.format(large=LARGE)))
+    assert history(database) == [("1_a", False)]
+
+
+def test_a_commit_that_answers_rollback_is_never_called_applied(
+    database: Database, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where something between us and the server keeps an error to itself."""
+    with closing(database.connect()) as session:
+        assert connection.send(session, b"begin; create table half (); select 1 / 0").error is not None
+        answer = connection.send(session, b"commit")
+        assert answer.error is None
+        assert answer.results[-1].command_status == b"ROLLBACK"
+    swallowed: list[psycopg.Error] = []
+    real = Session._send
+
+    def swallow(session: Session, text: bytes, rows: memoryview | None) -> Answer:
+        answer = real(session, text, rows)
+        if b"1 / 0" not in text or answer.error is None:
+            return answer
+        swallowed.append(answer.error)
+        return Answer(answer.results, None)
+
+    monkeypatch.setattr(Session, "_send", swallow)
+    with pytest.raises(MigrationFailed, match="1_a failed"):
+        migrate(database, write(m1_a=f"create table half ();\n{LARGE}select 1 / 0", m2_b="create table b ()"))
+    assert [error.sqlstate for error in swallowed] == ["22012"]
+    assert history(database) == []
+    assert not exists(database, "half")
+    assert not exists(database, "b")
+
+
+CAUGHT = "do $$ begin create table gone (); perform 1 / 0; exception when division_by_zero then null; end $$"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_error_that_the_file_itself_catches_is_the_files_own(database: Database, write: Write, way: str) -> None:
+    """It says so in so many words; what the block did is undone, and the COMMIT behind it is one."""
+    assert raw(database, f"begin; {CAUGHT}; create table kept (); commit") is None
+    assert (exists(database, "gone"), exists(database, "kept")) == (False, True)
+    database.run("drop table kept")
+    assert migrate(database, write(m1_a=f"{WAYS[way]}{CAUGHT};\ncreate table kept ()")).applied == ["1_a"]
+    assert (exists(database, "gone"), exists(database, "kept")) == (False, True)
+    assert history(database) == [("1_a", True)]
+
+
+def test_a_nul_byte_is_named_by_its_place(database: Database, sql_folder: Path) -> None:
+    half, large = b"create table half ();\n", LARGE.encode()
+    for content, place in (
+        (half + b"\0select 1 / 0", "byte 23 (line 2)"),
+        (half + b"-- a\0b\nselect 1 / 0", "byte 27 (line 2)"),
+        (half + large + b"\0", f"byte {23 + len(large)} (line {2 + LARGE.count(chr(10))})"),
+    ):
+        assert raw(database, content) is None, "what is behind it is not even sent"
+        assert exists(database, "half"), "and what is before it has run"
+        database.run("drop table half")
+        told = refused(database, sql_folder, content)
+        assert f"2_b.sql: a NUL byte at {place}, which PostgreSQL cannot store" in told
+
+
+def test_what_the_server_would_not_take_is_named_by_its_line(database: Database, sql_folder: Path) -> None:
+    for content, state, told in (
+        (b"select 1;\nselect\xc2\xa01 + 1;", "42601", "line 2, column 7: an invisible character, U+00A0"),
+        (b"select 1;\n  \\d t", "42601", "line 2, column 3: a psql meta-command"),
+        (b"\\restrict x\nselect 1", "42601", "line 1, column 1: a psql meta-command"),
+        (b"select 1;\n-- caf\xe9", "22021", "not UTF-8: byte 0xe9 at byte 17 (line 2)"),
+        ("select 1".encode("utf-16"), "22021", "a NUL byte at byte 4 (line 1)"),
+        (b"select 1;\nselect 'a", "42601", "line 2, column 8: unterminated quoted string"),
+        (b"select 1;\nvacuum", "25001", "line 2, column 1: VACUUM cannot run inside a transaction"),
+    ):
+        assert raw(database, b"begin;" + content) == state, content
+        assert told in refused(database, sql_folder, content)
+
+
+@pytest.mark.parametrize("text", ["copy t from stdin", "copy t to stdout"])
+def test_a_copy_never_leaves_a_connection_that_waits_for_rows(
+    database: Database, sql_folder: Path, write: Write, text: str
+) -> None:
+    database.run("create table t (x int)")
+    with closing(database.connect()) as session:
+        session.pgconn.exec_(text.encode())
+        assert session.info.transaction_status == TransactionStatus.ACTIVE
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("select 1")
+    assert "2_b, line 2, column 1: " in refused(database, sql_folder, f"select 1;\n{text}".encode())
+    dynamic = f"do $$ begin execute '{text}'; end $$"
+    with pytest.raises(MigrationFailed, match="2_b failed at line 2, column 1: cannot COPY"):
+        migrate(database, write(m2_b=f"create table half ();\n{dynamic}"))
+    assert history(database) == [("1_a", True)]
+    assert not exists(database, "half")
+    assert migrate(database, write(m2_b="select 1")).applied == ["2_b"]
+
+
+def test_a_byte_order_mark_and_line_ends_of_windows_do_no_harm(database: Database, sql_folder: Path) -> None:
+    text = "create table t as select 'x\r\ny'::text as x;\r\n"
+    assert raw(database, b"\xef\xbb\xbf" + text.encode()) == "42601"
+    assert raw(database, text) is None
+    assert database.rows("SELECT x FROM t") == [("x\r\ny",)], "the file of another checkout would make another table"
+    database.run("drop table t")
+    (sql_folder / "1_a.sql").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert migrate(database, migrations.read(sql_folder)).applied == ["1_a"]
+    assert database.rows("SELECT x FROM t") == [("x\ny",)]
+
+
+@pytest.mark.parametrize("server", ["embedded"], indirect=True)
+def test_a_file_of_200_megabytes_is_one_transaction(database: Database, sql_folder: Path) -> None:
+    row = f"1\t{'x' * 997}\n"
+    with (sql_folder / "1_a.sql").open("w") as file:
+        file.write("create unlogged table t (a int, b text);\ncopy t from stdin;\n")
+        file.writelines(row for _ in range(200_000))
+        file.write("\\.\n")
+    assert migrate(database, migrations.read(sql_folder), statement_timeout=0).applied == ["1_a"]
+    assert database.rows("SELECT count(*), count(DISTINCT xmin::text) FROM t") == [(200_000, 1)]
+
+
+LEAKS = {
+    "search_path": ("set search_path = ''", "current_setting('search_path')"),
+    "a dump's search_path": ("select set_config('search_path', '', false)", "current_setting('search_path')"),
+    "role": ("set role someone", "current_user::text"),
+    "authorization": ("set session authorization someone", "session_user::text"),
+    "replica": ("set session_replication_role = replica", "current_setting('session_replication_role')"),
+    "read only": ("set default_transaction_read_only = on", "current_setting('transaction_read_only')"),
+    "isolation": ("set default_transaction_isolation = serializable", "current_setting('transaction_isolation')"),
+    "a timeout": ("set statement_timeout = '1h'", "current_setting('statement_timeout')"),
+    "row security": ("set row_security = off", "current_setting('row_security')"),
+    "a time zone": ("set timezone = 'Asia/Kathmandu'", "current_setting('timezone')"),
+    "a setting of its own": (
+        "select set_config('my.own', 'x', false)",
+        "coalesce(current_setting('my.own', true), '')",
+    ),
+    "a table": ("create temp table probed (x int)", "coalesce(to_regclass('probed')::text, '')"),
+    "a statement": ("prepare p as select 1", "(select count(*)::text from pg_catalog.pg_prepared_statements)"),
+    "a cursor": ("declare c cursor with hold for select 1", "(select count(*)::text from pg_catalog.pg_cursors)"),
+    "a channel": ("listen c", "(select count(*)::text from pg_catalog.pg_listening_channels())"),
+}
+
+
+@pytest.mark.parametrize("way", ["in a batch", "alone", "by steps"])
+def test_what_a_session_would_keep_reaches_neither_the_next_file_nor_the_history(
+    database: Database, write: Write, way: str
+) -> None:
+    database.run("DO $$ BEGIN CREATE ROLE someone NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    expected, files = [], {}
+    for number, (leak, probe) in enumerate(LEAKS.values(), start=1):
+        with closing(database.connect()) as session:
+            session.execute("SET statement_timeout = '30s'")  # what a run sets for a migration
+            before = session.execute(f"SELECT {probe}".encode()).fetchone()
+            assert connection.send(session, f"begin; {leak}; commit".encode()).error is None
+            assert session.execute(f"SELECT {probe}".encode()).fetchone() != before, f"{leak}: the session keeps it"
+        expected += [before]
+        files[f"m{number * 2}_leak"] = f"{HEAD if way == 'by steps' else ''}{leak}"
+        files[f"m{number * 2 + 1}_probe"] = f"create table public.found_{number} as select {probe} as it"
+    migrate(database, write(**files), batch_size=1 if way == "alone" else 10)
+    found = [database.rows(f"SELECT it FROM found_{number}")[0] for number in range(1, len(LEAKS) + 1)]
+    assert found == expected
+    rows = "SELECT count(*), count(executed_at) FROM ratchet.migrations WHERE applied_by = session_user"
+    assert database.rows(rows) == [(2 * len(LEAKS), 2 * len(LEAKS))]

@@ -1,0 +1,202 @@
+"""A run that is killed, cut off or loses its backend, at every round trip there is: the next run finishes it.
+
+The files are of every kind that takes a way of its own through the applier, and each leaves an effect beside its
+tables that counts, so that what ran twice shows. The servers are not waited for in between: the dead run's session
+may still work, and hold the lock, while the next run begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from queue import Queue
+
+import pytest
+
+from pgratchet.migrations import files as migrations
+from pgratchet.migrations import scripts
+from pgratchet.migrations.files import Migration
+from tests.conftest import Database, Server
+from tests.faults.round_trips import Act, Fault, Moment
+from tests.servers import majors
+from tests.support.runner_process import Runner, lies_of_a_lost_line, started
+
+pytestmark = pytest.mark.every_major
+
+MARK = "INSERT INTO public.effects VALUES ('%s');\n"
+COPY = "CREATE TABLE copied (x int, t text);\nCOPY copied FROM STDIN;\n{rows}\\.\n".format(
+    rows="".join(f"{n}\t{'x' * 90}\n" for n in range(1000))
+)
+LARGE = "CREATE TABLE large (x int, t text);\n" + "".join(
+    f"INSERT INTO large VALUES ({n}, '{'y' * 90_000}');\n" for n in range(7)
+)
+STEPS = (
+    "-- migrate: no-transaction\n"
+    "CREATE SCHEMA aside;\n"
+    "SET search_path = aside;\n"
+    f"{MARK % '6_steps: 3'}"
+    "CREATE TABLE stepped (x int);\n"
+    "INSERT INTO stepped SELECT generate_series(1, 1000);\n"
+    "CREATE INDEX CONCURRENTLY first_index ON stepped (x);\n"
+    f"{MARK % '6_steps: 7'}"
+    "CREATE UNIQUE INDEX CONCURRENTLY second_index ON stepped (x);\n"
+    "DROP INDEX CONCURRENTLY first_index;\n"
+    "VACUUM stepped;\n"
+    f"{MARK % '6_steps: 11'}"
+)
+FILES = {
+    "1_a": f"CREATE TABLE a (); {MARK % '1_a'}",
+    "2_b": f"CREATE TABLE b (); SELECT pg_sleep(0.02); {MARK % '2_b'}",
+    "3_c": f"CREATE TABLE c (); {MARK % '3_c'}",
+    "4_copy": f"{MARK % '4_copy'}{COPY}",
+    "5_large": f"{MARK % '5_large'}{LARGE}",
+    "6_steps": STEPS,
+    "7_last": f"CREATE TABLE last (); {MARK % '7_last'}",
+}
+EFFECTS = ["1_a", "2_b", "3_c", "4_copy", "5_large", "6_steps: 11", "6_steps: 3", "6_steps: 7", "7_last"]
+TABLES = [
+    ("aside", "stepped", 1000),
+    *(
+        ("public", name, rows)
+        for name, rows in [("a", 0), ("b", 0), ("c", 0), ("copied", 1000), ("large", 7), ("last", 0)]
+    ),
+]
+WORKERS = 3
+
+STRIDE = {"embedded": 1, **dict.fromkeys(majors.VERSIONS, 60)}
+"""Of the faults every one on the embedded server, of those on the one outside each ninth, and fewer on other majors."""
+
+
+@dataclass
+class Place:
+    """Where one case at a time is played: a database, emptied before each, and a process for its runs."""
+
+    database: Database
+    runner: Runner
+
+    def clear(self) -> None:
+        self.database.run(
+            "DROP SCHEMA IF EXISTS ratchet, aside, public CASCADE; CREATE SCHEMA public;"
+            " CREATE TABLE effects (name text NOT NULL)"
+        )
+
+
+@pytest.fixture(scope="module")
+def places(server: Server) -> Iterator[Queue[Place]]:
+    with ExitStack() as stack:
+        free: Queue[Place] = Queue()
+        for _ in range(WORKERS):
+            database = server.create()
+            stack.callback(server.drop, database)
+            free.put(Place(database, stack.enter_context(started())))
+        yield free
+
+
+@pytest.fixture
+def folder(sql_folder: Path) -> Path:
+    for name, text in FILES.items():
+        (sql_folder / f"{name}.sql").write_text(text)
+    assert len(FILES["5_large"]) > 2 * scripts.SIZE_LIMIT
+    return sql_folder
+
+
+def faults(act: Act, moments: Sequence[Moment], trips: int, stride: int) -> list[Fault]:
+    """One at each trip, or at each so many; and one behind the last, which meets nothing."""
+    cases = [Fault(act, at, moment) for at, moment in product(range(1, trips + 1), moments)]
+    return [*cases[::stride], Fault(act, trips + 1, "sent")]
+
+
+def sweep(places: Queue[Place], cases: Sequence[Fault], one: Callable[[Place, Fault], list[str]]) -> str:
+    """Each case in a place of its own, some at a time; what was found wrong, case by case."""
+
+    def on_its_own(case: Fault) -> list[str]:
+        place = places.get()
+        try:
+            place.clear()
+            return one(place, case)
+        finally:
+            places.put(place)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        found = zip(cases, pool.map(on_its_own, cases), strict=True)
+        return "\n\n".join("\n".join([str(case), *wrong]) for case, wrong in found if wrong)
+
+
+def unharmed(places: Queue[Place], folder: Path) -> int:
+    """How many round trips a run takes that nothing befalls, and that ends as all others must."""
+    place = places.get()
+    place.clear()
+    outcome = place.runner.run(place.database, folder)
+    places.put(place)
+    assert (outcome.error, amiss(place.database, migrations.read(folder))) == (None, [])
+    return outcome.trips
+
+
+def amiss(database: Database, files: Sequence[Migration]) -> list[str]:
+    """How a database differs from one on which every file ran once."""
+    rows = database.rows(
+        "SELECT name, checksum, executed_at IS NOT NULL, statements_done, statement_begun"
+        " FROM ratchet.migrations ORDER BY id"
+    )
+    tables = database.rows(
+        "SELECT schemaname::text, tablename::text FROM pg_tables WHERE tablename <> 'effects'"
+        " AND schemaname NOT IN ('pg_catalog', 'information_schema', 'ratchet') ORDER BY 1, 2"
+    )
+    indexes = (
+        "SELECT indexrelid::regclass::text, indisvalid FROM pg_index WHERE indrelid = to_regclass('aside.stepped')"
+    )
+    found = {
+        "history": (rows, [(f.name, f.checksum, True, 11 if f.name == "6_steps" else None, None) for f in files]),
+        "effects": ([name for (name,) in database.rows('SELECT name FROM effects ORDER BY name COLLATE "C"')], EFFECTS),
+        "tables": (
+            [(*table, database.rows('SELECT count(*)::int FROM "%s"."%s"' % table)[0][0]) for table in tables],  # noqa: UP031
+            TABLES,
+        ),
+        "indexes": (database.rows(indexes), [("aside.second_index", True)]),
+        "locks": (database.locks(), []),
+    }
+    return [f"{what}: {is_} instead of {should}" for what, (is_, should) in found.items() if is_ != should]
+
+
+def test_the_next_run_finishes_what_a_killed_one_left(server: Server, places: Queue[Place], folder: Path) -> None:
+    files, trips = migrations.read(folder), unharmed(places, folder)
+    assert trips > 50
+
+    def one(place: Place, fault: Fault) -> list[str]:
+        killed = place.runner.run(place.database, folder, fault)
+        again = place.runner.run(place.database, folder)
+        return [
+            *([] if killed.killed is (fault.at <= trips) else [f"not as it should have been killed: {killed}"]),
+            *([f"the next run: {again}"] if again.exit or again.error else []),
+            *(f"applied twice: {name}" for name in killed.applied if name in again.applied),
+            *amiss(place.database, files),
+        ]
+
+    wrong = sweep(places, faults("kill", ("sent", "behind"), trips, STRIDE.get(server.name, 9)), one)
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize(("act", "moment"), [("end", "sent"), ("end", "behind"), ("cut", "half")])
+def test_a_run_that_loses_its_session_tells_the_truth_and_the_next_one_finishes_it(
+    server: Server, places: Queue[Place], folder: Path, act: Act, moment: Moment
+) -> None:
+    files, trips = migrations.read(folder), unharmed(places, folder)
+
+    def one(place: Place, fault: Fault) -> list[str]:
+        lost = place.runner.run(place.database, folder, fault)
+        lies = lies_of_a_lost_line(lost, place.database)
+        again = place.runner.run(place.database, folder)
+        return [
+            *lies,
+            *(["it ended well, and left something to do"] if not lost.error and again.applied else []),
+            *([f"the next run: {again}"] if again.exit or again.error else []),
+            *(f"applied twice: {name}" for name in lost.applied if name in again.applied),
+            *amiss(place.database, files),
+        ]
+
+    wrong = sweep(places, faults(act, (moment,), trips, STRIDE.get(server.name, 9)), one)
+    assert not wrong, wrong

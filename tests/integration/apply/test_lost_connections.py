@@ -1,0 +1,433 @@
+"""A line that is cut or falls silent at a known moment: what took effect is told from the history, never guessed.
+
+Each file writes its name into `effects`, which nothing keeps from holding it twice: so a file that ran twice shows.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from queue import SimpleQueue
+
+import pytest
+
+from pgratchet import events
+from pgratchet.database import session
+from pgratchet.errors import Location, MigrationFailed, OutcomeUnknown, StoppedPartWay
+from pgratchet.migrations.files import Migration
+from pgratchet.migrations.scripts import SIZE_LIMIT
+from tests.conftest import Database, Server, Write
+from tests.faults.proxy import COPY_DONE, Attempt, Clusters, Fault, Moment, Proxy, history, migrate
+from tests.support.waiting import until
+
+Files = Sequence[Migration]
+
+TABLES = "CREATE TABLE effects (name text); CREATE SCHEMA s; CREATE TABLE s.t (x int)"
+BATCH = {
+    "m1_a": "create table a (); insert into effects values ('1_a')",
+    "m2_b": "create table b (); insert into effects values ('2_b')",
+}
+BOTH = [("1_a", True), ("2_b", True)]
+ROW = "insert into big values ('%s');\n" % ("x" * 100)
+LARGE = (
+    "create table big (x text);\n"
+    + ROW * (SIZE_LIMIT // len(ROW) + 100)
+    + "insert into big values ('last');\ninsert into effects values ('1_a');\n"
+)
+ROWS = "".join(f"{n}\t{'y' * 90}\n" for n in range(2000))
+COPY = (
+    f"create table big (x int, y text);\ncopy big from stdin;\n{ROWS}-1\t\\N\n{ROWS}\\.\n"
+    "insert into effects values ('1_a');\n"
+)
+STEPS = """-- migrate: no-transaction
+set search_path = s;
+insert into public.effects values ('2');
+create index concurrently i on t (x);
+insert into public.effects values ('4');
+do $$ begin insert into public.effects values ('5'); commit; end $$;
+create table placed ();
+"""
+
+
+@pytest.fixture
+def database(database: Database) -> Database:
+    database.run(TABLES)
+    return database
+
+
+@pytest.fixture
+def proxy(database: Database) -> Iterator[Proxy]:
+    made = Proxy(database.parameters)
+    yield made
+    made.close()
+
+
+def effects(database: Database) -> list[object]:
+    return [name for (name,) in database.rows("SELECT name FROM effects ORDER BY name")]
+
+
+def progress(database: Database) -> list[tuple[object, ...]]:
+    return database.rows("SELECT statements_done, statement_begun, executed_at IS NOT NULL FROM ratchet.migrations")
+
+
+def working(database: Database) -> int:
+    """How many sessions of runs are at work on a statement."""
+    (found,) = database.rows(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE application_name = 'pgratchet' AND state = 'active' AND datname = current_database()"
+        " AND pid <> pg_backend_pid()"
+    )
+    return int(str(found[0]))
+
+
+@pytest.mark.every_major
+@pytest.mark.parametrize("moment", [Moment.ANSWERED, Moment.HALF_ANSWERED])
+def test_a_commit_whose_answer_is_lost_is_found_in_the_history(
+    database: Database, proxy: Proxy, write: Write, moment: Moment
+) -> None:
+    files = write(**BATCH)
+    proxy.at(b"create table b", moment, meanwhile=lambda: history(database))
+    ran = migrate(proxy.database, files)
+    assert proxy.witnessed == BOTH, "the server had committed, and the line was cut then"
+    assert ran.applied == ["1_a", "2_b"]
+    assert isinstance(ran.events[-1], events.Finished)
+    assert (history(database), effects(database)) == (BOTH, ["1_a", "2_b"])
+    assert migrate(database, files).applied == []
+
+
+def test_a_server_that_works_on_behind_a_cut_is_waited_for(database: Database, proxy: Proxy, write: Write) -> None:
+    files = write(**BATCH, m3_c="select pg_sleep(1.5); insert into effects values ('3_c')")
+    proxy.at(b"create table b", Moment.SENT, meanwhile=lambda: until(lambda: working(database)))
+    ran = migrate(proxy.database, files)
+    assert proxy.sprung
+    assert ran.applied == ["1_a", "2_b", "3_c"]
+    assert effects(database) == ["1_a", "2_b", "3_c"]
+
+
+def test_what_the_server_works_on_behind_a_cut_is_ended_by_it(database: Database, proxy: Proxy, write: Write) -> None:
+    """It would sleep for a minute; the server looks for its client every five seconds, and the run waits for that."""
+    files = write(m1_a="create table a (); select pg_sleep(60)")
+    proxy.at(b"create table a", Moment.SENT, meanwhile=lambda: until(lambda: working(database)))
+    began = time.monotonic()
+    with pytest.raises(MigrationFailed, match="1_a failed") as caught:
+        migrate(proxy.database, files, statement_timeout=0)
+    assert proxy.sprung
+    assert 3 < time.monotonic() - began < 9
+    assert "1_a was rolled back" in caught.value.detail
+    assert (history(database), working(database)) == ([], 0)
+
+
+@pytest.mark.every_major
+@pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.HALF])
+def test_what_the_server_did_not_get_whole_is_rolled_back(
+    database: Database, proxy: Proxy, write: Write, moment: Moment
+) -> None:
+    files = write(**BATCH)
+    proxy.at(b"create table b", moment, meanwhile=lambda: (history(database), effects(database)))
+    with pytest.raises(MigrationFailed, match="1_a failed") as caught:
+        migrate(proxy.database, files)
+    assert proxy.sprung
+    assert proxy.witnessed == ([], [])
+    assert "1_a was rolled back" in caught.value.detail
+    assert (history(database), effects(database)) == ([], [])
+    assert migrate(database, files).applied == ["1_a", "2_b"]
+    assert (history(database), effects(database)) == (BOTH, ["1_a", "2_b"])
+
+
+OPENING, LAST_WINDOW, CLOSING = b'INSERT INTO "ratchet"', b"values ('last')", b"WITH finished"
+MIDDLE_OF_ROWS = b"-1\t\\N\n"
+"""Of LARGE and of COPY. The text that is kept in the history's row has quotes and backslashes doubled, so that of all
+messages only the window, or the piece of the rows, has them so."""
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "moment"),
+    [
+        (LARGE, OPENING, Moment.BEFORE),
+        (LARGE, OPENING, Moment.HALF),
+        (LARGE, OPENING, Moment.ANSWERED),
+        (LARGE, LAST_WINDOW, Moment.BEFORE),
+        (LARGE, LAST_WINDOW, Moment.HALF),
+        (LARGE, LAST_WINDOW, Moment.ANSWERED),
+        (LARGE, CLOSING, Moment.BEFORE),
+        (LARGE, CLOSING, Moment.HALF),
+        (COPY, MIDDLE_OF_ROWS, Moment.BEFORE),
+        (COPY, MIDDLE_OF_ROWS, Moment.HALF),
+        (COPY, COPY_DONE, Moment.BEFORE),
+        (COPY, COPY_DONE, Moment.ANSWERED),
+        (COPY, CLOSING, Moment.BEFORE),
+    ],
+)
+def test_a_file_in_windows_is_rolled_back_whole(
+    database: Database, proxy: Proxy, write: Write, text: str, message: bytes, moment: Moment
+) -> None:
+    files = write(m1_a=text)
+    proxy.at(message, moment, meanwhile=lambda: history(database))
+    with pytest.raises(MigrationFailed, match="1_a failed") as caught:
+        migrate(proxy.database, files)
+    assert proxy.sprung
+    assert proxy.witnessed == []
+    assert caught.value.place == Location("1_a"), "what came of a window that was lost is not known"
+    assert "1_a was rolled back" in caught.value.detail
+    assert database.rows("SELECT to_regclass('big')") == [(None,)]
+    assert (history(database), effects(database)) == ([], [])
+    assert migrate(database, files).applied == ["1_a"]
+    assert effects(database) == ["1_a"]
+    assert database.rows("SELECT count(*) FROM big") == [(text.count(ROW) + 1 if text == LARGE else 4001,)]
+
+
+@pytest.mark.parametrize("text", [LARGE, COPY])
+@pytest.mark.parametrize("moment", [Moment.ANSWERED, Moment.HALF_ANSWERED])
+def test_the_commit_of_a_file_in_windows_is_found_in_the_history(
+    database: Database, proxy: Proxy, write: Write, text: str, moment: Moment
+) -> None:
+    files = write(m1_a=text)
+    proxy.at(CLOSING, moment, meanwhile=lambda: history(database))
+    assert migrate(proxy.database, files).applied == ["1_a"]
+    assert proxy.witnessed == [("1_a", True)]
+    assert (history(database), effects(database)) == ([("1_a", True)], ["1_a"])
+
+
+BUILD, PROCEDURE = b"create index concurrently i on t (x)\0", b"commit; end $$\0"
+
+
+@pytest.mark.parametrize(
+    ("message", "moment"),
+    [
+        (b"values ('2')\n", Moment.ANSWERED),
+        (b"values ('2')\n", Moment.HALF_ANSWERED),
+        (b"statement_begun = 3", Moment.BEFORE),
+        (b"statement_begun = 3", Moment.ANSWERED),
+        (BUILD, Moment.ANSWERED),
+        (b"statements_done = 3", Moment.BEFORE),
+        (b"statements_done = 3", Moment.ANSWERED),
+        (b"statement_begun = 5", Moment.ANSWERED),
+        (b"statements_done = 5", Moment.BEFORE),
+        (b"statements_done = 5", Moment.ANSWERED),
+        (b"create table placed ()\n;", Moment.ANSWERED),
+        (b"RETURNING duration_ms", Moment.BEFORE),
+        (b"RETURNING duration_ms", Moment.ANSWERED),
+    ],
+)
+def test_a_file_without_a_transaction_goes_on_where_its_progress_can_be_told(
+    database: Database, proxy: Proxy, write: Write, message: bytes, moment: Moment
+) -> None:
+    """The history or the catalog tells; and what the file has SET holds in the session that was returned to."""
+    files = write(m1_a=STEPS)
+    proxy.at(message, moment)
+    ran = migrate(proxy.database, files)
+    assert proxy.sprung
+    assert ran.applied == ["1_a"]
+    assert effects(database) == ["2", "4", "5"]
+    assert progress(database) == [(6, None, True)]
+    assert database.rows("SELECT to_regclass('s.i') IS NULL, to_regclass('s.placed') IS NULL") == [(False, False)]
+    assert migrate(database, files).applied == []
+
+
+@pytest.mark.parametrize(
+    ("message", "moment", "done"),
+    [
+        (b"values ('2')\n", Moment.BEFORE, 1),
+        (b"values ('2')\n", Moment.HALF, 1),
+        (BUILD, Moment.BEFORE, 2),
+        (BUILD, Moment.HALF, 2),
+    ],
+)
+def test_a_statement_that_did_not_arrive_is_the_one_the_next_run_goes_on_at(
+    database: Database, proxy: Proxy, write: Write, message: bytes, moment: Moment, done: int
+) -> None:
+    files = write(m1_a=STEPS)
+    proxy.at(message, moment)
+    with pytest.raises(StoppedPartWay, match=f"stopped at statement {done + 1} of 6") as caught:
+        migrate(proxy.database, files)
+    assert proxy.sprung
+    assert caught.value.detail.endswith("took effect, and that stays.")
+    assert [row[0] for row in progress(database)] == [done]
+    assert migrate(database, files).applied == ["1_a"]
+    assert (effects(database), progress(database)) == (["2", "4", "5"], [(6, None, True)])
+
+
+@pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.ANSWERED])
+def test_a_procedure_whose_end_was_not_heard_of_is_for_a_person(
+    database: Database, proxy: Proxy, write: Write, moment: Moment
+) -> None:
+    """Nothing in the catalog tells whether it ran, so neither this run says so nor the next one runs it again."""
+    files = write(m1_a=STEPS)
+    proxy.at(PROCEDURE, moment, meanwhile=lambda: effects(database))
+    with pytest.raises(StoppedPartWay, match=r"statement 5 of 6.* whether that took effect is unknown"):
+        migrate(proxy.database, files)
+    ran = ["2", "4", "5"] if moment is Moment.ANSWERED else ["2", "4"]
+    assert proxy.witnessed == ran
+    with pytest.raises(StoppedPartWay, match=r"statement 5 of 6.* whether that took effect is unknown"):
+        migrate(database, files)
+    assert effects(database) == ran
+
+
+Databases = SimpleQueue[Database]
+AT_ONCE = 8
+AS_NEW = f"DROP SCHEMA IF EXISTS ratchet, s CASCADE; DROP TABLE IF EXISTS a, b, effects; {TABLES}"
+
+
+@pytest.fixture(scope="module")
+def databases(server: Server) -> Iterator[Databases]:
+    """As many as there are threads, which take turns with them: making and dropping one takes longer than a run."""
+    made = [server.create() for _ in range(AT_ONCE)]
+    queue: Databases = SimpleQueue()
+    for each in made:
+        queue.put(each)
+    yield queue
+    for each in made:
+        server.drop(each)
+
+
+@contextmanager
+def taken(databases: Databases) -> Iterator[Database]:
+    """One of them, as new."""
+    database = databases.get()
+    database.run(AS_NEW)
+    yield database
+    databases.put(database)
+
+
+def cut_at(number: int, database: Database, files: Files, moment: Moment) -> bool:
+    """A run whose line is cut at its message of that number, and what it said is compared with what is there."""
+    proxy = Proxy(database.parameters)
+    proxy.at(b"", moment, nth=number)
+    attempt = Attempt(proxy.database, files, wait=10_000).run()
+    proxy.close()
+    finished = [name for name, done in history(database) if done]
+    assert set(attempt.applied) <= set(finished), f"message {number}: reported, and not there"
+    if isinstance(attempt.error, MigrationFailed):
+        assert attempt.error.place is not None
+        assert attempt.error.place.migration not in finished, f"message {number}: not rolled back"
+    return bool(proxy.sprung)
+
+
+def several_at_once(work: Callable[[int], bool], most: int) -> int:
+    """How many of the numbers from 1 it holds for: each in a thread, since it is mostly waiting that they do."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return sum(pool.map(work, range(1, most + 1)))
+
+
+@pytest.mark.every_major
+@pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.ANSWERED])
+def test_wherever_the_line_is_cut_the_next_run_converges(databases: Databases, write: Write, moment: Moment) -> None:
+    """At every message of a run, one run each: no traceback, nothing twice, nothing passed over."""
+    files = write(**BATCH)
+
+    def attempt(number: int) -> bool:
+        with taken(databases) as database:
+            sprung = cut_at(number, database, files, moment)
+            migrate(database, files)
+            assert (history(database), effects(database)) == (BOTH, ["1_a", "2_b"]), f"message {number}"
+            return sprung
+
+    assert 5 <= several_at_once(attempt, 14) < 14
+
+
+def test_wherever_a_file_without_a_transaction_is_cut_the_next_run_converges(
+    databases: Databases, write: Write
+) -> None:
+    """As above, but for its procedure, of which no one can tell: without that, every statement's effect is known."""
+    files = write(m1_a=STEPS.replace("do $$ begin insert into public.effects values ('5'); commit; end $$", "vacuum t"))
+
+    def attempt(number: int) -> bool:
+        with taken(databases) as database:
+            sprung = cut_at(number, database, files, Moment.ANSWERED)
+            migrate(database, files)
+            assert (progress(database), effects(database)) == ([(6, None, True)], ["2", "4"]), f"message {number}"
+            assert database.rows("SELECT to_regclass('s.placed') IS NULL") == [(False,)], f"message {number}"
+            return sprung
+
+    assert 20 <= several_at_once(attempt, 45) < 45
+
+
+def test_a_line_that_is_cut_again_on_the_way_back_is_resolved_too(databases: Databases, write: Write) -> None:
+    """First behind the COMMIT, and then at each message of returning and asking."""
+    files = write(**BATCH)
+
+    def attempt(number: int) -> bool:
+        with taken(databases) as database:
+            proxy = Proxy(database.parameters)
+            again = lambda: proxy.at(b"", Moment.ANSWERED, nth=number)  # noqa: E731
+            proxy.at(b"create table b", Moment.ANSWERED, meanwhile=again)
+            ran = Attempt(proxy.database, files, wait=10_000).run()
+            proxy.close()
+            assert ran.applied == ["1_a", "2_b"], f"message {number}: {ran.error}"
+            assert (history(database), effects(database)) == (BOTH, ["1_a", "2_b"]), f"message {number}"
+            return proxy.sprung == 2
+
+    assert 5 <= several_at_once(attempt, 14) < 14
+
+
+IMPATIENT = {
+    "keepalives_idle": "1",
+    "keepalives_interval": "1",
+    "keepalives_count": "2",
+    "tcp_user_timeout": "3000",
+    "connect_timeout": "2",
+}
+"""What templates/pg_service.conf.j2 gives libpq, in seconds that a test has."""
+IMPATIENT_SERVER = {
+    b"tcp_keepalives_idle": b"1",
+    b"tcp_keepalives_interval": b"1",
+    b"tcp_keepalives_count": b"2",
+    b"tcp_user_timeout": b"3000",
+    b"client_connection_check_interval": b"1000",
+}
+"""And what a run sets for its session at the server, likewise."""
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = dict(setting.split(b" = ") for _, setting in session._SETTINGS)
+    assert set(IMPATIENT_SERVER) <= set(real), "the run sets them, and only the numbers are the test's"
+    assert int(real[b"tcp_user_timeout"]) >= 30_000
+    quick = ((n, s.split(b" = ")) for n, s in session._SETTINGS)
+    settings = tuple((n, b"%b = %b" % (name, IMPATIENT_SERVER.get(name, value))) for n, (name, value) in quick)
+    monkeypatch.setattr(session, "_SETTINGS", settings)
+
+
+@pytest.fixture
+def by_tcp(server: Server, database: Database, clusters: Clusters) -> Database:
+    """By TCP, since a Unix socket loses nothing, and from end to end: where the server has no such way, to another."""
+    if not database.parameters["host"].startswith("/"):
+        return Database({**database.parameters, **server.direct})
+    return Database(clusters.make("silent", address=f"127.{os.getpid() % 250}.7.9").by_tcp)
+
+
+def silenced(database: Database, files: Files, fault: Fault) -> tuple[Proxy, Attempt]:
+    """A run whose line falls silent, either way, while the server works on its statement."""
+    proxy = Proxy(database.parameters)
+    proxy.at(b"create table a", Moment.SENT, fault=fault, meanwhile=lambda: until(lambda: working(database)))
+    through = Database({**proxy.database.parameters, **IMPATIENT})
+    return proxy, Attempt(through, files, wait=2_000, statement_timeout=60_000)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a black hole is made by a socket filter of Linux's")
+@pytest.mark.parametrize("seconds", [60, 0.5])
+def test_behind_a_black_hole_both_sides_give_up(
+    by_tcp: Database, write: Write, impatient: None, seconds: float
+) -> None:
+    """Whether the statement goes on, or has ended and its answer is under way to no one."""
+    files = write(m1_a=f"create table a (); select pg_sleep({seconds})")
+    proxy, attempt = silenced(by_tcp, files, Fault.BLACK_HOLE)
+    began = time.monotonic()
+    thread = threading.Thread(target=attempt.run)
+    thread.start()
+    until(lambda: proxy.sprung)
+    assert working(by_tcp) == 1, "the server does not know"
+    thread.join(20)
+    assert 3 < time.monotonic() - began < 12
+    assert isinstance(attempt.error, OutcomeUnknown)
+    assert "whether 1_a took effect is unknown" in attempt.error.message
+    locks = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"
+    until(lambda: not by_tcp.rows(locks), began + 12 - time.monotonic())
+    done = seconds < 1
+    assert history(by_tcp) == ([("1_a", True)] if done else [])
+    proxy.close()

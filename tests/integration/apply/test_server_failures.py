@@ -1,0 +1,274 @@
+"""Servers that crash, stay away, are replaced by another one or only follow: a test's own, made from the wheel."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+
+import psycopg
+import pytest
+
+from pgratchet.database import connection
+from pgratchet.errors import ConfigurationError, MigrationFailed, OutcomeUnknown
+from pgratchet.migrations.files import Migration
+from tests.conftest import Database, Server, Write
+from tests.faults.proxy import Attempt, Cluster, Clusters, Moment, Proxy, history, migrate
+from tests.support.waiting import until
+
+FILES = {
+    "m1_a": "create table a ()",
+    "m2_b": "create table b ()",
+    "m3_c": "create table c ()",
+    "m4_d": "alter table gate add column d int",
+}
+
+
+@pytest.fixture
+def lazy(clusters: Clusters) -> Cluster:
+    """A server that writes what no one waits for only once in ten seconds, so that a crash surely loses it."""
+    cluster = clusters.make("lazy", wal_writer_delay="10s")
+    cluster.database.run("CREATE TABLE gate (); CREATE TABLE loss (x int)")
+    return cluster
+
+
+def stopped_at_the_gate(database: Database, files: Sequence[Migration], wait: int) -> tuple[Attempt, threading.Thread]:
+    """A run whose second round trip waits for a lock that is in the way; what the first one applied is reported."""
+    attempt = Attempt(database, files, batch_size=2, wait=wait)
+    thread = threading.Thread(target=attempt.run)
+    thread.start()
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'pgratchet'"
+    until(lambda: database.rows(waiting))
+    assert attempt.applied == ["1_a", "2_b"]
+    return attempt, thread
+
+
+def crash(cluster: Cluster) -> None:
+    """Crash it, and lose a commit that did not wait for the disk: the last moment at which that can be seen."""
+    with closing(cluster.database.connect()) as session:
+        session.execute("SET synchronous_commit = off; INSERT INTO loss VALUES (1)")
+        assert session.execute("SELECT count(*) FROM loss").fetchone() == (1,)
+        cluster.stop("immediate")
+
+
+def test_a_crash_in_the_middle_of_ddl_is_resolved_once_the_server_is_back(lazy: Cluster, write: Write) -> None:
+    files = write(**FILES)
+    with closing(lazy.database.connect()) as holder:
+        holder.execute("BEGIN; LOCK TABLE gate IN ACCESS SHARE MODE")
+        attempt, thread = stopped_at_the_gate(lazy.database, files, wait=20_000)
+        crash(lazy)
+        time.sleep(0.7)
+        lazy.start()
+        thread.join(30)
+    assert lazy.database.rows("SELECT count(*) FROM loss") == [(0,)], "the crash lost what was not on the disk"
+    assert isinstance(attempt.error, MigrationFailed)
+    assert "1_a and 2_b were applied; 3_c was rolled back." in attempt.error.detail
+    assert history(lazy.database) == [("1_a", True), ("2_b", True)], "what was reported as applied is on the disk"
+    assert lazy.database.rows("SELECT to_regclass('b') IS NULL, to_regclass('c')") == [(False, None)]
+    assert migrate(lazy.database, files).applied == ["3_c", "4_d"]
+
+
+def test_a_server_that_stays_away_leaves_the_outcome_unknown(lazy: Cluster, write: Write) -> None:
+    files = write(**FILES)
+    with closing(lazy.database.connect()) as holder:
+        holder.execute("BEGIN; LOCK TABLE gate IN ACCESS SHARE MODE")
+        attempt, thread = stopped_at_the_gate(lazy.database, files, wait=2_000)
+        crash(lazy)
+        began = time.monotonic()
+        thread.join(30)
+    assert time.monotonic() - began < 5, "the wait is 2 s"
+    assert isinstance(attempt.error, OutcomeUnknown)
+    assert attempt.error.status == 7
+    assert "whether 3_c and 4_d took effect is unknown" in attempt.error.message
+    lazy.start()
+    assert history(lazy.database) == [("1_a", True), ("2_b", True)]
+    assert migrate(lazy.database, files).applied == ["3_c", "4_d"]
+
+
+def test_a_crash_on_any_server_is_resolved_once_it_is_back(database: Database, write: Write) -> None:
+    """A process of its that is killed makes it end all others and recover, as behind a power cut."""
+    database.run("CREATE TABLE gate (); CREATE UNLOGGED TABLE lost AS SELECT 1")
+    files = write(**FILES)
+    with closing(database.connect()) as holder:
+        holder.execute("BEGIN; LOCK TABLE gate IN ACCESS SHARE MODE")
+        attempt, thread = stopped_at_the_gate(database, files, wait=20_000)
+        with pytest.raises(psycopg.OperationalError):
+            database.run(f"COPY (SELECT) TO PROGRAM 'kill -9 {holder.info.backend_pid}; sleep 9'")
+        thread.join(30)
+    assert database.rows("SELECT count(*) FROM lost") == [(0,)], "a recovery empties what is not logged"
+    assert isinstance(attempt.error, MigrationFailed)
+    assert "1_a and 2_b were applied; 3_c was rolled back." in attempt.error.detail
+    assert history(database) == [("1_a", True), ("2_b", True)]
+    assert database.rows("SELECT to_regclass('c')") == [(None,)]
+    assert migrate(database, files).applied == ["3_c", "4_d"]
+
+
+def system(cluster: Cluster) -> object:
+    return cluster.database.rows("SELECT system_identifier FROM pg_control_system()")
+
+
+def through(proxy: Proxy, files: Sequence[Migration]) -> Attempt:
+    attempt = Attempt(proxy.database, files, batch_size=1, wait=3_000)
+    attempt.run()
+    assert proxy.sprung
+    return attempt
+
+
+@pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.ANSWERED])
+def test_another_cluster_behind_the_same_address_is_not_asked(clusters: Clusters, write: Write, moment: Moment) -> None:
+    files = write(**FILES)
+    one, other = clusters.make("one"), clusters.make("other")
+    for each in (one, other):
+        each.database.run("CREATE TABLE gate ()")
+    assert system(one) != system(other)
+    before = other.database.fingerprint()
+    proxy = Proxy(one.database.parameters)
+    proxy.at(b"create table b", moment, meanwhile=lambda: proxy.lead_to(other.database.parameters))
+    attempt = through(proxy, files)
+    assert isinstance(attempt.error, OutcomeUnknown)
+    assert "not on the server that this environment is pinned to" in attempt.error.detail
+    assert other.database.fingerprint() == before
+    assert attempt.applied == ["1_a"]
+    proxy.lead_to(one.database.parameters)
+    done = [("1_a", True), *([("2_b", True)] if moment is Moment.ANSWERED else [])]
+    assert history(one.database) == done
+    assert migrate(proxy.database, files).applied == [
+        name for name in ("2_b", "3_c", "4_d") if (name, True) not in done
+    ]
+    proxy.close()
+
+
+def rewound(clusters: Clusters) -> tuple[Cluster, Cluster]:
+    """A cluster and its state of some time ago, both running: the same system identifier, an older history."""
+    now = clusters.make("now")
+    now.database.run("CREATE TABLE gate ()")
+    now.stop()
+    past = clusters.copy(now, "past")
+    now.start()
+    past.start()
+    assert system(now) == system(past)
+    return now, past
+
+
+def test_a_cluster_that_lost_what_was_reported_is_not_believed(clusters: Clusters, write: Write) -> None:
+    """A restored snapshot, a failover to a standby that was behind: 1_a was reported as applied, and is not there."""
+    files = write(**FILES)
+    now, past = rewound(clusters)
+    before = past.database.fingerprint()
+    proxy = Proxy(now.database.parameters)
+    proxy.at(b"create table b", Moment.ANSWERED, meanwhile=lambda: proxy.lead_to(past.database.parameters))
+    attempt = through(proxy, files)
+    proxy.close()
+    assert attempt.applied == ["1_a"]
+    assert history(now.database) == [("1_a", True), ("2_b", True)]
+    assert past.database.fingerprint() == before
+    assert isinstance(attempt.error, OutcomeUnknown)
+
+
+def test_a_server_of_another_kind_behind_the_same_address_is_not_asked(
+    database: Database, clusters: Clusters, write: Write
+) -> None:
+    """It takes the same user, the same password and the same name of a database, and is a cluster of its own."""
+    database.run("CREATE TABLE gate ()")
+    other = clusters.make("other")
+    user, name = database.parameters["user"], database.name
+    other.database.run(f"CREATE DATABASE {name}")
+    other.database.run(f"DO $$ BEGIN CREATE ROLE {user} SUPERUSER LOGIN; EXCEPTION WHEN duplicate_object THEN END $$")
+    there = Database({**other.database.parameters, "user": user, "dbname": name})
+    before = there.fingerprint()
+    proxy = Proxy(database.parameters)
+    proxy.at(b"create table b", Moment.ANSWERED, meanwhile=lambda: proxy.lead_to(there.parameters))
+    attempt = through(proxy, write(**FILES))
+    assert proxy.database.rows("SELECT to_regclass('gate')") == [(None,)], "the same address leads elsewhere"
+    proxy.close()
+    assert isinstance(attempt.error, OutcomeUnknown)
+    assert attempt.error.status == 7
+    assert "not on the server that this environment is pinned to" in attempt.error.detail
+    assert there.fingerprint() == before
+    assert attempt.applied == ["1_a"]
+    assert history(database) == [("1_a", True), ("2_b", True)]
+
+
+def rename(server: Server, name: str, other: str) -> None:
+    """A database that is in use."""
+    with connection.connect(server.parameters) as session:
+        session.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", (name,))
+        session.execute(f"ALTER DATABASE {name} RENAME TO {other}".encode())
+
+
+def test_a_database_that_was_put_back_to_an_older_state_is_not_believed(
+    server: Server, database: Database, write: Write
+) -> None:
+    """On the same cluster: a copy of some time ago takes the database's name while the line is cut."""
+    database.run("CREATE TABLE gate ()")
+    past = server.create(database.name)
+    proxy = Proxy(database.parameters)
+
+    def put_back() -> None:
+        rename(server, database.name, "now")
+        rename(server, past.name, database.name)
+
+    proxy.at(b"create table b", Moment.ANSWERED, meanwhile=put_back)
+    attempt = through(proxy, write(**FILES))
+    proxy.close()
+    assert attempt.applied == ["1_a"]
+    assert history(database) == [], "what was reported is not there any more"
+    assert isinstance(attempt.error, OutcomeUnknown)
+    assert "does not know of 1_a" in attempt.error.message
+    assert database.rows("SELECT to_regclass('b')") == [(None,)]
+    rename(server, "now", past.name)
+    assert history(past) == [("1_a", True), ("2_b", True)]
+    server.drop(past)
+
+
+@contextmanager
+def standby_in_docker(server: Server) -> Iterator[dict[str, str]]:
+    """A streaming standby beside the server, in its container: where that listens."""
+    import docker
+
+    with closing(docker.from_env()) as engine:
+        own = server.direct["host"]
+        (container,) = [each for each in engine.containers.list() if own in str(each.attrs["NetworkSettings"])]
+
+        def run(command: str) -> None:
+            given = {"PGPASSWORD": server.parameters["password"]}
+            shell = ["timeout", "30", "sh", "-c", f"cd /tmp && {command}"]
+            status, said = container.exec_run(shell, user="postgres", environment=given)
+            assert status == 0, said
+
+        user = server.parameters["user"]
+        run(f"pg_basebackup -w -h 127.0.0.1 -U {user} -c fast -R -D standby")
+        run("pg_ctl start -w -D standby -l standby.log -o '-p 5433 -c listen_addresses=*'")
+        try:
+            yield {"host": own, "port": "5433"}
+        finally:
+            run("pg_ctl stop -w -D standby -m immediate && rm -r standby standby.log")
+
+
+@pytest.fixture
+def followed(server: Server, database: Database, clusters: Clusters) -> Iterator[tuple[Database, Database]]:
+    """A database, and the same on a standby of its server."""
+    if server.direct:
+        with standby_in_docker(server) as standby:
+            yield database, Database({**database.parameters, **standby})
+    elif server.name == "embedded":
+        primary = clusters.make("primary")
+        yield primary.database, clusters.standby(primary, "standby").database
+    else:
+        pytest.skip("no standby can be made of a server that was given")
+
+
+def test_a_standby_is_refused_before_the_lock(followed: tuple[Database, Database], write: Write) -> None:
+    files = write(m1_a="create table a ()")
+    primary, standby = followed
+    assert standby.rows("SELECT pg_is_in_recovery()") == [(True,)]
+    before = primary.fingerprint(), standby.fingerprint()
+    proxy = Proxy(standby.parameters)
+    proxy.at(b"advisory", Moment.BEFORE)
+    with pytest.raises(ConfigurationError, match="is on a standby"):
+        migrate(proxy.database, files)
+    proxy.close()
+    assert not proxy.sprung, "the lock was not asked for"
+    assert (primary.fingerprint(), standby.fingerprint()) == before
+    assert migrate(primary, files).applied == ["1_a"]

@@ -1,0 +1,276 @@
+"""Drills on real servers: a good backup is proved, a bad one is found, and the scratch server keeps nothing of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pgratchet.backups.restore_server import RestoreServer
+
+from pgratchet import embedded, events
+from pgratchet.backups import drill, listing, verification
+from pgratchet.backups.backup import BackupSource
+from pgratchet.backups.drill import DrillRecord
+from pgratchet.backups.manifest import Contents
+from pgratchet.backups.pg_programs import Programs
+from pgratchet.backups.restore import BackupArchive
+from pgratchet.backups.store import DiskStore
+from pgratchet.database.history import History
+from pgratchet.errors import BackupFailed
+from pgratchet.operations import wiring
+from tests.acceptance.conftest import COMMAND, Invoke, environment
+from tests.acceptance.conftest import invoke as invoke
+from tests.conftest import Database
+from tests.faults.proxy import Moment, Proxy
+from tests.integration.backups.test_backup import Followed, take
+from tests.integration.backups.test_restore import fake_pg_restore, roles, site_of
+from tests.integration.conftest import source_of
+from tests.support.waiting import until
+
+GOOD = 2 + 1
+"""Rows of the migrated database: those of the first migration, and that of the history."""
+
+
+@pytest.fixture
+def archived(source: BackupSource, kept: DiskStore, programs: Programs) -> BackupArchive:
+    return taken(source, kept, programs)
+
+
+def taken(source: BackupSource, kept: DiskStore, programs: Programs) -> BackupArchive:
+    made = take(source, kept, programs)
+    return BackupArchive(made, verification.open_content(made, kept, None), programs)
+
+
+def run(site: RestoreServer, archived: BackupArchive, *, ours: bool = False) -> DrillRecord:
+    return Followed()(drill.run(site, archived, jobs=1, ours=ours))
+
+
+def names(database: Database) -> list[tuple[object, ...]]:
+    return database.rows("SELECT datname FROM pg_database UNION ALL SELECT rolname FROM pg_roles ORDER BY 1")
+
+
+@contextmanager
+def nothing_left(database: Database) -> Iterator[None]:
+    before = names(database)
+    yield
+    assert names(database) == before
+
+
+def test_a_good_backup_is_proved_and_its_record_kept(
+    migrated: Database, archived: BackupArchive, kept: DiskStore
+) -> None:
+    follow = Followed()
+    with nothing_left(migrated):
+        record = follow(drill.run(site_of(migrated), archived, jobs=1, ours=False))
+    (restored,) = [each for each in follow.seen if isinstance(each, events.Restored)]
+    assert restored.database.startswith("pgratchet_drill_")
+    made = archived.manifest
+    assert (record.backup_id, record.good, record.problem, record.notes) == (made.backup_id, True, "", ())
+    assert (record.tables, record.rows) == (len(made.contents.tables), made.contents.rows)
+    assert record.rows >= GOOD
+    assert record.restore_ms > 0
+    assert record.compare_ms >= 0
+    assert record.database_size > 5_000_000
+    assert record.backup_size == made.size
+    assert record.server_version == made.server_version
+    drill.require_good(record)
+    later = replace(record, at="2099-01-01T00:00:00+00:00")
+    drill.write_record(kept, later)
+    drill.write_record(kept, record)
+    assert drill.read_records(kept) == (record, later)
+    assert [each.backup_id for each in listing.list_backups(kept)] == [made.backup_id], "records are no backups"
+
+
+BROKEN = {
+    "cut": '{"backup_id": "x", "at"',
+    "empty": "",
+    "list": "[]",
+    "null": "null",
+    "word": '"notes"',
+    "older": json.dumps({"backup_id": "x", "at": "2026", "notes": []}),
+    "newer": json.dumps({"backup_id": "x", "at": "2026", "backup_size": 1, "notes": [], "more": 1}),
+    "number": json.dumps({"backup_id": "x", "at": 5, "backup_size": 1, "notes": []}),
+    "nothing": json.dumps({"backup_id": "x", "at": None, "backup_size": 1, "notes": []}),
+    "text": json.dumps({"backup_id": "x", "at": "2026", "backup_size": "1", "notes": []}),
+    "truth": json.dumps({"backup_id": "x", "at": "2026", "backup_size": 1, "good": "no", "notes": []}),
+}
+
+
+def test_broken_records_are_passed_over(kept: DiskStore) -> None:
+    good = DrillRecord("20260101T000000-0000", "2026-01-01T00:00:00+00:00", 7, good=True)
+    drill.write_record(kept, good)
+    for name, text in BROKEN.items():
+        kept.note(f"20250101T000000-{name}.json", text.encode())
+    kept.note("20250101T000000-bytes.json", b"\xff\xfe{")
+    assert len(list(kept.notes())) == len(BROKEN) + 2
+    assert drill.read_records(kept) == (good,)
+
+
+def with_contents(archived: BackupArchive, **changes: object) -> BackupArchive:
+    contents: Contents = replace(archived.manifest.contents, **changes)  # type: ignore[arg-type]
+    return replace(archived, manifest=replace(archived.manifest, contents=contents))
+
+
+def test_a_backup_that_holds_something_else_is_found_out(migrated: Database, archived: BackupArchive) -> None:
+    tables = {**archived.manifest.contents.tables, "public.app_state": 99}
+    with nothing_left(migrated):
+        record = run(site_of(migrated), with_contents(archived, tables=tables))
+    assert (record.good, record.problem) == (False, "Table public.app_state: 2 rows, and 99 rows in the backup.")
+    assert record.restore_ms > 0
+    with pytest.raises(BackupFailed, match="did not prove it good") as caught:
+        drill.require_good(record)
+    assert caught.value.exit_code == 9
+    assert "public.app_state" in caught.value.detail
+
+
+def test_a_backup_that_does_not_restore_is_found_out(
+    migrated: Database, archived: BackupArchive, tmp_path: Path
+) -> None:
+    script = 'REAL "$@"; echo "pg_restore: error: no more" >&2; exit 1'
+    failing = replace(archived, programs=fake_pg_restore(archived.programs, tmp_path / "bin", script))
+    with nothing_left(migrated):
+        record = run(site_of(migrated), failing)
+    assert not record.good
+    assert record.problem.startswith("pg_restore failed\n")
+    assert "no more" in record.problem
+
+
+def test_an_extension_of_another_version_is_noted(migrated: Database, archived: BackupArchive) -> None:
+    record = run(site_of(migrated), with_contents(archived, extensions={"plpgsql": "0.9"}))
+    assert (record.good, record.notes) == (True, ("Extension plpgsql: 1.0, and 0.9 in the backup.",))
+
+
+def test_an_extension_that_the_server_lacks_is_named_before_anything_is_restored(
+    migrated: Database, archived: BackupArchive
+) -> None:
+    with nothing_left(migrated):
+        record = run(site_of(migrated), with_contents(archived, extensions={"no_such_extension": "1.0"}))
+    assert not record.good
+    assert "no_such_extension" in record.problem
+    assert record.restore_ms == 0
+
+
+def test_a_locale_that_the_server_lacks_is_noted(migrated: Database, archived: BackupArchive) -> None:
+    made = archived.manifest
+    odd = replace(made, database=replace(made.database, collate="xx_XX.utf8", ctype="xx_XX.utf8"))
+    with nothing_left(migrated):
+        record = run(site_of(migrated), replace(archived, manifest=odd))
+    assert (record.good, record.problem) == (True, "")
+    assert any("xx_XX.utf8" in note for note in record.notes)
+
+
+def test_roles_are_made_only_on_a_server_of_our_own(
+    migrated: Database, source: BackupSource, kept: DiskStore, programs: Programs
+) -> None:
+    role = f"{migrated.name}_role"
+    with roles(migrated, role):
+        migrated.run(f"GRANT SELECT ON jobs TO {role}; CREATE TABLE theirs (); ALTER TABLE theirs OWNER TO {role}")
+        archived = taken(source, kept, programs)
+        migrated.run("DROP TABLE theirs")
+    with nothing_left(migrated):
+        record = run(site_of(migrated), archived)
+    assert record.good
+    assert record.notes == (f"Owners and privileges: the server lacks {role}.",)
+    with embedded.scratch() as server:
+        scratch = Database({**server.parameters(), "dbname": "postgres"})
+        if archived.manifest.server_version < 180000:
+            archived = replace(archived, programs=wiring.programs_for(180000, reads=archived.manifest.client_version))
+        record = run(site_of(scratch), archived, ours=True)
+        assert (record.good, record.problem, record.notes) == (True, "", ())
+        assert scratch.rows("SELECT 1 FROM pg_roles WHERE rolname = %s", role)
+    assert not server.root.exists()
+
+
+def test_what_the_bootstrap_superuser_owns_restores_where_it_has_another_name(
+    migrated: Database, kept: DiskStore, programs: Programs
+) -> None:
+    """No dependency tells of it, and with a database that is another's nothing else does."""
+    owner = f"{migrated.name}_owner"
+    with roles(migrated, owner):
+        migrated.run(f"ALTER DATABASE {migrated.name} OWNER TO {owner}")
+        made = take(source_of(migrated), kept, programs)
+        migrated.run(f"ALTER DATABASE {migrated.name} OWNER TO CURRENT_USER")
+    with wiring.scratch(None, History(), made) as (site, with_programs):
+        record = run(site, BackupArchive(made, verification.open_content(made, kept, None), with_programs), ours=True)
+    assert (record.good, record.problem, record.notes) == (True, "", ())
+
+
+def test_a_subscription_in_a_backup_does_not_stay_on_the_scratch_server(
+    migrated: Database, source: BackupSource, kept: DiskStore, programs: Programs
+) -> None:
+    """A database with one cannot be dropped, and the slot that it names is the live one's."""
+    migrated.run("CREATE SUBSCRIPTION s CONNECTION 'host=/nowhere' PUBLICATION p WITH (connect = false)")
+    try:
+        archived = taken(source, kept, programs)
+        with nothing_left(migrated):
+            record = run(site_of(migrated), archived)
+        assert (record.good, record.problem) == (True, "")
+    finally:
+        migrated.run("ALTER SUBSCRIPTION s SET (slot_name = NONE)")
+        migrated.run("DROP SUBSCRIPTION s")
+
+
+def test_a_line_that_is_cut_leaves_no_scratch_database(
+    migrated: Database, source: BackupSource, kept: DiskStore, programs: Programs
+) -> None:
+    migrated.run("CREATE TABLE bytes AS SELECT sha256(n::text::bytea) FROM generate_series(1, 20000) n")
+    archived, proxy = taken(source, kept, programs), Proxy(migrated.parameters)
+    try:
+        proxy.at(b"COPY public.bytes", Moment.SENT, meanwhile=proxy.cut)
+        with nothing_left(migrated):
+            record = run(site_of(proxy.database), archived)
+        assert proxy.sprung == 1
+        assert not record.good
+    finally:
+        proxy.close()
+
+
+def processes(part: str, parent: int | None = None) -> list[str]:
+    """The commands with that in them; of a parent's children alone."""
+    listed = subprocess.run(["ps", "-ewwo", "ppid=,args="], capture_output=True, text=True, check=True).stdout
+    pairs = [line.split(maxsplit=1) for line in listed.splitlines()]
+    return [args for ppid, args in pairs if part in args and parent in (None, int(ppid))]
+
+
+@pytest.mark.parametrize("during", ["initdb", "pg_ctl", "pg_restore --exit-on-error"])
+def test_a_drill_that_is_interrupted_leaves_nothing(invoke: Invoke, clone: Path, during: str) -> None:
+    rows = "CREATE TABLE bytes AS SELECT sha256(n::text::bytea) FROM generate_series(1, 300000) n"
+    (clone / "sql" / "900_rows.sql").write_text(rows)
+    invoke("migrate", "--env=dev")
+    invoke("backup", "--env=dev")
+    drilling = subprocess.Popen(
+        [*COMMAND, "drill", "--env=dev"],
+        cwd=clone,
+        env=environment({}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    found: set[str] = set()
+
+    def has_come() -> bool:
+        lines = processes("", drilling.pid)
+        found.update(name for line in lines for name in re.findall(r"scratch-[0-9a-f]{8}", line))
+        return bool(found) and any(during in line for line in lines)
+
+    try:
+        until(has_come, 30)
+        drilling.send_signal(signal.SIGINT)
+        _, told = drilling.communicate(timeout=30)
+    finally:
+        drilling.kill()
+        drilling.wait()
+    assert drilling.returncode == 130, told
+    assert "interrupted" in told
+    (name,) = found
+    until(lambda: not processes(name), 5)
+    assert not list(embedded._state_folder().glob(f"{name}*"))
+    assert not list((clone / "backups").rglob("drills/*"))

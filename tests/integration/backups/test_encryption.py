@@ -1,0 +1,236 @@
+"""Encrypted backups on real servers: no one reads them but who has the key, and a bad one is found out all the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pgratchet.backups.restore_server import RestoreServer
+from pyrage import x25519
+
+from pgratchet.backups import backup, drill, listing, restore, restore_server, verification
+from pgratchet.backups.backup import BackupOptions, BackupSource
+from pgratchet.backups.manifest import Manifest
+from pgratchet.backups.pg_programs import Programs
+from pgratchet.backups.restore import BackupArchive
+from pgratchet.backups.store import DiskStore
+from pgratchet.errors import BackupFailed, ConfigurationError
+from tests.conftest import Database
+from tests.integration.backups.test_backup import Followed, fake_programs, small_disk
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
+
+PLANTED = "planted-row-5e1d"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A recipient, and the file with its identity."""
+
+    recipient: str
+    identity: Path
+
+
+def age_pair(folder: Path, name: str = "age") -> Pair:
+    key = x25519.Identity.generate()
+    identity = folder / name
+    identity.write_text(f"# made for a test\n{key}\n")
+    return Pair(str(key.to_public()), identity)
+
+
+def ssh_pair(folder: Path) -> Pair:
+    identity = folder / "ssh"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(identity)], check=True)
+    return Pair(identity.with_suffix(".pub").read_text().strip(), identity)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Pair:
+    return age_pair(tmp_path)
+
+
+@pytest.fixture
+def planted(migrated: Database) -> Database:
+    migrated.run(f"CREATE TABLE planted AS SELECT '{PLANTED}'::text AS x FROM generate_series(1, 3000)")
+    return migrated
+
+
+def take(source: BackupSource, kept: DiskStore, programs: Programs, *recipients: str, **wishes: object) -> Manifest:
+    return Followed()(backup.take(source, kept, programs, BackupOptions(recipients=recipients, **wishes)))  # type: ignore[arg-type]
+
+
+def verify(kept: DiskStore, made: Manifest, programs: Programs, identity: Path | None) -> Manifest:
+    (listed,) = [each for each in listing.list_backups(kept) if each.backup_id == made.backup_id]
+    return Followed()(verification.verify(listed, kept, programs, identity))
+
+
+def uncompressed(programs: Programs, folder: Path) -> Programs:
+    """So that planted text would be seen where anything is stored as it is."""
+    drops = 'for a; do shift; case "$a" in --compress=*) ;; *) set -- "$@" "$a";; esac; done\n'
+    return fake_programs(programs, folder, f'{drops}exec REAL "$@" --compress=0\n')
+
+
+@pytest.mark.parametrize("make", [age_pair, ssh_pair])
+def test_nothing_is_stored_as_it_is_and_the_key_opens_all(
+    planted: Database,
+    source: BackupSource,
+    programs: Programs,
+    kept: DiskStore,
+    tmp_path: Path,
+    make: Callable[[Path], Pair],
+) -> None:
+    pair, plain = make(tmp_path), uncompressed(programs, tmp_path / "bin")
+    open_one = take(source, kept, plain)
+    assert PLANTED.encode() in (kept.root / open_one.backup_id / "database.dump").read_bytes(), "it would be seen"
+    made = take(source, kept, plain, pair.recipient)
+    assert sorted(made.files) == ["database.dump.age", "globals.sql.age"]
+    for path in (kept.root / made.backup_id).iterdir():
+        content = path.read_bytes()
+        assert PLANTED.encode() not in content
+        assert b"CREATE ROLE" not in content
+    assert verify(kept, made, programs, None) == made
+    assert verify(kept, made, programs, pair.identity) == made
+    stream = verification.open_content(made, kept, pair.identity)
+    assert not isinstance(stream, Path)
+    assert PLANTED.encode() in b"".join(stream)
+
+
+def test_any_of_several_recipients_can_read_it(
+    source: BackupSource, programs: Programs, kept: DiskStore, tmp_path: Path
+) -> None:
+    pairs = [age_pair(tmp_path), ssh_pair(tmp_path)]
+    made = take(source, kept, programs, *(each.recipient for each in pairs))
+    for each in pairs:
+        assert verify(kept, made, programs, each.identity) == made
+
+
+def rotten(path: Path, content: bytes) -> None:
+    """Written over without a trace in the time, so that a listing cannot know."""
+    times = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def flipped(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("place", ["header", "middle", "end"])
+@pytest.mark.parametrize("opens", [True, False])
+def test_rot_is_told_from_a_key_that_does_not_fit(
+    planted: Database, source: BackupSource, programs: Programs, kept: DiskStore, pair: Pair, place: str, opens: bool
+) -> None:
+    made = take(source, kept, programs, pair.recipient)
+    path = kept.root / made.backup_id / "database.dump.age"
+    content = path.read_bytes()
+    rotten(path, flipped(content, {"header": 30, "middle": len(content) // 2, "end": len(content) - 1}[place]))
+    with pytest.raises(BackupFailed, match=f"backup {made.backup_id} is not what was written") as caught:
+        verify(kept, made, programs, pair.identity if opens else None)
+    assert caught.value.detail == "database.dump.age: its SHA-256 is another."
+
+
+def test_a_key_that_does_not_fit_is_said_to_be_one(
+    source: BackupSource, programs: Programs, kept: DiskStore, pair: Pair, tmp_path: Path
+) -> None:
+    made = take(source, kept, programs, pair.recipient)
+    other = age_pair(tmp_path, "other")
+    with pytest.raises(BackupFailed, match="the backup cannot be decrypted") as caught:
+        verify(kept, made, programs, other.identity)
+    assert "No matching keys" in caught.value.detail
+    assert "backup_identity" in caught.value.hint
+    with pytest.raises(ConfigurationError, match="is encrypted") as refused:
+        verification.open_content(made, kept, None)
+    assert pair.recipient in refused.value.detail
+
+
+def test_a_truncated_one_is_not_listed(source: BackupSource, programs: Programs, kept: DiskStore, pair: Pair) -> None:
+    made = take(source, kept, programs, pair.recipient)
+    path = kept.root / made.backup_id / "database.dump.age"
+    rotten(path, path.read_bytes()[:-1])
+    (listed,) = listing.list_backups(kept)
+    assert listed.problem == "database.dump.age is not as large as its manifest says."
+
+
+def test_a_pg_dump_that_lies_is_found_out_where_nothing_can_be_decrypted(
+    source: BackupSource, tmp_path: Path, programs: Programs, kept: DiskStore, pair: Pair
+) -> None:
+    lying = f'REAL "$@" > "{tmp_path}/whole"\nhead -c 9000 "{tmp_path}/whole"\n'
+    with pytest.raises(BackupFailed, match="pg_restore failed"):
+        take(source, kept, fake_programs(programs, tmp_path / "bin", lying), pair.recipient)
+    assert (tmp_path / "whole").stat().st_size > 9000
+    assert list(kept.root.iterdir()) == []
+
+
+def ended(run: Callable[[], object]) -> BaseException:
+    """How a run fails, within a time that is not that of a hang."""
+    failed: list[BaseException] = []
+
+    def catch() -> None:
+        try:
+            run()
+        except BaseException as error:  # noqa: BLE001
+            failed.append(error)
+
+    thread = threading.Thread(target=catch, daemon=True)
+    thread.start()
+    until(lambda: not thread.is_alive(), 30)
+    (error,) = failed
+    return error
+
+
+def test_a_disk_that_fills_up_while_it_encrypts_is_said_to_be_full(
+    migrated: Database,
+    source: BackupSource,
+    programs: Programs,
+    pair: Pair,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    migrated.run("CREATE TABLE bytes AS SELECT sha256(n::text::bytea) FROM generate_series(1, 40000) n")
+    with small_disk(tmp_path / "small", "300k") as small:
+        monkeypatch.setattr(DiskStore, "room", lambda _: None)  # as where someone else fills it
+        error = ended(lambda: take(source, DiskStore(small), programs, pair.recipient))
+        assert isinstance(error, BackupFailed)
+        assert "No space left on device" in error.detail
+        assert list(small.iterdir()) == []
+
+
+def test_a_restore_and_a_drill_read_it_with_the_identity(
+    planted: Database, source: BackupSource, programs: Programs, kept: DiskStore, site: RestoreServer, pair: Pair
+) -> None:
+    made = take(source, kept, programs, pair.recipient)
+    planted.run("DROP TABLE planted")
+
+    def archived() -> BackupArchive:
+        return BackupArchive(made, verification.open_content(made, kept, pair.identity), programs)
+
+    try:
+        Followed()(restore.restore(site, planted.name, archived(), restore.RestoreOptions()))
+        assert planted.rows("SELECT count(*), min(x) FROM planted") == [(3000, PLANTED)]
+    finally:
+        restore_server.drop_databases(site, planted.name, restore_server.kept_databases(site, planted.name))
+    record = Followed()(drill.run(site, archived(), jobs=4, ours=False))
+    assert record.good, record.problem
+
+
+def test_several_workers_are_not_used_where_it_is_encrypted(
+    source: BackupSource, programs: Programs, kept: DiskStore, pair: Pair
+) -> None:
+    assert take(source, kept, programs, jobs=2, parallel_from=0).archive == "directory"
+    made = take(source, kept, programs, pair.recipient, jobs=2, parallel_from=0)
+    assert made.archive == "custom"
+    assert verify(kept, made, programs, pair.identity) == made
+
+
+def test_a_recipient_that_is_none_stops_before_anything_is_written(
+    source: BackupSource, programs: Programs, kept: DiskStore, pair: Pair
+) -> None:
+    with pytest.raises(ConfigurationError, match="number 2 of backup_recipients"):
+        take(source, kept, programs, pair.recipient, "age1nonsense")
+    assert not kept.root.exists()

@@ -1,0 +1,41 @@
+"""invoke doctor on servers of every major, and on some of a test's own."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from tests.conftest import Database
+from tests.faults.proxy import Clusters
+from tests.integration.checks.test_doctor import amiss, examined, of
+
+EVERY = {"server", "login", "identity", "writable", "privileges"}
+
+
+@pytest.mark.every_major
+def test_a_sound_server_has_nothing_amiss(migrated: Database) -> None:
+    found = examined(migrated)
+    assert amiss(found) == []
+    assert {each.subject for each in found} == EVERY
+
+
+def test_prepared_transactions_are_named_and_ended_by_the_remedy(clusters: Clusters) -> None:
+    database = clusters.make("prepared", max_prepared_transactions="2").database
+    database.run("CREATE TABLE t (x int)")
+    with closing(database.connect()) as other:
+        other.execute("BEGIN")
+        other.execute("INSERT INTO t VALUES (1)")
+        other.execute("PREPARE TRANSACTION 'it''s'")
+    found = of(examined(database), "prepared")
+    assert '"it\'s" of postgres' in found.what
+    database.run(found.remedy.partition("; or ")[2])
+    assert amiss(examined(database)) == []
+
+
+def test_a_standby(clusters: Clusters) -> None:
+    primary = clusters.make("primary")
+    standby = clusters.standby(primary, "standby")
+    found = examined(standby.database)
+    assert "standby" in of(found, "writable").what
+    assert [each.subject for each in amiss(found)] == ["writable"], "and all else is asked there too"

@@ -1,0 +1,208 @@
+"""Databases and roles that are not as one expects: taken or refused with the reason, and a history never half made."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+
+import psycopg
+import pytest
+
+from pgratchet.database import connection
+from pgratchet.database.history import History
+from pgratchet.errors import ConfigurationError, MigrationFailed
+from pgratchet.migrations.scripts import SIZE_LIMIT
+from tests.conftest import Database, Server, Write
+from tests.faults.proxy import Attempt, history, migrate
+
+HEAD = "-- migrate: no-transaction\n"
+
+
+def set_for(database: Database, **settings: str) -> None:
+    """Settings that every session in the database begins with."""
+    for name, value in settings.items():
+        database.run(f"ALTER DATABASE {database.name} SET {name} = '{value}'")
+
+
+def refuse_ddl(database: Database, moment: str, tag: str) -> None:
+    """An event trigger that refuses a command, before it is looked at or once it has been done."""
+    database.run(
+        "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'no % today', tg_tag; END $$"
+    )
+    database.run(f"CREATE EVENT TRIGGER no_ddl ON ddl_command_{moment} WHEN TAG IN ('{tag}') EXECUTE FUNCTION refuse()")
+
+
+@pytest.fixture
+def role(database: Database) -> Iterator[str]:
+    """A role that may log in, and no more."""
+    database.run("CREATE ROLE plain LOGIN PASSWORD 'x'")
+    yield "plain"
+    database.run("DROP OWNED BY plain; DROP ROLE plain")
+
+
+def as_role(database: Database, role: str) -> Database:
+    return Database({**database.parameters, "user": role, "password": "x"})
+
+
+@pytest.mark.parametrize("moment", ["start", "end"])
+@pytest.mark.parametrize(
+    ("tag", "command"), [("CREATE TABLE", "create table x ()"), ("CREATE SCHEMA", "create schema x")]
+)
+def test_an_event_trigger_that_refuses_the_history_leaves_nothing_of_it(
+    database: Database, write: Write, moment: str, tag: str, command: str
+) -> None:
+    files = write(m1_a="select 1")
+    refuse_ddl(database, moment, tag)
+    with pytest.raises(psycopg.errors.RaiseException):
+        database.run(command)
+    before = database.fingerprint()
+    with pytest.raises(MigrationFailed, match=f"refused what the history needs: no {tag} today"):
+        migrate(database, files)
+    assert database.rows("SELECT to_regnamespace('ratchet')") == [(None,)], "no schema without its table"
+    assert database.fingerprint() == before
+    database.run("DROP EVENT TRIGGER no_ddl")
+    assert migrate(database, files).applied == ["1_a"]
+
+
+def test_an_event_trigger_that_refuses_a_migration_rolls_it_back(database: Database, write: Write) -> None:
+    migrate(database, write(m1_a="create table a ()"))
+    refuse_ddl(database, "end", "ALTER TABLE")
+    files = write(m2_b="create table b ();\nalter table a add column x int")
+    before = database.fingerprint()
+    with pytest.raises(MigrationFailed, match="2_b failed at line 2, column 1: no ALTER TABLE today"):
+        migrate(database, files)
+    assert database.fingerprint() == before
+    assert history(database) == [("1_a", True)]
+
+
+def test_a_role_that_may_not_create_in_the_schema_of_the_history(database: Database, role: str, write: Write) -> None:
+    database.run(f"CREATE SCHEMA ratchet; GRANT USAGE ON SCHEMA ratchet TO {role}")
+    before = database.fingerprint()
+    with pytest.raises(MigrationFailed, match="permission denied for schema ratchet") as caught:
+        migrate(as_role(database, role), write(m1_a="select 1"))
+    assert "CREATE" in caught.value.hint
+    assert database.fingerprint() == before
+
+
+def test_a_role_that_may_only_read_the_history_begins_nothing(database: Database, role: str, write: Write) -> None:
+    migrate(database, write(m1_a="create table a ()"))
+    database.run(f"GRANT USAGE ON SCHEMA ratchet TO {role}; GRANT SELECT ON ratchet.migrations TO {role}")
+    before = database.fingerprint()
+    with pytest.raises(MigrationFailed, match="permission denied for table migrations"):
+        migrate(as_role(database, role), write(m2_b="select 1"))
+    assert database.fingerprint() == before
+    assert history(database) == [("1_a", True)]
+
+
+def test_a_role_that_owns_the_schema_needs_no_right_on_the_database(
+    database: Database, role: str, write: Write
+) -> None:
+    database.run(f"CREATE SCHEMA ratchet AUTHORIZATION {role}; CREATE SCHEMA own AUTHORIZATION {role}")
+    assert migrate(as_role(database, role), write(m1_a="create table own.a ()")).applied == ["1_a"]
+
+
+LARGE = "create table big (x text);\n" + "insert into big values (repeat('x', 50));\n" * (SIZE_LIMIT // 30)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"datestyle": "German, DMY", "timezone": "Asia/Kathmandu", "intervalstyle": "sql_standard"},
+        {"datestyle": "SQL, MDY", "timezone": "Pacific/Chatham", "extra_float_digits": "-15", "bytea_output": "escape"},
+        {"default_transaction_isolation": "serializable"},
+        {"default_transaction_isolation": "repeatable read"},
+        {"default_transaction_isolation": "serializable", "default_transaction_deferrable": "on"},
+        {"search_path": "pg_catalog", "standard_conforming_strings": "off", "quote_all_identifiers": "on"},
+        {"statement_timeout": "250ms", "lock_timeout": "1ms", "idle_in_transaction_session_timeout": "1ms"},
+        {"synchronous_commit": "off", "client_min_messages": "debug1", "track_activities": "off"},
+    ],
+    ids=lambda settings: next(iter(settings)) + "=" + next(iter(settings.values())),
+)
+def test_what_the_database_sets_changes_neither_the_history_nor_the_outcome(
+    database: Database, write: Write, settings: dict[str, str]
+) -> None:
+    files = write(
+        m1_a="create schema own; create table own.t (x int); select pg_sleep(0.3)",
+        m2_b=HEAD + "insert into own.t values (1);\ncreate index concurrently i on own.t (x);",
+        m3_c=LARGE.replace("big", "own.big"),
+    )
+    set_for(database, **settings)
+    found = database.rows("SELECT name FROM pg_settings WHERE source = 'database'")
+    assert {str(name).lower() for (name,) in found} == set(settings), "a session begins with them"
+    began = datetime.now(timezone.utc)
+    assert migrate(database, files).applied == ["1_a", "2_b", "3_c"]
+    assert migrate(database, files).applied == []
+    with database.connect() as session:
+        moments = [record.executed_at for record in History().read(session)]
+    assert all(moment and abs(moment - began) < timedelta(minutes=1) for moment in moments)
+    assert database.rows("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('own.i')") == [(True,)]
+
+
+@pytest.mark.parametrize("isolation", ["serializable", "repeatable read"])
+def test_runs_at_once_where_every_transaction_is_isolated(database: Database, write: Write, isolation: str) -> None:
+    """Each reads the history in a snapshot of its own, and none may take an old one for the truth."""
+    set_for(database, default_transaction_isolation=isolation)
+    assert database.rows("SHOW transaction_isolation") == [(isolation,)]
+    files = write(**{f"m{n}_x": f"create table t{n} (); select pg_sleep(0.02)" for n in range(1, 6)})
+    attempts = [Attempt(database, files, run_id=f"run {n}", batch_size=2) for n in range(4)]
+    threads = [threading.Thread(target=attempt.run) for attempt in attempts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [attempt.error for attempt in attempts] == [None] * 4
+    assert sorted(name for attempt in attempts for name in attempt.applied) == [file.name for file in files]
+
+
+Encoded = Callable[[str], Database]
+
+
+@pytest.fixture
+def encoded(server: Server) -> Iterator[Encoded]:
+    """A database in another encoding."""
+    made: list[Database] = []
+
+    def make(encoding: str) -> Database:
+        name = f"test_{encoding.lower()}"
+        with connection.connect(server.parameters) as session:
+            command = "CREATE DATABASE %s TEMPLATE template0 ENCODING '%s' LOCALE 'C'"
+            session.execute((command % (name, encoding)).encode())
+        server.made.append(name)
+        made.append(Database({**server.parameters, "dbname": name}))
+        return made[-1]
+
+    yield make
+    for each in made:
+        server.drop(each)
+
+
+def test_a_database_without_an_encoding_is_refused(encoded: Encoded, write: Write) -> None:
+    database = encoded("SQL_ASCII")
+    database.run("CREATE TABLE unchecked AS SELECT E'\\xff'::text AS x")
+    before = database.fingerprint()
+    with pytest.raises(ConfigurationError, match="has the encoding SQL_ASCII"):
+        migrate(database, write(m1_a="create table a ()"))
+    assert database.fingerprint() == before
+
+
+def test_a_database_in_another_encoding_takes_what_it_can_hold(encoded: Encoded, write: Write) -> None:
+    database = encoded("LATIN1")
+    files = write(m1_a="create table a as select 'café'::text as x -- né")
+    assert migrate(database, files).applied == ["1_a"]
+    assert database.rows("SELECT x, length(x) FROM a") == [("café", 4)]
+    assert migrate(database, files).applied == []
+
+
+@pytest.mark.parametrize(("batch_size", "behind"), [(1, ["m3_c"]), (10, ["m3_c"]), (10, [])])
+def test_a_file_that_an_encoding_cannot_hold_is_the_one_to_blame(
+    encoded: Encoded, write: Write, batch_size: int, behind: list[str]
+) -> None:
+    database = encoded("LATIN1")
+    texts = {"m1_a": "create table a ()", "m2_b": "create table b ();\n-- 100 €\n"}
+    files = write(**texts, **dict.fromkeys(behind, "create table c ()"))
+    with pytest.raises(MigrationFailed, match=r"2_b failed.* has no equivalent in encoding") as caught:
+        migrate(database, files, batch_size=batch_size)
+    assert "1_a was applied; 2_b was rolled back." in caught.value.detail
+    assert history(database) == [("1_a", True)]

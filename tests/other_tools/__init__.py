@@ -1,0 +1,27 @@
+"""The real tools that people move in from, each applying the same sample to PostgreSQL.
+
+The tool itself proves what its history looks like: its pinned version is fetched once from the package registries into
+`.pgratchet/other_tools` of the checkout, laid out as its manual has it, and run. A tool that cannot be fetched is
+skipped with the reason. Flyway, golang-migrate and goose are not fetched (only Maven's and Go's registries have them):
+handwritten.py has their tables.
+"""
+
+from __future__ import annotations
+
+from tests.other_tools.java import Liquibase
+from tests.other_tools.node import Dbmate, Drizzle, Drizzle1, NodePgMigrate, Prisma
+from tests.other_tools.python import Alembic, Yoyo
+from tests.other_tools.tool import Mover
+
+__all__ = ["MOVERS", "Mover"]
+
+MOVERS: tuple[Mover, ...] = (
+    Drizzle(),
+    Drizzle1(),
+    Dbmate(),
+    NodePgMigrate(),
+    Prisma(),
+    Alembic(),
+    Yoyo(),
+    Liquibase(),
+)

@@ -1,0 +1,129 @@
+"""What the tools have in common: fetched once, laid out in a folder, run as a process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from tests import ROOT
+from tests.conftest import Database
+from tests.other_tools.histories import Tables
+from tests.other_tools.sample import Step
+
+CACHE = ROOT / ".pgratchet" / "other_tools"
+_KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "JAVA_HOME")
+_NPM = (
+    *("--no-audit", "--no-fund", "--ignore-scripts", "--save-exact", "--engine-strict", "--loglevel=error"),
+    *("--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=3000"),
+)
+_missing: dict[str, str] = {}
+
+
+class Mover(ABC):
+    """A tool. `name` is what `invoke adopt --from` calls it; `history` are its own tables, by column and type."""
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    programs: ClassVar[tuple[str, ...]]
+    history: ClassVar[Tables]
+    checksum: ClassVar[str] = ""
+    """The column, if any, that has the SHA-256 of a file as it is."""
+    concurrent: ClassVar[bool] = True
+    """Whether a migration can be told to run outside a transaction."""
+    rebuilds: ClassVar[bool] = True
+    """Whether its migrations are SQL, from which the schema can be made again."""
+    files: ClassVar[str] = "migrations"
+    """Where the migrations lie in the project."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}-{self.version}"
+
+    @abstractmethod
+    def fetch(self, home: Path) -> None:
+        """Put the tool into a new folder."""
+
+    @abstractmethod
+    def write(self, project: Path, steps: Sequence[Step]) -> None:
+        """The project as the tool wants it, with those migrations."""
+
+    @abstractmethod
+    def migrate(self, project: Path, database: Database) -> None:
+        """Apply what is pending."""
+
+    def lay_out(self, project: Path, steps: Sequence[Step]) -> None:
+        self.write(project, steps if self.concurrent else [step.in_transaction() for step in steps])
+
+    def home(self) -> Path:
+        """Where the tool is, which is fetched if it has to be; skips the test where it cannot be had."""
+        for program in self.programs:
+            if shutil.which(program) is None:
+                pytest.skip(f"there is no {program}, which {self.label} comes by or runs on")
+        home = CACHE / self.label
+        if not home.exists() and self.label not in _missing:
+            self._fetch_into(home)
+        if self.label in _missing:
+            pytest.skip(f"{self.label} cannot be had: {_missing[self.label]}")
+        return home
+
+    def _fetch_into(self, home: Path) -> None:
+        """The folder appears at once and whole, so that a run which was cut leaves nothing half."""
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as partial:
+            made = Path(partial) / "home"
+            made.mkdir()
+            try:
+                self.fetch(made)
+            except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+                _missing[self.label] = _gist(str(error.output or error))
+            else:
+                made.rename(home)
+
+
+def run(command: Sequence[str], cwd: Path, extra: Mapping[str, str]) -> None:
+    """Run a tool. It sees nothing of the caller's environment but where programs and the home are."""
+    done = _run(command, cwd, extra)
+    assert done.returncode == 0, f"{command[0]} failed:\n{done.stdout}"
+
+
+def fetched(command: Sequence[str], home: Path) -> None:
+    """Run a package manager, as it is set up here. Raises what subprocess does."""
+    _run(command, home, os.environ).check_returncode()
+
+
+def _gist(said: str) -> str:
+    """What a package manager calls an error, the first of it."""
+    lines = said.strip().splitlines()
+    return " ".join([line for line in lines if line.startswith(("ERROR", "npm error"))][:3] or lines[-1:])
+
+
+def npm(home: Path, *packages: str) -> None:
+    (home / "package.json").write_text('{"private": true, "type": "module"}\n', encoding="utf-8")
+    fetched(("npm", "install", *_NPM, *packages), home)
+
+
+def _run(command: Sequence[str], cwd: Path, extra: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    kept = {key: os.environ[key] for key in _KEPT if key in os.environ}
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=kept | dict(extra),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+
+
+def put(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline="\n")

@@ -1,0 +1,183 @@
+"""Runs in processes of their own, which may be killed; and what each of them said of itself.
+
+`python -m tests.support.runner_process` reads one run after the other from its standard input, as JSON, and forks for
+each of them: a process that has imported everything costs a hundredth of a second, and a SIGKILL ends one run only.
+A migration that a run reports as applied is written at once, so that the report survives a kill of the run.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import re
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from pgratchet.apply import applier, batch, nontransactional
+from pgratchet.apply.run import MigrateOptions
+from pgratchet.database.history import History
+from pgratchet.errors import RatchetError
+from pgratchet.events import MigrationApplied
+from pgratchet.migrations import files as migrations
+from tests import ROOT
+from tests.conftest import Database
+from tests.faults.round_trips import Fault, Line
+
+LOADED = (batch, nontransactional)
+"""The applier imports these when it needs them; here that is before the fork."""
+PATIENCE = 90
+"""Seconds after which a run that hangs shows where, and ends."""
+LOST = ("MigrationFailed", "StoppedPartWay", "OutcomeUnknown", "Unreachable", "LockBusy")
+"""What a run may come to whose line was lost."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`exit` is -9 where the run was killed; `applied` is what it reported by then."""
+
+    exit: int
+    applied: tuple[str, ...]
+    error: str | None
+    text: str
+    migration: str | None
+    trips: int
+
+    @property
+    def killed(self) -> bool:
+        return self.exit == -9
+
+    def __str__(self) -> str:
+        ended = "killed" if self.killed else self.text or "well" if self.exit == 0 else f"exit {self.exit}"
+        return f"applied {', '.join(self.applied) or 'nothing'}; ended: {ended}"
+
+
+@dataclass
+class Runner:
+    """One process at a time. `begin` does not wait for its end, `end` does."""
+
+    process: subprocess.Popen[str]
+
+    def run(self, database: Database, folder: Path, fault: Fault | None = None) -> Outcome:
+        self.begin(database, folder, fault)
+        return self.end()
+
+    def begin(self, database: Database, folder: Path, fault: Fault | None = None) -> None:
+        job = {"parameters": database.parameters, "folder": str(folder), "fault": asdict(fault) if fault else None}
+        into = self._pipe(self.process.stdin)
+        into.write(json.dumps(job) + "\n")
+        into.flush()
+
+    def end(self) -> Outcome:
+        applied: list[str] = []
+        told: dict[str, Any] = {"error": None, "text": "", "migration": None, "trips": 0}
+        for line in self._pipe(self.process.stdout):
+            said = json.loads(line)
+            if "exit" in said:
+                return Outcome(applied=tuple(applied), **told, **said)
+            if "applied" in said:
+                applied.append(said["applied"])
+            else:
+                told = said
+        raise AssertionError("the runner is gone")
+
+    @staticmethod
+    def _pipe(pipe: IO[str] | None) -> IO[str]:
+        assert pipe is not None
+        return pipe
+
+
+@contextmanager
+def started() -> Iterator[Runner]:
+    """A runner that has imported what it needs."""
+    command = [sys.executable, "-m", "tests.support.runner_process"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield Runner(process)
+        finally:
+            process.kill()
+
+
+def false_claims(outcome: Outcome, database: Database) -> list[str]:
+    """What a run said that the history contradicts, or that is no word of ours at all."""
+    finished, steps_done = history(database)
+    found = [f"{name} was reported as applied, and is not" for name in outcome.applied if name not in finished]
+    rolled_back = re.findall(r"(\S+) was rolled back", outcome.text)
+    found += [f"{name} was called rolled back, and is not" for name in rolled_back if name in finished]
+    claim = re.search(r"(No statement|Statements? 1(?: to (\d+))?) took effect", outcome.text)
+    if outcome.error == "StoppedPartWay" and claim:
+        claimed = 0 if claim[1] == "No statement" else int(claim[2] or 1)
+        if claimed != steps_done.get(outcome.migration or "", 0):
+            found.append(f"{claim[0]}: of {outcome.migration} it is {steps_done.get(outcome.migration or '', 0)}")
+    return found
+
+
+def lies_of_a_lost_line(outcome: Outcome, database: Database) -> list[str]:
+    """The same for a run whose line was lost, and which may end well or say so."""
+    found = false_claims(outcome, database)
+    if outcome.exit != 0 or outcome.error not in (None, *LOST):
+        found.append(f"exit {outcome.exit}, {outcome.text}")
+    if "refused what the history needs" in outcome.text:
+        found.append(f"the server refused nothing: {outcome.text}")
+    return found
+
+
+def history(database: Database) -> tuple[set[str], dict[str, int]]:
+    """The names that are finished, and how many statements are done of those that are not."""
+    if database.rows("SELECT to_regclass('ratchet.migrations')") == [(None,)]:
+        return set(), {}
+    rows = database.rows("SELECT name, executed_at IS NOT NULL, coalesce(statements_done, 0) FROM ratchet.migrations")
+    return {str(name) for name, end, _ in rows if end}, {
+        str(name): int(str(done)) for name, end, done in rows if not end
+    }
+
+
+def _main() -> None:
+    for number, line in enumerate(sys.stdin):
+        pid = os.fork()
+        if pid == 0:
+            _run(number, json.loads(line))
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        _say(exit=os.waitstatus_to_exitcode(status))
+
+
+def _run(number: int, job: dict[str, Any]) -> None:
+    faulthandler.dump_traceback_later(PATIENCE, exit=True)
+    line = Line(job["parameters"], Fault(**job["fault"]) if job["fault"] else None)
+    error: BaseException | None = None
+    try:
+        files = migrations.read(Path(job["folder"]))
+        for event in applier.migrate(line.connect, History(), files, None, MigrateOptions(f"{os.getpid()}-{number}")):
+            if isinstance(event, MigrationApplied):
+                _say(applied=event.name)
+    except BaseException as raised:  # noqa: BLE001
+        error = raised
+    place = error.place if isinstance(error, RatchetError) else None
+    _say(
+        error=type(error).__name__ if error else None,
+        text=_text(error),
+        migration=place.migration if place else None,
+        trips=line.trips,
+    )
+
+
+def _text(error: BaseException | None) -> str:
+    """What a user would read; of what is no error of ours, where it was raised."""
+    if error is None or isinstance(error, RatchetError):
+        return str(error or "")
+    return "".join([*traceback.format_tb(error.__traceback__)[-3:], *traceback.format_exception_only(error)])
+
+
+def _say(**values: object) -> None:
+    print(json.dumps(values), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,359 @@
+"""Rendering: strict, each format by its own rule, secrets late and masked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from pgratchet.config import inventory, settings
+from pgratchet.config.inventory import InventoryTarget
+from pgratchet.config.settings import RenderedTarget
+from pgratchet.config.templates import MASK
+from pgratchet.database import target as access
+from pgratchet.errors import ConfigurationError, RatchetError, Unreachable
+from tests import ROOT
+
+TEMPLATES = ROOT / "templates"
+SHIPPED = ROOT / "inventory"
+
+
+def no_server() -> Mapping[str, str]:
+    raise AssertionError("the embedded server was asked for")
+
+
+def resolve(environ: dict[str, str] | None = None, **variables: object) -> RenderedTarget:
+    given = {"pg_dbname": "d", "pg_user": "u", "pg_host": "h"} | variables
+    return settings.render_target(
+        InventoryTarget("env", "target", ("all",), given), TEMPLATES, environ or {}, no_server
+    )
+
+
+def shipped(name: str, environ: dict[str, str]) -> RenderedTarget:
+    (target,) = inventory.load(SHIPPED, name)
+    return settings.render_target(target, TEMPLATES, environ, lambda: {"host": "/socket", "port": "5432", "user": "me"})
+
+
+def test_the_service_file_is_what_connects() -> None:
+    given = resolve(pg_sslmode="verify-full", pg_sslrootcert="system")
+    assert given.connection["host"] == "h"
+    assert given.connection["sslmode"] == "verify-full"
+    assert given.service_file.startswith("# env\n[target]\nhost=h\nport=5432\ndbname=d\nuser=u\n")
+    assert set(given.connection.items()) == {
+        tuple(line.split("=", 1)) for line in given.service_file.splitlines() if "=" in line
+    }
+
+
+def test_a_direct_address_is_for_migrations_and_the_poolers_for_the_application() -> None:
+    given = resolve(pg_port=6432, pg_direct_host="primary", pg_direct_port=5433)
+    assert (given.connection["host"], given.connection["port"]) == ("primary", "5433")
+    application = given.render("database.env", masked=True)
+    assert "POSTGRES_HOST='h'\nPOSTGRES_PORT='6432'\n" in application
+    assert "@h:6432/d?" in application
+    assert "primary" not in application
+
+
+def test_dev_takes_the_embedded_server_only_where_no_variable_speaks() -> None:
+    assert shipped("dev", {}).connection["host"] == "/socket"
+    assert shipped("dev", {"MIGRATION_TIMEOUT": "5"}).embedded
+    given = shipped("dev", {"POSTGRES_PASSWORD": "p"})
+    assert (given.embedded, given.connection["host"], given.connection["user"]) == (False, "localhost", "hyperpage")
+
+
+def test_a_url_speaks_for_all_it_says() -> None:
+    given = shipped("dev", {"DATABASE_URL": "postgresql://me:p%40ss@db:6000/app?sslmode=require", "POSTGRES_HOST": "x"})
+    assert given.connection["host"] == "db"
+    assert given.connection["port"] == "6000"
+    assert given.connection["dbname"] == "app"
+    assert given.connection["user"] == "me"
+    assert given.connection["sslmode"] == "require"
+    assert given.password() == "p@ss"
+
+
+def test_a_stray_database_url_never_reaches_another_environment() -> None:
+    environ = {"DATABASE_URL": "postgresql://wrong/wrong", "POSTGRES_HOST": "wrong", "TEST_DATABASE_URL": ""}
+    for name in ("prod", "staging", "test"):
+        assert "wrong" not in shipped(name, environ).service_file
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense://x:hunter2@y/z",
+        "postgresql://u:hunter2@h:port/d",
+        "postgresql://[hunter2",
+        "postgresql://u:p@hunter2@h/d",
+        "postgresql://u:p/hunter2@h/d",
+        "postgresql://u:p?p@hunter2@h/d",
+    ],
+)
+def test_a_bad_url_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(RatchetError) as caught:
+        shipped("dev", {"DATABASE_URL": url})
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://h/d?user=a@b", "postgresql://u:p?p@h/d", "postgresql://u:p@h/d?user=a@b"]
+)
+def test_an_at_sign_that_belongs_where_it_is_is_taken(url: str) -> None:
+    assert resolve(pg_url=url).connection["host"] == "h"
+
+
+def test_a_url_parameter_that_nothing_carries_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="options"):
+        resolve(pg_url="postgresql://h/d?options=-cfoo%3Dbar")
+
+
+def test_migration_settings_come_from_the_environment() -> None:
+    given = shipped("prod", {"MIGRATION_TIMEOUT": "1500", "MIGRATION_BATCH_SIZE": "3"})
+    assert (given.variables.migration_timeout, given.variables.migration_batch_size) == (1500, 3)
+
+
+def test_every_unrenderable_value_is_named_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="2 mistakes") as caught:
+        resolve(pg_user="{{ env('NOWHERE') }}", pg_host="{{ nothing }}")
+    assert "pg_user: the environment variable NOWHERE is not set" in caught.value.detail
+    assert "pg_host: 'nothing' is undefined" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("{{ none }}", "gives none"),
+        ("x{{ none }}", "gives none"),
+        ("{{ nothing.at_all }}", "'nothing' is undefined"),
+        ("{% if nothing %}{{ 1 }}{% endif %}", "'nothing' is undefined"),
+        ("{{ env('EMPTY') }}", "EMPTY is not set"),
+        ("{{ env('EMPTY', none) }}", "EMPTY is not set"),
+        ("{{ env('EMPTY', '') }}", "an empty value is written"),
+        ("{{ '' }}", "an empty value is written"),
+        ("", "an empty value is written"),
+        (None, "expected `str`, got `null`"),
+    ],
+)
+def test_what_is_missing_none_or_empty_stops(value: object, told: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        resolve({"EMPTY": ""}, pg_user=value)
+    assert told in caught.value.detail
+
+
+@pytest.mark.parametrize("wrong", ["{{ nothing }}", "{{ none }}", "{{ '' }}", "{% for x in nothing %}{% endfor %}"])
+def test_a_template_for_a_file_is_as_strict(tmp_path: Path, wrong: str) -> None:
+    for name in settings.FORMATS:
+        shutil.copytree(TEMPLATES, tmp_path / name)
+        path = tmp_path / name / f"{name}.j2"
+        path.write_text(f"{wrong}\n{path.read_text()}")
+        target = InventoryTarget("env", "target", (), {"pg_dbname": "d", "pg_user": "u", "pg_host": "h"})
+        with pytest.raises(ConfigurationError, match="cannot be rendered"):
+            settings.render_target(target, tmp_path / name, {}, no_server).render(name, masked=True)
+
+
+def test_the_variables_that_hold_a_secret_are_known() -> None:
+    given = resolve(
+        {"A": "a", "B": "b", "C": "c"}, pg_user="{{ env('B') }}", pg_password="{{ env('A') }}{{ env('B') }}"
+    )
+    assert given.secrets == {"A", "B"}
+    assert shipped("dev", {"DATABASE_URL": "postgresql://h/d", "POSTGRES_USER": "u"}).secrets == {"DATABASE_URL"}
+
+
+def test_rendered_values_have_types_too() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        resolve({"P": "many", "T": "-1"}, pg_port="{{ env('P') }}", migration_timeout="{{ env('T') }}")
+    assert "pg_port" in caught.value.detail
+    assert "migration_timeout" in caught.value.detail
+
+
+@pytest.mark.parametrize("value", ["a\nhost=evil", "a\rb", "a\0b", " a", "a ", "x" * 901])
+def test_what_a_service_file_cannot_carry_is_refused(value: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be rendered"):
+        resolve(pg_user=value)
+
+
+@pytest.mark.parametrize("value", ["it's", "a#b", 'q"q', "a=b", "$(x)", "ünï", "'; DROP TABLE x;--", "\\"])
+def test_odd_values_reach_the_service_file_as_they_are(value: str) -> None:
+    assert resolve(pg_user=value).connection["user"] == value
+
+
+def test_an_empty_required_value_stops() -> None:
+    with pytest.raises(ConfigurationError, match="cannot be rendered") as caught:
+        resolve(pg_user="")
+    assert "empty value" in caught.value.detail
+
+
+def test_an_undefined_name_in_a_template_stops(tmp_path: Path) -> None:
+    (tmp_path / "pg_service.conf.j2").write_text("[{{ target }}]\nhost={{ nothing }}\n")
+    target = InventoryTarget("env", "t", (), {"pg_dbname": "d"})
+    with pytest.raises(ConfigurationError, match="cannot be rendered") as caught:
+        settings.render_target(target, tmp_path, {}, no_server)
+    assert "'nothing' is undefined" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("[{{ target }}]\n{% if %}", "not a template"),
+        ("[other]\nhost=h\n", "one service"),
+        ("[{{ target }}]\nhost=h\n[two]\n", "one service"),
+        ("[{{ target }}]\nnonsense\n", "one service"),
+        ("[{{ target }}]\nhost=h\nhost=other\n", "one service"),
+        ("[{{ target }}]\nhost = h\n", "one service"),
+        ("[{{ target }}]\npassword=x\n", "has the parameter password"),
+        ("[{{ target }}]\nuser={{ pg_password }}\n", "cannot be rendered"),
+        ("[{{ target }}]\nuser={{ 1 / 0 }}\n", "cannot be rendered"),
+        ("", "one service"),
+    ],
+)
+def test_a_broken_template_stops(tmp_path: Path, template: str, message: str) -> None:
+    (tmp_path / "pg_service.conf.j2").write_text(template)
+    with pytest.raises(ConfigurationError, match=message):
+        settings.render_target(InventoryTarget("env", "t", (), {"pg_dbname": "d"}), tmp_path, {}, no_server)
+
+
+def test_a_missing_template_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no template"):
+        settings.render_target(InventoryTarget("env", "t", (), {"pg_dbname": "d"}), tmp_path, {}, no_server)
+
+
+def test_the_password_command_runs_only_when_asked(tmp_path: Path) -> None:
+    witness = tmp_path / "ran"
+    code = f"open({str(witness)!r}, 'w').close(); print('s3cret')"
+    given = resolve(password_command=[sys.executable, "-c", code])
+    assert MASK in given.render("database.env", masked=True)
+    assert not witness.exists()
+    assert given.parameters()["password"] == "s3cret"
+    assert witness.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "detail"),
+    [
+        (["/nowhere/at/all"], "cannot be run: No such file"),
+        ([sys.executable, "-c", "import sys; sys.exit('locked')"], "locked"),
+        ([sys.executable, "-c", "pass"], "one line"),
+        ([sys.executable, "-c", "print('a\\nb')"], "one line"),
+    ],
+)
+def test_a_password_command_that_fails_says_so(command: list[str], detail: str) -> None:
+    with pytest.raises(Unreachable, match="gave no password") as caught:
+        resolve(password_command=command).parameters()
+    assert detail in caught.value.detail
+
+
+def test_a_password_command_may_not_take_for_ever() -> None:
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with pytest.raises(Unreachable) as caught:
+        resolve(password_command=command, password_timeout=1).parameters()
+    assert "within 1 s" in caught.value.detail
+
+
+def test_pgpass_escapes_what_it_must() -> None:
+    given = resolve({"P": "a:b\\c"}, pg_password="{{ env('P') }}")
+    assert given.render("pgpass", masked=False) == "h:5432:*:u:a\\:b\\\\c\n"
+    assert resolve().render("pgpass", masked=False) == ""
+
+
+def test_the_env_file_has_the_seeds_variables_and_an_encoded_url() -> None:
+    given = resolve({"P": "p@:/ß"}, pg_password="{{ env('P') }}")
+    text = given.render("database.env", masked=False)
+    assert "DATABASE_URL='postgresql://u:p%40%3A%2F%C3%9F@h:5432/d?sslmode=prefer'" in text
+    assert "POSTGRES_PASSWORD='p@:/ß'" in text
+    assert "p@" not in given.render("database.env", masked=True)
+
+
+def test_an_env_file_refuses_a_single_quote() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        resolve({"P": "it's"}, pg_password="{{ env('P') }}").render("database.env", masked=False)
+    assert "single quote" in caught.value.detail
+    assert "it's" not in str(caught.value)
+
+
+def test_client_files_are_private_and_go_away() -> None:
+    given = resolve({"P": "s3cret"}, pg_password="{{ env('P') }}")
+    with given.client_environment() as environ:
+        service, passfile = (Path(environ[name]) for name in ("PGSERVICEFILE", "PGPASSFILE"))
+        assert stat.S_IMODE(passfile.stat().st_mode) == stat.S_IMODE(service.stat().st_mode) == 0o600
+        assert stat.S_ISREG(passfile.stat().st_mode)
+        assert (service.read_text(), passfile.read_text()) == (given.service_file, given.pgpass())
+        assert "s3cret" not in "".join(environ.values())
+    assert not passfile.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")
+def test_no_secret_touches_a_disk() -> None:
+    given = resolve({"P": "s3cret"}, pg_password="{{ env('P') }}")
+    with given.client_environment() as environ:
+        assert str(Path(environ["PGPASSFILE"]).readlink()).startswith("/memfd:")
+
+
+def test_nothing_connects_from_here_to_what_is_worked_on_from_its_host() -> None:
+    with pytest.raises(ConfigurationError, match="from its own host"):
+        resolve(reach="ssh", ssh_host="db").parameters()
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"reach": "ssh"}, "reach: ssh needs ssh_host"),
+        ({"reach": "tunnel", "ssh_host": "b", "embedded": True}, "embedded is a server on this one"),
+        ({"reach": "ssh", "ssh_host": "b", "backup_store": "s3://b"}, "backup_store: what it needs is not on the host"),
+        ({"reach": "ssh", "ssh_host": "b", "backup_recipients": ["age1"]}, "backup_recipients: what it needs"),
+    ],
+)
+def test_what_contradicts_itself_is_told(variables: dict[str, object], told: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        resolve({}, **variables)
+    assert told in caught.value.detail
+
+
+def test_a_tunnel_leads_there_and_the_server_keeps_its_name() -> None:
+    asked: list[tuple[str, int]] = []
+
+    def tunnel(_: inventory.Variables, host: str, port: int) -> int:
+        asked.append((host, port))
+        return 4711
+
+    variables = {"pg_host": "db", "pg_dbname": "d", "pg_user": "u", "pg_port": 6000, "reach": "tunnel", "ssh_host": "b"}
+    target = InventoryTarget("env", "target", (), variables)
+    given = settings.render_target(target, TEMPLATES, {}, no_server, tunnel)
+    assert asked == [("db", 6000)]
+    assert (given.connection["host"], given.connection["hostaddr"], given.connection["port"]) == (
+        "db",
+        "127.0.0.1",
+        "4711",
+    )
+    assert "hostaddr" not in settings.render_target(target, TEMPLATES, {}, no_server).connection
+
+
+def test_written_files_are_private_from_the_first_byte(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text("old")
+    path.chmod(0o644)
+    access.write_private(path, "new", replace=True)
+    assert path.read_text() == "new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (".env", "database.env"),
+        ("x.env", "database.env"),
+        (".pgpass", "pgpass"),
+        (".pg_service.conf", "pg_service.conf"),
+    ],
+)
+def test_a_files_name_says_what_goes_in(name: str, kind: str) -> None:
+    assert settings.format_of(Path(name)) == kind
+
+
+def test_a_name_that_says_nothing_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="no file that can be written"):
+        settings.format_of(Path("notes.txt"))
