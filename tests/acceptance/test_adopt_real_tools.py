@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pgratchet.operations import wiring
+from pgratchet.backups.pg_programs import find_programs
 from tests.acceptance.conftest import PARTS, Invoke, Run, environment
 from tests.conftest import Database, Server
 from tests.other_tools import MOVERS, Mover
@@ -116,7 +116,7 @@ def history(database: Database, mover: Mover) -> list[tuple[object, ...]]:
 def structure(database: Database, mover: Mover) -> str:
     """The schema without anybody's history."""
     with database.connect() as session:
-        programs = wiring.programs_for(session.info.server_version)
+        programs = find_programs(server=session.info.server_version)
     left_out = [f"--exclude-table={table}*" for table in mover.history]  # and their sequences
     command = [programs.path("pg_dump"), "--schema-only", "--exclude-schema=ratchet", "--exclude-schema=drizzle"]
     done = subprocess.run(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pgratchet.backups.pg_programs import find_programs
 from pgratchet.errors import BackupFailed
-from pgratchet.operations.wiring import programs_for
 from tests.acceptance.conftest import COMMAND, PARTS, Invoke, Run, environment
 from tests.conftest import Database
 from tests.support.waiting import until
@@ -242,6 +242,6 @@ def test_no_room_is_told_before_a_byte_is_written(invoke: Invoke, migrated: Data
 def test_the_programs_that_are_needed_can_be_had_here(database: Database) -> None:
     with database.connect() as session:
         try:
-            programs_for(session.info.server_version)
+            find_programs(server=session.info.server_version)
         except BackupFailed as error:  # pragma: no cover
             pytest.fail(str(error))

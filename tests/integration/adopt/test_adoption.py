@@ -24,7 +24,9 @@ from pgratchet.errors import ConfigurationError, HistoryDisagrees, LockBusy, Mig
 from pgratchet.events import drain
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations.plan import make_plan
-from pgratchet.operations import wiring
+from pgratchet.operations.restore import restore_server
+from pgratchet.operations.schema import schema_dumper
+from pgratchet.tasks import adopting
 from tests.conftest import Database
 from tests.integration.conftest import settings_of
 from tests.other_tools import handwritten
@@ -386,10 +388,10 @@ def test_of_an_sqlite_history_the_order_is_taken_over_and_what_differs_is_said(p
 
 def take_baseline(database: Database, folder: Path, name: str, *, yes: bool = False) -> list[str]:
     given, files = settings_of(database), migrations.read(folder)
-    with wiring.session(given) as session:
+    with adopting._session(given) as session:
         marked = baseline.select(session.open(), files, name)
-        dump = wiring.schema_dump(given, session)
-        told = baseline.differences(wiring.site(given), database.name, dump, files, name)
+        dump = schema_dumper(given, session)
+        told = baseline.differences(restore_server(given), database.name, dump, files, name)
         baseline.require_equal(told, yes=yes)
         drain(baseline.mark(session, files, name, "run"))
     return [each.name for each in marked]

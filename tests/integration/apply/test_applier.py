@@ -7,7 +7,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
@@ -29,7 +29,7 @@ from pgratchet.errors import (
 )
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations.files import Migration
-from pgratchet.migrations.plan import HistoryRow, make_plan
+from pgratchet.migrations.plan import make_plan
 from tests.conftest import Database, Ran, Write
 from tests.faults.round_trips import Line
 from tests.support.waiting import until
@@ -53,7 +53,7 @@ def test_files_are_applied_in_order_with_their_rows(database: Database, write: W
     files = write(
         m1_a="create table a (x int);", m2_b="insert into a values (1); -- no semicolon behind\nselect pg_sleep(0.02)"
     )
-    ran = migrate(database, files, waiver="because")
+    ran = migrate(database, files, without_backup="because")
     assert ran.applied == ["1_a", "2_b"]
     assert isinstance(ran.events[0], events.Planned)
     assert ran.events[-1] == events.Finished(total=2, pending=0)
@@ -385,22 +385,20 @@ def test_a_changed_file_is_shown_as_a_difference(database: Database, write: Writ
 def test_the_backup_comes_before_the_first_statement_and_under_the_lock(database: Database, write: Write) -> None:
     seen: list[object] = []
 
-    def backup(session: psycopg.Connection, records: Sequence[HistoryRow]) -> Generator[events.Event, None, str]:
-        seen.append((database.rows("SELECT to_regclass('a'), to_regclass('ratchet.migrations')"), list(records)))
+    def backup(_: psycopg.Connection) -> events.Stream:
+        seen.append(database.rows("SELECT to_regclass('a'), to_regclass('ratchet.migrations')"))
         seen.append(database.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"))
         yield events.BackupTaken("id", "path", 1, 1)
-        return "id"
 
     migrate(database, write(m1_a="create table a ()"), backup)
-    assert seen == [([(None, None)], []), [(1,)]]
+    assert seen == [[(None, None)], [(1,)]]
     assert database.rows("SELECT backup_id FROM ratchet.migrations") == [("id",)]
     assert len(seen) == 2
 
 
 def test_the_backup_is_named_where_a_migration_fails(database: Database, write: Write) -> None:
-    def backup(*_: object) -> Generator[events.Event, None, str]:
-        yield from ()
-        return "20250111T093000-abcd"
+    def backup(_: psycopg.Connection) -> events.Stream:
+        yield events.BackupTaken("20250111T093000-abcd", "path", 1, 1)
 
     files = write(m1_a="select 1 / 0")
     with pytest.raises(MigrationFailed) as caught:
@@ -412,7 +410,7 @@ def test_the_backup_is_named_where_a_migration_fails(database: Database, write: 
 
 
 def test_no_backup_no_migration(database: Database, write: Write) -> None:
-    def backup(*_: object) -> Generator[events.Event, None, str]:
+    def backup(_: psycopg.Connection) -> events.Stream:
         yield from ()
         raise BackupFailed("no", hint="None.")
 
@@ -423,16 +421,15 @@ def test_no_backup_no_migration(database: Database, write: Write) -> None:
 
 
 def test_what_only_adds_goes_without_a_backup_where_that_is_the_policy(database: Database, write: Write) -> None:
-    def backup(*_: object) -> Generator[events.Event, None, str]:
-        yield from ()
-        return "id"
+    def backup(_: psycopg.Connection) -> events.Stream:
+        yield events.BackupTaken("id", "path", 1, 1)
 
     files = write(m1_a="create table a (x int)", m2_b="insert into a values (1)")
     migrate(database, files, backup, only_destructive=True)
     files = write(m3_c="alter table a add y int", m4_d="drop table a")
     migrate(database, files, backup, only_destructive=True, to="3")
     migrate(database, files, backup, only_destructive=True)
-    migrate(database, write(m5_e="create table b ()"), backup, only_destructive=True, waiver="said so")
+    migrate(database, write(m5_e="create table b ()"), backup, only_destructive=True, without_backup="said so")
     assert database.rows("SELECT name, backup_id, backup_waived FROM ratchet.migrations ORDER BY id") == [
         ("1_a", None, "nothing destructive"),
         ("2_b", None, "nothing destructive"),

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -249,7 +249,7 @@ def test_a_pooler_that_dies_is_returned_to(database: Database, pool: Pool, write
         assert migrate(pooled, files, run_id="third").applied == ["2_b"]
 
 
-def no_backup(*_: object) -> Generator[events.Event, None, str]:
+def no_backup(*_: object) -> events.Stream:
     raise AssertionError("a backup was begun")
     yield
 

@@ -17,7 +17,6 @@ from typing import TypeVar
 
 import psycopg
 import pytest
-from pgratchet.backups.retention import Retention
 
 from pgratchet import embedded, events
 from pgratchet.backups import backup, external, listing, manifest, pg_programs, retention, verification
@@ -25,9 +24,11 @@ from pgratchet.backups import snapshot as contents
 from pgratchet.backups.backup import BackupOptions, BackupSource
 from pgratchet.backups.manifest import Manifest
 from pgratchet.backups.pg_programs import Programs
+from pgratchet.backups.retention import Retention
 from pgratchet.backups.store import DiskStore
 from pgratchet.errors import BackupFailed
-from pgratchet.operations import wiring
+from pgratchet.operations.backups import take_backup
+from pgratchet.operations.base import Machine
 from tests.conftest import Database
 from tests.integration.conftest import source_of
 
@@ -528,8 +529,8 @@ def test_another_tool_takes_the_place_of_pg_dump(migrated: Database, kept: DiskS
     tool = write_command(tmp_path / "tool", f'echo "$PGSERVICE of $PGRATCHET_ENV" > {tmp_path}/said; echo {NOW}')
     given = settings_of(migrated, backup_command=tool)
     follow = Followed()
-    with wiring.connected(given) as connection:
-        assert follow(wiring.take_backup(given, kept, connection)) == "20261124-101500F"
+    with given.connected() as connection:
+        assert follow(take_backup(given, Machine(tmp_path), connection)) == "20261124-101500F"
     assert (tmp_path / "said").read_text() == "target of env\n"
     assert kept.ids() == []
 

@@ -21,21 +21,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pgratchet.backups.bucket import Bucket
-from pgratchet.backups.restore_server import RestoreServer
-from pgratchet.backups.retention import Retention
 
 from pgratchet import events
 from pgratchet.backups import backup, drill, listing, restore, restore_server, retention, store, verification
 from pgratchet.backups.backup import BackupOptions, BackupSource
+from pgratchet.backups.bucket import Bucket
 from pgratchet.backups.manifest import Manifest
 from pgratchet.backups.pg_programs import Programs
 from pgratchet.backups.restore import BackupArchive
+from pgratchet.backups.restore_server import RestoreServer
+from pgratchet.backups.retention import Retention
 from pgratchet.backups.store import Store
 from pgratchet.config import settings
 from pgratchet.config.inventory import InventoryTarget
 from pgratchet.errors import BackupFailed, ConfigurationError, RatchetError
-from pgratchet.operations import wiring
+from pgratchet.operations.backups import prune, take_backup
+from pgratchet.operations.base import Machine
 from tests import ROOT
 from tests.conftest import Database
 from tests.integration.backups.test_backup import Followed
@@ -212,13 +213,13 @@ def test_a_backup_by_the_inventory_lies_in_the_bucket_and_nowhere_else(
     migrated: Database, s3: S3, programs: Programs, tmp_path: Path
 ) -> None:
     given = settings_in(migrated, s3, "by/inventory")
-    kept = wiring.backups("env", "target", given.variables, tmp_path)
+    kept = Machine(tmp_path).backup_store(given)
     assert CANARY not in repr(kept) + repr(given)
     follow = Followed()
-    with wiring.connected(given) as connection:
-        first = follow(wiring.take_backup(given, kept, connection))
-        second = follow(wiring.take_backup(given, kept, connection))
-    follow.seen += wiring.prune(given.variables, kept)
+    with given.connected() as connection:
+        first = follow(take_backup(given, Machine(tmp_path), connection))
+        second = follow(take_backup(given, Machine(tmp_path), connection))
+    follow.seen += prune(given.variables, kept)
     assert events.BackupsRemoved((first,)) in follow.seen
     names = ("database.dump", "globals.sql", "manifest.json")
     assert s3.names() == [f"by/inventory/env/target/{second}/{name}" for name in names], "retention leaves nothing"

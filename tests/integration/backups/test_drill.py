@@ -12,19 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pgratchet.backups.restore_server import RestoreServer
 
 from pgratchet import embedded, events
 from pgratchet.backups import drill, listing, verification
 from pgratchet.backups.backup import BackupSource
 from pgratchet.backups.drill import DrillRecord
 from pgratchet.backups.manifest import Contents
-from pgratchet.backups.pg_programs import Programs
+from pgratchet.backups.pg_programs import Programs, find_programs
 from pgratchet.backups.restore import BackupArchive
+from pgratchet.backups.restore_server import RestoreServer
 from pgratchet.backups.store import DiskStore
 from pgratchet.database.history import History
 from pgratchet.errors import BackupFailed
-from pgratchet.operations import wiring
+from pgratchet.operations.drill import _scratch_server
 from tests.acceptance.conftest import COMMAND, Invoke, environment
 from tests.acceptance.conftest import invoke as invoke
 from tests.conftest import Database
@@ -181,7 +181,7 @@ def test_roles_are_made_only_on_a_server_of_our_own(
     with embedded.scratch() as server:
         scratch = Database({**server.parameters(), "dbname": "postgres"})
         if archived.manifest.server_version < 180000:
-            archived = replace(archived, programs=wiring.programs_for(180000, reads=archived.manifest.client_version))
+            archived = replace(archived, programs=find_programs(server=180000, reads=archived.manifest.client_version))
         record = run(site_of(scratch), archived, ours=True)
         assert (record.good, record.problem, record.notes) == (True, "", ())
         assert scratch.rows("SELECT 1 FROM pg_roles WHERE rolname = %s", role)
@@ -197,7 +197,7 @@ def test_what_the_bootstrap_superuser_owns_restores_where_it_has_another_name(
         migrated.run(f"ALTER DATABASE {migrated.name} OWNER TO {owner}")
         made = take(source_of(migrated), kept, programs)
         migrated.run(f"ALTER DATABASE {migrated.name} OWNER TO CURRENT_USER")
-    with wiring.scratch(None, History(), made) as (site, with_programs):
+    with _scratch_server(None, History(), made) as (site, with_programs):
         record = run(site, BackupArchive(made, verification.open_content(made, kept, None), with_programs), ours=True)
     assert (record.good, record.problem, record.notes) == (True, "", ())
 

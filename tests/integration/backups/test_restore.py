@@ -20,7 +20,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from pgratchet.backups.restore_server import RestoreServer
 from psycopg import sql
 
 from pgratchet import embedded, events
@@ -28,14 +27,15 @@ from pgratchet.apply import applier, run
 from pgratchet.backups import pg_programs, restore, restore_server, verification
 from pgratchet.backups.backup import BackupSource
 from pgratchet.backups.manifest import Contents
-from pgratchet.backups.pg_programs import Programs
+from pgratchet.backups.pg_programs import Programs, find_programs
 from pgratchet.backups.restore import BackupArchive, RestoreOptions
+from pgratchet.backups.restore_server import RestoreServer
 from pgratchet.backups.store import DiskStore
 from pgratchet.database import connection
 from pgratchet.database.history import History
 from pgratchet.errors import BackupFailed, ConfigurationError, LockBusy, OutcomeUnknown, RatchetError, Unreachable
 from pgratchet.migrations import files
-from pgratchet.operations import wiring
+from pgratchet.operations.drill import _without_password
 from tests import ROOT
 from tests.conftest import Database, Server, Write
 from tests.faults.proxy import Cluster, Clusters, Moment, Proxy, migrate
@@ -47,7 +47,7 @@ from tests.support.waiting import until
 def site_of(database: Database) -> RestoreServer:
     """Its server, by its own parameters."""
     parameters = database.parameters
-    environ = functools.partial(wiring._plain_environment, parameters)
+    environ = functools.partial(_without_password, parameters)
     return RestoreServer(
         lambda name: connection.connect({**parameters, "dbname": name}), environ, "postgres", History()
     )
@@ -234,7 +234,7 @@ def test_encoding_and_collation_are_as_at_the_backup(server: Server, kept: DiskS
     Database(server.parameters).run(
         f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"
     )
-    scene = Scene(live, kept, wiring.programs_for(source_of(live).server_version))
+    scene = Scene(live, kept, find_programs(server=source_of(live).server_version))
     try:
         live.run("CREATE TABLE t AS SELECT 'é'::text AS x")
         before, archived = scene.likeness(), scene.back_up()
@@ -259,7 +259,7 @@ def test_a_database_of_libc_stays_one_where_the_cluster_has_another_provider(
     Database({**live.parameters, "dbname": "postgres"}).run(
         "CREATE DATABASE app TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"
     )
-    scene = Scene(live, kept, wiring.programs_for(source_of(live).server_version))
+    scene = Scene(live, kept, find_programs(server=source_of(live).server_version))
     providers = "SELECT datname, datlocprovider FROM pg_database WHERE datname IN ('app', 'template0') ORDER BY 1"
     before = live.rows(providers)
     assert before == [("app", "c"), ("template0", "b")]
@@ -536,7 +536,7 @@ def crashing(clusters: Clusters, kept: DiskStore) -> tuple[Cluster, Scene]:
     cluster = clusters.make("crashing")
     database = cluster.database
     list(applier.migrate(database.connect, History(), files.read(ROOT / "sql"), None, run.MigrateOptions("run")))
-    return cluster, Scene(database, kept, wiring.programs_for(source_of(database).server_version))
+    return cluster, Scene(database, kept, find_programs(server=source_of(database).server_version))
 
 
 def test_a_server_that_crashes_at_the_swap_has_both_names_swapped_or_none(crashing: tuple[Cluster, Scene]) -> None:
@@ -602,7 +602,7 @@ def logical(clusters: Clusters, kept: DiskStore) -> Scene:
     """On a server with logical replication and prepared transactions."""
     database = clusters.make("logical", wal_level="logical", max_prepared_transactions="5").database
     list(applier.migrate(database.connect, History(), files.read(ROOT / "sql"), None, run.MigrateOptions("run")))
-    return Scene(database, kept, wiring.programs_for(source_of(database).server_version))
+    return Scene(database, kept, find_programs(server=source_of(database).server_version))
 
 
 def test_slots_and_subscriptions_are_named_and_left_behind_only_when_told(logical: Scene) -> None:
@@ -688,7 +688,7 @@ def test_a_role_that_is_no_superuser_restores_while_the_server_vacuums(clusters:
     admin.run("CREATE ROLE deploy LOGIN CREATEDB; ALTER DATABASE app OWNER TO deploy")
     live = Database({**admin.parameters, "user": "deploy"})
     live.run("CREATE TABLE t AS SELECT n, repeat('x', 500) AS x FROM generate_series(1, 30000) AS n")
-    scene = Scene(live, kept, wiring.programs_for(source_of(live).server_version))
+    scene = Scene(live, kept, find_programs(server=source_of(live).server_version))
     archived = scene.back_up()
     live.run("DELETE FROM t")
     vacuums = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND datname = 'app'"
@@ -875,9 +875,9 @@ def test_an_invalid_index_is_named(scene: Scene, tmp_path: Path) -> None:
 def test_an_archive_of_a_later_pg_dump_is_refused_for_an_older_server(server: Server, source: BackupSource) -> None:
     written = pg_programs.version_of(embedded.programs() / "pg_dump")
     if source.server_version >= 170000:
-        assert wiring.programs_for(source.server_version, reads=written).version == written
+        assert find_programs(server=source.server_version, reads=written).version == written
         return
     with pytest.raises(BackupFailed) as caught:
-        wiring.programs_for(source.server_version, reads=written)
+        find_programs(server=source.server_version, reads=written)
     assert "transaction_timeout" in caught.value.detail
     assert "server of version 17 or later" in caught.value.hint

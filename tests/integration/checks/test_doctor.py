@@ -14,7 +14,8 @@ from pgratchet.apply import applier, run
 from pgratchet.checks import doctor
 from pgratchet.checks.doctor import DoctorOptions, Finding
 from pgratchet.database.history import History
-from pgratchet.operations import operations
+from pgratchet.operations.base import Machine
+from pgratchet.operations.examine import Examine
 from tests.conftest import Database, Write
 from tests.faults.proxy import Proxy
 from tests.integration.apply.test_pooler import Pool, pool
@@ -215,7 +216,7 @@ def test_files_and_history(database: Database, write: Write) -> None:
 
 def test_this_machine(migrated: Database, tmp_path: Path) -> None:
     with pytest.raises(StopIteration) as ended:
-        next(operations.Examine().run(settings_of(migrated), operations.Machine(tmp_path)))
+        Examine().run(settings_of(migrated), Machine(tmp_path))
     found: tuple[Finding, ...] = ended.value.value
     assert amiss(found) == []
     assert "no TLS" in of(found, "pg_dump").what or "server's own major" in of(found, "pg_dump").what

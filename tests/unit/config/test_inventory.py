@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pgratchet.config import inventory
+from pgratchet.config import inventory, validation
 from pgratchet.errors import ConfigurationError
+from pgratchet.variables import Variables
 from tests import ROOT
 
 SHIPPED = ROOT / "inventory"
@@ -120,12 +121,12 @@ all:
 
 @pytest.mark.parametrize("name", ["pg_dbname", "history_schema", "history_table"])
 def test_a_name_that_the_server_would_cut_is_a_mistake(name: str) -> None:
-    for rendered in (False, True):
+    for kind in (None, Variables):
         for value in ("é" * 32, "x" * 64, "a\0b"):
-            told = list(inventory.judge({"pg_dbname": "x", name: value}, rendered=rendered))
+            told = list(validation.mistakes({"pg_dbname": "x", name: value}, kind))
             assert told == [f"{name}: no name that PostgreSQL can hold, which is at most 63 bytes without a NUL."]
         for value in ("é" * 31, "x" * 63, "'; DROP TABLE x; --"):
-            assert list(inventory.judge({"pg_dbname": "x", name: value}, rendered=rendered)) == []
+            assert list(validation.mistakes({"pg_dbname": "x", name: value}, kind)) == []
 
 
 @pytest.mark.parametrize("name", ["nope", "../x", "", "group_vars/all"])

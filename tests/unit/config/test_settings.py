@@ -17,6 +17,7 @@ from pgratchet.config.settings import RenderedTarget
 from pgratchet.config.templates import MASK
 from pgratchet.database import target as access
 from pgratchet.errors import ConfigurationError, RatchetError, Unreachable
+from pgratchet.variables import Variables
 from tests import ROOT
 
 TEMPLATES = ROOT / "templates"
@@ -315,7 +316,7 @@ def test_what_contradicts_itself_is_told(variables: dict[str, object], told: str
 def test_a_tunnel_leads_there_and_the_server_keeps_its_name() -> None:
     asked: list[tuple[str, int]] = []
 
-    def tunnel(_: inventory.Variables, host: str, port: int) -> int:
+    def tunnel(_: Variables, host: str, port: int) -> int:
         asked.append((host, port))
         return 4711
 

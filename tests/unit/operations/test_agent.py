@@ -1,4 +1,4 @@
-"""The folder of runs on a host: what lives, what is told of it, what goes."""
+"""The agent's reader, and the folder of runs on a host."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ import pytest
 
 from pgratchet.errors import ConfigurationError
 from pgratchet.operations import agent
+from pgratchet.operations import runs as host_runs
+from pgratchet.operations.runs import RunFolder
 
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(agent, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(host_runs, "RUNS", tmp_path / "runs")
     return tmp_path / "runs"
 
 
@@ -40,26 +42,25 @@ def held(folder: Path) -> int:
     return descriptor
 
 
-def test_runs_that_are_long_past_go_and_one_that_lives_stays(runs: Path) -> None:
+def test_old_runs_are_deleted_except_a_living_one(runs: Path) -> None:
     old = [run_folder(runs, number, age=40 * 86_400 + number) for number in range(3)]
-    recent = [run_folder(runs, number, age=number) for number in range(10, 10 + agent._KEPT + 5)]
+    recent = [run_folder(runs, number, age=number) for number in range(10, 10 + host_runs._FOLDERS + 5)]
     descriptor = held(old[0])
-    agent._prune()
+    host_runs.prune()
     assert old[0].exists()
     assert not old[1].exists()
     assert not old[2].exists()
-    assert [folder.exists() for folder in recent] == [True] * agent._KEPT + [False] * 5
+    assert [folder.exists() for folder in recent] == [True] * host_runs._FOLDERS + [False] * 5
     os.close(descriptor)
 
 
-def test_a_run_is_running_ended_or_lost(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_running_ended_or_lost(runs: Path) -> None:
     run_folder(runs, 1, status="5")
     run_folder(runs, 2, status=None)
     descriptor = held(run_folder(runs, 3, status=None))
     (runs / "no run").mkdir()
-    agent._list()
-    told = json.loads(capsys.readouterr().out)["result"]
-    assert [(each["state"], each["status"]) for each in told] == [("running", None), ("lost", None), ("ended", "5")]
+    listed = host_runs.list_runs()
+    assert [(run["state"], run["status"]) for run in listed] == [("running", None), ("lost", None), ("ended", "5")]
     os.close(descriptor)
 
 
@@ -75,23 +76,22 @@ def test_a_journal_is_followed_line_by_line_until_whoever_writes_it_ends(runs: P
 
     writer = threading.Thread(target=write)
     writer.start()
-    with (folder / "journal").open("rb") as journal:
-        assert list(agent._lines(folder, journal)) == [b'{"seq": 0}\n', b'{"seq": 1}\n']
+    assert list(RunFolder(folder).messages(0)) == [b'{"seq": 0}\n', b'{"seq": 1}\n']
     writer.join()
 
 
 @pytest.mark.parametrize("run_id", ["../../etc", "", "0123456789ab/", "$(touch x)", "0123456789AB"])
-def test_what_is_no_run_is_refused(run_id: str) -> None:
+def test_a_text_that_cannot_be_a_run_id_is_refused(run_id: str) -> None:
     with pytest.raises(ConfigurationError, match="is no run"):
-        agent._checked(run_id)
+        RunFolder.of(run_id)
 
 
-def test_no_more_is_read_than_the_job() -> None:
-    """What comes behind it is for someone else."""
+def test_no_more_is_read_than_the_request() -> None:
+    """What follows belongs to another reader."""
     raw = io.BytesIO(b'9 {"a": 1}\nBYTESbeat\n')
-    exactly = agent._Exactly(raw)
-    assert exactly.line() == b'{"a": 1}\n'
-    assert exactly.read(5) == b"BYTES"
+    reader = agent._Reader(raw)
+    assert reader.line() == b'{"a": 1}\n'
+    assert reader.read(5) == b"BYTES"
     assert raw.read() == b"beat\n"
     with pytest.raises(EOFError):
-        exactly.read(1)
+        reader.read(1)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import fields
+from dataclasses import is_dataclass
 from datetime import datetime, timezone
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import pytest
 
 from pgratchet import errors, events
+from pgratchet.database.target import ReceivedTarget, TargetStorage
 from pgratchet.errors import Interrupted, Location, MigrationFailed, RatchetError, Terminated
 from pgratchet.migrations.plan import HistoryRow
-from pgratchet.operations import operations, protocol
+from pgratchet.operations import agent, protocol
+from pgratchet.operations.backups import BackupListing, StoredFiles, TakeBackup
+from pgratchet.operations.migrate import Migrate, TransferredMigration
+from pgratchet.operations.protocol import Request, RunInfo
+from pgratchet.variables import StorageVariables, Variables
 
 ODD = 'it\'s: \\ \u00fc \U0001f418 \n \u2028 $(x) "q"'
 EVENTS = [
@@ -66,27 +71,58 @@ def _inner(kind: type) -> list[type]:
     return [each for each in found if each.__module__ != "pgratchet.errors"]
 
 
-def test_texts_follow_the_line_as_they_are() -> None:
+def received(request: Request) -> Request:
+    """The request as the other machine reads it; nothing is left over."""
+    source = io.BytesIO(protocol.encode_request(request))
+    length = b"".join(iter(lambda: source.read(1), b" "))
+    line = source.read(int(length))
+    decoded = protocol.decode_request(line, source.read, agent.QUERIES | agent.TASKS)
+    assert source.read() == b""
+    return decoded
+
+
+VARIABLES = Variables(pg_dbname=ODD, backup_recipients=(ODD,), backup_store_options={"a": ODD})
+TARGET = ReceivedTarget("prod", "shop", VARIABLES, {"dbname": ODD}, ODD, "secret", ODD)
+
+
+def test_texts_follow_the_line_unencoded() -> None:
     files = (
-        operations.TransferredMigration("1_a", 1, "c", "sql/1_a.sql", b"\xff\n\0"),
-        operations.TransferredMigration("2_b", 2, "d", "p"),
-        operations.TransferredMigration("3_c", 3, "e", "q", b""),
+        TransferredMigration("1_a", 1, "c", "sql/1_a.sql", b"\xff\n\0"),
+        TransferredMigration("2_b", 2, "d", "p"),
+        TransferredMigration("3_c", 3, "e", "q", b""),
     )
-    line, behind = protocol.dumps(operations.Migrate("run", files, "3", None))
-    assert "\n" not in line
-    source = io.BytesIO(b"".join(behind))
-    came = protocol.loads(operations.Migrate, json.loads(line), source.read)
-    assert came == operations.Migrate("run", files, "3", None)
-    assert came.files[0].text() == b"\xff\n\0"
+    migrate = Migrate("run", files, "3", None)
+    request = Request(migrate, TARGET, 20, RunInfo("run", "migrate", ("1_a",)), hands_over=True)
+    decoded = received(request)
+    assert decoded == request
+    assert isinstance(decoded.operation, Migrate)
+    assert decoded.operation.files[0].text() == b"\xff\n\0"
     with pytest.raises(errors.HistoryDisagrees, match="the history lost 2_b"):
-        came.files[1].text()
+        decoded.operation.files[1].text()
 
 
-def test_a_result_comes_out_by_its_type() -> None:
-    records = (HistoryRow("a", "c", datetime.now(timezone.utc), 3), HistoryRow("b", "d", None, None))
-    assert protocol.loads(tuple[HistoryRow, ...], json.loads(protocol.dumps(records)[0])) == records
-    listing = operations.BackupListing("w", {"id": operations.StoredFiles({"f": ("1", "2")}, None)}, ("n",))
-    assert protocol.loads(operations.BackupListing, json.loads(protocol.dumps(listing)[0])) == listing
+def test_a_target_without_a_connection_arrives_without_one() -> None:
+    request = Request(TakeBackup("label"), TargetStorage("prod", "shop", StorageVariables(ssh_host="db")), 20)
+    decoded = received(request)
+    assert decoded == request
+    assert type(decoded.target) is TargetStorage
+
+
+def test_the_variables_are_the_same_class_on_both_machines() -> None:
+    decoded = received(Request(TakeBackup(), TARGET, 20))
+    assert type(decoded.target.variables) is Variables
+    assert decoded.target.variables == VARIABLES
+
+
+def test_a_result_is_decoded_by_its_type() -> None:
+    rows = (HistoryRow("a", "c", datetime.now(timezone.utc), 3), HistoryRow("b", "d", None, None))
+    assert protocol.loads(tuple[HistoryRow, ...], _sent(rows)) == rows
+    listing = BackupListing("w", {"id": StoredFiles({"f": ("1", "2")}, None)}, ("n",))
+    assert protocol.loads(BackupListing, _sent(listing)) == listing
+
+
+def _sent(result: object) -> object:
+    return json.loads(json.dumps(protocol.result(result)))["result"]
 
 
 @pytest.mark.parametrize(
@@ -94,11 +130,11 @@ def test_a_result_comes_out_by_its_type() -> None:
     [
         (HistoryRow, {"name": 1}),
         (HistoryRow, []),
-        (operations.Migrate, {"run_id": "x"}),
+        (Migrate, {"run_id": "x"}),
         (events.Finished, {"total": "1", "pending": 0}),
     ],
 )
-def test_what_is_not_of_its_type_is_refused(kind: type, shape: object) -> None:
+def test_a_value_of_another_type_is_refused(kind: type, shape: object) -> None:
     with pytest.raises(protocol.ProtocolError):
         protocol.loads(kind, shape)
 
@@ -108,9 +144,14 @@ def test_an_event_of_another_version_is_refused() -> None:
         protocol.event_of({"event": "Exploded", "of": {}})
 
 
-def test_every_job_can_travel() -> None:
-    """None has a field that could not be read back."""
-    for name, kind in operations.ALL.items():
-        assert kind.__name__ == name
-        assert fields(kind) is not None  # type: ignore[arg-type]
-        protocol._hints(kind)
+@pytest.mark.parametrize(("name", "kind"), [*agent.QUERIES.items(), *agent.TASKS.items()])
+def test_every_operation_can_be_sent(name: str, kind: type) -> None:
+    assert kind.__name__ == name
+    assert is_dataclass(kind)
+    assert protocol._hints(kind) is not None
+
+
+@pytest.mark.parametrize("kind", agent.QUERIES.values(), ids=lambda kind: str(kind.__name__))
+def test_every_query_says_what_type_its_answer_has(kind: type) -> None:
+    """The client decodes the answer by this annotation."""
+    assert "return" in get_type_hints(kind.run)  # type: ignore[attr-defined]
