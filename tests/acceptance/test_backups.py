@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pgratchet.operations.wiring import programs_for
 
 from pgratchet.errors import BackupFailed
-from pgratchet.operations.wiring import programs_for
-from tests.acceptance.conftest import COMMAND, PARTS, Invoke, Run, environment
-from tests.conftest import Database
+from tests.servers.databases import Database
+from tests.support.invoke import COMMAND, PARTS, Invoke, Run, environment
 from tests.support.waiting import until
 
 embedded = pytest.mark.parametrize("server", ["embedded"], indirect=True)

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pgratchet.backups.restore_server import RestoreServer
 
 from pgratchet.backups.backup import BackupSource
 from pgratchet.backups.pg_programs import Programs
+from pgratchet.backups.restore_server import RestoreServer
 from pgratchet.backups.store import DiskStore
 from pgratchet.config import settings
 from pgratchet.config.inventory import InventoryTarget
 from pgratchet.config.settings import RenderedTarget
 from pgratchet.operations import wiring
 from tests import ROOT
-from tests.conftest import Database
-from tests.faults.proxy import Clusters
-
-
-@pytest.fixture
-def clusters(tmp_path: Path) -> Iterator[Clusters]:
-    made = Clusters(tmp_path)
-    yield made
-    made.remove()
+from tests.servers.databases import Database
 
 
 def settings_of(database: Database, **variables: object) -> RenderedTarget:

@@ -25,10 +25,10 @@ from pgratchet.events import drain
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations.plan import make_plan
 from pgratchet.operations import wiring
-from tests.conftest import Database
 from tests.integration.conftest import settings_of
 from tests.other_tools import handwritten
 from tests.other_tools.handwritten import ONE, SAMPLES, THREE, TWO, Sample
+from tests.servers.databases import Database
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 

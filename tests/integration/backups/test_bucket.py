@@ -21,24 +21,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pgratchet.backups.bucket import Bucket
-from pgratchet.backups.restore_server import RestoreServer
-from pgratchet.backups.retention import Retention
 
 from pgratchet import events
 from pgratchet.backups import backup, drill, listing, restore, restore_server, retention, store, verification
 from pgratchet.backups.backup import BackupOptions, BackupSource
+from pgratchet.backups.bucket import Bucket
 from pgratchet.backups.manifest import Manifest
 from pgratchet.backups.pg_programs import Programs
 from pgratchet.backups.restore import BackupArchive
+from pgratchet.backups.restore_server import RestoreServer
+from pgratchet.backups.retention import Retention
 from pgratchet.backups.store import Store
 from pgratchet.config import settings
 from pgratchet.config.inventory import InventoryTarget
 from pgratchet.errors import BackupFailed, ConfigurationError, RatchetError
 from pgratchet.operations import wiring
 from tests import ROOT
-from tests.conftest import Database
 from tests.integration.backups.test_backup import Followed
+from tests.servers.databases import Database
 from tests.support.waiting import until
 
 embedded = pytest.mark.parametrize("server", ["embedded"], indirect=True)

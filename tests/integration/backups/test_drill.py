@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pgratchet.backups.restore_server import RestoreServer
 
 from pgratchet import embedded, events
 from pgratchet.backups import drill, listing, verification
@@ -21,17 +20,17 @@ from pgratchet.backups.drill import DrillRecord
 from pgratchet.backups.manifest import Contents
 from pgratchet.backups.pg_programs import Programs
 from pgratchet.backups.restore import BackupArchive
+from pgratchet.backups.restore_server import RestoreServer
 from pgratchet.backups.store import DiskStore
 from pgratchet.database.history import History
 from pgratchet.errors import BackupFailed
 from pgratchet.operations import wiring
-from tests.acceptance.conftest import COMMAND, Invoke, environment
-from tests.acceptance.conftest import invoke as invoke
-from tests.conftest import Database
 from tests.faults.proxy import Moment, Proxy
 from tests.integration.backups.test_backup import Followed, take
 from tests.integration.backups.test_restore import fake_pg_restore, roles, site_of
 from tests.integration.conftest import source_of
+from tests.servers.databases import Database
+from tests.support.invoke import COMMAND, Invoke, environment
 from tests.support.waiting import until
 
 GOOD = 2 + 1

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from pgratchet.backups.restore_server import RestoreServer
 from pyrage import x25519
 
 from pgratchet.backups import backup, drill, listing, restore, restore_server, verification
@@ -18,10 +17,11 @@ from pgratchet.backups.backup import BackupOptions, BackupSource
 from pgratchet.backups.manifest import Manifest
 from pgratchet.backups.pg_programs import Programs
 from pgratchet.backups.restore import BackupArchive
+from pgratchet.backups.restore_server import RestoreServer
 from pgratchet.backups.store import DiskStore
 from pgratchet.errors import BackupFailed, ConfigurationError
-from tests.conftest import Database
 from tests.integration.backups.test_backup import Followed, fake_programs, small_disk
+from tests.servers.databases import Database
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)

@@ -9,11 +9,11 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pgratchet.backups.listing import BackupEntry
-from pgratchet.backups.retention import Retention, abandoned, expired
 
 from pgratchet.backups import manifest
+from pgratchet.backups.listing import BackupEntry
 from pgratchet.backups.manifest import BackupFile, Contents, Database, Grant, Manifest, NotAManifest, Setting
+from pgratchet.backups.retention import Retention, abandoned, expired
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
 CONTENTS = Contents(
