@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import PARTS, Run
-from tests.conftest import Database
 from tests.other_tools import handwritten
 from tests.other_tools.handwritten import ONE, SAMPLES, TWO
+from tests.servers.databases import Database
+from tests.support.invoke import PARTS, Run
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from pgratchet.backups.pg_programs import find_programs
-from tests.acceptance.conftest import PARTS, Invoke, Run, environment
-from tests.conftest import Database, Server
-from tests.other_tools import MOVERS, Mover
+from tests.other_tools import OTHER_TOOLS, OtherTool
 from tests.other_tools.node import Drizzle, Prisma
 from tests.other_tools.sample import BROKEN, CONTENT, FURTHER, LABELS, SAMPLE
+from tests.servers.databases import Database, Server
+from tests.support.invoke import PARTS, Invoke, Run, environment
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 Make = Callable[..., Database]
@@ -41,9 +41,9 @@ def make(server: Server) -> Iterator[Make]:
         server.drop(each)
 
 
-@pytest.mark.parametrize("mover", MOVERS, ids=lambda mover: mover.label)
+@pytest.mark.parametrize("mover", OTHER_TOOLS, ids=lambda mover: mover.label)
 def test_what_a_tool_began_goes_on_as_if_the_tool_had_gone_on(
-    mover: Mover, project: Path, database: Database, make: Make, invoke: Invoke, on: Run, clone: Path
+    mover: OtherTool, project: Path, database: Database, make: Make, invoke: Invoke, on: Run, clone: Path
 ) -> None:
     mover.lay_out(project, SAMPLE)
     mover.migrate(project, database)
@@ -109,11 +109,11 @@ def refused(on: Run, database: Database, clone: Path, files: Path, name: str) ->
     assert not list((clone / "sql").iterdir())
 
 
-def history(database: Database, mover: Mover) -> list[tuple[object, ...]]:
+def history(database: Database, mover: OtherTool) -> list[tuple[object, ...]]:
     return [row for table in mover.history for row in database.rows(f"SELECT * FROM {table} ORDER BY 1")]
 
 
-def structure(database: Database, mover: Mover) -> str:
+def structure(database: Database, mover: OtherTool) -> str:
     """The schema without anybody's history."""
     with database.connect() as session:
         programs = find_programs(server=session.info.server_version)

@@ -13,8 +13,8 @@ import pytest
 
 from pgratchet.backups.pg_programs import find_programs
 from pgratchet.errors import BackupFailed
-from tests.acceptance.conftest import COMMAND, PARTS, Invoke, Run, environment
-from tests.conftest import Database
+from tests.servers.databases import Database
+from tests.support.invoke import COMMAND, PARTS, Invoke, Run, environment
 from tests.support.waiting import until
 
 embedded = pytest.mark.parametrize("server", ["embedded"], indirect=True)

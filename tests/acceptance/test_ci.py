@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import PARTS, Invoke
-from tests.unit.checks.test_ci import SQUAWK, commit, git
+from tests.requirements import requires
+from tests.support.invoke import PARTS, Invoke
+from tests.unit.checks.test_ci import commit, git
 
-pytestmark = pytest.mark.skipif(SQUAWK is None, reason="no squawk here: pip install squawk-cli")
+pytestmark = requires("squawk")
 GOOD = "create table things (id bigint generated always as identity primary key);\n"
 Write = Callable[..., None]
 

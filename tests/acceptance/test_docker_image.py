@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
-from tests.conftest import NO_DOCKER, Database, docker_answers
+from tests.requirements import require, skip_without
+from tests.servers.databases import Database
 
 BASE = "debian:bookworm-slim"
 """As the other tests' hosts; its Python is 3.11."""
@@ -27,8 +28,8 @@ def docker(*arguments: str, timeout: int = 300) -> subprocess.CompletedProcess[s
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Built from wheels in its context, so that the build itself needs no package index."""
-    if shutil.which("docker") is None or not docker_answers():
-        pytest.skip(NO_DOCKER)
+    require("docker")
+    require("a Docker engine")
     context = tmp_path_factory.mktemp("image")
     for part in ("ops", "inventory", "templates", "sql"):
         shutil.copytree(ROOT / part, context / part, ignore=shutil.ignore_patterns("__pycache__"))
@@ -38,7 +39,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
     command += ["--require-hashes", "-r", "constraints.txt", "-d", "wheels"]
     fetched = subprocess.run(command, cwd=context, capture_output=True, text=True, check=False)
     if fetched.returncode:
-        pytest.skip(f"the wheels cannot be had: {fetched.stderr.strip().splitlines()[-1:]}")
+        skip_without("wheels of the dependencies", "let pip reach a package index", fetched.stderr[-200:])
     arguments = (f"BASE={BASE}", "PIP_NO_INDEX=1", "PIP_FIND_LINKS=/build")
     options = [each for argument in arguments for each in ("--build-arg", argument)]
     file = str(context / "templates" / "docker" / "Dockerfile")

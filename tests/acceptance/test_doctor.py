@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import Invoke, Run
-from tests.conftest import Database
+from tests.servers.databases import Database
+from tests.support.invoke import Invoke, Run
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 

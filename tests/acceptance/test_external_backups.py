@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import PARTS, Run, environment
-from tests.conftest import Database
+from tests.servers.databases import Database
+from tests.support.invoke import PARTS, Run, environment
 
 embedded = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 

@@ -18,8 +18,8 @@ import pytest
 from psycopg import sql
 
 from pgratchet.database import connection
-from tests.acceptance.conftest import Done, Invoke
-from tests.conftest import Database, Server
+from tests.servers.databases import Database, Server
+from tests.support.invoke import Invoke, ProcessResult
 
 PARTS = re.compile(r"^[^\n]+\n(DETAIL: .+\n)?HINT: .+", re.DOTALL | re.MULTILINE)
 SQL = "'; DROP TABLE witness; --"
@@ -49,7 +49,7 @@ def variables(given: Mapping[str, str]) -> dict[str, str]:
     return {f"POSTGRES_{names[key]}": value for key, value in given.items()}
 
 
-def refused(done: Done, told: str) -> None:
+def refused(done: ProcessResult, told: str) -> None:
     assert told in done.stderr
     assert PARTS.search(done.stderr), done.stderr
 

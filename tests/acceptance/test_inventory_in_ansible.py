@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from pgratchet.config import inventory
 from tests import ROOT
+from tests.requirements import require
 
 AWKWARD = """
 all:
@@ -34,8 +34,7 @@ all:
 
 
 def ansible(folder: Path, name: str, home: Path) -> dict[str, object]:
-    program = shutil.which("ansible-inventory", path=str(Path(sys.executable).parent))
-    assert program, "ansible-core is among the tools for development"
+    program = require("ansible-inventory")
     env = {"PATH": os.environ["PATH"], "HOME": str(home), "LC_ALL": "C.UTF-8", "ANSIBLE_LOCAL_TEMP": str(home)}
     done = subprocess.run(
         [program, "-i", str(folder / f"{name}.yml"), "--list"], env=env, capture_output=True, text=True, check=True

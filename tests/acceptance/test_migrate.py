@@ -17,8 +17,8 @@ import pytest
 
 from pgratchet import embedded
 from pgratchet.database.history import History
-from tests.acceptance.conftest import COMMAND, PARTS, Invoke, Run, environment
-from tests.conftest import Database
+from tests.servers.databases import Database
+from tests.support.invoke import COMMAND, PARTS, Invoke, Run, environment
 from tests.support.waiting import until
 
 

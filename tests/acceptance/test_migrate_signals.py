@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from pgratchet.database.history import History
-from tests.acceptance.conftest import COMMAND, Done, Run, environment
-from tests.conftest import Database
-from tests.faults.proxy import history
+from tests.servers.databases import Database
+from tests.support.invoke import COMMAND, ProcessResult, Run, environment
+from tests.support.migrations import history
 from tests.support.waiting import until
 
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
@@ -68,9 +68,9 @@ class Running:
             if self.process.poll() is None:
                 self.process.send_signal(number)
 
-    def ended(self) -> Done:
+    def ended(self) -> ProcessResult:
         stdout, stderr = self.process.communicate(timeout=20)
-        return Done(self.process.returncode, stdout, stderr)
+        return ProcessResult(self.process.returncode, stdout, stderr)
 
     def kill(self) -> None:
         self.process.kill()
@@ -93,7 +93,7 @@ def start(clone: Path, database: Database) -> Iterator[Start]:
         each.kill()
 
 
-def stopped(running: Running, watched: Database, number: signal.Signals, times: int) -> Done:
+def stopped(running: Running, watched: Database, number: signal.Signals, times: int) -> ProcessResult:
     """What the signal came to: no traceback, the right status, and within two seconds nothing left on the server."""
     running.send(number, times)
     sent = time.monotonic()

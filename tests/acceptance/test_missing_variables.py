@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import Invoke
-from tests.conftest import Database
 from tests.faults.proxy import Proxy
+from tests.servers.databases import Database
+from tests.support.invoke import Invoke
 
 PARTS = re.compile(r"^[^\n]+\nDETAIL: .+\nHINT: .+", re.DOTALL | re.MULTILINE)
 INVENTORY = """all:

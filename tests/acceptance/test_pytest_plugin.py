@@ -17,6 +17,7 @@ import pytest
 from pgratchet import embedded
 from pgratchet.database import connection
 from tests import ROOT
+from tests.requirements import requires
 
 SLOW = """
 import os, pathlib, time
@@ -73,8 +74,8 @@ def test_the_sample_passes_on_a_server_of_its_own_that_ends(sample: Path) -> Non
     assert not answers(sample)
 
 
+@requires("xdist")
 def test_two_workers_share_a_server_and_a_template(sample: Path) -> None:
-    pytest.importorskip("xdist")
     with start(sample, "-q", "-n", "2") as run:
         said, _ = run.communicate(timeout=180)
     assert re.search(r"24 passed", said), said

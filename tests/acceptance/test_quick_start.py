@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import Invoke
+from tests.support.invoke import Invoke
 
 
 def test_from_nothing_to_a_migrated_database_with_a_backup_behind_it(invoke: Invoke, clone: Path) -> None:

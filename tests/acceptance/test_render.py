@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -22,10 +20,10 @@ from pgratchet.config.inventory import InventoryTarget
 from pgratchet.database import connection
 from pgratchet.errors import ConfigurationError
 from tests import ROOT
-from tests.acceptance.conftest import PARTS, Invoke
-from tests.conftest import Server
+from tests.requirements import require, requires
+from tests.servers.databases import Server
+from tests.support.invoke import PARTS, Invoke
 
-NODE = shutil.which("node")
 VALUES = (
     "plain",
     "two  words",
@@ -54,7 +52,7 @@ def by_dotenv(path: Path) -> Mapping[str, str | None]:
 
 
 def by_node(path: Path) -> Mapping[str, str | None]:
-    return _printed([str(NODE), f"--env-file={path}", "-e", "process.stdout.write(JSON.stringify(process.env))"])
+    return _printed([require("node"), f"--env-file={path}", "-e", "process.stdout.write(JSON.stringify(process.env))"])
 
 
 def by_shell(path: Path) -> Mapping[str, str | None]:
@@ -69,19 +67,11 @@ def _printed(command: list[str]) -> Mapping[str, str | None]:
     return read
 
 
-def _node_reads_env_files() -> bool:
-    if NODE is None:
-        return False
-    said = subprocess.run([NODE, "--version"], capture_output=True, text=True, check=False).stdout
-    match = re.match(r"v(\d+)\.(\d+)", said)
-    return match is not None and (int(match[1]), int(match[2])) >= (20, 6)
-
-
 @pytest.mark.parametrize(
     "read",
     [
         by_dotenv,
-        pytest.param(by_node, marks=pytest.mark.skipif(not _node_reads_env_files(), reason="no Node.js from 20.6 on")),
+        pytest.param(by_node, marks=requires("Node.js 20.6")),
         by_shell,
     ],
 )

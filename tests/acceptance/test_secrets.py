@@ -20,8 +20,8 @@ from psycopg import sql
 
 from pgratchet.database import connection
 from pgratchet.errors import Unreachable
-from tests.acceptance.conftest import COMMAND, Done, environment
-from tests.conftest import Database, Server
+from tests.servers.databases import Database, Server
+from tests.support.invoke import COMMAND, ProcessResult, environment
 
 CANARY = "c4n4ry7f3a"
 PASSWORD = f"'\"\\ :@/?#%24$(id)`é{CANARY}{{{{x}}}};&=*\\"
@@ -70,7 +70,7 @@ def _children(pid: int) -> list[int]:
     return [int(each) for text in found for each in text.split()]
 
 
-def watched(command: list[str], cwd: Path, env: Mapping[str, str]) -> tuple[Done, Seen]:
+def watched(command: list[str], cwd: Path, env: Mapping[str, str]) -> tuple[ProcessResult, Seen]:
     """Run it; what it said, and what its children were started with."""
     process = subprocess.Popen(
         command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -86,7 +86,7 @@ def watched(command: list[str], cwd: Path, env: Mapping[str, str]) -> tuple[Done
     stdout, stderr = process.communicate(timeout=60)
     done.set()
     thread.join()
-    return Done(process.returncode, stdout, stderr), seen
+    return ProcessResult(process.returncode, stdout, stderr), seen
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_a_password_reaches_the_server_and_nothing_else(
     )
     programs: set[str] = set()
 
-    def run(*arguments: str, status: int = 0) -> Done:
+    def run(*arguments: str, status: int = 0) -> ProcessResult:
         done, seen = watched([*COMMAND, "-d", *arguments], clone, env)
         assert done.status == status, done.stderr[-300:]
         assert CANARY not in done.stdout + done.stderr, arguments

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import COMMAND, PARTS, Done, Invoke, Run, environment
-from tests.conftest import Database
-from tests.hosts import Host, Hosts, Loopback
+from tests.hosts import Host, Hosts, LocalSshd
+from tests.servers.databases import Database
+from tests.support.invoke import COMMAND, PARTS, Invoke, ProcessResult, Run, environment
 from tests.support.waiting import until
 
 
@@ -35,7 +35,7 @@ class Target:
         shape = {"all": {"hosts": {"app": {key: value for key, value in variables.items() if value is not None}}}}
         (self.clone / "inventory" / "far.yml").write_text(json.dumps(shape))
 
-    def __call__(self, *arguments: str, status: int | None = 0) -> Done:
+    def __call__(self, *arguments: str, status: int | None = 0) -> ProcessResult:
         return self.invoke(*arguments, "--env=far", env={"SECRET": self.hosts.password}, status=status)
 
     def rows(self, query: str) -> list[str]:
@@ -129,10 +129,10 @@ class Running:
 
     process: subprocess.Popen[str]
 
-    def ended(self, seconds: float = 60) -> Done:
+    def ended(self, seconds: float = 60) -> ProcessResult:
         stdout, stderr = self.process.communicate(timeout=seconds)
         assert "Traceback" not in stdout + stderr
-        return Done(self.process.returncode, stdout, stderr)
+        return ProcessResult(self.process.returncode, stdout, stderr)
 
 
 @pytest.fixture
@@ -452,7 +452,7 @@ def test_what_a_host_lacks_is_named(far: Target) -> None:
     assert far.host.run("ls /home/deploy/.pgratchet/bundles 2>/dev/null || true") == ""
 
 
-def test_over_the_loopback_without_docker(line: Loopback, on: Run, clone: Path, database: Database) -> None:
+def test_over_the_loopback_without_docker(line: LocalSshd, on: Run, clone: Path, database: Database) -> None:
     """The same, to a server that this machine reaches."""
     given = line.variables(pg_password="{{ env('SECRET', '') }}")
     given |= {f"pg_{key}": value for key, value in database.parameters.items() if key not in ("password", "port")}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.acceptance.conftest import Invoke
-from tests.conftest import Database, Server
+from tests.servers.databases import Database, Server
+from tests.support.invoke import Invoke
 
 PARTS = re.compile(r"^[^\n]+\nDETAIL: .+\nHINT: .+", re.DOTALL | re.MULTILINE)
 

@@ -24,13 +24,13 @@ from pgratchet.remote import ssh as remote
 from pgratchet.remote.ssh import Route
 from tests import ROOT
 from tests.bench.delay import line as delayed
-from tests.hosts import Host, Hosts, running
+from tests.hosts import Host, Hosts, running_hosts
 
 ROUNDS = 7
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as hosts:
+    with tempfile.TemporaryDirectory() as folder, running_hosts(Path(folder)) as hosts:
         checkout = Path(folder, "checkout")
         for part in ("ops", "inventory", "templates", "sql"):
             shutil.copytree(ROOT / part, checkout / part)

@@ -15,21 +15,13 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
-import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 
-from pgratchet import embedded
-from pgratchet.apply import applier
-from pgratchet.apply.run import MigrateOptions
-from pgratchet.database.history import History
-from pgratchet.errors import RatchetError
-from pgratchet.migrations.files import Migration
-from tests.conftest import Database, Ran
+from tests.servers.databases import Database
 
 _SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
 _LOGIN_OK, _LAST_OF_SASL = 0, 12
@@ -50,7 +42,7 @@ class Moment(Enum):
     ANSWERED = "the server has answered, and nothing of the answer has come back"
 
 
-class Fault(Enum):
+class ConnectionFault(Enum):
     CUT = "both sockets are closed"
     FREEZE = "nothing is forwarded, but acknowledged"
     BLACK_HOLE = "nothing is forwarded, and nothing acknowledged"
@@ -62,7 +54,7 @@ class Trap:
 
     text: bytes
     moment: Moment
-    fault: Fault
+    fault: ConnectionFault
     meanwhile: Callable[[], object]
 
 
@@ -103,7 +95,7 @@ class Proxy:
         moment: Moment,
         *,
         nth: int = 1,
-        fault: Fault = Fault.CUT,
+        fault: ConnectionFault = ConnectionFault.CUT,
         meanwhile: Callable[[], object] = lambda: None,
     ) -> None:
         """Set a trap, which springs once, at the nth message of the client's that contains the text.
@@ -127,10 +119,10 @@ class Proxy:
         """Where later connections lead; None is nowhere: they are closed as soon as they are made."""
         self.upstream = upstream
 
-    def silence(self, fault: Fault) -> None:
+    def silence(self, fault: ConnectionFault) -> None:
         """Every line falls silent, and so does every later connection."""
         self._flows.clear()
-        if fault is Fault.BLACK_HOLE:
+        if fault is ConnectionFault.BLACK_HOLE:
             lines = [line for line in self._lines if line.open]
             self._filtered = [self._listener, *(each for line in lines for each in line.ends)]
             for each in self._filtered:
@@ -164,7 +156,7 @@ class Proxy:
     def spring(self, trap: Trap, line: _Line) -> None:
         self.witnessed = trap.meanwhile()
         self.sprung += 1
-        if trap.fault is Fault.CUT:
+        if trap.fault is ConnectionFault.CUT:
             line.close()
         else:
             self.silence(trap.fault)
@@ -283,119 +275,3 @@ def _drop_everything(line: socket.socket) -> None:
     if line.family != socket.AF_UNIX:
         program = ctypes.create_string_buffer(_PASS_NOTHING)
         line.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A server of a test's own, from the wheel; with an `address`, a loopback one, it listens for TCP there too."""
-
-    server: embedded.Server
-    address: str = ""
-
-    @property
-    def database(self) -> Database:
-        """Its database `app`, through its Unix socket."""
-        return Database({**self.server.parameters(), "dbname": "app"})
-
-    @property
-    def by_tcp(self) -> dict[str, str]:
-        return {**self.database.parameters, "host": self.address}
-
-    def configure(self, **settings: str) -> None:
-        """Add to its settings file; they hold from the next start."""
-        with (self.server.data / "postgresql.conf").open("a") as file:
-            file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
-
-    def start(self) -> None:
-        options = f"-c listen_addresses='{self.address}' -c unix_socket_directories='{self.server.socket_folder}'"
-        self._control("start", "-l", str(self.server.log), "-o", f"{options} -p {embedded.PORT}", "-t", "60")
-
-    def stop(self, mode: str = "fast") -> None:
-        """`immediate` is a crash: no checkpoint, and what was not written by then is not."""
-        self._control("stop", "-m", mode)
-
-    def _control(self, action: str, *options: str) -> None:
-        embedded._demand(self.server, action, "pg_ctl", action, "-D", str(self.server.data), "-w", *options)
-
-
-class Clusters:
-    """Makes servers below a folder, and removes them all."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._made: list[embedded.Server] = []
-
-    def make(self, name: str, *, address: str = "", **settings: str) -> Cluster:
-        """A new cluster with an empty database `app`, running."""
-        cluster = Cluster(self._place(name), address)
-        embedded.start(cluster.server, "app")
-        if address or settings:
-            cluster.stop()
-            cluster.configure(**settings)
-            cluster.start()
-        return cluster
-
-    def copy(self, original: Cluster, name: str) -> Cluster:
-        """The files of a cluster that is stopped, in another place; not started."""
-        cluster = Cluster(self._place(name))
-        subprocess.run(["cp", "-a", str(original.server.data), str(cluster.server.data)], check=True)
-        return cluster
-
-    def standby(self, primary: Cluster, name: str) -> Cluster:
-        """A streaming standby, running."""
-        cluster = Cluster(self._place(name))
-        source = ("-h", str(primary.server.socket_folder), "-U", embedded.USER, "-c", "fast", "-R")
-        embedded._demand(cluster.server, "make", "pg_basebackup", *source, "-D", str(cluster.server.data))
-        cluster.start()
-        return cluster
-
-    def remove(self) -> None:
-        for server in self._made:
-            embedded.remove(server)
-
-    def _place(self, name: str) -> embedded.Server:
-        server = embedded.server(self._folder, name, make=True)
-        self._made.append(server)
-        embedded._make_parents(server.root.parent)
-        embedded._folder(server.root)
-        embedded._folder(server.socket_folder)
-        return server
-
-
-def migrate(database: Database, files: Sequence[Migration], **options: object) -> Ran:
-    given = MigrateOptions(**{"run_id": "run", **options})  # type: ignore[arg-type]
-    return Ran(list(applier.migrate(database.connect, History(), files, None, given)))
-
-
-def history(database: Database) -> list[tuple[object, ...]]:
-    """The names in the history, and whether each is finished; none where there is no history yet."""
-    if database.rows("SELECT to_regclass('ratchet.migrations')") == [(None,)]:
-        return []
-    return database.rows("SELECT name, executed_at IS NOT NULL FROM ratchet.migrations ORDER BY id")
-
-
-class Attempt:
-    """A run that may fail, for a thread of its own: what it reported by then, and our error; other errors pass."""
-
-    def __init__(self, database: Database, files: Sequence[Migration], **options: object) -> None:
-        self._stream = applier.migrate(
-            database.connect,
-            History(),
-            files,
-            None,
-            MigrateOptions(**{"run_id": "run", **options}),  # type: ignore[arg-type]
-        )
-        self.ran = Ran([])
-        self.error: RatchetError | None = None
-
-    def run(self) -> Attempt:
-        try:
-            for event in self._stream:
-                self.ran.events.append(event)
-        except RatchetError as error:
-            self.error = error
-        return self
-
-    @property
-    def applied(self) -> list[str]:
-        return self.ran.applied

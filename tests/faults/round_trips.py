@@ -21,31 +21,31 @@ from psycopg.waiting import Ready, Wait
 
 from pgratchet.database import connection
 
-Act = Literal["kill", "cut", "end"]
-Moment = Literal["half", "sent", "behind"]
+RoundTripAction = Literal["kill", "cut", "end"]
+RoundTripMoment = Literal["half", "sent", "behind"]
 _Result = TypeVar("_Result")
 _Trip = Generator[Wait, Ready | int, _Result]
 
 
 @dataclass(frozen=True)
-class Fault:
+class RoundTripFault:
     """`half`: once a first piece is on its way; `sent`: once all is, and no answer read; `behind`: once answered.
 
     Where the run goes on, it may meet the same `again`, so many round trips later.
     """
 
-    act: Act
+    act: RoundTripAction
     at: int
-    moment: Moment
+    moment: RoundTripMoment
     again: int = 0
 
 
 @dataclass
-class Line:
+class CountedConnections:
     """The way of one run to its server, and the count of its round trips over all its connections."""
 
     parameters: dict[str, str]
-    fault: Fault | None = None
+    fault: RoundTripFault | None = None
     trips: int = 0
 
     def connect(self) -> psycopg.Connection:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pgratchet import embedded
+from tests.requirements import require
 from tests.support.waiting import until
 
 PASSWORD = "it's: a c4n4ry \\ $(touch /tmp/executed)"
@@ -92,7 +92,7 @@ class Host:
         return self.run(f"su postgres -c {shlex.quote(f'psql -qAt -d {database} -c {shlex.quote(query)}')}").strip()
 
 
-class _Reached:
+class _SshServer:
     """By which keys hosts are reached; the folder holds them."""
 
     folder: Path
@@ -117,7 +117,7 @@ class _Reached:
 
 
 @dataclass
-class Hosts(_Reached):
+class Hosts(_SshServer):
     """A bastion that the tests reach, and two database hosts behind it. `folder` holds keys and configurations."""
 
     bastion: Host
@@ -172,7 +172,7 @@ class Hosts(_Reached):
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Hosts]:
+def running_hosts(folder: Path) -> Iterator[Hosts]:
     """The three containers, ready to be logged in to."""
     from testcontainers.core.container import DockerContainer
     from testcontainers.core.image import DockerImage
@@ -230,7 +230,7 @@ def _openssl(folder: Path, arguments: str) -> None:
 
 
 @dataclass
-class Loopback(_Reached):
+class LocalSshd(_SshServer):
     """An sshd of this user on 127.0.0.1, for where there is no Docker."""
 
     port: int
@@ -280,14 +280,11 @@ def _new_key(file: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", file], check=True)
 
 
-SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-
-
 @contextmanager
-def loopback(folder: Path) -> Iterator[Loopback]:
+def local_sshd(folder: Path) -> Iterator[LocalSshd]:
     """That sshd, while the block lasts. Its users have their home in the folder: what is left there is gone with it."""
-    assert SSHD is not None
-    made = Loopback(_free_port(), folder)
+    sshd = require("sshd")
+    made = LocalSshd(free_port(), folder)
     for name in ("host", "id"):
         _new_key(folder / name)
     settings = {
@@ -305,7 +302,7 @@ def loopback(folder: Path) -> Iterator[Loopback]:
     (folder / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
-    made.process = subprocess.Popen([SSHD, "-D", "-f", folder / "sshd_config", "-E", folder / "sshd.log"])
+    made.process = subprocess.Popen([sshd, "-D", "-f", folder / "sshd_config", "-E", folder / "sshd.log"])
     try:
         until((folder / "pid").exists, 10)
         made.know()
@@ -316,7 +313,7 @@ def loopback(folder: Path) -> Iterator[Loopback]:
         made.process.wait(10)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from docker.errors import NotFound
 
-from tests.hosts import Host, Hosts, Loopback, _free_port, running
+from tests.hosts import Host, Hosts, LocalSshd, free_port, running_hosts
 from tests.support.waiting import until
 
 CHANGED = "REMOTE HOST IDENTIFICATION HAS CHANGED"
@@ -29,7 +29,7 @@ def ssh(hosts: Hosts) -> Ssh:
 
 
 @pytest.fixture
-def near(line: Loopback) -> list[str]:
+def near(line: LocalSshd) -> list[str]:
     """OpenSSH's client, to the sshd on this machine."""
     options = [f"UserKnownHostsFile={line.known_hosts}", "StrictHostKeyChecking=yes", "BatchMode=yes"]
     flags = [part for option in options for part in ("-o", option)]
@@ -110,7 +110,7 @@ def test_the_socket_asks_for_the_password(ssh: Ssh, hosts: Hosts, name: str) -> 
 
 @pytest.mark.parametrize("name", ["db1", "db2"])
 def test_a_server_proves_its_own_name_and_no_other(ssh: Ssh, hosts: Hosts, name: str) -> None:
-    port = _free_port()
+    port = free_port()
     forward = ("-o", "ExitOnForwardFailure=yes", "-N", "-L", f"127.0.0.1:{port}:{name}:5432", "bastion")
     with subprocess.Popen(ssh(*forward)) as tunnel:
         try:
@@ -200,7 +200,7 @@ def test_a_command_that_fails_on_a_host_is_an_error(hosts: Hosts) -> None:
 
 def test_hosts_are_ended_after_a_failure_too(hosts: Hosts, tmp_path: Path) -> None:
     ids: list[str] = []
-    with pytest.raises(ZeroDivisionError), running(tmp_path) as started:  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), running_hosts(tmp_path) as started:  # noqa: PT012
         ids += [each.container.id for each in (started.bastion, started.db1, started.db2)]
         raise ZeroDivisionError
     client = docker.from_env()
@@ -213,18 +213,18 @@ def test_hosts_are_ended_after_a_failure_too(hosts: Hosts, tmp_path: Path) -> No
         client.close()
 
 
-def test_the_line_lets_us_in(near: list[str], line: Loopback) -> None:
+def test_the_line_lets_us_in(near: list[str], line: LocalSshd) -> None:
     assert said([*near, "echo $HOME"]) == str(line.folder)
 
 
-def test_sessions_of_the_line_are_killed_and_its_listener_is_not(near: list[str], line: Loopback) -> None:
+def test_sessions_of_the_line_are_killed_and_its_listener_is_not(near: list[str], line: LocalSshd) -> None:
     with session(near) as standing:
         line.kill_sessions()
         assert standing.wait(10) == 255
     assert said([*near, "echo here"]) == "here"
 
 
-def test_another_key_of_the_line_is_refused_until_it_is_known(near: list[str], line: Loopback) -> None:
+def test_another_key_of_the_line_is_refused_until_it_is_known(near: list[str], line: LocalSshd) -> None:
     line.change_key()
     done = ran([*near, "true"])
     assert done.returncode == 255

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,15 +16,7 @@ from pgratchet.config.settings import RenderedTarget
 from pgratchet.operations.backups import backup_source
 from pgratchet.operations.restore import restore_server
 from tests import ROOT
-from tests.conftest import Database
-from tests.faults.proxy import Clusters
-
-
-@pytest.fixture
-def clusters(tmp_path: Path) -> Iterator[Clusters]:
-    made = Clusters(tmp_path)
-    yield made
-    made.remove()
+from tests.servers.databases import Database
 
 
 def settings_of(database: Database, **variables: object) -> RenderedTarget:

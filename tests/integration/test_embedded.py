@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import stat
@@ -16,6 +15,7 @@ import pytest
 from pgratchet import embedded
 from pgratchet.database import connection
 from pgratchet.errors import RatchetError, Unreachable
+from tests.requirements import requires
 
 
 @pytest.fixture
@@ -63,12 +63,11 @@ def test_no_mode_outside_its_folder_changes(server: embedded.Server, tmp_path: P
     assert modes(home, tmp_path, embedded.programs()) == before
 
 
+@requires("root")
 def test_as_root_it_runs_where_the_programs_cannot_be_reached(
     server: embedded.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a virtual environment below a home of 0700."""
-    if os.geteuid() != 0:
-        pytest.skip("only root has to run the server as someone else")
     closed = tmp_path / "home"
     package = embedded.programs().parent.parent
     for folder in (package, package.with_name(package.name + ".libs")):

@@ -11,11 +11,11 @@ from __future__ import annotations
 from tests.other_tools.java import Liquibase
 from tests.other_tools.node import Dbmate, Drizzle, Drizzle1, NodePgMigrate, Prisma
 from tests.other_tools.python import Alembic, Yoyo
-from tests.other_tools.tool import Mover
+from tests.other_tools.tool import OtherTool
 
-__all__ = ["MOVERS", "Mover"]
+__all__ = ["MOVERS", "OtherTool"]
 
-MOVERS: tuple[Mover, ...] = (
+OTHER_TOOLS: tuple[OtherTool, ...] = (
     Drizzle(),
     Drizzle1(),
     Dbmate(),

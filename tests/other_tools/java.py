@@ -9,16 +9,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.conftest import Database
 from tests.other_tools import histories
 from tests.other_tools.sample import Step
-from tests.other_tools.tool import Mover, npm, put, run
+from tests.other_tools.tool import OtherTool, npm, put, run
+from tests.servers.databases import Database
 
 _JARS = ("liquibase-core", "commons-*", "jaxb-*", "opencsv", "picocli", "postgresql", "snakeyaml")
 _MAIN = "liquibase.integration.commandline.LiquibaseCommandLine"
 
 
-class Liquibase(Mover):
+class Liquibase(OtherTool):
     """Changesets in SQL, a file each. The npm package 4.28.1 holds Liquibase 4.28.0."""
 
     name = "liquibase"

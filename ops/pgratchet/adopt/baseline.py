@@ -17,9 +17,9 @@ from psycopg import sql
 
 from pgratchet import events
 from pgratchet.apply import applier, run
-from pgratchet.backups import restore_server
-from pgratchet.backups import snapshot as contents
-from pgratchet.backups.restore_server import RestoreServer
+from pgratchet.backups.kept_databases import derive_name
+from pgratchet.backups.restore_server import RestoreServer, new_database
+from pgratchet.backups.snapshot import open_snapshot
 from pgratchet.database.connection import refuse_pooled
 from pgratchet.database.history import AdoptedRow, History
 from pgratchet.database.session import Session
@@ -55,11 +55,11 @@ def differences(
 @contextmanager
 def _scratch(site: RestoreServer, database: str) -> Iterator[str]:
     """An empty database like another, gone again behind the block."""
-    name = restore_server.derived_name(database, "baseline")
-    with contents.snapshot(lambda: site.connect(database)) as snapshot:
-        like, _ = snapshot.database()
+    name = derive_name(database, "baseline")
+    with open_snapshot(lambda: site.connect(database)) as snapshot:
+        like, _ = snapshot.read_database()
     with closing(site.connect(site.maintenance)) as maintenance:
-        with restore_server.new_database(site, maintenance, name, like, exact=False):
+        with new_database(site, maintenance, name, like, exact=False):
             yield name
         _drop(maintenance, name)
 

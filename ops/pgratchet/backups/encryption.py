@@ -1,8 +1,8 @@
-"""Encryption of backups to age recipients, so that the machine that writes them cannot read them.
+"""Encrypts backups to age recipients, so that the machine that writes backups cannot read them.
 
-Owns the keys' forms and both directions as streams. Refuses to know stores. The format is age's (age-encryption.org/v1)
-through pyrage, an extra, imported where a recipient is meant; ssh keys serve as recipients and identities too.
-pyrage pulls what it encrypts, while pg_dump pushes, so that a thread and a pipe stand between the two.
+The format is age v1 (https://age-encryption.org/v1), through the package pyrage, which the extra `age` installs and
+which is imported on first use. SSH keys serve as recipients and identities too. pyrage reads what it encrypts from a
+file while pg_dump's output is pushed, so a thread and a pipe connect the two.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from typing import Any
 from pgratchet.errors import BackupFailed, ConfigurationError
 
 SUFFIX = ".age"
+"""The end of the names of encrypted files."""
 _CHUNK = 1 << 20
 
 
-def recipients(keys: Sequence[str]) -> list[Any]:
-    """Public keys, age1... or ssh-..., as pyrage takes them; ConfigurationError names the first that is none."""
-    return [_parsed(key.strip(), "recipient", f"number {n} of backup_recipients") for n, key in enumerate(keys, 1)]
+def parse_recipients(keys: Sequence[str]) -> list[Any]:
+    """Parse public keys, age1... or ssh-..., for pyrage. Raises ConfigurationError with the number of a bad key."""
+    return [_parse(key.strip(), "recipient", f"number {n} of backup_recipients") for n, key in enumerate(keys, 1)]
 
 
-def identities(file: Path) -> list[Any]:
-    """The private keys in a file: one age key to a line, or one ssh key."""
+def read_identities(file: Path) -> list[Any]:
+    """Read private keys from a file: one age key per line, or one SSH key. Raises ConfigurationError."""
     try:
         text = file.read_text("utf-8")
     except (OSError, UnicodeError) as error:
@@ -38,85 +39,87 @@ def identities(file: Path) -> list[Any]:
         ) from error
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     keys = [text] if lines[:1] and lines[0].startswith("-----BEGIN") else lines
-    return [_parsed(key, "identity", f"a line of {file}") for key in keys or [""]]
+    return [_parse(key, "identity", f"a line of {file}") for key in keys or [""]]
 
 
-def _parsed(key: str, kind: str, where: str) -> Any:
-    pyrage = _pyrage()
-    name = kind.capitalize()
+def _parse(key: str, kind: str, source: str) -> Any:
+    pyrage = _import_pyrage()
     is_age = key.lower().startswith("age")
     module = pyrage.x25519 if is_age else pyrage.ssh
     try:
-        made = getattr(module, name)
-        return made.from_str(key) if is_age or kind == "recipient" else made.from_buffer(key.encode())
+        parser = getattr(module, kind.capitalize())
+        return parser.from_str(key) if is_age or kind == "recipient" else parser.from_buffer(key.encode())
     except (pyrage.RecipientError, pyrage.IdentityError, ValueError):
-        # Without the key, which may be a private one in the wrong place, and the library's words, which hold it.
+        # The error does not quote the key, which may be a private key in the wrong setting. pyrage's message does.
         raise ConfigurationError(
-            f"no age {kind}: {where}",
+            f"no age {kind}: {source}",
             detail="A recipient begins with age1 or ssh-; an identity with AGE-SECRET-KEY-1, or it is an ssh key.",
             hint="`age-keygen` makes a pair of them.",
         ) from None
 
 
 @contextmanager
-def encrypting(write: Callable[[bytes], object], keys: Sequence[str]) -> Iterator[Callable[[bytes], object]]:
-    """A function that encrypts what it is given, and gives that to `write`; all of it when the block ends."""
-    given = recipients(keys)
-    outlet, inlet = os.pipe()
-    sink, failed = _Sink(write), list[BaseException]()
+def encrypted_writer(write: Callable[[bytes], object], keys: Sequence[str]) -> Iterator[Callable[[bytes], object]]:
+    """Yield a function that encrypts its argument and passes the result to `write`.
+
+    Everything is written when the block ends. Errors of `write` are raised then too.
+    """
+    recipients = parse_recipients(keys)
+    read_end, write_end = os.pipe()
+    sink, errors = _Sink(write), list[BaseException]()
 
     def encrypt() -> None:
         try:
-            with os.fdopen(outlet, "rb") as reader:
-                _pyrage().encrypt_io(reader, sink, given)
-        except BaseException as error:  # noqa: BLE001  it is raised where the block ends
-            failed.append(error)
+            with os.fdopen(read_end, "rb") as reader:
+                _import_pyrage().encrypt_io(reader, sink, recipients)
+        except BaseException as error:  # noqa: BLE001  raised at the end of the block
+            errors.append(error)
 
     thread = threading.Thread(target=encrypt, daemon=True)
     thread.start()
     try:
-        with os.fdopen(inlet, "wb", buffering=_CHUNK) as pipe:
+        with os.fdopen(write_end, "wb", buffering=_CHUNK) as pipe:
             yield pipe.write
     except BrokenPipeError:
         thread.join()
-        if not failed:
+        if not errors:
             raise
     finally:
         thread.join()
-    if failed:
-        raise sink.error or failed[0]
+    if errors:
+        raise sink.error or errors[0]
 
 
-def decrypting(chunks: Iterator[bytes], keys: Sequence[Any]) -> Iterator[bytes]:
-    """What encrypted chunks hold; BackupFailed where no identity fits, or where they were changed."""
-    outlet, inlet = os.pipe()
-    source, failed = _Source(chunks), list[BaseException]()
+def decrypt(chunks: Iterator[bytes], identities: Sequence[Any]) -> Iterator[bytes]:
+    """Decrypt chunks. Raises BackupFailed when no identity fits, and when the chunks were changed."""
+    read_end, write_end = os.pipe()
+    source, errors = _Source(chunks), list[BaseException]()
 
-    def decrypt() -> None:
+    def decrypt_all() -> None:
         try:
-            with os.fdopen(inlet, "wb", buffering=_CHUNK) as writer:
-                _pyrage().decrypt_io(source, writer, list(keys))
-        except BaseException as error:  # noqa: BLE001  it is raised where the chunks end
-            failed.append(error)
+            with os.fdopen(write_end, "wb", buffering=_CHUNK) as writer:
+                _import_pyrage().decrypt_io(source, writer, list(identities))
+        except BaseException as error:  # noqa: BLE001  raised at the end of the chunks
+            errors.append(error)
 
-    thread = threading.Thread(target=decrypt, daemon=True)
+    thread = threading.Thread(target=decrypt_all, daemon=True)
     thread.start()
-    with os.fdopen(outlet, "rb") as reader:
+    with os.fdopen(read_end, "rb") as reader:
         while chunk := reader.read1(_CHUNK):
             yield chunk
     thread.join()
     if source.error:
         raise source.error
-    if failed:
+    if errors:
         raise BackupFailed(
             "the backup cannot be decrypted",
-            detail=f"{str(failed[0]).rstrip('.') or type(failed[0]).__name__}.",
+            detail=f"{str(errors[0]).rstrip('.') or type(errors[0]).__name__}.",
             hint="Give the identity of one of its recipients as backup_identity; the manifest names them.",
-        ) from failed[0]
+        ) from errors[0]
 
 
 class _Sink:
-    """A file to write to, as pyrage takes one; it puts an error of the other side into words of its own."""
+    """A writable file for pyrage. Keeps the error of `write`, which pyrage would replace with its own."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
@@ -131,11 +134,11 @@ class _Sink:
         return len(data)
 
     def flush(self) -> None:
-        """There is nothing to flush."""
+        """Nothing is buffered."""
 
 
 class _Source:
-    """A file to read from, as pyrage takes one."""
+    """A readable file for pyrage. Keeps the error of the chunks, which pyrage would replace with its own."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks, self._rest = chunks, b""
@@ -151,11 +154,11 @@ class _Source:
             self.error = error
             raise
         size = len(self._rest) if size < 0 else size
-        taken, self._rest = self._rest[:size], self._rest[size:]
-        return taken
+        data, self._rest = self._rest[:size], self._rest[size:]
+        return data
 
 
-def _pyrage() -> Any:
+def _import_pyrage() -> Any:
     try:
         import pyrage
     except ImportError as error:

@@ -1,63 +1,61 @@
-"""Lists backups and checks each against its manifest without reading its content."""
+"""Lists backups and selects one. Each backup is checked against its manifest, usually without reading its files."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pgratchet.backups import manifest
 from pgratchet.backups.manifest import BackupFile, Manifest
 from pgratchet.backups.store import PARTIAL, Store
 from pgratchet.errors import BackupFailed
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True, slots=True)
 class BackupEntry:
-    """A backup that was found, and in `problem` why it is none, where it is none."""
+    """A listed backup. When the backup is unusable, `manifest` is None and `problem` is a sentence that says why."""
 
     backup_id: str
     manifest: Manifest | None
     problem: str = ""
 
 
-def require_manifest(listed: BackupEntry) -> Manifest:
-    """Its manifest, or the error that it has none."""
-    if listed.manifest is None:
+def require_manifest(entry: BackupEntry) -> Manifest:
+    """The manifest of a listed backup. Raises BackupFailed when the backup is unusable."""
+    if entry.manifest is None:
         raise BackupFailed(
-            f"{listed.backup_id} is no backup",
-            detail=listed.problem,
+            f"{entry.backup_id} is no backup",
+            detail=entry.problem,
             hint="`invoke backups` lists those that are; `invoke backup` takes another.",
         )
-    return listed.manifest
+    return entry.manifest
 
 
 def list_backups(store: Store) -> tuple[BackupEntry, ...]:
-    """The backups of a store, newest first, with what is none among them said to be so."""
+    """List the backups of a store, newest first, including unusable ones."""
     return tuple(inspect_backup(store, backup_id) for backup_id in store.ids())
 
 
 def inspect_backup(store: Store, backup_id: str) -> BackupEntry:
-    """The backup of that name in a store, or what is wrong with it."""
+    """Check one backup of a store against its manifest."""
     if backup_id.endswith(PARTIAL):
         return BackupEntry(backup_id, None, "It was not finished.")
     if store.stat(backup_id, manifest.NAME) is None:
         return BackupEntry(backup_id, None, "It has no manifest.")
     try:
-        made = manifest.loads(b"".join(store.read(backup_id, manifest.NAME)))
+        decoded = manifest.loads(b"".join(store.read(backup_id, manifest.NAME)))
     except manifest.NotAManifest as error:
         return BackupEntry(backup_id, None, str(error))
-    if made.backup_id != backup_id:
-        return BackupEntry(backup_id, None, f"Its manifest is that of {made.backup_id}.")
-    problem = next((why for name, file in made.files.items() if (why := _wrong(store, backup_id, name, file))), "")
-    return BackupEntry(backup_id, None if problem else made, problem)
+    if decoded.backup_id != backup_id:
+        return BackupEntry(backup_id, None, f"Its manifest is that of {decoded.backup_id}.")
+    problems = (_file_problem(store, backup_id, name, file) for name, file in decoded.files.items())
+    problem = next(filter(None, problems), "")
+    return BackupEntry(backup_id, None if problem else decoded, problem)
 
 
-def _wrong(store: Store, backup_id: str, name: str, file: BackupFile) -> str:
-    """What is wrong with a file as it lies there; it is read only where it was written again since."""
+def _file_problem(store: Store, backup_id: str, name: str, file: BackupFile) -> str:
+    """Describe what is wrong with a stored file, if anything. The file is read only when its stamp has changed."""
     stat = store.stat(backup_id, name)
     if stat is None:
         return f"{name} is gone."
@@ -69,3 +67,34 @@ def _wrong(store: Store, backup_id: str, name: str, file: BackupFile) -> str:
     for chunk in store.read(backup_id, name):
         digest.update(chunk)
     return "" if digest.hexdigest() == file.sha256 else f"{name} was changed: its SHA-256 is another."
+
+
+def choose_backup(stores: Sequence[tuple[str, str, Store]], backup_id: str | None) -> tuple[int, BackupEntry]:
+    """Find a backup by its id in the stores of several targets, or without an id the newest good backup.
+
+    Each store comes with the names of its environment and target. Returns the index of the store and the backup, which
+    is unusable only when an id was passed. Stores are searched in order: the newest backup is the first store's, if the
+    first store has a good one. Raises BackupFailed when no store has the backup.
+    """
+    for index, (_, _, store) in enumerate(stores):
+        entries = list_backups(store) if backup_id is None or backup_id in store.ids() else ()
+        for entry in entries:
+            if entry.backup_id == backup_id or (backup_id is None and entry.manifest):
+                return index, entry
+    names = ", ".join(f"{environment}: {target}" for environment, target, _ in stores)
+    quoted = f' "{backup_id}"' if backup_id else ""
+    raise BackupFailed(
+        f"there is no backup{quoted}",
+        detail=f"Looked among those of {names}.",
+        hint=f"`invoke backups --env={stores[0][0]}` lists them.",
+    )
+
+
+def require_own(manifest: Manifest, environment: str, target: str) -> None:
+    """Raise BackupFailed when a backup is of another target: its folder was copied between stores."""
+    if (manifest.environment, manifest.target) != (environment, target):
+        raise BackupFailed(
+            f"backup {manifest.backup_id} is of {manifest.environment}: {manifest.target}",
+            detail=f"It lies among those of {environment}: {target}.",
+            hint="Restore it where it belongs; its manifest says where that is.",
+        )

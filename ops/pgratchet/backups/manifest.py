@@ -1,8 +1,7 @@
-"""The manifest of a backup: what it says of itself, as a value and as the JSON beside its files.
+"""The manifest of a backup, as a value and as the JSON file manifest.json beside the backup's other files.
 
-Owns the format and its judgement. Refuses to know stores and programs. A manifest carries the SHA-256 of itself, so
-that one that was edited by hand, or belongs to another backup, is none. Sizes are bytes, durations milliseconds,
-hashes SHA-256 in hex, moments ISO 8601 in UTC.
+A manifest contains its own SHA-256, so a manifest that was edited by hand is not read. Sizes are in bytes, durations in
+milliseconds, hashes are SHA-256 in hexadecimal, times are ISO 8601 in UTC.
 """
 
 from __future__ import annotations
@@ -17,17 +16,21 @@ from typing import Any
 
 FORMAT = 2
 NAME = "manifest.json"
+DUMP = "database.dump"
+FOLDER = "database"
+GLOBALS = "globals.sql"
+"""The files of a backup: the manifest, a dump in one file or a dump in a folder, and the roles and tablespaces."""
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{4}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class NotAManifest(ValueError):
-    """Why a text is no manifest, as a sentence."""
+    """Raised when a text is not a valid manifest. The message is a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackupFile:
-    """A file of a backup as it is stored. `stamp` is the store's own mark of when it was last written."""
+    """A stored file of a backup. `stamp` is the store's modification stamp."""
 
     size: int
     sha256: str
@@ -36,7 +39,7 @@ class BackupFile:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting that ALTER DATABASE gave, or ALTER ROLE ... IN DATABASE where there is a role."""
+    """A setting made by ALTER DATABASE ... SET, or with a role by ALTER ROLE ... IN DATABASE ... SET."""
 
     role: str | None
     name: str
@@ -45,7 +48,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A privilege on the database itself; the grantee is null for PUBLIC."""
+    """A privilege on the database. The grantee is None for PUBLIC."""
 
     grantee: str | None
     privilege: str
@@ -54,9 +57,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """What a dump does not hold of the database itself. `grants` is null where they are the defaults.
+    """The properties of a database that its dump does not contain. `grants` is None for the default privileges.
 
-    `locale` is that of ICU or the builtin provider; `provider` is pg_database's letter: c, i or b.
+    `provider` is the locale provider as in pg_database: c for libc, i for ICU, b for builtin. `locale` is the locale
+    of ICU or of the builtin provider.
     """
 
     name: str
@@ -74,10 +78,10 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a database holds, under one snapshot: what a restored one is compared by.
+    """The contents of a database in one snapshot. A restored database is compared with them.
 
-    `tables` maps each table to its rows, `extensions` each to its version, `history` each applied migration to its
-    checksum; names are quoted where SQL would. `roles` are all that objects depend on, as owners or by grants.
+    `tables` maps tables to numbers of rows, `extensions` maps extensions to versions, `history` maps applied migrations
+    to checksums. Names of tables and indexes are quoted as in SQL. `roles` are the owners and grantees of all objects.
     """
 
     tables: Mapping[str, int]
@@ -94,8 +98,10 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a backup says of itself. `archive` is the form of the dump, custom or directory; `recipients` are those
-    to whom every file is encrypted."""
+    """The description of a backup.
+
+    `archive` is the dump's format, custom or directory. Every file is encrypted to the `recipients`, unless empty.
+    """
 
     backup_id: str
     environment: str
@@ -127,13 +133,13 @@ class Manifest:
         return datetime.fromisoformat(self.created_at).astimezone(timezone.utc)
 
 
-def new_id(moment: datetime, chance: int) -> str:
-    """An id that sorts by time: the second, then its milliseconds and a digit of `chance`, 0 to 15, in hexadecimal."""
-    return f"{moment.astimezone(timezone.utc):%Y%m%dT%H%M%S}-{moment.microsecond // 1000:03x}{chance:x}"
+def new_id(moment: datetime, digit: int) -> str:
+    """Make a backup id. Ids sort by time: date and time, then milliseconds and `digit` (0 to 15) in hexadecimal."""
+    return f"{moment.astimezone(timezone.utc):%Y%m%dT%H%M%S}-{moment.microsecond // 1000:03x}{digit:x}"
 
 
 def moment_of(backup_id: str) -> datetime:
-    """When a backup, or a draft of one, was begun, to the second; ValueError where that is no id."""
+    """The time at which a backup or draft was begun, to the second. Raises ValueError for a malformed id."""
     return datetime.strptime(backup_id[:15], "%Y%m%dT%H%M%S").replace(tzinfo=timezone.utc)
 
 
@@ -142,13 +148,13 @@ def is_id(text: str) -> bool:
 
 
 def dumps(manifest: Manifest) -> bytes:
-    """The manifest as JSON, its own hash in it."""
+    """Encode the manifest as JSON with its own hash."""
     shape = asdict(manifest)
     return json.dumps({**shape, "sha256": _hash(shape)}, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def loads(text: bytes) -> Manifest:
-    """The manifest in a text; NotAManifest for anything else, also for one that was changed."""
+    """Decode a manifest. Raises NotAManifest for any other text, and for a manifest that was changed."""
     try:
         shape = json.loads(text)
     except ValueError:
@@ -181,40 +187,32 @@ def _manifest(shape: dict[str, Any]) -> Manifest:
     return Manifest(**{**shape, **rest, "recipients": tuple(shape["recipients"])})
 
 
-def differences(expected: Contents, found: Contents) -> list[str]:
-    """What is not as it was, a sentence each: tables, rows, large objects, INVALID indexes, history."""
-    told = [
-        f"Table {name}: {_rows(found.tables.get(name))}, and {_rows(rows)} in the backup."
+def differences(expected: Contents, actual: Contents) -> list[str]:
+    """Describe each difference in a sentence: tables, rows, large objects, INVALID indexes, history."""
+    sentences = [
+        f"Table {name}: {_rows(actual.tables.get(name))}, and {_rows(rows)} in the backup."
         for name, rows in expected.tables.items()
-        if found.tables.get(name) != rows
+        if actual.tables.get(name) != rows
     ]
-    told += [f"Table {name} is not in the backup." for name in found.tables if name not in expected.tables]
-    if expected.large_objects != found.large_objects:
-        told.append(f"Large objects: {found.large_objects}, and {expected.large_objects} in the backup.")
-    told += [f"Index {name} is INVALID." for name in found.invalid_indexes if name not in expected.invalid_indexes]
-    if expected.history != found.history:
-        odd = sorted(set(expected.history.items()) ^ set(found.history.items()))
-        told.append(f"The history differs: {', '.join(dict.fromkeys(name for name, _ in odd))}.")
-    return told
+    sentences += [f"Table {name} is not in the backup." for name in actual.tables if name not in expected.tables]
+    if expected.large_objects != actual.large_objects:
+        sentences.append(f"Large objects: {actual.large_objects}, and {expected.large_objects} in the backup.")
+    new_indexes = [name for name in actual.invalid_indexes if name not in expected.invalid_indexes]
+    sentences += [f"Index {name} is INVALID." for name in new_indexes]
+    if expected.history != actual.history:
+        rows = sorted(set(expected.history.items()) ^ set(actual.history.items()))
+        sentences.append(f"The history differs: {', '.join(dict.fromkeys(name for name, _ in rows))}.")
+    return sentences
 
 
-def other_versions(expected: Contents, found: Contents) -> list[str]:
-    """The extensions that are absent or of another version, a sentence each: a dump does not say which it was."""
+def other_versions(expected: Contents, actual: Contents) -> list[str]:
+    """Describe in a sentence each extension that is absent or of another version. A dump does not fix versions."""
     return [
-        f"Extension {name}: {found.extensions.get(name, 'absent')}, and {version} in the backup."
+        f"Extension {name}: {actual.extensions.get(name, 'absent')}, and {version} in the backup."
         for name, version in expected.extensions.items()
-        if found.extensions.get(name) != version
+        if actual.extensions.get(name) != version
     ]
 
 
 def _rows(count: int | None) -> str:
     return "absent" if count is None else "1 row" if count == 1 else f"{count} rows"
-
-
-DUMP = "database.dump"
-
-
-FOLDER = "database"
-
-
-GLOBALS = "globals.sql"

@@ -1,9 +1,9 @@
 -- name: database
--- Its oid and whether it takes connections; no row where there is none of that name.
+-- Reads a database's oid and whether it accepts connections. No row when the database does not exist.
 SELECT oid::bigint, datallowconn FROM pg_database WHERE datname = %(name)s;
 
 -- name: obstacles
--- What belongs to the live database itself, and would stay with it under its other name.
+-- Lists objects that belong to a database's oid, and stay with the database when its name changes.
 SELECT 'replication slot', slot_name::text FROM pg_replication_slots WHERE database = %(name)s
 UNION ALL
 SELECT 'prepared transaction', gid FROM pg_prepared_xacts WHERE database = %(name)s
@@ -23,15 +23,15 @@ ORDER BY 1;
 SELECT pg_try_advisory_lock(%(key)s);
 
 -- name: end_sessions
--- Not those of autovacuum, which only a superuser may end: to rename a database ends them by itself.
+-- Leaves autovacuum workers alone: only a superuser may end them, and ALTER DATABASE ... RENAME ends them itself.
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = %(name)s AND pid <> pg_backend_pid() AND usesysid IS NOT NULL;
 
 -- name: end_session
--- One of our own, whose line was lost.
+-- Ends a session of our own whose connection was lost.
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE pid = %(pid)s AND usename = session_user AND application_name = current_setting('application_name');
 
--- name: left
--- What earlier restores left under names of their own.
+-- name: kept_databases
+-- Lists databases whose names look like names that restores make.
 SELECT datname FROM pg_database WHERE datname ~ %(pattern)s ORDER BY 1;

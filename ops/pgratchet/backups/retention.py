@@ -2,60 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from pgratchet import events
 from pgratchet.backups import manifest
 from pgratchet.backups.listing import BackupEntry, list_backups
 from pgratchet.backups.store import PARTIAL, Store
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What may go: what is neither among the `count` newest nor younger than `days`. With both 0, nothing."""
+    """Keep the `count` newest backups and all that are younger than `days`. With both 0, keep all."""
 
     count: int = 0
     days: int = 0
 
 
-def expired(found: Sequence[BackupEntry], retention: Retention, now: datetime) -> tuple[str, ...]:
-    """The backups, of those found, newest first, that may be deleted.
+def expired(entries: Sequence[BackupEntry], retention: Retention, now: datetime) -> tuple[str, ...]:
+    """Select the backups to delete from a list of backups, newest first.
 
-    Never the newest good one and none that is pinned; nothing at all when the newest of all is no good one, or when
-    any is of a time to come, since then the clock, and so every age, cannot be believed.
+    The newest good backup and pinned backups are always kept. All backups are kept when the newest backup is damaged,
+    and when a backup dates from the future, because the clock is then wrong.
     """
-    complete = [each for each in found if not each.backup_id.endswith(PARTIAL)]
-    good = [each.manifest for each in complete if each.manifest]
+    complete = [entry for entry in entries if not entry.backup_id.endswith(PARTIAL)]
+    good = [entry.manifest for entry in complete if entry.manifest]
     if not retention.count and not retention.days:
         return ()
-    if not good or complete[0].manifest is None or any(each.moment > now for each in good):
+    if not good or complete[0].manifest is None or any(manifest.moment > now for manifest in good):
         return ()
     old = [
-        each
-        for each in good[max(1, retention.count) :]
-        if not each.keep and now - each.moment >= timedelta(days=retention.days)
+        manifest
+        for manifest in good[max(1, retention.count) :]
+        if not manifest.keep and now - manifest.moment >= timedelta(days=retention.days)
     ]
-    return tuple(each.backup_id for each in old)
+    return tuple(manifest.backup_id for manifest in old)
 
 
 def abandoned(ids: Sequence[str], now: datetime) -> tuple[str, ...]:
-    """The drafts that were begun more than a day ago: whoever wrote them was killed."""
-    drafts = (each for each in ids if each.endswith(PARTIAL) and manifest.is_id(each.partition(".")[0]))
-    return tuple(each for each in drafts if now - manifest.moment_of(each) > timedelta(days=1))
+    """Select the drafts that were begun more than a day ago. Their writers were killed."""
+    drafts = (name for name in ids if name.endswith(PARTIAL) and manifest.is_id(name.partition(".")[0]))
+    return tuple(name for name in drafts if now - manifest.moment_of(name) > timedelta(days=1))
 
 
-def prune(store: Store, retention: Retention, now: datetime) -> Iterator[events.Event]:
-    """Delete what may go, and say so."""
-    gone = abandoned(store.ids(), now)
+def prune(store: Store, retention: Retention, now: datetime) -> events.Stream:
+    """Delete expired backups and abandoned drafts, and report them in one event."""
+    ids = abandoned(store.ids(), now)
     if retention != Retention():
-        gone += expired(list_backups(store), retention, now)
-    for backup_id in gone:
+        ids += expired(list_backups(store), retention, now)
+    for backup_id in ids:
         store.remove(backup_id)
-    if gone:
-        yield events.BackupsRemoved(gone)
+    if ids:
+        yield events.BackupsRemoved(ids)

@@ -1,5 +1,6 @@
 -- name: begin
--- One snapshot for the dump and for all that is counted. No row may be left out by row security: an error instead.
+-- Opens and exports one snapshot for the dump and the counts. With row_security off, a query whose rows a policy would
+-- filter fails.
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 SET LOCAL row_security = off;
 SET LOCAL statement_timeout = 0;
@@ -8,8 +9,8 @@ SET LOCAL search_path = pg_catalog;
 SELECT pg_export_snapshot();
 
 -- name: tables
--- Every table whose rows a dump holds: not the partitioned ones, which have none, nor those of extensions. Its size is
--- an estimate, and at least a page: to ask for the true one waits for whoever has locked the table.
+-- Lists the tables whose rows a dump contains. Partitioned tables have no rows, and extensions create their own tables.
+-- The size is an estimate, and at least one page, because pg_table_size() would wait for a lock on the table.
 SELECT format('%I.%I', n.nspname, c.relname),
        greatest(1, c.relpages)::bigint * current_setting('block_size')::int
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -31,8 +32,9 @@ WHERE NOT i.indisvalid AND c.relkind = 'i'
 ORDER BY 1;
 
 -- name: roles
--- Whoever owns something here or is named in a grant, a policy or a setting, and the owner of the database. No
--- dependency is recorded on the bootstrap superuser and the predefined roles, so they are looked for by themselves.
+-- Lists the roles that own objects, or are named in grants, policies or settings, and the owner of the database.
+-- pg_shdepend has no entries for pinned roles, the bootstrap superuser and the predefined roles, so they are searched
+-- separately (PostgreSQL's src/backend/catalog/catalog.c, IsPinnedObject).
 SELECT r.rolname
 FROM pg_shdepend AS s JOIN pg_roles AS r ON r.oid = s.refobjid
 WHERE s.refclassid = 'pg_authid'::regclass
@@ -60,7 +62,7 @@ WHERE oid = 10
 ORDER BY 1;
 
 -- name: database
--- As JSON, since the columns of the locale changed their names from version to version.
+-- Reads columns through to_jsonb when their names differ between versions of PostgreSQL.
 SELECT to_jsonb(d) ->> 'datname' AS name, pg_get_userbyid(d.datdba) AS owner, pg_encoding_to_char(d.encoding),
        coalesce(to_jsonb(d) ->> 'datlocprovider', 'c'), d.datcollate, d.datctype,
        coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale'),

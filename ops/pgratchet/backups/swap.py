@@ -1,158 +1,136 @@
-"""Swaps a restored database with the live one, and ends the sessions that would prevent it."""
+"""Swaps a restored database with the live database, and ends the sessions that would prevent the swap.
+
+Both names change in one transaction, so a crash leaves both or neither. The live database accepts no connections from
+before its sessions are ended until the transaction ends.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
 
-from pgratchet.backups.restore_server import RestoreServer, _rows
+from pgratchet.backups.restore_server import RestoreServer, fetch
 from pgratchet.database import connection as sessions
-from pgratchet.errors import (
-    BackupFailed,
-    Interrupted,
-    LockBusy,
-    OutcomeUnknown,
-    Unreachable,
-)
+from pgratchet.errors import BackupFailed, Interrupted, LockBusy, OutcomeUnknown, Unreachable
 
-_SWAP_WAIT = 30.0
+_SESSION_TIMEOUT = 30.0
 """Seconds that sessions of the live database have to end in."""
-
-
-_TICK = 0.1
+_POLL_INTERVAL = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class _Swap:
-    """Three names: the live one, that of what takes it, and that under which the old one is kept."""
+class Names:
+    """The names of a swap: the live database, the restored one, and the future name of the old one."""
 
     live: str
     restored: str
-    kept: str
+    old: str
 
 
-def _swap(site: RestoreServer, maintenance: psycopg.Connection, names: _Swap, wait: int) -> None:
-    """Both names in one transaction. No one gets in from before the sessions are ended until it is done, or undone."""
-    ((oid, _),) = _rows(maintenance, "database", name=names.restored)
-    live, new, old = (sql.Identifier(name) for name in (names.live, names.restored, names.kept))
-    swap = sql.SQL(
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A swap whose outcome is unknown: the pid of its session, and the oid that receives the live name."""
+
+    pid: int
+    oid: int
+
+
+def swap(server: RestoreServer, maintenance: psycopg.Connection, names: Names, timeout: int) -> None:
+    """Give the restored database the live name.
+
+    If the outcome is unknown, the server is asked for `timeout` milliseconds. Raises BackupFailed when the live
+    database is unchanged, OutcomeUnknown when the server did not answer.
+    """
+    ((oid, _),) = fetch(maintenance, "database", name=names.restored)
+    live, new, old = (sql.Identifier(name) for name in (names.live, names.restored, names.old))
+    statements = sql.SQL(
         "BEGIN; ALTER DATABASE {live} RENAME TO {old}; ALTER DATABASE {new} RENAME TO {live};"
         " ALTER DATABASE {old} ALLOW_CONNECTIONS true; COMMIT"
     ).format(live=live, new=new, old=old)
-    lost = _Lost(maintenance.info.backend_pid, oid, wait)
+    attempt = _Attempt(maintenance.info.backend_pid, oid)
     try:
         maintenance.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(live))
         _end_sessions(maintenance, names.live)
-        answer = sessions.send(maintenance, swap.as_string(maintenance).encode())
+        answer = sessions.send(maintenance, statements.as_string(maintenance).encode())
         if answer.error is not None:
             raise answer.error
     except BaseException as error:
-        swapped = _settle(site, maintenance, names.live, lost)
+        swapped = _find_outcome(server, maintenance, names.live, attempt, timeout)
         if swapped is None:
             raise _unknown(names, error) from error
         if not swapped:
             raise _not_swapped(names, error) from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Lost:
-    """A swap that may not have been heard of: the pid of its session, the oid that is to have the live name, and for
-    how long the server is asked, in milliseconds."""
+def _find_outcome(
+    server: RestoreServer, maintenance: psycopg.Connection, database: str, attempt: _Attempt, timeout: int
+) -> bool | None:
+    """Tell whether a swap has happened; None when the server does not answer in time.
 
-    pid: int
-    oid: int
-    wait: int
-
-
-def _settle(site: RestoreServer, maintenance: psycopg.Connection, database: str, lost: _Lost) -> bool | None:
-    """Whether the restored database has the live one's name, which is let in again where not; None where no one could
-    be asked. The line may have been lost behind the COMMIT, or before it while the server still works on it."""
-    deadline = time.monotonic() + lost.wait / 1000
+    The connection may have been lost after the COMMIT, or while the server still works on the swap. When the swap has
+    not happened, the live database accepts connections again.
+    """
+    deadline = time.monotonic() + timeout / 1000
     while True:
-        with suppress(psycopg.Error, Unreachable), _usable(site, maintenance) as connection:
+        with suppress(psycopg.Error, Unreachable), server.usable(maintenance) as connection:
             if connection is maintenance:
                 connection.execute("ROLLBACK")
             else:
-                _end_sessions(connection, database, lost.pid)
-            swapped: bool = [row[0] for row in _rows(connection, "database", name=database)] == [lost.oid]
+                _end_sessions(connection, database, attempt.pid)
+            swapped: bool = [row[0] for row in fetch(connection, "database", name=database)] == [attempt.oid]
             if not swapped:
-                _admit(connection, database)
+                allow_connections(connection, database)
             return swapped
         if time.monotonic() >= deadline:
             return None
-        time.sleep(_TICK)
+        time.sleep(_POLL_INTERVAL)
 
 
 def _end_sessions(maintenance: psycopg.Connection, database: str, pid: int | None = None) -> None:
-    """Until there are none: one that is ended takes a moment, and one may have been let in a moment before. With a
-    `pid` that session of our own alone."""
-    deadline = time.monotonic() + _SWAP_WAIT
-    while _rows(maintenance, "end_sessions" if pid is None else "end_session", name=database, pid=pid):
+    """End the sessions of a database, or our session of this pid, and wait until they have ended."""
+    deadline = time.monotonic() + _SESSION_TIMEOUT
+    while fetch(maintenance, "end_sessions" if pid is None else "end_session", name=database, pid=pid):
         if time.monotonic() >= deadline:
             raise LockBusy(
                 f"sessions of the database {database} do not end",
-                detail=f"They were told to {_SWAP_WAIT:g} s ago.",
+                detail=f"They were told to {_SESSION_TIMEOUT:g} s ago.",
                 hint="See them in pg_stat_activity; the role must be a member of theirs, or of pg_signal_backend.",
             )
-        time.sleep(_TICK)
+        time.sleep(_POLL_INTERVAL)
 
 
-@contextmanager
-def _usable(site: RestoreServer, maintenance: psycopg.Connection) -> Iterator[psycopg.Connection]:
-    """The same connection, or another where it broke."""
-    if not maintenance.closed:
-        yield maintenance
-    else:
-        with closing(site.connect(site.maintenance)) as connection:
-            yield connection
+def allow_connections(maintenance: psycopg.Connection, database: str) -> None:
+    """Let a database accept connections again, which an interrupted swap may have prevented."""
+    for _, allowed in fetch(maintenance, "database", name=database):
+        if not allowed:
+            statement = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true")
+            maintenance.execute(statement.format(sql.Identifier(database)))
 
 
-def _not_swapped(names: _Swap, error: BaseException) -> BaseException:
-    stays = f'The live database is as it was; what was restored is in "{names.restored}".'
-    drops = "`invoke restore --drop-old` drops what is no longer wanted."
+def _not_swapped(names: Names, error: BaseException) -> BaseException:
+    outcome = f'The live database is as it was; what was restored is in "{names.restored}".'
+    advice = "`invoke restore --drop-old` drops what is no longer wanted."
     if isinstance(error, KeyboardInterrupt):
-        return Interrupted(error, detail=stays, hint=f"Run it again to go on; {drops}")
+        return Interrupted(error, detail=outcome, hint=f"Run it again to go on; {advice}")
     if not isinstance(error, psycopg.Error | LockBusy):
         return error
     reason = error.message if isinstance(error, LockBusy) else sessions.first_line(error)
     return BackupFailed(
         f"the restored database could not take the name {names.live}",
-        detail=f"{sessions.sentence(reason)}\n{stays}",
-        hint=f"Mend the cause and run again; {drops}",
+        detail=f"{sessions.sentence(reason)}\n{outcome}",
+        hint=f"Fix the cause and run again; {advice}",
     )
 
 
-def _unknown(names: _Swap, error: BaseException) -> OutcomeUnknown:
+def _unknown(names: Names, error: BaseException) -> OutcomeUnknown:
     reason = sessions.first_line(error) if isinstance(error, psycopg.Error) else str(error) or type(error).__name__
     return OutcomeUnknown(
         f"the connection was lost, and whether the restored database has taken the name {names.live} is unknown",
-        detail=f'{sessions.sentence(reason)}\nEither there is "{names.kept}", which is the old one; or there is '
+        detail=f'{sessions.sentence(reason)}\nEither there is "{names.old}", which is the old one; or there is '
         f'"{names.restored}", the new one, and {names.live} is as it was, but may take no connections.',
         hint="When the server answers again, run `invoke restore` again, which lets them in.",
     )
-
-
-def _admit(maintenance: psycopg.Connection, database: str) -> None:
-    """Let sessions in, where a restore that broke off left them locked out."""
-    for _, allowed in _rows(maintenance, "database", name=database):
-        if not allowed:
-            admit = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true")
-            maintenance.execute(admit.format(sql.Identifier(database)))
-
-
-def _take_lock(maintenance: psycopg.Connection, database: str) -> None:
-    """One restore of a database at a time; advisory locks are per database, so this one is in the maintenance one."""
-    digest = hashlib.sha256(f"pgratchet:restore:{database}".encode()).digest()
-    key = int.from_bytes(digest[:8], "big", signed=True)
-    if not _rows(maintenance, "lock", key=key)[0][0]:
-        raise LockBusy(
-            f"another restore of {database} is under way",
-            detail="It holds the lock for that in the maintenance database.",
-            hint="Wait for it to end.",
-        )

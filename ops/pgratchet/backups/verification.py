@@ -1,15 +1,16 @@
-"""Reads a backup back: every file against its hash, the archive to its end."""
+"""Reads backups back: compares every file with its hash, and lets pg_restore read the archive to its end.
+
+The hashes are needed because an uncompressed archive with a flipped bit reads without an error.
+"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pgratchet import events
 from pgratchet.backups import encryption, pg_programs
@@ -17,113 +18,114 @@ from pgratchet.backups.listing import BackupEntry, require_manifest
 from pgratchet.backups.manifest import DUMP, FOLDER, Manifest
 from pgratchet.backups.pg_programs import Programs
 from pgratchet.backups.store import Store
+from pgratchet.backups.throttle import Throttle
 from pgratchet.errors import BackupFailed, ConfigurationError
-
-_TICK = 0.1
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
-    """A backup to be read: by `read`, and below `folder` where it is on a disk. `identity` opens an encrypted one."""
+class BackupReader:
+    """Reads the files of one backup.
 
-    read: Callable[[str], Iterator[bytes]]
-    folder: Path | None
+    `read` returns the chunks of a stored file. `folder` contains the files when they are on this machine's disk.
+    `identity` is the file with the private key for an encrypted backup.
+    """
+
     manifest: Manifest
-    identity: Path | None
+    read: Callable[[str], Iterator[bytes]]
+    folder: Path | None = None
+    identity: Path | None = None
 
     @property
-    def closed(self) -> bool:
-        """Whether it is encrypted to others: then its hashes are all that can be held against it."""
-        return bool(self.manifest.recipients) and self.identity is None
+    def is_readable(self) -> bool:
+        """False for an encrypted backup without an identity: only the hashes of its files can be checked."""
+        return not self.manifest.recipients or self.identity is not None
 
     @property
-    def path(self) -> Path | None:
-        """Where pg_restore can open the archive itself."""
+    def archive_path(self) -> Path | None:
+        """The archive as a path that pg_restore can open, or None."""
         if self.folder is None or self.manifest.recipients:
             return None
         return self.folder / (FOLDER if self.manifest.archive == "directory" else DUMP)
 
-    def plain(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """What the chunks of one of its files say, where that can be read here."""
+    def decrypted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Decrypt the chunks of a file, where the backup is encrypted and there is an identity."""
         if not self.manifest.recipients or self.identity is None:
             return chunks
-        return encryption.decrypting(chunks, encryption.identities(self.identity))
+        return encryption.decrypt(chunks, encryption.read_identities(self.identity))
 
-    def whole(self, name: str, wrong: list[str]) -> Iterator[bytes]:
-        """What a file says, held against its hash, which tells one that was damaged from a key that does not fit."""
-        stored = self.against(name, wrong)
+    def read_checked(self, name: str, problems: list[str]) -> Iterator[bytes]:
+        """Read and decrypt a file. A wrong hash is added to `problems`; a wrong key is raised as BackupFailed."""
+        stored = self.read_stored(name, problems)
         try:
-            yield from self.plain(stored)
+            yield from self.decrypted(stored)
         except BackupFailed:
-            for _ in stored:
+            for _ in stored:  # the rest of the file, for the hash: a damaged file does not decrypt either
                 pass
-            if not wrong:
+            if not problems:
                 raise
 
-    def against(self, name: str, wrong: list[str]) -> Iterator[bytes]:
-        """The chunks of a file; when they end, what is wrong with it has been put to the others."""
+    def read_stored(self, name: str, problems: list[str]) -> Iterator[bytes]:
+        """Read a file as it is stored. At its end, a wrong size or hash is added to `problems`."""
         digest, size, file = hashlib.sha256(), 0, self.manifest.files[name]
         for chunk in self.read(name):
             digest.update(chunk)
             size += len(chunk)
             yield chunk
         if size != file.size:
-            wrong.append(f"{name}: {size} bytes of {file.size}.")
+            problems.append(f"{name}: {size} bytes of {file.size}.")
         elif digest.hexdigest() != file.sha256:
-            wrong.append(f"{name}: its SHA-256 is another.")
+            problems.append(f"{name}: its SHA-256 is another.")
 
 
-def _read_back(reading: _Reading, programs: Programs) -> Generator[events.Event, None, None]:
-    """Read every file against its hash, and let pg_restore read the archive in the same pass."""
-    made = reading.manifest
-    wrong: list[str] = []
+def verify(entry: BackupEntry, store: Store, programs: Programs, identity: Path | None = None) -> events.Stream:
+    """Read a listed backup back. Raises BackupFailed when the backup is damaged."""
+    yield from verify_files(_open(store, require_manifest(entry), identity), programs)
+
+
+def verify_files(reader: BackupReader, programs: Programs) -> events.Stream:
+    """Read a backup back once, for the hashes and for pg_restore. Raises BackupFailed when the backup is damaged."""
+    manifest, problems = reader.manifest, list[str]()
+    size, throttle = 0, Throttle()
     with ExitStack() as stack:
-        feed = None if reading.closed else stack.enter_context(pg_programs.reading_archive(programs, reading.path))
-        done, shown = 0, 0.0
-        for name in made.files:
-            for chunk in reading.whole(name, wrong):
-                done += len(chunk)
-                if feed and not reading.path and name.startswith(DUMP):
+        feed = None
+        if reader.is_readable:
+            feed = stack.enter_context(pg_programs.reading_archive(programs, reader.archive_path))
+        for name in manifest.files:
+            for chunk in reader.read_checked(name, problems):
+                size += len(chunk)
+                if feed and not reader.archive_path and name.startswith(DUMP):
                     feed(chunk)
-                if time.monotonic() - shown > _TICK:
-                    shown = time.monotonic()
-                    yield events.BackupProgress("verify", done, made.size, done)
-        _refuse_damaged(made, wrong)
+                if throttle.is_due():
+                    yield events.BackupProgress("verify", size, manifest.size, size)
+        require_undamaged(manifest, problems)
 
 
-def _refuse_damaged(made: Manifest, wrong: Sequence[str]) -> None:
-    if wrong:
+def require_undamaged(manifest: Manifest, problems: Sequence[str]) -> None:
+    """Raise BackupFailed when problems with the files of a backup were found."""
+    if problems:
         raise BackupFailed(
-            f"backup {made.backup_id} is not what was written",
-            detail="\n".join(wrong),
+            f"backup {manifest.backup_id} is not what was written",
+            detail="\n".join(problems),
             hint="Use another, and find out what changed this one; `invoke backups` lists them.",
         )
 
 
-def verify(
-    listed: BackupEntry, store: Store, programs: Programs, identity: Path | None = None
-) -> Generator[events.Event, None, Manifest]:
-    """Read a backup back whole against its manifest; BackupFailed where it does not hold."""
-    made = require_manifest(listed)
-    yield from _read_back(_opened(store, made, identity), programs)
-    return made
+def open_content(manifest: Manifest, store: Store, identity: Path | None) -> Path | Iterator[bytes]:
+    """Open the archive for pg_restore: a path when the archive is a readable file or folder here, otherwise chunks.
 
-
-def _opened(store: Store, made: Manifest, identity: Path | None) -> _Reading:
-    return _Reading(functools.partial(store.read, made.backup_id), store.folder(made.backup_id), made, identity)
-
-
-def open_content(made: Manifest, store: Store, identity: Path | None) -> Path | Iterator[bytes]:
-    """The archive for pg_restore: a path where it lies on this machine as it is, else a stream of it."""
-    reading = _opened(store, made, identity)
-    if reading.closed:
+    Raises ConfigurationError for an encrypted backup without an identity.
+    """
+    reader = _open(store, manifest, identity)
+    if not reader.is_readable:
         raise ConfigurationError(
-            f"backup {made.backup_id} is encrypted",
-            detail="To: " + ", ".join(made.recipients) + ".",
+            f"backup {manifest.backup_id} is encrypted",
+            detail="To: " + ", ".join(manifest.recipients) + ".",
             hint="Give the file with the private key of one of them as backup_identity in the inventory.",
         )
-    (name,) = [name for name in made.files if name.startswith(DUMP)] or [DUMP]
-    return reading.path or reading.plain(reading.read(name))
+    (name,) = [name for name in manifest.files if name.startswith(DUMP)] or [DUMP]
+    return reader.archive_path or reader.decrypted(reader.read(name))
+
+
+def _open(store: Store, manifest: Manifest, identity: Path | None) -> BackupReader:
+    read = functools.partial(store.read, manifest.backup_id)
+    return BackupReader(manifest, read, store.folder(manifest.backup_id), identity)

@@ -20,7 +20,7 @@ from pgratchet.formatting import count_of, format_duration, format_size
 if TYPE_CHECKING:
     from pgratchet.adopt.adoption import Adoption
     from pgratchet.adopt.matching import AdoptionItem
-    from pgratchet.backups.drill import DrillRecord
+    from pgratchet.backups.drill_records import DrillRecord
     from pgratchet.backups.listing import BackupEntry
     from pgratchet.backups.manifest import Manifest
     from pgratchet.backups.restore import RestorePreview

@@ -59,11 +59,11 @@ def _taken_id(event: Event) -> str | None:
 
 
 def _run_backup_command(target: Target) -> Stream:
-    from pgratchet.backups.external import external
+    from pgratchet.backups.external import run_command
 
     with target.client_environment() as environ:
         environ |= {"PGRATCHET_ENV": target.environment, "PGRATCHET_TARGET": target.target}
-        yield from external(target.variables.backup_command, environ, target.variables.backup_max_age)
+        yield from run_command(target.variables.backup_command, environ, target.variables.backup_max_age)
 
 
 def _dump(target: Target, store: Store, connection: Connection, label: str | None, keep: bool) -> Stream:
@@ -72,7 +72,7 @@ def _dump(target: Target, store: Store, connection: Connection, label: str | Non
 
     variables = target.variables
     source = backup_source(target, connection)
-    programs = find_programs(server=source.server_version, tls=connection.pgconn.ssl_in_use)
+    programs = find_programs(source.server_version, tls=connection.pgconn.ssl_in_use)
     options = backup.BackupOptions(
         label, keep, variables.backup_jobs, variables.backup_parallel_from, variables.backup_recipients
     )
@@ -119,7 +119,7 @@ class VerifyBackup:
 
         store = machine.backup_store(target)
         entry = inspect_backup(store, self.backup_id)
-        programs = find_programs(server=None, reads=require_manifest(entry).client_version)
+        programs = find_programs(None, archive_version=require_manifest(entry).client_version)
         yield from verify(entry, store, programs, target.variables.identity_file)
 
 
@@ -147,7 +147,7 @@ class ListBackups:
     def run(self, target: TargetStorage, machine: Machine) -> BackupListing:
         store = machine.backup_store(target)
         backups = {backup_id: _stored_files(store, backup_id) for backup_id in store.ids()}
-        return BackupListing(store.where, backups, tuple(note.decode(errors="replace") for note in store.notes()))
+        return BackupListing(store.location, backups, tuple(note.decode(errors="replace") for note in store.notes()))
 
 
 def _stored_files(store: Store, backup_id: str) -> StoredFiles:

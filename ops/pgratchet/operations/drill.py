@@ -36,7 +36,7 @@ def drilling(
     with _scratch_server(scratch, history, manifest) as (server, programs):
         archive = BackupArchive(manifest, verification.open_content(manifest, store, identity), programs)
         reading = verification.verify(entry, store, programs, identity)
-        yield Drill(server, archive, reading, jobs=variables.backup_jobs, ours=scratch is None)
+        yield Drill(server, archive, reading, jobs=variables.backup_jobs, create_roles=scratch is None)
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def _scratch_server(
 
     with scratch.connected() as connection:
         version, tls = connection.info.server_version, connection.pgconn.ssl_in_use
-    yield restore_server(scratch), find_programs(server=version, tls=tls, reads=manifest.client_version)
+    yield restore_server(scratch), find_programs(version, tls=tls, archive_version=manifest.client_version)
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def _bundled_server(history: History, manifest: Manifest) -> Iterator[tuple[Rest
             f"a backup of PostgreSQL {theirs} does not go into the package's {ours}",
             hint="Name an environment with such a server as drill_environment in the inventory.",
         )
-    programs = find_programs(server=version, reads=manifest.client_version)
+    programs = find_programs(version, archive_version=manifest.client_version)
     with embedded.scratch() as scratch:
         parameters = scratch.parameters()
         yield (

@@ -45,7 +45,7 @@ def _examine_machine(target: Target, machine: Machine, connection: Connection) -
     version, tls = connection.info.server_version, connection.pgconn.ssl_in_use
     findings: list[Finding] = []
     with doctor.collecting(findings, "pg_dump"):
-        programs = find_programs(server=version, tls=tls)
+        programs = find_programs(version, tls=tls)
         packaged = embedded.installed_programs()
         findings.append(doctor.program(programs.version, programs.folder, version, tls=tls, packaged=packaged))
     with doctor.collecting(findings, "room"):
@@ -54,5 +54,5 @@ def _examine_machine(target: Target, machine: Machine, connection: Connection) -
         store = machine.backup_store(target)
         with translate_errors():
             size = database_size(connection)
-        findings.append(doctor.room(store.where, store.room(), expected_size(store, size), size))
+        findings.append(doctor.room(store.location, store.free_space(), expected_size(store, size), size))
     yield from findings

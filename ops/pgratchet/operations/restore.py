@@ -28,7 +28,7 @@ class PreviewRestore:
 
         backup = manifest.loads(self.manifest.encode())
         preview = restore.preview(restore_server(target), target.connection["dbname"], backup)
-        find_programs(server=preview.server.version, tls=preview.encrypted, reads=backup.client_version)
+        find_programs(preview.server.version, tls=preview.encrypted, archive_version=backup.client_version)
         return preview
 
 
@@ -51,7 +51,7 @@ class Restore:
         manifest = listing.require_manifest(entry)
         preview = restore.preview(server, database, manifest)
         restore.require_restorable(preview, manifest, options)
-        programs = find_programs(server=preview.server.version, tls=preview.encrypted, reads=manifest.client_version)
+        programs = find_programs(preview.server.version, tls=preview.encrypted, archive_version=manifest.client_version)
         identity = target.variables.identity_file
         content = verification.open_content(manifest, store, identity)
         yield from verification.verify(entry, store, programs, identity)
@@ -76,9 +76,9 @@ class ListKeptDatabases:
     """List the databases that restores kept beside the live one."""
 
     def run(self, target: Target, machine: Machine) -> tuple[str, ...]:
-        from pgratchet.backups.restore_server import kept_databases
+        from pgratchet.backups.kept_databases import list_kept_databases
 
-        return tuple(kept_databases(restore_server(target), target.connection["dbname"]))
+        return tuple(list_kept_databases(restore_server(target), target.connection["dbname"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +88,9 @@ class DropKeptDatabases:
     names: tuple[str, ...]
 
     def run(self, target: Target, machine: Machine) -> None:
-        from pgratchet.backups.restore_server import drop_databases
+        from pgratchet.backups.kept_databases import drop_kept_databases
 
-        drop_databases(restore_server(target), target.connection["dbname"], self.names)
+        drop_kept_databases(restore_server(target), target.connection["dbname"], self.names)
 
 
 def restore_server(target: Target) -> RestoreServer:

@@ -14,7 +14,7 @@ def schema_dumper(target: Target, session: Session) -> Callable[[str], bytes]:
     """A function that dumps the schema of a database of the server, by name, without the history table."""
     from pgratchet.backups.pg_programs import dump_schema, find_programs
 
-    programs = find_programs(server=session.server.version, tls=session.connection.pgconn.ssl_in_use)
+    programs = find_programs(session.server.version, tls=session.connection.pgconn.ssl_in_use)
     history = ".".join('"' + name.replace('"', '""') + '"' for name in (session.history.schema, session.history.table))
 
     def dump(database: str) -> bytes:

@@ -130,15 +130,15 @@ class RunFollower:
     def _fetch_backup(self, message: Mapping[str, Any], agent: AgentSession, store: Store) -> events.Stream:
         """Copy a backup here and confirm it; the run waits for that."""
         from pgratchet.backups import manifest as manifests
-        from pgratchet.backups.backup import copy
+        from pgratchet.backups.copying import copy_backup
 
         backup_id, started = str(message["hand_over"]), time.monotonic()
         folder, read = f"{message['where']}/{backup_id}", self.connection.read
         manifest = manifests.loads(b"".join(read(f"{folder}/{manifests.NAME}")))
-        yield from copy(manifest, lambda name: read(f"{folder}/{name}"), store)
+        yield from copy_backup(manifest, lambda name: read(f"{folder}/{name}"), store)
         agent.send(f"have {backup_id}\n".encode())
         duration = manifest.dump_ms + manifest.verify_ms + round((time.monotonic() - started) * 1000)
-        yield events.BackupTaken(backup_id, f"{store.where}/{backup_id}", manifest.size, duration)
+        yield events.BackupTaken(backup_id, f"{store.location}/{backup_id}", manifest.size, duration)
         yield from prune(self.target.variables, store)
 
     def _give_up_when_hopeless(self, error: Exception, sending: bool) -> None:

@@ -29,7 +29,7 @@ class HostStore:
         self._cached: BackupListing | None = None
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         return f"{self._connection.route.host}:{self._listing().where}"
 
     def ids(self) -> list[str]:
@@ -55,7 +55,7 @@ class HostStore:
     def note(self, name: str, text: bytes) -> None:
         client.ask(self._target, WriteNote(name, text.decode()))
 
-    def room(self) -> int | None:
+    def free_space(self) -> int | None:
         return None
 
     def draft(self, backup_id: str) -> AbstractContextManager[Draft]:

@@ -45,13 +45,13 @@ def backup(
 @task("env", "limit", "json")
 def backups(project: Project, env: str | None = None, limit: str | None = None, json: bool = False) -> None:
     """List the backups, newest first, and the last drills."""
-    from pgratchet.backups import drill, listing
+    from pgratchet.backups import drill_records, listing
 
     for target in project.targets(env, limit):
         store = project.backup_store(target)
-        entries, drills = listing.list_backups(store), drill.read_records(store)
+        entries, drills = listing.list_backups(store), drill_records.read_records(store)
         if json:
-            shape = report.backups_json(entries, drills, store.where)
+            shape = report.backups_json(entries, drills, store.location)
             report.as_json({"env": target.environment, "target": target.name, **shape})
         else:
             report.backups(target.environment, target.name, entries, drills)
@@ -151,7 +151,7 @@ def drill(
     project: Project, env: str | None = None, backup: str | None = None, limit: str | None = None, json: bool = False
 ) -> None:
     """Prove on a scratch server that the newest backup restores."""
-    from pgratchet.backups import drill as drills
+    from pgratchet.backups import drill_records
     from pgratchet.backups.listing import require_manifest
     from pgratchet.console import progress
     from pgratchet.operations.drill import drilling
@@ -162,9 +162,9 @@ def drill(
     scratch = project.connect_settings(project.targets(name)[0], start=True) if name else None
     with drilling(listed, manifest, store, variables, scratch) as run:
         progress.draw(run.run(), RunResult(entry.environment, entry.name, ""), quiet=json)
-    drills.write_record(store, run.record)
+    drill_records.write_record(store, run.record)
     report.drilled(entry.environment, entry.name, run.record, json=json)
-    drills.require_good(run.record)
+    drill_records.require_good(run.record)
 
 
 @task("env", "limit")

@@ -27,10 +27,10 @@ from pgratchet.migrations.plan import make_plan
 from pgratchet.operations.restore import restore_server
 from pgratchet.operations.schema import schema_dumper
 from pgratchet.tasks import adopting
-from tests.conftest import Database
 from tests.integration.conftest import settings_of
 from tests.other_tools import handwritten
 from tests.other_tools.handwritten import ONE, SAMPLES, THREE, TWO, Sample
+from tests.servers.databases import Database
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Database
-from tests.other_tools import MOVERS, Mover
+from tests.other_tools import OTHER_TOOLS, OtherTool
 from tests.other_tools.node import Drizzle, Drizzle1
 from tests.other_tools.python import Yoyo
 from tests.other_tools.sample import CONTENT, LABELS, SAMPLE
+from tests.servers.databases import Database
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
 
-@pytest.mark.parametrize("mover", MOVERS, ids=lambda mover: mover.label)
+@pytest.mark.parametrize("mover", OTHER_TOOLS, ids=lambda mover: mover.label)
 def test_the_tool_applies_the_sample_and_keeps_its_history_where_we_look(
-    mover: Mover, database: Database, tmp_path: Path
+    mover: OtherTool, database: Database, tmp_path: Path
 ) -> None:
     mover.lay_out(tmp_path, SAMPLE)
     mover.migrate(tmp_path, database)

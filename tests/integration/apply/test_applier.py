@@ -30,8 +30,9 @@ from pgratchet.errors import (
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.plan import make_plan
-from tests.conftest import Database, Ran, Write
-from tests.faults.round_trips import Line
+from tests.faults.round_trips import CountedConnections
+from tests.servers.databases import Database
+from tests.support.migrations import RunEvents, WriteMigrations
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.every_major
@@ -40,16 +41,16 @@ LEDGER = History()
 Files = Sequence[Migration]
 
 
-def migrate(database: Database, files: Files, backup: applier.Backup | None = None, **options: object) -> Ran:
+def migrate(database: Database, files: Files, backup: applier.Backup | None = None, **options: object) -> RunEvents:
     given = MigrateOptions(**{"run_id": "run", **options})  # type: ignore[arg-type]
-    return Ran(list(applier.migrate(database.connect, LEDGER, files, backup, given)))
+    return RunEvents(list(applier.migrate(database.connect, LEDGER, files, backup, given)))
 
 
 def history(database: Database) -> list[tuple[object, ...]]:
     return database.rows("SELECT name, executed_at IS NOT NULL FROM ratchet.migrations ORDER BY id")
 
 
-def test_files_are_applied_in_order_with_their_rows(database: Database, write: Write) -> None:
+def test_files_are_applied_in_order_with_their_rows(database: Database, write: WriteMigrations) -> None:
     files = write(
         m1_a="create table a (x int);", m2_b="insert into a values (1); -- no semicolon behind\nselect pg_sleep(0.02)"
     )
@@ -71,16 +72,18 @@ def test_files_are_applied_in_order_with_their_rows(database: Database, write: W
 
 
 @pytest.mark.parametrize(("count", "trips"), [(1, 4), (100, 4), (101, 5)])
-def test_a_hundred_files_take_one_round_trip(database: Database, write: Write, count: int, trips: int) -> None:
+def test_a_hundred_files_take_one_round_trip(
+    database: Database, write: WriteMigrations, count: int, trips: int
+) -> None:
     """Beside looking at the server, the lock, and the table; what is there in the end comes with the last batch."""
-    line = Line(database.parameters)
+    line = CountedConnections(database.parameters)
     files = write(**{f"m{n}_x": f"create table t{n} ()" for n in range(1, count + 1)})
     ran = list(applier.migrate(line.connect, LEDGER, files, None, MigrateOptions("run")))
     assert ran[-1] == events.Finished(total=count, pending=0)
     assert line.trips == trips
 
 
-def test_only_the_last_of_a_batch_waits_for_the_disk(database: Database, write: Write) -> None:
+def test_only_the_last_of_a_batch_waits_for_the_disk(database: Database, write: WriteMigrations) -> None:
     """The log is written in order: where that COMMIT is on the disk, all before it are. No file can waive it."""
     files = write(
         m1_a="create table seen (name text, waits text);"
@@ -96,7 +99,7 @@ def test_only_the_last_of_a_batch_waits_for_the_disk(database: Database, write: 
     assert waits == [("1_a", "off"), ("2_b", "on"), ("3_c", "on"), ("4_d", "on")]
 
 
-def test_a_second_run_does_nothing_and_takes_no_lock(database: Database, write: Write) -> None:
+def test_a_second_run_does_nothing_and_takes_no_lock(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a="create table a ()")
     migrate(database, files)
     before = database.fingerprint()
@@ -108,18 +111,18 @@ def test_a_second_run_does_nothing_and_takes_no_lock(database: Database, write: 
 
 
 def test_a_run_that_another_was_faster_than_does_nothing_and_counts_what_is_there(
-    database: Database, write: Write
+    database: Database, write: WriteMigrations
 ) -> None:
     files = write(m1_a="create table a ()", m2_b="create table b ()")
     stream = applier.migrate(database.connect, LEDGER, files, None, MigrateOptions("run"))
     assert next(stream) == events.Planned(("1_a", "2_b"), total=2, pending=2)
     migrate(database, files, run_id="other")
-    rest = Ran(list(stream))
+    rest = RunEvents(list(stream))
     assert rest.applied == []
     assert rest.events[-1] == events.Finished(total=2, pending=0)
 
 
-def test_reading_the_plan_writes_nothing(database: Database, write: Write) -> None:
+def test_reading_the_plan_writes_nothing(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a="create table a ()")
     before = database.fingerprint()
     stream = applier.migrate(database.connect, LEDGER, files, None, MigrateOptions("run"))
@@ -130,7 +133,7 @@ def test_reading_the_plan_writes_nothing(database: Database, write: Write) -> No
     assert database.fingerprint() == before
 
 
-def test_to_stops_there(database: Database, write: Write) -> None:
+def test_to_stops_there(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a="create table a ()", m2_b="create table b ()")
     ran = migrate(database, files, to="1_a")
     assert ran.events[-1] == events.Finished(total=2, pending=1)
@@ -138,7 +141,9 @@ def test_to_stops_there(database: Database, write: Write) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 10])
-def test_a_failing_file_leaves_nothing_and_earlier_ones_stay(database: Database, write: Write, batch_size: int) -> None:
+def test_a_failing_file_leaves_nothing_and_earlier_ones_stay(
+    database: Database, write: WriteMigrations, batch_size: int
+) -> None:
     files = write(
         m1_a="create table a (x int primary key);",
         m2_b="create table b ();\ninsert into a values (1);\n  insert into a values (1);",
@@ -158,7 +163,7 @@ def test_a_failing_file_leaves_nothing_and_earlier_ones_stay(database: Database,
 
 @pytest.mark.parametrize("batch_size", [1, 10])
 def test_a_syntax_error_does_not_hold_back_the_files_before_it(
-    database: Database, write: Write, batch_size: int
+    database: Database, write: WriteMigrations, batch_size: int
 ) -> None:
     """The server parses a whole round trip first: nothing of it has run when it finds the error."""
     files = write(m9_a="create table a ()", m10_b="-- ä😀\n\n create tabel b ();", m11_c="create table c ()")
@@ -168,19 +173,19 @@ def test_a_syntax_error_does_not_hold_back_the_files_before_it(
     assert history(database) == [("9_a", True)]
 
 
-def test_an_unfinished_statement_is_placed_at_its_end(database: Database, write: Write) -> None:
+def test_an_unfinished_statement_is_placed_at_its_end(database: Database, write: WriteMigrations) -> None:
     with pytest.raises(MigrationFailed, match="line 1, column 15: syntax error"):
         migrate(database, write(m1_a="create table a"))
 
 
-def test_an_error_inside_a_function_is_placed_at_its_call(database: Database, write: Write) -> None:
+def test_an_error_inside_a_function_is_placed_at_its_call(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a="select 1;\ndo $$ begin\n perform nothing(); end $$;")
     with pytest.raises(MigrationFailed, match="1_a failed at line 2, column 1") as caught:
         migrate(database, files)
     assert "PL/pgSQL function" in caught.value.detail
 
 
-def test_a_deferred_constraint_fails_at_commit_and_rolls_back(database: Database, write: Write) -> None:
+def test_a_deferred_constraint_fails_at_commit_and_rolls_back(database: Database, write: WriteMigrations) -> None:
     files = write(
         m1_a="create table p (x int primary key); create table c (x int references p deferrable initially deferred)",
         m2_b="insert into c values (1)",
@@ -211,7 +216,9 @@ DEFERRED = (
         ("select pg_terminate_backend(pg_backend_pid())", "The connection was lost, which need not be the fault of"),
     ],
 )
-def test_a_failure_says_what_to_do_and_what_stays(database: Database, write: Write, text: str, advice: str) -> None:
+def test_a_failure_says_what_to_do_and_what_stays(
+    database: Database, write: WriteMigrations, text: str, advice: str
+) -> None:
     files = write(m1_a="select 1", m2_b="select 2", m3_c=text)
     with pytest.raises(MigrationFailed, match="migration 3_c failed") as caught:
         migrate(database, files)
@@ -220,7 +227,7 @@ def test_a_failure_says_what_to_do_and_what_stays(database: Database, write: Wri
     assert caught.value.detail.endswith("1_a and 2_b were applied; 3_c was rolled back.")
 
 
-def test_what_a_file_sets_never_reaches_the_next(database: Database, write: Write) -> None:
+def test_what_a_file_sets_never_reaches_the_next(database: Database, write: WriteMigrations) -> None:
     database.run("DO $$ BEGIN CREATE ROLE someone NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
     files = write(
         m1_a="set search_path = pg_catalog; set statement_timeout = '1s';"
@@ -243,12 +250,12 @@ def test_what_a_file_sets_never_reaches_the_next(database: Database, write: Writ
     assert database.rows("SELECT probe_2.who, probe_3.who FROM probe_2, probe_3") == [(owner, owner)]
 
 
-def test_notices_are_passed_on(database: Database, write: Write) -> None:
+def test_notices_are_passed_on(database: Database, write: WriteMigrations) -> None:
     ran = migrate(database, write(m1_a="do $$ begin raise notice 'seen'; end $$"))
     assert ran.of(events.ServerNotice) == [events.ServerNotice("NOTICE", "seen")], "and none about our own statements"
 
 
-def test_directives_bound_a_files_statements_and_locks(database: Database, write: Write) -> None:
+def test_directives_bound_a_files_statements_and_locks(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a="-- migrate: statement-timeout=100ms\nselect pg_sleep(5)")
     with pytest.raises(
         MigrationFailed, match="line 2, column 1: canceling statement due to statement timeout"
@@ -263,7 +270,7 @@ def test_directives_bound_a_files_statements_and_locks(database: Database, write
     assert database.rows("SELECT a, b FROM t") == [("0", "7s")]
 
 
-def test_a_lock_is_tried_for_again_until_it_is_free(database: Database, write: Write) -> None:
+def test_a_lock_is_tried_for_again_until_it_is_free(database: Database, write: WriteMigrations) -> None:
     migrate(database, write(m1_a="create table a ()"))
     files = write(m2_b="alter table a add column x int")
     with database.connect() as holder:
@@ -274,7 +281,7 @@ def test_a_lock_is_tried_for_again_until_it_is_free(database: Database, write: W
     assert ran.applied == ["2_b"]
 
 
-def test_a_lock_that_stays_ends_the_run_by_its_deadline(database: Database, write: Write) -> None:
+def test_a_lock_that_stays_ends_the_run_by_its_deadline(database: Database, write: WriteMigrations) -> None:
     migrate(database, write(m1_a="create table a ()"))
     files = write(m2_b="alter table a add column x int")
     with database.connect() as holder:
@@ -285,7 +292,7 @@ def test_a_lock_that_stays_ends_the_run_by_its_deadline(database: Database, writ
     assert history(database) == [("1_a", True)]
 
 
-def test_the_holder_of_the_migration_lock_is_named(database: Database, write: Write) -> None:
+def test_the_holder_of_the_migration_lock_is_named(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a="create table a ()")
     before = database.fingerprint()
     with database.connect() as holder:
@@ -297,7 +304,9 @@ def test_the_holder_of_the_migration_lock_is_named(database: Database, write: Wr
 
 
 @pytest.mark.parametrize("runners", [2, 20])
-def test_runners_started_together_apply_each_file_once(database: Database, write: Write, runners: int) -> None:
+def test_runners_started_together_apply_each_file_once(
+    database: Database, write: WriteMigrations, runners: int
+) -> None:
     files = write(**{f"m{n}_x": f"create table t{n} (); select pg_sleep(0.02)" for n in range(1, 8)})
     barrier = threading.Barrier(runners)
     outcomes: list[list[str] | BaseException] = []
@@ -325,7 +334,7 @@ def test_runners_started_together_apply_each_file_once(database: Database, write
 
 
 def test_without_the_lock_the_unique_row_keeps_two_runs_apart(
-    database: Database, write: Write, monkeypatch: pytest.MonkeyPatch
+    database: Database, write: WriteMigrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As behind a pooler: both believe that they hold the lock, and meet at the history row."""
     files = write(m1_a="create table a (); select pg_sleep(0.5)", m2_b="create table b ()")
@@ -358,7 +367,7 @@ def test_without_the_lock_the_unique_row_keeps_two_runs_apart(
     ],
 )
 def test_files_and_history_that_disagree_stop_everything(
-    database: Database, write: Write, sql_folder: Path, change: object, state: str
+    database: Database, write: WriteMigrations, sql_folder: Path, change: object, state: str
 ) -> None:
     migrate(database, write(m1_a="create table a ()", m2_b="create table b ()"))
     files = write(m3_c="create table c ()")
@@ -375,14 +384,16 @@ def test_files_and_history_that_disagree_stop_everything(
     assert database.fingerprint() == before
 
 
-def test_a_changed_file_is_shown_as_a_difference(database: Database, write: Write) -> None:
+def test_a_changed_file_is_shown_as_a_difference(database: Database, write: WriteMigrations) -> None:
     migrate(database, write(m1_a="create table a ();\n"))
     with pytest.raises(HistoryDisagrees) as caught:
         migrate(database, write(m1_a="create table b ();\n"))
     assert "-create table a ();\n+create table b ();" in caught.value.detail
 
 
-def test_the_backup_comes_before_the_first_statement_and_under_the_lock(database: Database, write: Write) -> None:
+def test_the_backup_comes_before_the_first_statement_and_under_the_lock(
+    database: Database, write: WriteMigrations
+) -> None:
     seen: list[object] = []
 
     def backup(_: psycopg.Connection) -> events.Stream:
@@ -396,7 +407,7 @@ def test_the_backup_comes_before_the_first_statement_and_under_the_lock(database
     assert len(seen) == 2
 
 
-def test_the_backup_is_named_where_a_migration_fails(database: Database, write: Write) -> None:
+def test_the_backup_is_named_where_a_migration_fails(database: Database, write: WriteMigrations) -> None:
     def backup(_: psycopg.Connection) -> events.Stream:
         yield events.BackupTaken("20250111T093000-abcd", "path", 1, 1)
 
@@ -409,7 +420,7 @@ def test_the_backup_is_named_where_a_migration_fails(database: Database, write: 
     assert caught.value.hint.endswith("; then run `invoke migrate` again.")
 
 
-def test_no_backup_no_migration(database: Database, write: Write) -> None:
+def test_no_backup_no_migration(database: Database, write: WriteMigrations) -> None:
     def backup(_: psycopg.Connection) -> events.Stream:
         yield from ()
         raise BackupFailed("no", hint="None.")
@@ -420,7 +431,9 @@ def test_no_backup_no_migration(database: Database, write: Write) -> None:
     assert database.fingerprint() == before
 
 
-def test_what_only_adds_goes_without_a_backup_where_that_is_the_policy(database: Database, write: Write) -> None:
+def test_what_only_adds_goes_without_a_backup_where_that_is_the_policy(
+    database: Database, write: WriteMigrations
+) -> None:
     def backup(_: psycopg.Connection) -> events.Stream:
         yield events.BackupTaken("id", "path", 1, 1)
 
@@ -439,14 +452,14 @@ def test_what_only_adds_goes_without_a_backup_where_that_is_the_policy(database:
     ]
 
 
-def test_what_cannot_run_is_refused_before_lock_and_backup(database: Database, write: Write) -> None:
+def test_what_cannot_run_is_refused_before_lock_and_backup(database: Database, write: WriteMigrations) -> None:
     before = database.fingerprint()
     with pytest.raises(ConfigurationError, match="cannot be run"):
         migrate(database, write(m1_a="create table a ()", m2_b="select 1; commit"))
     assert database.fingerprint() == before
 
 
-def test_a_read_only_session_is_refused(database: Database, write: Write) -> None:
+def test_a_read_only_session_is_refused(database: Database, write: WriteMigrations) -> None:
     database.run(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         database.run("create table shown_to_fail ()")
@@ -458,7 +471,7 @@ def test_a_read_only_session_is_refused(database: Database, write: Write) -> Non
     assert database.fingerprint() == before
 
 
-def test_a_server_that_is_not_the_pinned_one_is_refused(database: Database, write: Write) -> None:
+def test_a_server_that_is_not_the_pinned_one_is_refused(database: Database, write: WriteMigrations) -> None:
     before = database.fingerprint()
     with pytest.raises(ConfigurationError, match="not on the server") as caught:
         migrate(database, write(m1_a="create table a ()"), pinned_identifier="1")
@@ -470,7 +483,7 @@ def test_a_server_that_is_not_the_pinned_one_is_refused(database: Database, writ
 
 @pytest.mark.parametrize("batch_size", [1, 10])
 def test_a_line_cut_during_a_migration_is_resolved_from_the_server(
-    database: Database, write: Write, batch_size: int
+    database: Database, write: WriteMigrations, batch_size: int
 ) -> None:
     """The backend ends itself inside the second file: rolled back, said so, and the first stays."""
     files = write(m1_a="create table a ()", m2_b="create table b (); select pg_terminate_backend(pg_backend_pid())")
@@ -481,7 +494,7 @@ def test_a_line_cut_during_a_migration_is_resolved_from_the_server(
     assert database.locks() == []
 
 
-def test_an_outcome_that_cannot_be_asked_for_is_said_to_be_unknown(database: Database, write: Write) -> None:
+def test_an_outcome_that_cannot_be_asked_for_is_said_to_be_unknown(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a="create table a (); select pg_terminate_backend(pg_backend_pid())")
     first: list[bool] = []
 
@@ -495,7 +508,7 @@ def test_an_outcome_that_cannot_be_asked_for_is_said_to_be_unknown(database: Dat
         list(applier.migrate(connect, LEDGER, files, None, MigrateOptions("run", wait=600)))
 
 
-def test_a_history_with_another_name_is_used(database: Database, write: Write) -> None:
+def test_a_history_with_another_name_is_used(database: Database, write: WriteMigrations) -> None:
     ledger = History('odd "schema"', "odd 'table'")
     files = write(m1_a="create table a ()")
     list(applier.migrate(database.connect, ledger, files, None, MigrateOptions("run")))
@@ -504,13 +517,13 @@ def test_a_history_with_another_name_is_used(database: Database, write: Write) -
         assert History().read(connection) == []
 
 
-def test_a_hostile_name_in_a_text_is_only_text(database: Database, write: Write) -> None:
+def test_a_hostile_name_in_a_text_is_only_text(database: Database, write: WriteMigrations) -> None:
     text = "-- '; DROP TABLE ratchet.migrations; -- \\ $$ %s %% {table}\ncreate table a ();\n"
     migrate(database, write(m1_a=text))
     assert database.rows("SELECT body FROM ratchet.migrations") == [(text,)]
 
 
-def test_many_statements_and_odd_texts(database: Database, write: Write) -> None:
+def test_many_statements_and_odd_texts(database: Database, write: WriteMigrations) -> None:
     files = write(
         m1_empty="",
         m2_comment="-- nothing\n/* at all */",
@@ -524,7 +537,7 @@ def test_many_statements_and_odd_texts(database: Database, write: Write) -> None
 
 @pytest.mark.parametrize("batch_size", [1, 10])
 def test_encodings_and_defaults_that_a_file_sets_never_reach_the_next(
-    database: Database, write: Write, batch_size: int
+    database: Database, write: WriteMigrations, batch_size: int
 ) -> None:
     """The server decodes and parses a string before it runs any of it, and begins a transaction by the defaults."""
     files = write(
@@ -539,7 +552,7 @@ def test_encodings_and_defaults_that_a_file_sets_never_reach_the_next(
     assert database.rows("SELECT body FROM ratchet.migrations WHERE name = '2_b'") == [(files[1].text().decode(),)]
 
 
-def test_the_history_is_read_whatever_the_databases_date_style(database: Database, write: Write) -> None:
+def test_the_history_is_read_whatever_the_databases_date_style(database: Database, write: WriteMigrations) -> None:
     database.run(f"ALTER DATABASE {database.name} SET datestyle = 'German'")
     database.run(f"ALTER DATABASE {database.name} SET timezone = 'Asia/Kathmandu'")
     migrate(database, write(m1_a="create table a ()"))
@@ -557,7 +570,9 @@ def test_the_history_is_read_whatever_the_databases_date_style(database: Databas
         "savepoint s; update ratchet.migrations set body = null where name = '1_a'; release s",
     ],
 )
-def test_a_file_that_meddles_with_its_own_row_is_rolled_back(database: Database, write: Write, text: str) -> None:
+def test_a_file_that_meddles_with_its_own_row_is_rolled_back(
+    database: Database, write: WriteMigrations, text: str
+) -> None:
     files = write(m1_a=f"create table a ();\n{text}")
     with pytest.raises(MigrationFailed, match="1_a failed") as caught:
         migrate(database, files)
@@ -579,7 +594,7 @@ def test_a_file_that_meddles_with_its_own_row_is_rolled_back(database: Database,
     ],
 )
 def test_only_the_unique_name_of_the_history_means_that_another_run_was_first(
-    database: Database, write: Write, text: str, reason: str
+    database: Database, write: WriteMigrations, text: str, reason: str
 ) -> None:
     files = write(m1_a="select 1", m2_b=text, m3_c="select 3")
     with pytest.raises(MigrationFailed, match=f"migration 2_b failed.*: .*{reason}"):
@@ -587,7 +602,7 @@ def test_only_the_unique_name_of_the_history_means_that_another_run_was_first(
     assert history(database) == [("1_a", True)]
 
 
-def test_a_file_that_fakes_the_next_ones_row_is_found_out(database: Database, write: Write) -> None:
+def test_a_file_that_fakes_the_next_ones_row_is_found_out(database: Database, write: WriteMigrations) -> None:
     files = write(
         m1_a="insert into ratchet.migrations (name, checksum, run_id, tool_version, executed_at)"
         " values ('2_b', 'fake', 'r', 't', now())",
@@ -598,7 +613,7 @@ def test_a_file_that_fakes_the_next_ones_row_is_found_out(database: Database, wr
 
 
 def test_what_ends_our_transaction_unseen_is_never_called_rolled_back(
-    database: Database, write: Write, monkeypatch: pytest.MonkeyPatch
+    database: Database, write: WriteMigrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the lexer had been fooled: the net behind it is the row itself."""
     monkeypatch.setattr("pgratchet.migrations.lexer.transaction_control", lambda _: None)
@@ -612,7 +627,7 @@ def test_what_ends_our_transaction_unseen_is_never_called_rolled_back(
         migrate(database, files)
 
 
-def test_results_that_a_rule_adds_do_not_lead_an_error_astray(database: Database, write: Write) -> None:
+def test_results_that_a_rule_adds_do_not_lead_an_error_astray(database: Database, write: WriteMigrations) -> None:
     files = write(
         m1_a="create table a (x int); create table l (x int);"
         "create rule r as on insert to a do also (select 1; insert into l values (new.x); select 2);"
@@ -626,7 +641,7 @@ def test_results_that_a_rule_adds_do_not_lead_an_error_astray(database: Database
     assert history(database) == [("1_a", True)]
 
 
-def test_a_lost_session_that_gave_the_lock_away_is_waited_for(database: Database, write: Write) -> None:
+def test_a_lost_session_that_gave_the_lock_away_is_waited_for(database: Database, write: WriteMigrations) -> None:
     """The line is cut on this side only: the backend works on, without the lock, and commits."""
     files = write(m1_a="create table a (); select pg_advisory_unlock_all(); select pg_sleep(3)")
     lines: list[psycopg.Connection] = []
@@ -649,7 +664,7 @@ def test_a_lost_session_that_gave_the_lock_away_is_waited_for(database: Database
     assert history(database) == [("1_a", True)]
 
 
-def test_a_role_without_rights_is_told_so(database: Database, write: Write) -> None:
+def test_a_role_without_rights_is_told_so(database: Database, write: WriteMigrations) -> None:
     database.run(
         "DO $$ BEGIN CREATE ROLE no_rights LOGIN PASSWORD 'x'; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
     )
@@ -670,7 +685,7 @@ def test_a_waiver_needs_words() -> None:
         applier.needs_backup("always", " ")
 
 
-def test_what_is_foreseen_is_the_history_of_a_database_that_is_fit(database: Database, write: Write) -> None:
+def test_what_is_foreseen_is_the_history_of_a_database_that_is_fit(database: Database, write: WriteMigrations) -> None:
     assert applier.read_history(database.connect, LEDGER, "") == []
     migrate(database, write(m1_a="create table a ()"))
     assert [record.name for record in applier.read_history(database.connect, LEDGER, "")] == ["1_a"]
@@ -678,7 +693,7 @@ def test_what_is_foreseen_is_the_history_of_a_database_that_is_fit(database: Dat
         applier.read_history(database.connect, LEDGER, "1")
 
 
-def test_a_row_that_is_adopted_and_not_there_is_missed(database: Database, write: Write) -> None:
+def test_a_row_that_is_adopted_and_not_there_is_missed(database: Database, write: WriteMigrations) -> None:
     """A trigger swallows it: it was written, and no error came."""
     migrate(database, write(m1_a="create table a ()"))
     database.run(

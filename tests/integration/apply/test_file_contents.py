@@ -15,20 +15,21 @@ from pgratchet.errors import ConfigurationError, MigrationFailed
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.scripts import SIZE_LIMIT
-from tests.conftest import Database, Ran, Write
+from tests.servers.databases import Database
+from tests.support.migrations import RunEvents, WriteMigrations
 
 pytestmark = pytest.mark.every_major
 
 
-def migrate(database: Database, files: Sequence[Migration], **options: object) -> Ran:
+def migrate(database: Database, files: Sequence[Migration], **options: object) -> RunEvents:
     given = MigrateOptions(**{"run_id": "run", **options})  # type: ignore[arg-type]
-    return Ran(list(applier.migrate(database.connect, History(), files, None, given)))
+    return RunEvents(list(applier.migrate(database.connect, History(), files, None, given)))
 
 
 ROWS = "create table t (a int, b text);\ncopy t (a, b) from stdin;\n1\tone\n2\t;'\"$$ -- /*\n3\t\\\\.\n4\t\\N\n\\.\n"
 
 
-def test_rows_of_a_copy_are_data(database: Database, write: Write) -> None:
+def test_rows_of_a_copy_are_data(database: Database, write: WriteMigrations) -> None:
     with database.connect() as shown, pytest.raises(psycopg.Error):
         shown.execute(ROWS.encode())
     files = write(m1_a="select 1", m2_b=ROWS + "select 1;\ncopy t from stdin csv;\n5,five\n\\.\n", m3_c="select 1")
@@ -43,7 +44,7 @@ def test_rows_of_a_copy_are_data(database: Database, write: Write) -> None:
     assert database.rows("SELECT body FROM ratchet.migrations WHERE name = '2_b'") == [(files[1].text().decode(),)]
 
 
-def test_a_row_that_does_not_fit_is_rolled_back_and_told(database: Database, write: Write) -> None:
+def test_a_row_that_does_not_fit_is_rolled_back_and_told(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a="select 1;", m2_b="select 1;\n" + ROWS.replace("2\t", "two\t"), m3_c="select 1")
     with pytest.raises(
         MigrationFailed, match=r"2_b failed at line 3, column 1: invalid input syntax for type integer"
@@ -54,13 +55,13 @@ def test_a_row_that_does_not_fit_is_rolled_back_and_told(database: Database, wri
     assert migrate(database, write(m2_b=ROWS)).applied == ["2_b", "3_c"]
 
 
-def test_many_rows_travel_in_pieces(database: Database, write: Write) -> None:
+def test_many_rows_travel_in_pieces(database: Database, write: WriteMigrations) -> None:
     rows = "".join(f"{n}\t{'x' * 100}\n" for n in range(20_000))
     assert migrate(database, write(m1_a=f"create table t (a int, b text);\ncopy t from stdin;\n{rows}\\.")).applied
     assert database.rows("SELECT count(*), max(a) FROM t") == [(20_000, 19_999)]
 
 
-def test_a_dump_is_a_migration_once_its_psql_commands_are_gone(database: Database, write: Write) -> None:
+def test_a_dump_is_a_migration_once_its_psql_commands_are_gone(database: Database, write: WriteMigrations) -> None:
     """As pg_dump writes it: settings for the whole session, an empty search_path, rows."""
     dump = (
         "SET statement_timeout = 0;\nSET client_encoding = 'UTF8';\nSET standard_conforming_strings = on;\n"
@@ -76,7 +77,7 @@ def test_a_dump_is_a_migration_once_its_psql_commands_are_gone(database: Databas
     assert database.rows("SELECT to_regclass('public.u') IS NOT NULL") == [(True,)]
 
 
-def test_a_large_file_is_one_transaction_in_many_windows(database: Database, write: Write) -> None:
+def test_a_large_file_is_one_transaction_in_many_windows(database: Database, write: WriteMigrations) -> None:
     text = "create table t (a int);\n" + "insert into t values (1); -- é\n" * 40_000
     assert len(text) > 4 * SIZE_LIMIT
     assert len(text) > BODY_LIMIT
@@ -94,7 +95,7 @@ def test_a_large_file_is_one_transaction_in_many_windows(database: Database, wri
     ],
 )
 def test_an_error_deep_in_a_large_file_is_placed_and_rolled_back(
-    database: Database, write: Write, mistake: str, place: str
+    database: Database, write: WriteMigrations, mistake: str, place: str
 ) -> None:
     text = (
         "create table t (a int);\n" + "insert into t values (1); -- é\n" * 30_000 + mistake + ";\n" + "select 1;\n" * 9
@@ -105,7 +106,7 @@ def test_an_error_deep_in_a_large_file_is_placed_and_rolled_back(
     assert database.rows("SELECT to_regclass('t')") == [(None,)]
 
 
-def test_a_large_file_that_fails_at_its_commit_is_rolled_back(database: Database, write: Write) -> None:
+def test_a_large_file_that_fails_at_its_commit_is_rolled_back(database: Database, write: WriteMigrations) -> None:
     text = (
         "create table p (x int primary key); create table c (x int references p deferrable initially deferred);\n"
         + "insert into c values (1);\n" * 15_000
@@ -115,13 +116,13 @@ def test_a_large_file_that_fails_at_its_commit_is_rolled_back(database: Database
     assert database.rows("SELECT name FROM ratchet.migrations") == []
 
 
-def test_a_single_statement_may_be_larger_than_a_window(database: Database, write: Write) -> None:
+def test_a_single_statement_may_be_larger_than_a_window(database: Database, write: WriteMigrations) -> None:
     values = ", ".join(f"({n})" for n in range(60_000))
     migrate(database, write(m1_a=f"create table t (a int);\ninsert into t values {values};\nselect 1"))
     assert database.rows("SELECT count(*) FROM t") == [(60_000,)]
 
 
-def test_twenty_thousand_statements_are_one_transaction(database: Database, write: Write) -> None:
+def test_twenty_thousand_statements_are_one_transaction(database: Database, write: WriteMigrations) -> None:
     migrate(database, write(m1_a="create table t (a int);" + "insert into t values (1);" * 19_999))
     assert database.rows("SELECT count(*) FROM t") == [(19_999,)]
 
@@ -156,14 +157,14 @@ def test_what_is_no_sql_is_named_and_nothing_is_run(
     assert database.fingerprint() == before
 
 
-def test_a_string_goes_on_behind_a_comment_as_the_server_has_it(database: Database, write: Write) -> None:
+def test_a_string_goes_on_behind_a_comment_as_the_server_has_it(database: Database, write: WriteMigrations) -> None:
     """Where the library that the lexer is compared with has another opinion than the server it comes from."""
     migrate(database, write(m1_a="create table t as select E'a' -- c\n  -- d\n '\\'; b' as x;"))
     assert database.rows("SELECT x FROM t") == [("a'; b",)]
 
 
 def test_a_file_that_changes_between_judging_and_sending_is_not_sent(
-    database: Database, write: Write, sql_folder: Path
+    database: Database, write: WriteMigrations, sql_folder: Path
 ) -> None:
     files = write(m1_a="create table a ()", m2_b="create table b ()")
     stream = applier.migrate(database.connect, History(), files, None, MigrateOptions("run", batch_size=1))

@@ -16,8 +16,9 @@ from pgratchet.database.session import Session
 from pgratchet.errors import ConfigurationError, MigrationFailed, StoppedPartWay
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations.scripts import SIZE_LIMIT
-from tests.conftest import Database, Write
-from tests.faults.proxy import Clusters, history, migrate
+from tests.servers.clusters import Clusters
+from tests.servers.databases import Database
+from tests.support.migrations import WriteMigrations, history, migrate
 
 HEAD = "-- migrate: no-transaction\n"
 LARGE = "select 1;\n" * (SIZE_LIMIT // 10 + 100)
@@ -119,7 +120,9 @@ LOOK_ALIKES = {
 
 
 @pytest.mark.parametrize("way", ["in a batch", "in windows"])
-def test_what_only_looks_like_it_is_applied_in_one_transaction(database: Database, write: Write, way: str) -> None:
+def test_what_only_looks_like_it_is_applied_in_one_transaction(
+    database: Database, write: WriteMigrations, way: str
+) -> None:
     identity = "SELECT pg_current_xact_id()::text"
     for kind, text in LOOK_ALIKES.items():
         with closing(database.connect()) as session:
@@ -138,7 +141,7 @@ def test_what_only_looks_like_it_is_applied_in_one_transaction(database: Databas
     assert not exists(database, "undone")
 
 
-def test_rows_that_look_like_it_are_rows(database: Database, write: Write) -> None:
+def test_rows_that_look_like_it_are_rows(database: Database, write: WriteMigrations) -> None:
     rows = "COMMIT;\n; ROLLBACK;\n'; END; '\n"
     files = write(m1_a=f"create table t (x text);\ncopy t from stdin;\n{rows}\\.\n\nselect 1")
     assert migrate(database, files).applied == ["1_a"]
@@ -152,7 +155,7 @@ SMUGGLED = (
 
 
 def test_what_is_read_otherwise_by_the_server_than_by_us_is_never_called_applied(
-    database: Database, write: Write
+    database: Database, write: WriteMigrations
 ) -> None:
     """A setting in one window changes what the next one means; behind the lexer stands the row of the history."""
     assert raw(database, "begin; set standard_conforming_strings = off") is None
@@ -167,7 +170,7 @@ def test_what_is_read_otherwise_by_the_server_than_by_us_is_never_called_applied
 
 
 def test_a_commit_that_answers_rollback_is_never_called_applied(
-    database: Database, write: Write, monkeypatch: pytest.MonkeyPatch
+    database: Database, write: WriteMigrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where something between us and the server keeps an error to itself."""
     with closing(database.connect()) as session:
@@ -198,7 +201,9 @@ CAUGHT = "do $$ begin create table gone (); perform 1 / 0; exception when divisi
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_an_error_that_the_file_itself_catches_is_the_files_own(database: Database, write: Write, way: str) -> None:
+def test_an_error_that_the_file_itself_catches_is_the_files_own(
+    database: Database, write: WriteMigrations, way: str
+) -> None:
     """It says so in so many words; what the block did is undone, and the COMMIT behind it is one."""
     assert raw(database, f"begin; {CAUGHT}; create table kept (); commit") is None
     assert (exists(database, "gone"), exists(database, "kept")) == (False, True)
@@ -238,7 +243,7 @@ def test_what_the_server_would_not_take_is_named_by_its_line(database: Database,
 
 @pytest.mark.parametrize("text", ["copy t from stdin", "copy t to stdout"])
 def test_a_copy_never_leaves_a_connection_that_waits_for_rows(
-    database: Database, sql_folder: Path, write: Write, text: str
+    database: Database, sql_folder: Path, write: WriteMigrations, text: str
 ) -> None:
     database.run("create table t (x int)")
     with closing(database.connect()) as session:
@@ -301,7 +306,7 @@ LEAKS = {
 
 @pytest.mark.parametrize("way", ["in a batch", "alone", "by steps"])
 def test_what_a_session_would_keep_reaches_neither_the_next_file_nor_the_history(
-    database: Database, write: Write, way: str
+    database: Database, write: WriteMigrations, way: str
 ) -> None:
     database.run("DO $$ BEGIN CREATE ROLE someone NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
     expected, files = [], {}

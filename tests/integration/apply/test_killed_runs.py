@@ -20,9 +20,9 @@ import pytest
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations import scripts
 from pgratchet.migrations.files import Migration
-from tests.conftest import Database, Server
-from tests.faults.round_trips import Act, Fault, Moment
+from tests.faults.round_trips import RoundTripAction, RoundTripFault, RoundTripMoment
 from tests.servers import majors
+from tests.servers.databases import Database, Server
 from tests.support.runner_process import Runner, lies_of_a_lost_line, started
 
 pytestmark = pytest.mark.every_major
@@ -104,16 +104,18 @@ def folder(sql_folder: Path) -> Path:
     return sql_folder
 
 
-def faults(act: Act, moments: Sequence[Moment], trips: int, stride: int) -> list[Fault]:
+def faults(act: RoundTripAction, moments: Sequence[RoundTripMoment], trips: int, stride: int) -> list[RoundTripFault]:
     """One at each trip, or at each so many; and one behind the last, which meets nothing."""
-    cases = [Fault(act, at, moment) for at, moment in product(range(1, trips + 1), moments)]
-    return [*cases[::stride], Fault(act, trips + 1, "sent")]
+    cases = [RoundTripFault(act, at, moment) for at, moment in product(range(1, trips + 1), moments)]
+    return [*cases[::stride], RoundTripFault(act, trips + 1, "sent")]
 
 
-def sweep(places: Queue[Place], cases: Sequence[Fault], one: Callable[[Place, Fault], list[str]]) -> str:
+def sweep(
+    places: Queue[Place], cases: Sequence[RoundTripFault], one: Callable[[Place, RoundTripFault], list[str]]
+) -> str:
     """Each case in a place of its own, some at a time; what was found wrong, case by case."""
 
-    def on_its_own(case: Fault) -> list[str]:
+    def on_its_own(case: RoundTripFault) -> list[str]:
         place = places.get()
         try:
             place.clear()
@@ -166,7 +168,7 @@ def test_the_next_run_finishes_what_a_killed_one_left(server: Server, places: Qu
     files, trips = migrations.read(folder), unharmed(places, folder)
     assert trips > 50
 
-    def one(place: Place, fault: Fault) -> list[str]:
+    def one(place: Place, fault: RoundTripFault) -> list[str]:
         killed = place.runner.run(place.database, folder, fault)
         again = place.runner.run(place.database, folder)
         return [
@@ -182,11 +184,11 @@ def test_the_next_run_finishes_what_a_killed_one_left(server: Server, places: Qu
 
 @pytest.mark.parametrize(("act", "moment"), [("end", "sent"), ("end", "behind"), ("cut", "half")])
 def test_a_run_that_loses_its_session_tells_the_truth_and_the_next_one_finishes_it(
-    server: Server, places: Queue[Place], folder: Path, act: Act, moment: Moment
+    server: Server, places: Queue[Place], folder: Path, act: RoundTripAction, moment: RoundTripMoment
 ) -> None:
     files, trips = migrations.read(folder), unharmed(places, folder)
 
-    def one(place: Place, fault: Fault) -> list[str]:
+    def one(place: Place, fault: RoundTripFault) -> list[str]:
         lost = place.runner.run(place.database, folder, fault)
         lies = lies_of_a_lost_line(lost, place.database)
         again = place.runner.run(place.database, folder)

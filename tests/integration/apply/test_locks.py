@@ -14,8 +14,8 @@ import pytest
 from pgratchet import embedded, events
 from pgratchet.database.history import History
 from pgratchet.errors import LockBusy, MigrationFailed, StoppedPartWay
-from tests.conftest import Database, Write
-from tests.faults.proxy import Attempt, history, migrate
+from tests.servers.databases import Database
+from tests.support.migrations import Attempt, WriteMigrations, history, migrate
 from tests.support.waiting import until
 
 HEAD = "-- migrate: no-transaction\n"
@@ -65,7 +65,7 @@ class Holder:
         self._session.rollback()
 
 
-def test_a_concurrent_build_and_a_run_that_waits_both_finish(table: Database, write: Write) -> None:
+def test_a_concurrent_build_and_a_run_that_waits_both_finish(table: Database, write: WriteMigrations) -> None:
     files = write(m1_a=BUILD)
     with Holder(table, "LOCK TABLE t IN ROW EXCLUSIVE MODE") as holder:
         first = Attempt(table, files, run_id="first")
@@ -105,7 +105,7 @@ def test_waiting_inside_the_lock_would_have_been_a_deadlock(table: Database) -> 
     assert failed == ["40P01"]
 
 
-def test_an_old_snapshot_is_named_and_nothing_is_begun(table: Database, write: Write) -> None:
+def test_an_old_snapshot_is_named_and_nothing_is_begun(table: Database, write: WriteMigrations) -> None:
     files = write(m1_a=BUILD)
     with Holder(table, "SELECT 1", isolation="REPEATABLE READ") as holder:
         with table.connect() as simple:
@@ -126,7 +126,7 @@ def test_an_old_snapshot_is_named_and_nothing_is_begun(table: Database, write: W
     assert valid(table) is True
 
 
-def test_it_goes_on_by_itself_when_the_snapshot_ends_in_time(table: Database, write: Write) -> None:
+def test_it_goes_on_by_itself_when_the_snapshot_ends_in_time(table: Database, write: WriteMigrations) -> None:
     attempt = Attempt(table, write(m1_a=BUILD), wait=20_000)
     with Holder(table, "SELECT 1", isolation="REPEATABLE READ") as holder:
         thread = started(attempt)
@@ -142,7 +142,7 @@ def test_it_goes_on_by_itself_when_the_snapshot_ends_in_time(table: Database, wr
     assert valid(table) is True
 
 
-def test_a_snapshot_that_is_taken_during_the_build_bounds_it_too(table: Database, write: Write) -> None:
+def test_a_snapshot_that_is_taken_during_the_build_bounds_it_too(table: Database, write: WriteMigrations) -> None:
     """It came too late to be seen before: then the statement's own lock_timeout ends the wait."""
     files = write(m1_a=BUILD)
     attempt = Attempt(table, files, wait=1_500, lock_timeout=500)
@@ -162,7 +162,7 @@ def test_a_snapshot_that_is_taken_during_the_build_bounds_it_too(table: Database
     assert valid(table) is True
 
 
-def test_what_a_file_has_set_holds_when_a_lock_is_tried_for_again(table: Database, write: Write) -> None:
+def test_what_a_file_has_set_holds_when_a_lock_is_tried_for_again(table: Database, write: WriteMigrations) -> None:
     table.run("CREATE SCHEMA s; CREATE TABLE s.t ()")
     files = write(m1_a=HEAD + "set search_path = s;\ncreate temp table kept ();\nalter table t add column y int")
     attempt = Attempt(table, files, wait=20_000, lock_timeout=200)
@@ -175,7 +175,7 @@ def test_what_a_file_has_set_holds_when_a_lock_is_tried_for_again(table: Databas
     assert table.rows("SELECT attrelid::regclass::text FROM pg_attribute WHERE attname = 'y'") == [("s.t",)]
 
 
-def test_who_blocks_a_file_with_a_shorter_lock_timeout_is_named_too(table: Database, write: Write) -> None:
+def test_who_blocks_a_file_with_a_shorter_lock_timeout_is_named_too(table: Database, write: WriteMigrations) -> None:
     attempt = Attempt(table, write(m1_a="-- migrate: lock-timeout=300ms\nalter table t add column y int"), wait=300)
     with Holder(table, "LOCK TABLE t IN ACCESS SHARE MODE") as holder:
         attempt.run()
@@ -205,7 +205,7 @@ class Reader:
                 self.slowest = max(self.slowest, time.monotonic() - began)
 
 
-def test_readers_wait_no_longer_than_one_try_and_the_holder_is_named(table: Database, write: Write) -> None:
+def test_readers_wait_no_longer_than_one_try_and_the_holder_is_named(table: Database, write: WriteMigrations) -> None:
     files = write(m1_a="alter table t add column y int")
     attempt = Attempt(table, files, wait=3_000, lock_timeout=700)
     with Holder(table, "SELECT 1 FROM t") as holder:
@@ -226,7 +226,7 @@ def test_readers_wait_no_longer_than_one_try_and_the_holder_is_named(table: Data
     assert history(table) == []
 
 
-def test_a_session_that_calls_itself_pg_dump_is_called_one(table: Database, write: Write) -> None:
+def test_a_session_that_calls_itself_pg_dump_is_called_one(table: Database, write: WriteMigrations) -> None:
     attempt = Attempt(table, write(m1_a="alter table t add column y int"), wait=300, lock_timeout=300)
     with Holder(table, "SET application_name = 'pg_dump'; LOCK TABLE t IN ACCESS SHARE MODE") as holder:
         attempt.run()
@@ -260,7 +260,9 @@ def dump(table: Database) -> Iterator[Callable[[], int]]:
 
 
 @pytest.mark.parametrize("text", ["alter table t add column y int", BUILD])
-def test_a_running_pg_dump_is_recognised(table: Database, dump: Callable[[], int], write: Write, text: str) -> None:
+def test_a_running_pg_dump_is_recognised(
+    table: Database, dump: Callable[[], int], write: WriteMigrations, text: str
+) -> None:
     pid = dump()
     attempt = Attempt(table, write(m1_a=text), wait=500, lock_timeout=300).run()
     assert isinstance(attempt.error, MigrationFailed | StoppedPartWay)
@@ -277,7 +279,9 @@ GIVES_THE_LOCK_AWAY = {
 
 @pytest.mark.every_major
 @pytest.mark.parametrize("way", GIVES_THE_LOCK_AWAY)
-def test_a_file_that_gives_the_lock_away_is_still_applied_once(table: Database, write: Write, way: str) -> None:
+def test_a_file_that_gives_the_lock_away_is_still_applied_once(
+    table: Database, write: WriteMigrations, way: str
+) -> None:
     """The second run has the lock, in the middle of the first one's file: the row is what keeps them apart."""
     table.run("CREATE TABLE effects (name text)")
     mark = "insert into effects values ('%s')"
@@ -308,7 +312,9 @@ CANCEL = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE '
 
 @pytest.mark.parametrize("exists", ["", "if not exists "])
 @pytest.mark.parametrize("how", ["cancelled", "out of time"])
-def test_a_build_that_is_ended_is_never_passed_over(table: Database, write: Write, how: str, exists: str) -> None:
+def test_a_build_that_is_ended_is_never_passed_over(
+    table: Database, write: WriteMigrations, how: str, exists: str
+) -> None:
     timeout = "-- migrate: statement-timeout=700ms\n" if how == "out of time" else ""
     statement = f"create unique index concurrently {exists}i on t (x)"
     attempt = Attempt(table, write(m1_a=f"{HEAD}{timeout}{statement};"))

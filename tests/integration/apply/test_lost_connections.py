@@ -6,7 +6,6 @@ Each file writes its name into `effects`, which nothing keeps from holding it tw
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +20,11 @@ from pgratchet.database import session
 from pgratchet.errors import Location, MigrationFailed, OutcomeUnknown, StoppedPartWay
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.scripts import SIZE_LIMIT
-from tests.conftest import Database, Server, Write
-from tests.faults.proxy import COPY_DONE, Attempt, Clusters, Fault, Moment, Proxy, history, migrate
+from tests.faults.proxy import COPY_DONE, ConnectionFault, Moment, Proxy
+from tests.requirements import requires
+from tests.servers.clusters import Clusters
+from tests.servers.databases import Database, Server
+from tests.support.migrations import Attempt, WriteMigrations, history, migrate
 from tests.support.waiting import until
 
 Files = Sequence[Migration]
@@ -88,7 +90,7 @@ def working(database: Database) -> int:
 @pytest.mark.every_major
 @pytest.mark.parametrize("moment", [Moment.ANSWERED, Moment.HALF_ANSWERED])
 def test_a_commit_whose_answer_is_lost_is_found_in_the_history(
-    database: Database, proxy: Proxy, write: Write, moment: Moment
+    database: Database, proxy: Proxy, write: WriteMigrations, moment: Moment
 ) -> None:
     files = write(**BATCH)
     proxy.at(b"create table b", moment, meanwhile=lambda: history(database))
@@ -100,7 +102,9 @@ def test_a_commit_whose_answer_is_lost_is_found_in_the_history(
     assert migrate(database, files).applied == []
 
 
-def test_a_server_that_works_on_behind_a_cut_is_waited_for(database: Database, proxy: Proxy, write: Write) -> None:
+def test_a_server_that_works_on_behind_a_cut_is_waited_for(
+    database: Database, proxy: Proxy, write: WriteMigrations
+) -> None:
     files = write(**BATCH, m3_c="select pg_sleep(1.5); insert into effects values ('3_c')")
     proxy.at(b"create table b", Moment.SENT, meanwhile=lambda: until(lambda: working(database)))
     ran = migrate(proxy.database, files)
@@ -109,7 +113,9 @@ def test_a_server_that_works_on_behind_a_cut_is_waited_for(database: Database, p
     assert effects(database) == ["1_a", "2_b", "3_c"]
 
 
-def test_what_the_server_works_on_behind_a_cut_is_ended_by_it(database: Database, proxy: Proxy, write: Write) -> None:
+def test_what_the_server_works_on_behind_a_cut_is_ended_by_it(
+    database: Database, proxy: Proxy, write: WriteMigrations
+) -> None:
     """It would sleep for a minute; the server looks for its client every five seconds, and the run waits for that."""
     files = write(m1_a="create table a (); select pg_sleep(60)")
     proxy.at(b"create table a", Moment.SENT, meanwhile=lambda: until(lambda: working(database)))
@@ -125,7 +131,7 @@ def test_what_the_server_works_on_behind_a_cut_is_ended_by_it(database: Database
 @pytest.mark.every_major
 @pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.HALF])
 def test_what_the_server_did_not_get_whole_is_rolled_back(
-    database: Database, proxy: Proxy, write: Write, moment: Moment
+    database: Database, proxy: Proxy, write: WriteMigrations, moment: Moment
 ) -> None:
     files = write(**BATCH)
     proxy.at(b"create table b", moment, meanwhile=lambda: (history(database), effects(database)))
@@ -164,7 +170,7 @@ messages only the window, or the piece of the rows, has them so."""
     ],
 )
 def test_a_file_in_windows_is_rolled_back_whole(
-    database: Database, proxy: Proxy, write: Write, text: str, message: bytes, moment: Moment
+    database: Database, proxy: Proxy, write: WriteMigrations, text: str, message: bytes, moment: Moment
 ) -> None:
     files = write(m1_a=text)
     proxy.at(message, moment, meanwhile=lambda: history(database))
@@ -184,7 +190,7 @@ def test_a_file_in_windows_is_rolled_back_whole(
 @pytest.mark.parametrize("text", [LARGE, COPY])
 @pytest.mark.parametrize("moment", [Moment.ANSWERED, Moment.HALF_ANSWERED])
 def test_the_commit_of_a_file_in_windows_is_found_in_the_history(
-    database: Database, proxy: Proxy, write: Write, text: str, moment: Moment
+    database: Database, proxy: Proxy, write: WriteMigrations, text: str, moment: Moment
 ) -> None:
     files = write(m1_a=text)
     proxy.at(CLOSING, moment, meanwhile=lambda: history(database))
@@ -215,7 +221,7 @@ BUILD, PROCEDURE = b"create index concurrently i on t (x)\0", b"commit; end $$\0
     ],
 )
 def test_a_file_without_a_transaction_goes_on_where_its_progress_can_be_told(
-    database: Database, proxy: Proxy, write: Write, message: bytes, moment: Moment
+    database: Database, proxy: Proxy, write: WriteMigrations, message: bytes, moment: Moment
 ) -> None:
     """The history or the catalog tells; and what the file has SET holds in the session that was returned to."""
     files = write(m1_a=STEPS)
@@ -239,7 +245,7 @@ def test_a_file_without_a_transaction_goes_on_where_its_progress_can_be_told(
     ],
 )
 def test_a_statement_that_did_not_arrive_is_the_one_the_next_run_goes_on_at(
-    database: Database, proxy: Proxy, write: Write, message: bytes, moment: Moment, done: int
+    database: Database, proxy: Proxy, write: WriteMigrations, message: bytes, moment: Moment, done: int
 ) -> None:
     files = write(m1_a=STEPS)
     proxy.at(message, moment)
@@ -254,7 +260,7 @@ def test_a_statement_that_did_not_arrive_is_the_one_the_next_run_goes_on_at(
 
 @pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.ANSWERED])
 def test_a_procedure_whose_end_was_not_heard_of_is_for_a_person(
-    database: Database, proxy: Proxy, write: Write, moment: Moment
+    database: Database, proxy: Proxy, write: WriteMigrations, moment: Moment
 ) -> None:
     """Nothing in the catalog tells whether it ran, so neither this run says so nor the next one runs it again."""
     files = write(m1_a=STEPS)
@@ -316,7 +322,9 @@ def several_at_once(work: Callable[[int], bool], most: int) -> int:
 
 @pytest.mark.every_major
 @pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.ANSWERED])
-def test_wherever_the_line_is_cut_the_next_run_converges(databases: Databases, write: Write, moment: Moment) -> None:
+def test_wherever_the_line_is_cut_the_next_run_converges(
+    databases: Databases, write: WriteMigrations, moment: Moment
+) -> None:
     """At every message of a run, one run each: no traceback, nothing twice, nothing passed over."""
     files = write(**BATCH)
 
@@ -331,7 +339,7 @@ def test_wherever_the_line_is_cut_the_next_run_converges(databases: Databases, w
 
 
 def test_wherever_a_file_without_a_transaction_is_cut_the_next_run_converges(
-    databases: Databases, write: Write
+    databases: Databases, write: WriteMigrations
 ) -> None:
     """As above, but for its procedure, of which no one can tell: without that, every statement's effect is known."""
     files = write(m1_a=STEPS.replace("do $$ begin insert into public.effects values ('5'); commit; end $$", "vacuum t"))
@@ -347,7 +355,7 @@ def test_wherever_a_file_without_a_transaction_is_cut_the_next_run_converges(
     assert 20 <= several_at_once(attempt, 45) < 45
 
 
-def test_a_line_that_is_cut_again_on_the_way_back_is_resolved_too(databases: Databases, write: Write) -> None:
+def test_a_line_that_is_cut_again_on_the_way_back_is_resolved_too(databases: Databases, write: WriteMigrations) -> None:
     """First behind the COMMIT, and then at each message of returning and asking."""
     files = write(**BATCH)
 
@@ -401,7 +409,7 @@ def by_tcp(server: Server, database: Database, clusters: Clusters) -> Database:
     return Database(clusters.make("silent", address=f"127.{os.getpid() % 250}.7.9").by_tcp)
 
 
-def silenced(database: Database, files: Files, fault: Fault) -> tuple[Proxy, Attempt]:
+def silenced(database: Database, files: Files, fault: ConnectionFault) -> tuple[Proxy, Attempt]:
     """A run whose line falls silent, either way, while the server works on its statement."""
     proxy = Proxy(database.parameters)
     proxy.at(b"create table a", Moment.SENT, fault=fault, meanwhile=lambda: until(lambda: working(database)))
@@ -409,14 +417,14 @@ def silenced(database: Database, files: Files, fault: Fault) -> tuple[Proxy, Att
     return proxy, Attempt(through, files, wait=2_000, statement_timeout=60_000)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a black hole is made by a socket filter of Linux's")
+@requires("Linux")  # its socket filter makes the black hole
 @pytest.mark.parametrize("seconds", [60, 0.5])
 def test_behind_a_black_hole_both_sides_give_up(
-    by_tcp: Database, write: Write, impatient: None, seconds: float
+    by_tcp: Database, write: WriteMigrations, impatient: None, seconds: float
 ) -> None:
     """Whether the statement goes on, or has ended and its answer is under way to no one."""
     files = write(m1_a=f"create table a (); select pg_sleep({seconds})")
-    proxy, attempt = silenced(by_tcp, files, Fault.BLACK_HOLE)
+    proxy, attempt = silenced(by_tcp, files, ConnectionFault.BLACK_HOLE)
     began = time.monotonic()
     thread = threading.Thread(target=attempt.run)
     thread.start()

@@ -20,16 +20,17 @@ from pgratchet.errors import (
     RatchetError,
     StoppedPartWay,
 )
-from tests.conftest import Database, Ran, Write
+from tests.servers.databases import Database
+from tests.support.migrations import RunEvents, WriteMigrations
 
 pytestmark = pytest.mark.every_major
 
 HEAD = "-- migrate: no-transaction\n"
 
 
-def migrate(database: Database, files: object, **options: object) -> Ran:
+def migrate(database: Database, files: object, **options: object) -> RunEvents:
     given = MigrateOptions(**{"run_id": "run", **options})  # type: ignore[arg-type]
-    return Ran(list(applier.migrate(database.connect, History(), files, None, given)))  # type: ignore[arg-type]
+    return RunEvents(list(applier.migrate(database.connect, History(), files, None, given)))  # type: ignore[arg-type]
 
 
 def row(database: Database) -> tuple[object, ...]:
@@ -52,7 +53,7 @@ def doubles(database: Database) -> Database:
     return database
 
 
-def test_statements_run_one_by_one_and_each_is_recorded(database: Database, write: Write) -> None:
+def test_statements_run_one_by_one_and_each_is_recorded(database: Database, write: WriteMigrations) -> None:
     files = write(
         m1_a=HEAD + "create table t (x int);\ninsert into t select generate_series(1, 9);\n"
         "create unique index concurrently i on t (x);\nvacuum t;\n"
@@ -72,7 +73,7 @@ def test_statements_run_one_by_one_and_each_is_recorded(database: Database, writ
     assert migrate(database, files).applied == []
 
 
-def test_it_stops_at_the_statement_and_goes_on_there(doubles: Database, write: Write) -> None:
+def test_it_stops_at_the_statement_and_goes_on_there(doubles: Database, write: WriteMigrations) -> None:
     files = write(
         m1_a=HEAD + "create table one ();\ncreate table t2 (x int);\n  insert into t2 values (1 / 0);\nselect 1"
     )
@@ -88,14 +89,14 @@ def test_it_stops_at_the_statement_and_goes_on_there(doubles: Database, write: W
     assert doubles.rows("SELECT checksum FROM ratchet.migrations") == [(fixed[0].checksum,)]
 
 
-def test_a_file_that_fails_behind_it_says_that_it_was_applied(database: Database, write: Write) -> None:
+def test_a_file_that_fails_behind_it_says_that_it_was_applied(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a=HEAD + "create table a ()", m2_b="select 1 / 0")
     with pytest.raises(MigrationFailed) as caught:
         migrate(database, files)
     assert caught.value.detail == "1_a was applied; 2_b was rolled back."
 
 
-def test_the_part_that_ran_cannot_be_changed(database: Database, write: Write) -> None:
+def test_the_part_that_ran_cannot_be_changed(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a=HEAD + "create table one ();\nselect 1 / 0")
     with pytest.raises(StoppedPartWay):
         migrate(database, files)
@@ -107,7 +108,9 @@ def test_the_part_that_ran_cannot_be_changed(database: Database, write: Write) -
 
 
 @pytest.mark.parametrize("exists", ["", "if not exists "])
-def test_the_invalid_index_that_our_statement_left_is_built_anew(doubles: Database, write: Write, exists: str) -> None:
+def test_the_invalid_index_that_our_statement_left_is_built_anew(
+    doubles: Database, write: WriteMigrations, exists: str
+) -> None:
     files = write(m1_a=HEAD + f"create unique index concurrently {exists}i on t (x);")
     for _ in range(2):
         with pytest.raises(StoppedPartWay, match="could not create unique index"):
@@ -119,7 +122,7 @@ def test_the_invalid_index_that_our_statement_left_is_built_anew(doubles: Databa
     assert valid(doubles, "i") is True
 
 
-def test_an_invalid_index_of_someone_elses_is_named_with_its_repair(doubles: Database, write: Write) -> None:
+def test_an_invalid_index_of_someone_elses_is_named_with_its_repair(doubles: Database, write: WriteMigrations) -> None:
     with pytest.raises(Exception, match="could not create"):
         doubles.run("CREATE UNIQUE INDEX CONCURRENTLY i ON t (x)")
     doubles.run("TRUNCATE t")
@@ -145,7 +148,7 @@ def test_an_invalid_index_of_someone_elses_is_named_with_its_repair(doubles: Dat
     ],
 )
 def test_a_statement_in_doubt_is_decided_by_the_catalog(
-    database: Database, write: Write, statement: str, left: str, repeated: bool
+    database: Database, write: WriteMigrations, statement: str, left: str, repeated: bool
 ) -> None:
     """As a runner leaves it that was killed between the statement's end and its record."""
     database.run("CREATE TABLE t (x int)")
@@ -176,7 +179,7 @@ def killed_behind(database: Database, checksum: str, number: int) -> None:
     )
 
 
-def test_a_database_made_by_a_killed_run_is_not_made_again(database: Database, write: Write) -> None:
+def test_a_database_made_by_a_killed_run_is_not_made_again(database: Database, write: WriteMigrations) -> None:
     made = f"{database.name}_made"
     files = write(m1_a=HEAD + f"create database {made};\ncreate table after ()")
     killed_behind(database, files[0].checksum, 1)
@@ -190,7 +193,7 @@ def test_a_database_made_by_a_killed_run_is_not_made_again(database: Database, w
         database.run(f"DROP DATABASE {made}")
 
 
-def test_a_database_of_someone_elses_is_not_taken_for_ours(database: Database, write: Write) -> None:
+def test_a_database_of_someone_elses_is_not_taken_for_ours(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a=HEAD + f"create database {database.name}")
     for _ in range(2):
         with pytest.raises(StoppedPartWay, match="already exists"):
@@ -211,7 +214,9 @@ def detachment(database: Database) -> list[tuple[object, ...]]:
     return database.rows("SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = 'p'::regclass")
 
 
-def test_a_partition_detached_by_a_killed_run_is_not_detached_again(partitioned: Database, write: Write) -> None:
+def test_a_partition_detached_by_a_killed_run_is_not_detached_again(
+    partitioned: Database, write: WriteMigrations
+) -> None:
     files = write(m1_a=HEAD + f"{DETACH};\ncreate table after ()")
     killed_behind(partitioned, files[0].checksum, 1)
     partitioned.run(DETACH.replace("only ", ""))
@@ -220,7 +225,7 @@ def test_a_partition_detached_by_a_killed_run_is_not_detached_again(partitioned:
     assert migrate(partitioned, files).applied == ["1_a"]
 
 
-def test_a_detachment_that_was_broken_off_is_brought_to_its_end(partitioned: Database, write: Write) -> None:
+def test_a_detachment_that_was_broken_off_is_brought_to_its_end(partitioned: Database, write: WriteMigrations) -> None:
     files = write(m1_a=HEAD + DETACH.replace("only ", ""))
     with partitioned.connect() as reader:
         reader.execute("BEGIN; SELECT * FROM t")  # holds the table's lock, and by then no snapshot
@@ -236,7 +241,9 @@ def test_a_detachment_that_was_broken_off_is_brought_to_its_end(partitioned: Dat
 
 
 @pytest.mark.parametrize("of", ["index concurrently i", "table concurrently t", "(concurrently) schema public"])
-def test_what_a_reindex_that_broke_off_left_is_named_with_its_repair(database: Database, write: Write, of: str) -> None:
+def test_what_a_reindex_that_broke_off_left_is_named_with_its_repair(
+    database: Database, write: WriteMigrations, of: str
+) -> None:
     database.run("CREATE TABLE t (x int); INSERT INTO t VALUES (1); CREATE INDEX i ON t (x)")
     files = write(m1_a=HEAD + f"reindex {of}")
     with database.connect() as writer:
@@ -257,7 +264,7 @@ def test_what_a_reindex_that_broke_off_left_is_named_with_its_repair(database: D
     assert database.rows("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(0,)]
 
 
-def test_a_reindex_of_another_table_is_no_business_of_its_leftovers(database: Database, write: Write) -> None:
+def test_a_reindex_of_another_table_is_no_business_of_its_leftovers(database: Database, write: WriteMigrations) -> None:
     database.run("CREATE TABLE t (x int); CREATE INDEX i ON t (x); CREATE TABLE u (x int); CREATE INDEX j ON u (x)")
     with database.connect() as writer, database.connect() as other:
         writer.execute("BEGIN; INSERT INTO u VALUES (2)")
@@ -270,7 +277,7 @@ def test_a_reindex_of_another_table_is_no_business_of_its_leftovers(database: Da
 
 
 def test_a_role_that_the_file_has_set_holds_for_its_statements_and_not_for_the_record(
-    database: Database, write: Write
+    database: Database, write: WriteMigrations
 ) -> None:
     role = f"{database.name}_role"
     database.run(f"CREATE ROLE {role}; GRANT CREATE ON SCHEMA public TO {role}")
@@ -287,7 +294,7 @@ def test_a_role_that_the_file_has_set_holds_for_its_statements_and_not_for_the_r
         database.run(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-def test_a_procedure_in_doubt_is_for_a_person_to_decide(database: Database, write: Write) -> None:
+def test_a_procedure_in_doubt_is_for_a_person_to_decide(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a=HEAD + "do $$ begin commit; end $$;\ncreate table b ()")
     with database.connect() as session:
         History().create(session)
@@ -303,7 +310,9 @@ def test_a_procedure_in_doubt_is_for_a_person_to_decide(database: Database, writ
 
 
 @pytest.mark.parametrize("server", ["outside", "embedded"], indirect=True)  # it waits ten seconds on each
-def test_a_backend_ended_while_it_builds_leaves_nothing_that_is_passed_over(database: Database, write: Write) -> None:
+def test_a_backend_ended_while_it_builds_leaves_nothing_that_is_passed_over(
+    database: Database, write: WriteMigrations
+) -> None:
     database.run("CREATE TABLE t (x int)")
     files = write(m1_a=HEAD + "create index concurrently i on t (x);")
     building = (
@@ -335,7 +344,7 @@ def test_a_backend_ended_while_it_builds_leaves_nothing_that_is_passed_over(data
     assert database.rows("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(0,)]
 
 
-def test_settings_of_the_file_hold_for_its_rest_and_no_further(database: Database, write: Write) -> None:
+def test_settings_of_the_file_hold_for_its_rest_and_no_further(database: Database, write: WriteMigrations) -> None:
     database.run("CREATE SCHEMA s")
     files = write(
         m1_a=HEAD + "set search_path = s;\ncreate table here ();\nselect 1 / 0;\ncreate table there ();",
@@ -348,7 +357,7 @@ def test_settings_of_the_file_hold_for_its_rest_and_no_further(database: Databas
     assert None not in found[0]
 
 
-def test_a_lock_is_tried_for_again(database: Database, write: Write) -> None:
+def test_a_lock_is_tried_for_again(database: Database, write: WriteMigrations) -> None:
     database.run("CREATE TABLE t ()")
     with database.connect() as holder:
         holder.execute("BEGIN; LOCK TABLE t IN ACCESS SHARE MODE")
@@ -358,7 +367,7 @@ def test_a_lock_is_tried_for_again(database: Database, write: Write) -> None:
     assert ran.applied == ["1_a"]
 
 
-def test_an_unfinished_transactional_file_is_for_a_person(database: Database, write: Write) -> None:
+def test_an_unfinished_transactional_file_is_for_a_person(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a="create table a ()")
     with database.connect() as session:
         History().create(session)
@@ -372,13 +381,15 @@ def test_an_unfinished_transactional_file_is_for_a_person(database: Database, wr
     assert database.fingerprint() == before
 
 
-def test_an_index_built_concurrently_has_a_name(database: Database, write: Write) -> None:
+def test_an_index_built_concurrently_has_a_name(database: Database, write: WriteMigrations) -> None:
     with pytest.raises(ConfigurationError) as caught:
         migrate(database, write(m1_a=HEAD + "create index concurrently on t (x)"))
     assert "without a name" in caught.value.detail
 
 
-def test_what_the_file_has_set_holds_when_a_statement_is_tried_again(database: Database, write: Write) -> None:
+def test_what_the_file_has_set_holds_when_a_statement_is_tried_again(
+    database: Database, write: WriteMigrations
+) -> None:
     """An error clears the session; a table made in another schema than the file said would be the price."""
     database.run("CREATE SCHEMA s; CREATE TABLE s.t (); CREATE TABLE public.t ()")
     files = write(
@@ -403,7 +414,7 @@ def test_what_the_file_has_set_holds_when_a_statement_is_tried_again(database: D
     ],
 )
 def test_a_file_that_deletes_its_own_row_is_never_called_applied(
-    database: Database, write: Write, text: str, error: type[RatchetError]
+    database: Database, write: WriteMigrations, text: str, error: type[RatchetError]
 ) -> None:
     migrate(database, write(m0_first="create table a ()"))
     database.run(
@@ -414,7 +425,7 @@ def test_a_file_that_deletes_its_own_row_is_never_called_applied(
         migrate(database, files)
 
 
-def test_a_row_that_goes_while_the_last_statement_is_done_is_missed(database: Database, write: Write) -> None:
+def test_a_row_that_goes_while_the_last_statement_is_done_is_missed(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a=HEAD + "create table b ()")
     stream = applier.migrate(database.connect, History(), files, None, MigrateOptions("run"))
     assert any(isinstance(event, events.StatementDone) for event in stream)
@@ -423,7 +434,7 @@ def test_a_row_that_goes_while_the_last_statement_is_done_is_missed(database: Da
         list(stream)
 
 
-def test_an_open_snapshot_is_waited_for_before_a_build_is_begun(database: Database, write: Write) -> None:
+def test_an_open_snapshot_is_waited_for_before_a_build_is_begun(database: Database, write: WriteMigrations) -> None:
     database.run("CREATE TABLE t (x int)")
     files = write(m1_a=HEAD + "create index concurrently i on t (x)")
     with database.connect() as old:
@@ -435,7 +446,7 @@ def test_an_open_snapshot_is_waited_for_before_a_build_is_begun(database: Databa
     assert valid(database, "i") is True
 
 
-def test_an_open_snapshot_that_stays_ends_the_wait_by_its_deadline(database: Database, write: Write) -> None:
+def test_an_open_snapshot_that_stays_ends_the_wait_by_its_deadline(database: Database, write: WriteMigrations) -> None:
     """Without that the build waits as long as the other transaction is open."""
     database.run("CREATE TABLE t (x int)")
     files = write(m1_a=HEAD + "create index concurrently i on t (x)")
@@ -455,7 +466,9 @@ def test_an_open_snapshot_that_stays_ends_the_wait_by_its_deadline(database: Dat
     assert migrate(database, files).applied == ["1_a"]
 
 
-def test_a_snapshot_taken_while_a_build_goes_on_ends_it_by_the_lock_timeout(database: Database, write: Write) -> None:
+def test_a_snapshot_taken_while_a_build_goes_on_ends_it_by_the_lock_timeout(
+    database: Database, write: WriteMigrations
+) -> None:
     """The wait before the build cannot see it; what the build leaves is INVALID, and ours: the next run mends it."""
     database.run("CREATE TABLE t (x int); INSERT INTO t VALUES (1)")
     files = write(m1_a=HEAD + "create index concurrently i on t (x)")
@@ -470,7 +483,9 @@ def test_a_snapshot_taken_while_a_build_goes_on_ends_it_by_the_lock_timeout(data
     assert valid(database, "i") is True
 
 
-def test_a_run_whose_line_was_cut_leaves_the_file_to_the_one_that_took_it_up(database: Database, write: Write) -> None:
+def test_a_run_whose_line_was_cut_leaves_the_file_to_the_one_that_took_it_up(
+    database: Database, write: WriteMigrations
+) -> None:
     """Its statements would run twice: the other has gone on where the history said."""
     files = write(m1_a=HEAD + "create table e (n int);\ninsert into e values (1);\ninsert into e values (2)")
     first = applier.migrate(database.connect, History(), files, None, MigrateOptions("first"))
@@ -483,7 +498,9 @@ def test_a_run_whose_line_was_cut_leaves_the_file_to_the_one_that_took_it_up(dat
     assert database.rows("SELECT n FROM e ORDER BY n") == [(1,), (2,)]
 
 
-def test_a_valid_index_of_someone_elses_never_proves_a_statement_done(database: Database, write: Write) -> None:
+def test_a_valid_index_of_someone_elses_never_proves_a_statement_done(
+    database: Database, write: WriteMigrations
+) -> None:
     """It has the name that the file gives to another index; the run stops, and so does each one behind it."""
     database.run("CREATE TABLE t (x int, y int); CREATE INDEX i ON t (x)")
     files = write(m1_a=HEAD + "create index concurrently i on t (y)")

@@ -21,9 +21,10 @@ from pgratchet.apply.run import MigrateOptions
 from pgratchet.database.history import History
 from pgratchet.errors import ConfigurationError, LockBusy, MigrationFailed, RatchetError
 from pgratchet.migrations.files import Migration
-from tests.conftest import Database, Ran, Write
+from tests.requirements import require
+from tests.servers.databases import Database
+from tests.support.migrations import RunEvents, WriteMigrations
 
-PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 ROOT = os.geteuid() == 0
 SLOW = "select pg_sleep(0.05);"
 
@@ -38,7 +39,7 @@ class Bouncer:
 
     def start(self) -> None:
         user = {"user": self.user} if self.user else {}
-        self.processes.append(subprocess.Popen([str(PGBOUNCER), "-q", str(self.folder / "ini")], **user))  # type: ignore[call-overload]
+        self.processes.append(subprocess.Popen([require("pgbouncer"), "-q", str(self.folder / "ini")], **user))  # type: ignore[call-overload]
         deadline = time.monotonic() + 10
         while not (self.folder / ".s.PGSQL.6432").exists():
             assert time.monotonic() < deadline, "PgBouncer did not start"
@@ -82,8 +83,7 @@ def bouncer(given: dict[str, str], size: int) -> Iterator[tuple[Database, Bounce
 @pytest.fixture
 def pool(database: Database) -> Iterator[Pool]:
     """Puts a PgBouncer of so many server connections before the test's database."""
-    if PGBOUNCER is None:
-        pytest.skip("no pgbouncer here: apt-get install pgbouncer")
+    require("pgbouncer")
     open_ones = []
 
     def make(size: int = 5) -> tuple[Database, Bouncer]:
@@ -95,9 +95,9 @@ def pool(database: Database) -> Iterator[Pool]:
         each.__exit__(None, None, None)
 
 
-def migrate(database: Database, files: Sequence[Migration], **options: object) -> Ran:
+def migrate(database: Database, files: Sequence[Migration], **options: object) -> RunEvents:
     given = MigrateOptions(**{"run_id": "run", **options})  # type: ignore[arg-type]
-    return Ran(list(applier.migrate(database.connect, History(), files, None, given)))
+    return RunEvents(list(applier.migrate(database.connect, History(), files, None, given)))
 
 
 def applied(database: Database) -> list[object]:
@@ -117,7 +117,7 @@ def test_a_session_lock_would_stay_behind(database: Database, pool: Pool) -> Non
 
 
 def test_several_runners_through_and_past_the_pooler_apply_each_file_once(
-    database: Database, pool: Pool, write: Write
+    database: Database, pool: Pool, write: WriteMigrations
 ) -> None:
     pooled, _ = pool()
     files = write(**{f"m{n}_x": f"create table t{n} (); {SLOW} insert into e values ({n})" for n in range(2, 12)})
@@ -156,7 +156,7 @@ LEFT_BEHIND = (
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_nothing_is_left_on_the_poolers_connections(
-    database: Database, pool: Pool, write: Write, *, fails: bool
+    database: Database, pool: Pool, write: WriteMigrations, *, fails: bool
 ) -> None:
     database.run(f"ALTER DATABASE {database.name} SET idle_in_transaction_session_timeout = '7s'")
     database.run("DO $$ BEGIN CREATE ROLE someone NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
@@ -181,7 +181,7 @@ def test_nothing_is_left_on_the_poolers_connections(
     assert pooled.rows("SELECT count(*) FROM pg_prepared_statements WHERE NOT from_sql") == [(1,)], "not ours to end"
 
 
-def test_what_others_left_there_does_not_matter(database: Database, pool: Pool, write: Write) -> None:
+def test_what_others_left_there_does_not_matter(database: Database, pool: Pool, write: WriteMigrations) -> None:
     pooled, _ = pool(1)
     with pooled.connect() as other:
         other.execute("SET search_path = pg_catalog; SET statement_timeout = '40ms'")
@@ -189,7 +189,9 @@ def test_what_others_left_there_does_not_matter(database: Database, pool: Pool, 
     assert database.rows("SELECT to_regclass('public.t') IS NOT NULL") == [(True,)]
 
 
-def test_what_others_leave_there_during_a_run_does_not_matter(database: Database, pool: Pool, write: Write) -> None:
+def test_what_others_leave_there_during_a_run_does_not_matter(
+    database: Database, pool: Pool, write: WriteMigrations
+) -> None:
     pooled, _ = pool(1)
     files = write(m1_a=f"create table t (); {SLOW}")
     stream = applier.migrate(pooled.connect, History(), files, None, MigrateOptions("run"))
@@ -200,7 +202,7 @@ def test_what_others_leave_there_during_a_run_does_not_matter(database: Database
     assert database.rows("SELECT to_regclass('public.t') IS NOT NULL") == [(True,)]
 
 
-def test_an_error_is_placed_and_what_came_before_stays(database: Database, pool: Pool, write: Write) -> None:
+def test_an_error_is_placed_and_what_came_before_stays(database: Database, pool: Pool, write: WriteMigrations) -> None:
     pooled, _ = pool()
     files = write(m1_a="create table a ()", m2_b="select 1;\nselect 1 / 0", m3_c="create table c ()")
     with pytest.raises(MigrationFailed, match="2_b failed at line 2, column 1: division by zero"):
@@ -208,7 +210,7 @@ def test_an_error_is_placed_and_what_came_before_stays(database: Database, pool:
     assert applied(database) == ["1_a"]
 
 
-def test_large_files_and_rows_go_through(database: Database, pool: Pool, write: Write) -> None:
+def test_large_files_and_rows_go_through(database: Database, pool: Pool, write: WriteMigrations) -> None:
     pooled, _ = pool(1)
     files = write(
         m1_a="create table a (x int);\n" + "insert into a values (1);\n" * 20_000,
@@ -218,11 +220,11 @@ def test_large_files_and_rows_go_through(database: Database, pool: Pool, write: 
     assert database.rows("SELECT (SELECT count(*) FROM a), (SELECT count(*) FROM b)") == [(20_000, 2)]
 
 
-def test_a_pooler_that_dies_is_returned_to(database: Database, pool: Pool, write: Write) -> None:
+def test_a_pooler_that_dies_is_returned_to(database: Database, pool: Pool, write: WriteMigrations) -> None:
     pooled, running = pool()
     files = write(m1_a="create table e (n int)", m2_b="insert into e values (1); select pg_sleep(1.5)")
     migrate(pooled, files[:1])
-    outcome: list[Ran | RatchetError] = []
+    outcome: list[RunEvents | RatchetError] = []
 
     def run() -> None:
         try:
@@ -240,7 +242,7 @@ def test_a_pooler_that_dies_is_returned_to(database: Database, pool: Pool, write
     (ended,) = outcome
     done = applied(database)
     assert database.rows("SELECT count(*)::int FROM e") == [(len(done) - 1,)]
-    if isinstance(ended, Ran):
+    if isinstance(ended, RunEvents):
         assert done == ["1_a", "2_b"]
     else:
         assert isinstance(ended, MigrationFailed), ended
@@ -262,7 +264,7 @@ def no_backup(*_: object) -> events.Stream:
     ],
 )
 def test_what_is_no_transaction_is_refused_before_anything_is_done(
-    database: Database, pool: Pool, write: Write, text: str, backup: applier.Backup | None, reason: str
+    database: Database, pool: Pool, write: WriteMigrations, text: str, backup: applier.Backup | None, reason: str
 ) -> None:
     pooled, _ = pool(1)
     files = write(m1_a=text)
@@ -274,7 +276,7 @@ def test_what_is_no_transaction_is_refused_before_anything_is_done(
     assert database.fingerprint() == before
 
 
-def test_with_nothing_to_do_a_pooler_is_no_obstacle(database: Database, pool: Pool, write: Write) -> None:
+def test_with_nothing_to_do_a_pooler_is_no_obstacle(database: Database, pool: Pool, write: WriteMigrations) -> None:
     pooled, _ = pool(1)
     files = write(m1_a="-- migrate: no-transaction\ncreate table a ()")
     migrate(database, files)
@@ -287,7 +289,7 @@ def test_with_nothing_to_do_a_pooler_is_no_obstacle(database: Database, pool: Po
 )
 @pytest.mark.parametrize("released", [True, False])
 def test_a_run_past_the_pooler_is_given_way_to(
-    database: Database, pool: Pool, write: Write, text: str, *, released: bool
+    database: Database, pool: Pool, write: WriteMigrations, text: str, *, released: bool
 ) -> None:
     """It has the lock for its session, as this one cannot: each transaction here asks for it anew."""
     pooled, _ = pool()

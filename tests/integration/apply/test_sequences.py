@@ -26,8 +26,8 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from pgratchet.migrations.scripts import SIZE_LIMIT
-from tests.conftest import Database, Server
-from tests.faults.round_trips import Act, Fault, Moment
+from tests.faults.round_trips import RoundTripAction, RoundTripFault, RoundTripMoment
+from tests.servers.databases import Database, Server
 from tests.support.runner_process import LOST, Outcome, Runner, false_claims, lies_of_a_lost_line, started
 
 SEQUENCES = int(os.environ.get("SEQUENCES", "15"))
@@ -210,13 +210,13 @@ class Model:
 class Blow:
     """A fault at one of the round trips that a run will have, so that most of them strike."""
 
-    act: Act
+    act: RoundTripAction
     pick: int
-    moment: Moment
+    moment: RoundTripMoment
     again: int = 0
 
-    def fault(self, model: Model) -> Fault:
-        return Fault(self.act, 1 + self.pick % model.trips(), self.moment, self.again)
+    def fault(self, model: Model) -> RoundTripFault:
+        return RoundTripFault(self.act, 1 + self.pick % model.trips(), self.moment, self.again)
 
 
 @dataclass

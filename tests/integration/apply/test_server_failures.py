@@ -13,8 +13,10 @@ import pytest
 from pgratchet.database import connection
 from pgratchet.errors import ConfigurationError, MigrationFailed, OutcomeUnknown
 from pgratchet.migrations.files import Migration
-from tests.conftest import Database, Server, Write
-from tests.faults.proxy import Attempt, Cluster, Clusters, Moment, Proxy, history, migrate
+from tests.faults.proxy import Moment, Proxy
+from tests.servers.clusters import Cluster, Clusters
+from tests.servers.databases import Database, Server
+from tests.support.migrations import Attempt, WriteMigrations, history, migrate
 from tests.support.waiting import until
 
 FILES = {
@@ -52,7 +54,9 @@ def crash(cluster: Cluster) -> None:
         cluster.stop("immediate")
 
 
-def test_a_crash_in_the_middle_of_ddl_is_resolved_once_the_server_is_back(lazy: Cluster, write: Write) -> None:
+def test_a_crash_in_the_middle_of_ddl_is_resolved_once_the_server_is_back(
+    lazy: Cluster, write: WriteMigrations
+) -> None:
     files = write(**FILES)
     with closing(lazy.database.connect()) as holder:
         holder.execute("BEGIN; LOCK TABLE gate IN ACCESS SHARE MODE")
@@ -69,7 +73,7 @@ def test_a_crash_in_the_middle_of_ddl_is_resolved_once_the_server_is_back(lazy: 
     assert migrate(lazy.database, files).applied == ["3_c", "4_d"]
 
 
-def test_a_server_that_stays_away_leaves_the_outcome_unknown(lazy: Cluster, write: Write) -> None:
+def test_a_server_that_stays_away_leaves_the_outcome_unknown(lazy: Cluster, write: WriteMigrations) -> None:
     files = write(**FILES)
     with closing(lazy.database.connect()) as holder:
         holder.execute("BEGIN; LOCK TABLE gate IN ACCESS SHARE MODE")
@@ -86,7 +90,7 @@ def test_a_server_that_stays_away_leaves_the_outcome_unknown(lazy: Cluster, writ
     assert migrate(lazy.database, files).applied == ["3_c", "4_d"]
 
 
-def test_a_crash_on_any_server_is_resolved_once_it_is_back(database: Database, write: Write) -> None:
+def test_a_crash_on_any_server_is_resolved_once_it_is_back(database: Database, write: WriteMigrations) -> None:
     """A process of its that is killed makes it end all others and recover, as behind a power cut."""
     database.run("CREATE TABLE gate (); CREATE UNLOGGED TABLE lost AS SELECT 1")
     files = write(**FILES)
@@ -116,7 +120,9 @@ def through(proxy: Proxy, files: Sequence[Migration]) -> Attempt:
 
 
 @pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.ANSWERED])
-def test_another_cluster_behind_the_same_address_is_not_asked(clusters: Clusters, write: Write, moment: Moment) -> None:
+def test_another_cluster_behind_the_same_address_is_not_asked(
+    clusters: Clusters, write: WriteMigrations, moment: Moment
+) -> None:
     files = write(**FILES)
     one, other = clusters.make("one"), clusters.make("other")
     for each in (one, other):
@@ -151,7 +157,7 @@ def rewound(clusters: Clusters) -> tuple[Cluster, Cluster]:
     return now, past
 
 
-def test_a_cluster_that_lost_what_was_reported_is_not_believed(clusters: Clusters, write: Write) -> None:
+def test_a_cluster_that_lost_what_was_reported_is_not_believed(clusters: Clusters, write: WriteMigrations) -> None:
     """A restored snapshot, a failover to a standby that was behind: 1_a was reported as applied, and is not there."""
     files = write(**FILES)
     now, past = rewound(clusters)
@@ -167,7 +173,7 @@ def test_a_cluster_that_lost_what_was_reported_is_not_believed(clusters: Cluster
 
 
 def test_a_server_of_another_kind_behind_the_same_address_is_not_asked(
-    database: Database, clusters: Clusters, write: Write
+    database: Database, clusters: Clusters, write: WriteMigrations
 ) -> None:
     """It takes the same user, the same password and the same name of a database, and is a cluster of its own."""
     database.run("CREATE TABLE gate ()")
@@ -198,7 +204,7 @@ def rename(server: Server, name: str, other: str) -> None:
 
 
 def test_a_database_that_was_put_back_to_an_older_state_is_not_believed(
-    server: Server, database: Database, write: Write
+    server: Server, database: Database, write: WriteMigrations
 ) -> None:
     """On the same cluster: a copy of some time ago takes the database's name while the line is cut."""
     database.run("CREATE TABLE gate ()")
@@ -259,7 +265,7 @@ def followed(server: Server, database: Database, clusters: Clusters) -> Iterator
         pytest.skip("no standby can be made of a server that was given")
 
 
-def test_a_standby_is_refused_before_the_lock(followed: tuple[Database, Database], write: Write) -> None:
+def test_a_standby_is_refused_before_the_lock(followed: tuple[Database, Database], write: WriteMigrations) -> None:
     files = write(m1_a="create table a ()")
     primary, standby = followed
     assert standby.rows("SELECT pg_is_in_recovery()") == [(True,)]

@@ -17,7 +17,8 @@ from pgratchet.apply import applier
 from pgratchet.apply.run import MigrateOptions
 from pgratchet.database.history import History
 from pgratchet.errors import HistoryDisagrees, Interrupted, LockBusy, Terminated
-from tests.conftest import Database, Write
+from tests.servers.databases import Database
+from tests.support.migrations import WriteMigrations
 
 SLEEP = "select pg_sleep(20)"
 RUNNING = (
@@ -63,7 +64,7 @@ def signalled(database: Database) -> Iterator[Callable[[int], None]]:
 @pytest.mark.parametrize("kind", FILES)
 @pytest.mark.parametrize(("which", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_cancels_the_statement_and_tells_what_stays(
-    database: Database, write: Write, signalled: Callable[[int], None], kind: str, which: int, status: int
+    database: Database, write: WriteMigrations, signalled: Callable[[int], None], kind: str, which: int, status: int
 ) -> None:
     files = write(m1_a="create table a ()", **FILES[kind])
     applied: list[str] = []
@@ -79,7 +80,7 @@ def test_a_signal_cancels_the_statement_and_tells_what_stays(
 
 
 def test_a_file_that_swallows_the_signals_cancel_is_told_as_it_ended(
-    database: Database, write: Write, signalled: Callable[[int], None]
+    database: Database, write: WriteMigrations, signalled: Callable[[int], None]
 ) -> None:
     """The statement is cancelled, and the file's own handler makes that no error: what is there is what is said."""
     swallows = "do $$ begin perform pg_sleep(20); exception when query_canceled then null; end $$"
@@ -104,7 +105,7 @@ def test_a_file_that_swallows_the_signals_cancel_is_told_as_it_ended(
     ],
 )
 def test_a_signal_tells_all_that_stays(
-    database: Database, write: Write, signalled: Callable[[int], None], before: dict[str, str], told: str
+    database: Database, write: WriteMigrations, signalled: Callable[[int], None], before: dict[str, str], told: str
 ) -> None:
     files = write(**before, m3_c=SLEEP)
     signalled(signal.SIGINT)
@@ -118,7 +119,7 @@ def _applied(stream: Iterator[events.Event]) -> list[str]:
 
 
 def test_a_signal_while_the_server_is_gone_says_that_it_cannot_tell(
-    database: Database, write: Write, signalled: Callable[[int], None]
+    database: Database, write: WriteMigrations, signalled: Callable[[int], None]
 ) -> None:
     """The line is closed under the cancelled statement, so that the history cannot be asked."""
     files = write(m1_a=f"create table a (); {SLEEP}")
@@ -142,7 +143,9 @@ def test_a_signal_while_the_server_is_gone_says_that_it_cannot_tell(
     assert caught.value.detail.startswith("What took effect could not be asked")
 
 
-def test_what_the_server_acknowledged_and_the_history_has_not_is_said(database: Database, write: Write) -> None:
+def test_what_the_server_acknowledged_and_the_history_has_not_is_said(
+    database: Database, write: WriteMigrations
+) -> None:
     """A trigger of the file's own takes the row away at the very end of its COMMIT."""
     files = write(
         m1_a="create function f() returns trigger language plpgsql as"
@@ -155,7 +158,7 @@ def test_what_the_server_acknowledged_and_the_history_has_not_is_said(database: 
 
 
 def test_a_row_that_another_run_has_not_finished_is_waited_for_by_a_person(
-    database: Database, write: Write, monkeypatch: pytest.MonkeyPatch
+    database: Database, write: WriteMigrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As behind a pooler that voids the lock: the other run has begun the file, statement by statement."""
     monkeypatch.setattr(History, "lock_key", property(lambda _: random.getrandbits(62)))
@@ -171,7 +174,7 @@ def test_a_row_that_another_run_has_not_finished_is_waited_for_by_a_person(
 
 
 def test_a_file_that_another_run_has_applied_with_another_text_stops_this_one(
-    database: Database, write: Write, monkeypatch: pytest.MonkeyPatch
+    database: Database, write: WriteMigrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(History, "lock_key", property(lambda _: random.getrandbits(62)))
     files = write(m1_a="create table a ()", m2_b="create table b ()")
@@ -188,7 +191,7 @@ def test_a_file_that_another_run_has_applied_with_another_text_stops_this_one(
 
 @pytest.mark.parametrize("kind", ["a batch", "windows"])
 def test_a_file_that_another_run_has_applied_meanwhile_is_passed_over(
-    database: Database, write: Write, monkeypatch: pytest.MonkeyPatch, kind: str
+    database: Database, write: WriteMigrations, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(History, "lock_key", property(lambda _: random.getrandbits(62)))
     files = write(m1_a=FILES[kind]["m2_b"].replace(SLEEP, "select 1"))

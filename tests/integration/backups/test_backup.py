@@ -29,8 +29,9 @@ from pgratchet.backups.store import DiskStore
 from pgratchet.errors import BackupFailed
 from pgratchet.operations.backups import take_backup
 from pgratchet.operations.base import Machine
-from tests.conftest import Database
 from tests.integration.conftest import source_of
+from tests.requirements import require, skip_without
+from tests.servers.databases import Database
 
 _T = TypeVar("_T")
 
@@ -327,12 +328,11 @@ def test_a_pg_dump_that_lies_is_found_out_by_reading_back(
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs takes root")
+    require("root")
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)], capture_output=True)
     if mounted.returncode:
-        pytest.skip(f"no tmpfs here: {mounted.stderr.decode().strip()}")
+        skip_without("a small tmpfs", "allow mount (CAP_SYS_ADMIN)", mounted.stderr.decode())
     try:
         yield folder
     finally:

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pgratchet.backups.bucket import Bucket
 
 from pgratchet import events
 from pgratchet.backups import backup, drill, listing, restore, restore_server, retention, store, verification
 from pgratchet.backups.backup import BackupOptions, BackupSource
-from pgratchet.backups.bucket import Bucket
 from pgratchet.backups.manifest import Manifest
 from pgratchet.backups.pg_programs import Programs
 from pgratchet.backups.restore import BackupArchive
@@ -38,8 +38,8 @@ from pgratchet.errors import BackupFailed, ConfigurationError, RatchetError
 from pgratchet.operations.backups import prune, take_backup
 from pgratchet.operations.base import Machine
 from tests import ROOT
-from tests.conftest import Database
 from tests.integration.backups.test_backup import Followed
+from tests.servers.databases import Database
 from tests.support.waiting import until
 
 embedded = pytest.mark.parametrize("server", ["embedded"], indirect=True)

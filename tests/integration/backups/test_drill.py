@@ -25,13 +25,12 @@ from pgratchet.backups.store import DiskStore
 from pgratchet.database.history import History
 from pgratchet.errors import BackupFailed
 from pgratchet.operations.drill import _scratch_server
-from tests.acceptance.conftest import COMMAND, Invoke, environment
-from tests.acceptance.conftest import invoke as invoke
-from tests.conftest import Database
 from tests.faults.proxy import Moment, Proxy
 from tests.integration.backups.test_backup import Followed, take
 from tests.integration.backups.test_restore import fake_pg_restore, roles, site_of
 from tests.integration.conftest import source_of
+from tests.servers.databases import Database
+from tests.support.invoke import COMMAND, Invoke, environment
 from tests.support.waiting import until
 
 GOOD = 2 + 1

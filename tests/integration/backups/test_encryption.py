@@ -20,8 +20,8 @@ from pgratchet.backups.restore import BackupArchive
 from pgratchet.backups.restore_server import RestoreServer
 from pgratchet.backups.store import DiskStore
 from pgratchet.errors import BackupFailed, ConfigurationError
-from tests.conftest import Database
 from tests.integration.backups.test_backup import Followed, fake_programs, small_disk
+from tests.servers.databases import Database
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)

@@ -37,10 +37,12 @@ from pgratchet.errors import BackupFailed, ConfigurationError, LockBusy, Outcome
 from pgratchet.migrations import files
 from pgratchet.operations.drill import _without_password
 from tests import ROOT
-from tests.conftest import Database, Server, Write
-from tests.faults.proxy import Cluster, Clusters, Moment, Proxy, migrate
+from tests.faults.proxy import Moment, Proxy
 from tests.integration.backups.test_backup import take
 from tests.integration.conftest import source_of
+from tests.servers.clusters import Cluster, Clusters
+from tests.servers.databases import Database, Server
+from tests.support.migrations import WriteMigrations, migrate
 from tests.support.waiting import until
 
 
@@ -146,7 +148,7 @@ def roles(database: Database, *names: str, options: str = "LOGIN PASSWORD 'x'") 
             database.run(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}")
 
 
-def test_what_was_broken_is_as_at_the_backup(scene: Scene, write: Write, sql_folder: Path) -> None:
+def test_what_was_broken_is_as_at_the_backup(scene: Scene, write: WriteMigrations, sql_folder: Path) -> None:
     live = scene.database
     archived = scene.back_up()
     before, live_oid = scene.likeness(), scene.oid()
@@ -715,7 +717,7 @@ def test_one_restore_at_a_time(scene: Scene) -> None:
 
 
 def test_a_restore_waits_for_a_migration_and_a_migration_for_a_restore(
-    scene: Scene, write: Write, sql_folder: Path
+    scene: Scene, write: WriteMigrations, sql_folder: Path
 ) -> None:
     archived, before = scene.back_up(), scene.likeness()
     shutil.copytree(ROOT / "sql", sql_folder, dirs_exist_ok=True)

@@ -16,10 +16,11 @@ from pgratchet.checks.doctor import DoctorOptions, Finding
 from pgratchet.database.history import History
 from pgratchet.operations.base import Machine
 from pgratchet.operations.examine import Examine
-from tests.conftest import Database, Write
 from tests.faults.proxy import Proxy
 from tests.integration.apply.test_pooler import Pool, pool
 from tests.integration.conftest import settings_of
+from tests.servers.databases import Database
+from tests.support.migrations import WriteMigrations
 from tests.support.waiting import until
 
 __all__ = ["pool"]
@@ -124,7 +125,7 @@ def test_a_role_that_may_not_make_the_history(database: Database, role: Database
     assert of(examined(role), "privileges").severity == "ok"
 
 
-def test_a_role_that_may_not_write_the_history(database: Database, role: Database, write: Write) -> None:
+def test_a_role_that_may_not_write_the_history(database: Database, role: Database, write: WriteMigrations) -> None:
     list(applier.migrate(database.connect, History(), write(m1_a="select 1"), None, run.MigrateOptions("run")))
     assert "SELECT, INSERT and UPDATE on ratchet.migrations" in of(examined(role), "privileges").what
     database.run("GRANT USAGE ON SCHEMA ratchet TO looker")
@@ -168,7 +169,7 @@ def test_a_pooler_in_between(database: Database, pool: Pool) -> None:
     assert "pg_direct_host" in found.remedy
 
 
-def test_an_extension_that_the_server_has_not(database: Database, role: Database, write: Write) -> None:
+def test_an_extension_that_the_server_has_not(database: Database, role: Database, write: WriteMigrations) -> None:
     files = write(m1_a="create extension if not exists no_such; -- create extension x\ncreate extension hstore;")
     assert doctor.extensions(files) == ("no_such", "hstore")
     found = [
@@ -200,7 +201,7 @@ def test_one_check_that_fails_does_not_end_the_others(database: Database) -> Non
     assert of(found, "extension").severity == "problem"
 
 
-def test_files_and_history(database: Database, write: Write) -> None:
+def test_files_and_history(database: Database, write: WriteMigrations) -> None:
     files = write(m2_b="select 1", m3_c="-- migrate: no-transaction\nselect 1; select 1/0;")
     with suppress(Exception):
         list(applier.migrate(database.connect, History(), files, None, run.MigrateOptions("run")))

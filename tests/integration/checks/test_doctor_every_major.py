@@ -6,9 +6,9 @@ from contextlib import closing
 
 import pytest
 
-from tests.conftest import Database
-from tests.faults.proxy import Clusters
 from tests.integration.checks.test_doctor import amiss, examined, of
+from tests.servers.clusters import Clusters
+from tests.servers.databases import Database
 
 EVERY = {"server", "login", "identity", "writable", "privileges"}
 

@@ -13,8 +13,8 @@ from pgratchet.database import connection
 from pgratchet.database.history import History
 from pgratchet.errors import ConfigurationError, MigrationFailed
 from pgratchet.migrations.scripts import SIZE_LIMIT
-from tests.conftest import Database, Server, Write
-from tests.faults.proxy import Attempt, history, migrate
+from tests.servers.databases import Database, Server
+from tests.support.migrations import Attempt, WriteMigrations, history, migrate
 
 HEAD = "-- migrate: no-transaction\n"
 
@@ -51,7 +51,7 @@ def as_role(database: Database, role: str) -> Database:
     ("tag", "command"), [("CREATE TABLE", "create table x ()"), ("CREATE SCHEMA", "create schema x")]
 )
 def test_an_event_trigger_that_refuses_the_history_leaves_nothing_of_it(
-    database: Database, write: Write, moment: str, tag: str, command: str
+    database: Database, write: WriteMigrations, moment: str, tag: str, command: str
 ) -> None:
     files = write(m1_a="select 1")
     refuse_ddl(database, moment, tag)
@@ -66,7 +66,7 @@ def test_an_event_trigger_that_refuses_the_history_leaves_nothing_of_it(
     assert migrate(database, files).applied == ["1_a"]
 
 
-def test_an_event_trigger_that_refuses_a_migration_rolls_it_back(database: Database, write: Write) -> None:
+def test_an_event_trigger_that_refuses_a_migration_rolls_it_back(database: Database, write: WriteMigrations) -> None:
     migrate(database, write(m1_a="create table a ()"))
     refuse_ddl(database, "end", "ALTER TABLE")
     files = write(m2_b="create table b ();\nalter table a add column x int")
@@ -77,7 +77,9 @@ def test_an_event_trigger_that_refuses_a_migration_rolls_it_back(database: Datab
     assert history(database) == [("1_a", True)]
 
 
-def test_a_role_that_may_not_create_in_the_schema_of_the_history(database: Database, role: str, write: Write) -> None:
+def test_a_role_that_may_not_create_in_the_schema_of_the_history(
+    database: Database, role: str, write: WriteMigrations
+) -> None:
     database.run(f"CREATE SCHEMA ratchet; GRANT USAGE ON SCHEMA ratchet TO {role}")
     before = database.fingerprint()
     with pytest.raises(MigrationFailed, match="permission denied for schema ratchet") as caught:
@@ -86,7 +88,9 @@ def test_a_role_that_may_not_create_in_the_schema_of_the_history(database: Datab
     assert database.fingerprint() == before
 
 
-def test_a_role_that_may_only_read_the_history_begins_nothing(database: Database, role: str, write: Write) -> None:
+def test_a_role_that_may_only_read_the_history_begins_nothing(
+    database: Database, role: str, write: WriteMigrations
+) -> None:
     migrate(database, write(m1_a="create table a ()"))
     database.run(f"GRANT USAGE ON SCHEMA ratchet TO {role}; GRANT SELECT ON ratchet.migrations TO {role}")
     before = database.fingerprint()
@@ -97,7 +101,7 @@ def test_a_role_that_may_only_read_the_history_begins_nothing(database: Database
 
 
 def test_a_role_that_owns_the_schema_needs_no_right_on_the_database(
-    database: Database, role: str, write: Write
+    database: Database, role: str, write: WriteMigrations
 ) -> None:
     database.run(f"CREATE SCHEMA ratchet AUTHORIZATION {role}; CREATE SCHEMA own AUTHORIZATION {role}")
     assert migrate(as_role(database, role), write(m1_a="create table own.a ()")).applied == ["1_a"]
@@ -121,7 +125,7 @@ LARGE = "create table big (x text);\n" + "insert into big values (repeat('x', 50
     ids=lambda settings: next(iter(settings)) + "=" + next(iter(settings.values())),
 )
 def test_what_the_database_sets_changes_neither_the_history_nor_the_outcome(
-    database: Database, write: Write, settings: dict[str, str]
+    database: Database, write: WriteMigrations, settings: dict[str, str]
 ) -> None:
     files = write(
         m1_a="create schema own; create table own.t (x int); select pg_sleep(0.3)",
@@ -141,7 +145,9 @@ def test_what_the_database_sets_changes_neither_the_history_nor_the_outcome(
 
 
 @pytest.mark.parametrize("isolation", ["serializable", "repeatable read"])
-def test_runs_at_once_where_every_transaction_is_isolated(database: Database, write: Write, isolation: str) -> None:
+def test_runs_at_once_where_every_transaction_is_isolated(
+    database: Database, write: WriteMigrations, isolation: str
+) -> None:
     """Each reads the history in a snapshot of its own, and none may take an old one for the truth."""
     set_for(database, default_transaction_isolation=isolation)
     assert database.rows("SHOW transaction_isolation") == [(isolation,)]
@@ -178,7 +184,7 @@ def encoded(server: Server) -> Iterator[Encoded]:
         server.drop(each)
 
 
-def test_a_database_without_an_encoding_is_refused(encoded: Encoded, write: Write) -> None:
+def test_a_database_without_an_encoding_is_refused(encoded: Encoded, write: WriteMigrations) -> None:
     database = encoded("SQL_ASCII")
     database.run("CREATE TABLE unchecked AS SELECT E'\\xff'::text AS x")
     before = database.fingerprint()
@@ -187,7 +193,7 @@ def test_a_database_without_an_encoding_is_refused(encoded: Encoded, write: Writ
     assert database.fingerprint() == before
 
 
-def test_a_database_in_another_encoding_takes_what_it_can_hold(encoded: Encoded, write: Write) -> None:
+def test_a_database_in_another_encoding_takes_what_it_can_hold(encoded: Encoded, write: WriteMigrations) -> None:
     database = encoded("LATIN1")
     files = write(m1_a="create table a as select 'café'::text as x -- né")
     assert migrate(database, files).applied == ["1_a"]
@@ -197,7 +203,7 @@ def test_a_database_in_another_encoding_takes_what_it_can_hold(encoded: Encoded,
 
 @pytest.mark.parametrize(("batch_size", "behind"), [(1, ["m3_c"]), (10, ["m3_c"]), (10, [])])
 def test_a_file_that_an_encoding_cannot_hold_is_the_one_to_blame(
-    encoded: Encoded, write: Write, batch_size: int, behind: list[str]
+    encoded: Encoded, write: WriteMigrations, batch_size: int, behind: list[str]
 ) -> None:
     database = encoded("LATIN1")
     texts = {"m1_a": "create table a ()", "m2_b": "create table b ();\n-- 100 €\n"}

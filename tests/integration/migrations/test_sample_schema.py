@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conftest import Database
+from tests.servers.databases import Database
 
 TABLES: dict[str, list[tuple[str, str, bool, str | None]]] = {
     "jobs": [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,9 +13,9 @@ from pgratchet.checks import ci
 from pgratchet.errors import ConfigurationError
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations.files import Migration
+from tests.requirements import requires
 
 MAIN = {"1_a": "a", "3_c": "c"}
-SQUAWK = shutil.which("squawk", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 
 def files(texts: Mapping[str, str]) -> tuple[Migration, ...]:
@@ -123,7 +121,7 @@ def test_a_main_that_is_not_there(sql: Path, tmp_path: Path) -> None:
     assert ci.compare_branches(bare, None) is None, "no repository"
 
 
-@pytest.mark.skipif(SQUAWK is None, reason="no squawk here: pip install squawk-cli")
+@requires("squawk")
 def test_what_squawk_finds_has_its_place(tmp_path: Path) -> None:
     texts = {
         "1_table": "create table t (id bigint generated always as identity primary key);",

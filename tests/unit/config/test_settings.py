@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import stat
 import sys
@@ -19,6 +18,7 @@ from pgratchet.database import target as access
 from pgratchet.errors import ConfigurationError, RatchetError, Unreachable
 from pgratchet.variables import Variables
 from tests import ROOT
+from tests.requirements import requires
 
 TEMPLATES = ROOT / "templates"
 SHIPPED = ROOT / "inventory"
@@ -286,7 +286,7 @@ def test_client_files_are_private_and_go_away() -> None:
     assert not passfile.exists()
 
 
-@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")
+@requires("files in memory")
 def test_no_secret_touches_a_disk() -> None:
     given = resolve({"P": "s3cret"}, pg_password="{{ env('P') }}")
     with given.client_environment() as environ:

@@ -14,6 +14,7 @@ import yaml
 from pgratchet.config import inventory, settings
 from pgratchet.errors import ConfigurationError
 from tests import ROOT
+from tests.requirements import import_or_skip, require
 
 TEMPLATES = ROOT / "templates"
 NAMES = ("k8s/migrate-job.yaml", "ci/github.yml", "ci/gitlab.yml")
@@ -65,11 +66,11 @@ def values(shape: object) -> Iterator[object]:
 def accepted(name: str, text: str, folder: Path) -> None:
     """By check-jsonschema's copies of GitHub's and GitLab's schemas, and by those of Kubernetes."""
     if name.startswith("k8s"):
-        validate = pytest.importorskip("kubernetes_validate", reason="no schemas of Kubernetes here").validate
+        validate = import_or_skip("kubernetes_validate").validate
         for each in documents(text):
             validate(each, "1.33", strict=True)
         return
-    pytest.importorskip("check_jsonschema", reason="no schemas of GitHub and GitLab here")
+    require("check_jsonschema")
     path = folder / "rendered.yml"
     path.write_text(text, encoding="utf-8")
     schema = ["vendor.github-workflows"] if "github" in name else ["vendor.gitlab-ci", "--data-transform", "gitlab-ci"]

@@ -1,0 +1,116 @@
+"""Writes the files of a backup into a draft: the dump, and the roles and tablespaces.
+
+Files are hashed while they are written, and encrypted if the backup has recipients.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from pgratchet import events
+from pgratchet.backups import encryption, pg_programs
+from pgratchet.backups.manifest import DUMP, FOLDER, GLOBALS, BackupFile
+from pgratchet.backups.pg_programs import DumpOptions, Programs
+from pgratchet.backups.throttle import Throttle
+from pgratchet.errors import BackupFailed
+
+if TYPE_CHECKING:
+    from pgratchet.backups.backup import BackupOptions
+    from pgratchet.backups.snapshot import Snapshot
+    from pgratchet.backups.store import Draft
+
+
+class DumpWriter:
+    """Writes one backup. `form`, `compression` and `files` describe the backup for its manifest."""
+
+    def __init__(
+        self, draft: Draft, programs: Programs, environ: Mapping[str, str], options: BackupOptions, snapshot: Snapshot
+    ) -> None:
+        self._draft, self._programs, self._environ = draft, programs, environ
+        self._options, self._snapshot = options, snapshot
+        self.compression = programs.compression()
+        self.form: pg_programs.Form = "custom"
+        self.files: dict[str, BackupFile] = {}
+        self._written = 0
+
+    def write(self, database: str, size: int) -> events.Stream:
+        """Write all files except the manifest. `size` is the database's size in bytes."""
+        options = self._options
+        parallel = self._draft.folder and options.jobs > 1 and size >= options.parallel_from
+        self.form = "directory" if parallel and not options.recipients else "custom"
+        dump_options = DumpOptions(self.form, self.compression, options.jobs, self._snapshot.id)
+        yield from self._write_folder(dump_options) if self.form == "directory" else self._write_dump(dump_options)
+        with self._open(GLOBALS) as write:
+            write(pg_programs.dump_globals(self._programs, self._environ, database))
+
+    def _write_dump(self, options: DumpOptions) -> events.Stream:
+        """Dump into one file. An encrypted dump cannot be read back here, so pg_restore reads it meanwhile."""
+        with ExitStack() as stack:
+            write = stack.enter_context(self._open(DUMP))
+            feed = None
+            if self._options.recipients:
+                feed = stack.enter_context(pg_programs.reading_archive(self._programs))
+
+            def pass_on(chunk: bytes) -> None:
+                write(chunk)
+                if feed:
+                    feed(chunk)
+
+            yield from self._progress(pg_programs.dump(self._programs, self._environ, options, pass_on))
+        if not self._written:
+            raise BackupFailed("pg_dump wrote nothing", hint="Run it by hand to see why.")
+
+    def _write_folder(self, options: DumpOptions) -> events.Stream:
+        """Dump into a folder. pg_dump writes and flushes the files itself, so they are hashed afterwards."""
+        assert self._draft.folder is not None
+        folder = self._draft.folder / FOLDER
+        yield from self._progress(pg_programs.dump_into(self._programs, self._environ, options, folder))
+        names = sorted(f"{FOLDER}/{path.name}" for path in folder.iterdir())
+        with ThreadPoolExecutor(options.jobs) as pool:
+            self.files |= dict(zip(names, pool.map(self._hash_file, names), strict=True))
+
+    def _hash_file(self, name: str) -> BackupFile:
+        digest, stat = hashlib.sha256(), self._draft.stat(name)
+        for chunk in self._draft.read(name):
+            digest.update(chunk)
+        return BackupFile(stat.size, digest.hexdigest(), stat.stamp)
+
+    @contextmanager
+    def _open(self, name: str) -> Iterator[Callable[[bytes], object]]:
+        """Create a file, and add it to `files` at the end of the block."""
+        recipients = self._options.recipients
+        stored_name = name + encryption.SUFFIX if recipients else name
+        digest, before = hashlib.sha256(), self._written
+        with self._draft.write(stored_name) as write:
+
+            def write_hashed(chunk: bytes) -> None:
+                digest.update(chunk)
+                self._written += len(chunk)
+                write(chunk)
+
+            if recipients:
+                with encryption.encrypted_writer(write_hashed, recipients) as write_plain:
+                    yield write_plain
+            else:
+                yield write_hashed
+        size, stat = self._written - before, self._draft.stat(stored_name)
+        if stat.size != size:
+            raise BackupFailed(
+                "the backup is not as large as what was written",
+                detail=f"{stored_name}: {stat.size} bytes of {size}.",
+                hint="Find out what is wrong with the store, and run again.",
+            )
+        self.files[stored_name] = BackupFile(size, digest.hexdigest(), stat.stamp)
+
+    def _progress(self, dumping: Iterator[Sequence[str]]) -> events.Stream:
+        """Report the bytes of the finished tables. pg_dump reports a table's begin, so the last ones are unfinished."""
+        sizes = {name.replace('"', ""): size for name, size in self._snapshot.sizes.items()}
+        total, throttle = sum(sizes.values()), Throttle()
+        for tables in dumping:
+            if throttle.is_due():
+                size = sum(sizes.get(name.replace('"', ""), 0) for name in tables[: -self._options.jobs])
+                yield events.BackupProgress("dump", size, total, self._written)

@@ -1,0 +1,65 @@
+"""Lists and drops the databases that restores keep beside the live database.
+
+A kept database is either an old live database or a restored database that was not swapped in. Its name is derived from
+the name of the live database.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import datetime, timezone
+
+from psycopg import sql
+
+from pgratchet.backups.restore_server import NAME_LIMIT, RestoreServer, fetch, take_lock, translate_errors
+from pgratchet.database.session import listed
+from pgratchet.errors import ConfigurationError
+
+
+def derive_name(database: str, kind: str) -> str:
+    """Derive a name from that of a database: its beginning, the kind, such as `old` or `restore`, and the UTC time."""
+    return _join(database, f"_{kind}_{datetime.now(timezone.utc):%Y%m%d%H%M%S}")
+
+
+def _join(database: str, ending: str) -> str:
+    return database.encode()[: NAME_LIMIT - len(ending)].decode(errors="ignore") + ending
+
+
+def list_kept_databases(server: RestoreServer, database: str) -> tuple[str, ...]:
+    """List the databases that restores of this database kept, sorted by name."""
+    stem = _join(database, "_restore_00000000000000").removesuffix("_restore_00000000000000")
+    pattern = f"^{re.escape(stem)}.*_(old|restore)_[0-9]{{14}}$"
+    with translate_errors(), closing(server.connect(server.maintenance)) as maintenance:
+        names = [name for (name,) in fetch(maintenance, "kept_databases", pattern=pattern)]
+    return tuple(name for name in names if _is_derived(name, database))
+
+
+def _is_derived(name: str, database: str) -> bool:
+    _, kind, time = name.rsplit("_", 2)
+    return name == _join(database, f"_{kind}_{time}")
+
+
+def drop_kept_databases(server: RestoreServer, database: str, names: Sequence[str]) -> None:
+    """Drop kept databases of a database.
+
+    Raises ConfigurationError and drops nothing when one has slots, subscriptions or prepared transactions, because DROP
+    DATABASE would silently delete an inactive slot. Raises LockBusy during a restore, whose new database is among the
+    kept ones.
+    """
+    with translate_errors(), closing(server.connect(server.maintenance)) as maintenance:
+        take_lock(maintenance, database)
+        obstacles = [
+            f"{name}: the {kind} {object_name}."
+            for name in names
+            for kind, object_name in fetch(maintenance, "obstacles", name=name)
+        ]
+        if obstacles:
+            raise ConfigurationError(
+                f"{listed(names)} cannot be dropped",
+                detail="\n".join(obstacles),
+                hint="Drop the slots and subscriptions, and finish the prepared transactions, first.",
+            )
+        for name in names:
+            maintenance.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

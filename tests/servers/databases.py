@@ -1,0 +1,95 @@
+"""Databases of one test each, and the servers that they are made on."""
+
+from __future__ import annotations
+
+import time
+import uuid
+import weakref
+from dataclasses import dataclass, field
+
+import psycopg
+from psycopg import sql
+
+from pgratchet.database import connection
+from pgratchet.testing import databases
+
+_sessions: list[weakref.ref[psycopg.Connection]] = []
+"""The connections that this process has opened."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database of one test, by libpq parameters."""
+
+    parameters: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        return self.parameters["dbname"]
+
+    @property
+    def url(self) -> str:
+        return databases.Database(self.name, self.parameters).url
+
+    def connect(self) -> psycopg.Connection:
+        made = connection.connect(self.parameters)
+        _sessions.append(weakref.ref(made))
+        return made
+
+    def rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
+        with self.connect() as session:
+            return session.execute(query.encode(), values or None).fetchall()
+
+    def run(self, query: str) -> None:
+        with self.connect() as session:
+            session.execute(query.encode())
+
+    def fingerprint(self) -> list[tuple[object, ...]]:
+        """What of the catalog any change to the schema changes: for showing that nothing did."""
+        return self.locks() + self.rows(
+            "SELECT 'class', oid::text, relname, xmin::text FROM pg_class WHERE oid >= 16384"
+            " UNION ALL SELECT 'schema', oid::text, nspname, xmin::text FROM pg_namespace"
+            " UNION ALL SELECT 'function', oid::text, proname, xmin::text FROM pg_proc WHERE oid >= 16384"
+            " UNION ALL SELECT 'database', oid::text, datname, '' FROM pg_database"
+            " ORDER BY 1, 2, 3"
+        )
+
+    def locks(self) -> list[tuple[object, ...]]:
+        """The pid and the key of each advisory lock. The server takes a moment to end a session that was closed: a lock
+        of one that is not open here is given three seconds to go."""
+        deadline = time.monotonic() + 3
+        while True:
+            found = self.rows(
+                "SELECT pid, objid::text FROM pg_locks WHERE locktype = 'advisory'"
+                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1, 2"
+            )
+            held = {made.info.backend_pid for each in _sessions if (made := each()) and not made.closed}
+            if held.issuperset(pid for pid, _ in found) or time.monotonic() > deadline:
+                return found
+            time.sleep(0.02)
+
+
+@dataclass
+class Server:
+    """A server that tests may make databases on; `parameters` lead to its maintenance database.
+
+    `direct` is where it listens itself, where those lead to a program in between.
+    """
+
+    name: str
+    parameters: dict[str, str]
+    made: list[str] = field(default_factory=list)
+    direct: dict[str, str] = field(default_factory=dict)
+
+    def create(self, template: str = "template0") -> Database:
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        with connection.connect(self.parameters) as session:
+            command = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+            session.execute(command.format(sql.Identifier(name), sql.Identifier(template)))
+        self.made.append(name)
+        return Database({**self.parameters, "dbname": name})
+
+    def drop(self, database: Database) -> None:
+        with connection.connect(self.parameters) as session:
+            session.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database.name)))
+        self.made.remove(database.name)

@@ -1,0 +1,147 @@
+"""Fixtures: servers and databases.
+
+A server is started once a session; a template database on it is migrated once with the schema of sql/; each test gets a
+clone or an empty database, which is dropped when the test ends. Servers are: one in Docker if an engine answers, else
+the one of TEST_DATABASE_URL; and always the embedded one, since it starts in a second, so that two majors are tested
+wherever Docker is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pgratchet import embedded
+from pgratchet.apply import applier
+from pgratchet.apply.run import MigrateOptions
+from pgratchet.database import connection
+from pgratchet.database.history import History
+from pgratchet.migrations import files as migrations
+from tests import ROOT
+from tests.requirements import docker_answers, skip_without
+from tests.servers import majors
+from tests.servers.clusters import Clusters
+from tests.servers.databases import Database, Server
+
+# The fixtures that start containers end them; the reaper's image cannot be fetched everywhere.
+os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+
+
+@contextmanager
+def _embedded_server(folder: Path) -> Iterator[Server]:
+    server = embedded.server(folder, "tests", make=True)
+    try:
+        embedded.start(server, "postgres")
+        yield Server("embedded", {**server.parameters(), "dbname": "postgres"})
+    finally:
+        embedded.remove(server)
+
+
+@contextmanager
+def _outside_server() -> Iterator[Server]:
+    """A server in Docker where an engine answers, else that of TEST_DATABASE_URL."""
+    if docker_answers():
+        from testcontainers.community.postgres import PostgresContainer
+
+        with PostgresContainer(
+            "postgres:15", username="owner", password="it's: a p@ss", dbname="postgres"
+        ) as container:
+            own = container.get_docker_client().bridge_ip(container.get_wrapped_container().id)
+            yield Server(
+                "docker",
+                {
+                    "host": container.get_container_host_ip(),
+                    "port": str(container.get_exposed_port(5432)),
+                    "user": "owner",
+                    "password": "it's: a p@ss",
+                    "dbname": "postgres",
+                },
+                direct={"host": own, "port": "5432"},
+            )
+    elif given := os.environ.get("TEST_DATABASE_URL"):
+        yield Server(
+            "given", {"host": "localhost", "port": "5432", "dbname": "postgres", **connection.parse_url(given)}
+        )
+    else:
+        skip_without("a PostgreSQL server", "start a Docker engine or set TEST_DATABASE_URL")
+
+
+@pytest.fixture(scope="session", params=["outside", "embedded", *majors.VERSIONS])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Each server in turn; the other majors only for the modules that are marked every_major."""
+    with _server(request.param, tmp_path_factory) as running:
+        yield running
+        assert not running.made, "tests left databases behind"
+
+
+@contextmanager
+def _server(name: str, folders: pytest.TempPathFactory) -> Iterator[Server]:
+    if name in majors.VERSIONS:
+        with majors.server(name) as parameters:
+            yield Server(name, parameters)
+        return
+    with _outside_server() if name == "outside" else _embedded_server(folders.mktemp("server")) as running:
+        yield running
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every major runs what is about the server itself; the rest is about us, and two majors tell as much."""
+    items[:] = [item for item in items if item.get_closest_marker("every_major") or not _is_other_major(item)]
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+def _group(item: pytest.Item) -> str:
+    """What one worker runs in one go: a module on one server, and all that needs the hosts, since they start slowly."""
+    if "hosts" in getattr(item, "fixturenames", ()):
+        return "hosts"
+    call = getattr(item, "callspec", None)
+    return f"{item.path.relative_to(ROOT)} {call.params.get('server', '') if call else ''}"
+
+
+def _is_other_major(item: pytest.Item) -> bool:
+    call = getattr(item, "callspec", None)
+    return call is not None and call.params.get("server") in majors.VERSIONS
+
+
+@pytest.fixture
+def database(server: Server) -> Iterator[Database]:
+    """An empty database."""
+    made = server.create()
+    yield made
+    server.drop(made)
+
+
+@pytest.fixture(scope="session")
+def template(server: Server) -> Iterator[Database]:
+    """The seed's schema, migrated once."""
+    made = server.create()
+    files = migrations.read(ROOT / "sql")
+    list(applier.migrate(made.connect, History(), files, None, MigrateOptions("template")))
+    yield made
+    server.drop(made)
+
+
+@pytest.fixture
+def migrated(server: Server, template: Database) -> Iterator[Database]:
+    """A clone of the template: the seed's set-up (create, migrate, hand out, clean up), 0.05 s each."""
+    made = server.create(template.name)
+    yield made
+    server.drop(made)
+
+
+def pytest_report_header() -> str:
+    outside = "Docker" if docker_answers() else "TEST_DATABASE_URL" if os.environ.get("TEST_DATABASE_URL") else "none"
+    return f"servers: the embedded PostgreSQL; outside: {outside}"
+
+
+@pytest.fixture
+def clusters(tmp_path: Path) -> Iterator[Clusters]:
+    made = Clusters(tmp_path)
+    yield made
+    made.remove()

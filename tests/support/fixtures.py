@@ -1,0 +1,78 @@
+"""Fixtures: folders of migrations, and `invoke` in a checkout."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from pgratchet import embedded
+from pgratchet.migrations import files as migrations
+from tests import ROOT
+from tests.servers.databases import Database
+from tests.support.invoke import COMMAND, Invoke, ProcessResult, Run, environment
+from tests.support.migrations import WriteMigrations
+
+
+@pytest.fixture
+def sql_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "sql"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def write(sql_folder: Path) -> WriteMigrations:
+    """Write migrations by name, and read the folder."""
+
+    def write_files(**files: str) -> tuple[migrations.Migration, ...]:
+        for name, text in files.items():
+            (sql_folder / f"{name.removeprefix('m')}.sql").write_text(text, encoding="utf-8")
+        return migrations.read(sql_folder)
+
+    return write_files
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Iterator[Path]:
+    """A checkout as a user has it, apart from the one under test; its embedded servers are removed with it."""
+    folder = tmp_path / "clone"
+    for part in ("ops", "inventory", "templates", "sql"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "tasks.py", folder)
+    yield folder
+    for name in ("dev", "test"):
+        embedded.remove(embedded.server(folder, name))
+
+
+@pytest.fixture
+def invoke(clone: Path) -> Invoke:
+    def run(*arguments: str, env: Mapping[str, str] | None = None, status: int | None = 0) -> ProcessResult:
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=clone,
+            env=environment(env or {}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        result = ProcessResult(done.returncode, done.stdout, done.stderr)
+        assert "Traceback" not in done.stdout + done.stderr
+        assert status is None or done.returncode == status, done.stdout + done.stderr
+        return result
+
+    return run
+
+
+@pytest.fixture
+def on(invoke: Invoke, database: Database) -> Run:
+    """invoke, with DATABASE_URL leading to the test's database."""
+
+    def run(*arguments: str, env: dict[str, str] | None = None, status: int | None = 0) -> ProcessResult:
+        return invoke(*arguments, env={"DATABASE_URL": database.url, **(env or {})}, status=status)
+
+    return run

@@ -1,0 +1,46 @@
+"""`invoke` as a process, in a checkout of its own, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+COMMAND = (sys.executable, "-m", "invoke")
+
+
+@dataclass(frozen=True)
+class ProcessResult:
+    """What a process printed and ended with."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.stdout)
+
+
+Invoke = Callable[..., ProcessResult]
+
+
+Run = Callable[..., ProcessResult]
+
+
+PARTS = re.compile(r"^[^\n]+\nDETAIL: .+\nHINT: .+", re.DOTALL | re.MULTILINE)
+
+
+def environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a user who has set nothing of ours."""
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("PG", "POSTGRES_", "TEST_", "DATABASE_", "MIGRATION_", "OPS_", "INVOKE_", "COV_"))
+        and key not in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "PYTHONWARNINGS")
+    }
+    return {**kept, **extra}

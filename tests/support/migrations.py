@@ -1,0 +1,70 @@
+"""Migrations of a test: writing them, running them in this process, and reading the history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pgratchet.apply import applier
+from pgratchet.apply.run import MigrateOptions
+from pgratchet.database.history import History
+from pgratchet.errors import RatchetError
+from pgratchet.events import Event, MigrationApplied
+from pgratchet.migrations import files as migrations
+from pgratchet.migrations.files import Migration
+from tests.servers.databases import Database
+
+WriteMigrations = Callable[..., tuple[migrations.Migration, ...]]
+
+
+@dataclass
+class RunEvents:
+    """What a run came to."""
+
+    events: list[Event]
+
+    @property
+    def applied(self) -> list[str]:
+        return [e.name for e in self.events if isinstance(e, MigrationApplied)]
+
+    def of(self, kind: type[Event]) -> list[Event]:
+        return [e for e in self.events if isinstance(e, kind)]
+
+
+def migrate(database: Database, files: Sequence[Migration], **options: object) -> RunEvents:
+    given = MigrateOptions(**{"run_id": "run", **options})  # type: ignore[arg-type]
+    return RunEvents(list(applier.migrate(database.connect, History(), files, None, given)))
+
+
+def history(database: Database) -> list[tuple[object, ...]]:
+    """The names in the history, and whether each is finished; none where there is no history yet."""
+    if database.rows("SELECT to_regclass('ratchet.migrations')") == [(None,)]:
+        return []
+    return database.rows("SELECT name, executed_at IS NOT NULL FROM ratchet.migrations ORDER BY id")
+
+
+class Attempt:
+    """A run that may fail, for a thread of its own: what it reported by then, and our error; other errors pass."""
+
+    def __init__(self, database: Database, files: Sequence[Migration], **options: object) -> None:
+        self._stream = applier.migrate(
+            database.connect,
+            History(),
+            files,
+            None,
+            MigrateOptions(**{"run_id": "run", **options}),  # type: ignore[arg-type]
+        )
+        self.ran = RunEvents([])
+        self.error: RatchetError | None = None
+
+    def run(self) -> Attempt:
+        try:
+            for event in self._stream:
+                self.ran.events.append(event)
+        except RatchetError as error:
+            self.error = error
+        return self
+
+    @property
+    def applied(self) -> list[str]:
+        return self.ran.applied

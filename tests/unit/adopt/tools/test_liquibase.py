@@ -1,0 +1,117 @@
+"""Liquibase: changesets and rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pgratchet.adopt.matching import matched
+from pgratchet.adopt.tools import (
+    liquibase,
+)
+from tests.unit.adopt.helpers import SQL, states, ups, write
+
+
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [
+        ("a/001.sql", "a"),
+        ("classpath:db/changelog/b/001.sql", "b"),
+        ("/b/001.sql", "b"),
+        ("001.sql", None),
+        ("c/001.sql", None),
+        ("xa/001.sql", None),
+    ],
+)
+def test_liquibases_paths_may_begin_elsewhere_but_are_never_guessed(
+    tmp_path: Path, place: str, found: str | None
+) -> None:
+    text = "--liquibase formatted sql\n--changeset nene:1\nselect 1;\n"
+    files = liquibase.files(write(tmp_path, **{"a/001.sql": text, "b/001.sql": text}))
+    raw = {"id": "1", "author": "nene", "filename": place, "dateexecuted": "d", "orderexecuted": 1, "exectype": "RERAN"}
+    pairs, orphans = matched(files, liquibase.rows([raw], ()))
+    assert [file.name[0] for file, row in pairs if row] == ([found] if found else [])
+    assert bool(orphans) == (found is None)
+
+
+def test_liquibase(tmp_path: Path) -> None:
+    text = (
+        "--liquibase formatted sql\n\n--changeset nene:1 runInTransaction:false\nselect 1;\n--rollback drop table t;\n"
+        '--changeset "ne ne":"two" dbms:!oracle\n--comment: what\nselect 2;\n/* liquibase rollback\nselect 3;\n*/\n'
+        "--\ncomment on table t is 'x';\n--\nrollback;\n"
+        "--changeset nene:3 dbms:mysql,h2\nselect 4;\n--changeset nene:4 ignore:true\nselect 5;\n"
+        "--changeset nene:5 endDelimiter:/\nselect 6;\n--changeset nene:6\n--preconditions onFail:HALT\nselect 7;\n"
+    )
+    write(tmp_path, **{"changes/001.sql": text, "plain.sql": SQL})
+    one, two, *odd = liquibase.files(tmp_path)
+    assert [each.obstacle for each in odd] == ["Its statements end with /.", "It has preconditions."]
+    assert two.keys[0] == "two ne ne changes/001.sql"
+    assert ups([one, two]) == [
+        ("1", "select 1;", False),
+        ("", "select 2; -- comment on table t is 'x'; -- rollback;", True),
+    ]
+    raw = {"id": "1", "author": "nene", "filename": "classpath:db/changes/001.sql", "dateexecuted": "d"}
+    for kind, state in (
+        ("EXECUTED", "claimed"),
+        ("MARK_RAN", "claimed"),
+        ("FAILED", "failed"),
+        ("SKIPPED", "rolled back"),
+    ):
+        rows = liquibase.rows([{**raw, "orderexecuted": 1, "exectype": kind}], ())
+        assert states([one], rows) == [("1_001_1", state)], kind
+
+
+def test_liquibases_quoted_author_and_id_are_read_without_their_quotes(tmp_path: Path) -> None:
+    (tmp_path / "a.sql").write_text('--liquibase formatted sql\n--changeset "a mover": "the first"\nSELECT 1;\n')
+    (found,) = liquibase.files(tmp_path)
+    assert found.keys[0] == "the first a mover a.sql"
+
+
+@pytest.mark.parametrize(
+    ("folder", "row", "applied"),
+    [
+        ("", "v2/init.sql", "v2"),
+        ("", "classpath:db/changelog/v2/init.sql", "v2"),
+        ("db/changelog", "v2/init.sql", "v2"),
+        ("", "v3/init.sql", ""),
+        ("", "db/init.sql", ""),
+    ],
+)
+def test_liquibases_files_of_one_name_are_told_by_their_folders(
+    tmp_path: Path, folder: str, row: str, applied: str
+) -> None:
+    for version in ("v1", "v2"):
+        path = tmp_path / folder / version / "init.sql"
+        path.parent.mkdir(parents=True)
+        path.write_text("--liquibase formatted sql\n--changeset a:1\nSELECT 1;\n")
+    raw = {"id": "1", "author": "a", "filename": row, "exectype": "EXECUTED", "dateexecuted": None, "orderexecuted": 1}
+    pairs, _ = matched(liquibase.files(tmp_path), liquibase.rows([raw], ()))
+    assert [Path(file.name.split(":")[0]).parts[-2] for file, found in pairs if found] == [applied] * bool(applied)
+
+
+@pytest.mark.parametrize(
+    ("dbms", "runs"),
+    [
+        ("postgresql", True),
+        ("h2,PostgreSQL", True),
+        ("!mysql", True),
+        ("all", True),
+        ("mysql", False),
+        ("!postgresql", False),
+    ],
+)
+def test_a_changeset_that_liquibase_would_not_run_here_is_none_of_ours(tmp_path: Path, dbms: str, runs: bool) -> None:
+    (tmp_path / "a.sql").write_text(f"--liquibase formatted sql\n--changeset a:1 dbms:{dbms}\nSELECT 1;\n")
+    assert len(liquibase.files(tmp_path)) == runs
+
+
+def test_lines_that_liquibase_leaves_out_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.sql").write_text(
+        "--liquibase formatted sql\n--changeset a:1\nSELECT 1;\n"
+        "--ignoreLines:start\n--changeset a:2\nSELECT 2;\n--ignoreLines:end\nSELECT 3;\n"
+        "--ignoreLines:1\nSELECT 4;\nSELECT 5;\n"
+    )
+    (found,) = liquibase.files(tmp_path)
+    assert found.up == "SELECT 1;\nSELECT 3;\nSELECT 5;\n"
+    assert not found.obstacle
