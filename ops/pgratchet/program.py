@@ -17,6 +17,14 @@ from pgratchet import __version__
 class _Program(Program):
     """Invoke's program with the project's configuration files, and exit status 2 for usage errors."""
 
+    def normalize_argv(self, argv: list[str] | None) -> None:
+        """Take `init DIR` as `init --folder DIR`: a positional argument of Invoke cannot be left out."""
+        super().normalize_argv(argv)
+        if "init" in self.argv:
+            behind = self.argv.index("init") + 1
+            if behind < len(self.argv) and not self.argv[behind].startswith("-"):
+                self.argv.insert(behind, "--folder")
+
     def parse_collection(self) -> None:
         self.config.set_project_location(str(Path.cwd()))
         self.config.load_project()

@@ -18,8 +18,8 @@ from pgratchet.migrations.scripts import prepare
 from pgratchet.operations import protocol
 from pgratchet.operations.migrate import Migrate, ReadHistory, ReadTexts, TransferredMigration
 from pgratchet.operations.protocol import Request, RunInfo
-from pgratchet.remote import ssh
-from pgratchet.remote.ssh import ConnectionLost, HostConnection
+from pgratchet.remote.host import ConnectionLost, HostConnection, connection_to
+from pgratchet.remote.ssh import route_to
 
 if TYPE_CHECKING:
     from pgratchet.backups.manifest import Manifest
@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 
 def connection_of(target: TargetStorage) -> HostConnection:
     """The connection to the target's host, shared by all that this process does there."""
-    return ssh.connection_to(ssh.route_to(target.variables))
+    return connection_to(route_to(target.variables))
 
 
 @overload

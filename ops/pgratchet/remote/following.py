@@ -16,7 +16,8 @@ from pgratchet.operations.backups import prune
 from pgratchet.operations.migrate import SettleRun
 from pgratchet.operations.protocol import RunInfo
 from pgratchet.remote import client
-from pgratchet.remote.ssh import AgentSession, ConnectionLost, HostConnection, UntrustedHostKey
+from pgratchet.remote.host import AgentSession, ConnectionLost, HostConnection
+from pgratchet.remote.ssh import UntrustedHostKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

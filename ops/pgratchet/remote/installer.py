@@ -1,8 +1,8 @@
-"""Brings a bundle to its place on a host. Sent there as a text, and run by the Python that is found: nothing of ours is
-there yet, and until the version is known, nothing is written that an old one could not read.
+"""Installs a bundle on a host. It is sent as text and run by the host's Python, before anything of ours is there.
 
-The bundle comes by standard input, of the size and the SHA-256 that the arguments say. It is unpacked, so that Python
-keeps it compiled, below a name that is no one's, and renamed when it is whole.
+The syntax is that of old Pythons, which must be able to say that they are too old. The arguments are the SHA-256 and
+the size of the bundle, which follows on standard input. It is unpacked, so that Python caches its byte code, under a
+temporary name, and renamed when it is complete.
 """
 
 import json
@@ -15,13 +15,13 @@ KEPT = 5
 """Bundles that a host keeps."""
 
 
-def say(**told):
-    sys.stdout.write(json.dumps(told) + "\n")
+def say(**message):
+    sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
 
 def lacking():
-    """What the host has not, as a sentence; empty where it has all."""
+    """What the host lacks, as a sentence, or an empty text."""
     import ctypes.util
 
     if sys.version_info < (3, 10):
@@ -49,23 +49,23 @@ def install(digest, size):
     os.umask(0o077)
     folder = os.path.expanduser("~/.pgratchet/bundles")
     os.makedirs(folder, 0o700, exist_ok=True)
-    partial, place = os.path.join(folder, "." + secrets.token_hex(8)), os.path.join(folder, digest)
+    partial, final = os.path.join(folder, "." + secrets.token_hex(8)), os.path.join(folder, digest)
     archive.extractall(partial)
-    compileall.compile_dir(partial, quiet=2, ddir=place)
+    compileall.compile_dir(partial, quiet=2, ddir=final)
     try:
-        os.rename(partial, place)
-    except OSError:  # someone else was first
+        os.rename(partial, final)
+    except OSError:  # another run installed it first
         shutil.rmtree(partial)
     forget(folder)
     return say(installed=digest)
 
 
 def forget(folder):
-    """Delete all but the newest few, of which one may run yet."""
+    """Delete all bundles except the newest few, which runs may still use."""
     import shutil
 
-    there = sorted((os.path.join(folder, name) for name in os.listdir(folder)), key=os.path.getmtime)
-    for path in there[:-KEPT]:
+    bundles = sorted((os.path.join(folder, name) for name in os.listdir(folder)), key=os.path.getmtime)
+    for path in bundles[:-KEPT]:
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -1,9 +1,8 @@
-"""A tunnel to a server that can only be reached through another host, by OpenSSH's own client.
+"""Opens a tunnel to a server that is reached through another host, with OpenSSH's own client.
 
-Owns its process and its configuration. Refuses to know what goes through it. Fabric's forwarder takes a kilobyte at a
-time and a port that someone may have taken meanwhile (facts, section 3); OpenSSH carries what the line can, and says
-when it listens: a master connection is asked to forward a port, and answers whether it does, so that nothing is ever
-sent to a port that is not ours. The master ends a while after its last connection has, should we be killed.
+Fabric's forwarder copies a kilobyte at a time, and its local port may be taken by another process before it listens.
+OpenSSH is faster, and its master connection answers whether it forwards a port (`ssh -O forward`, ssh(1)), so nothing is
+sent to a port of another process. The master ends by itself a while after its last connection, should we be killed.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pgratchet.database.target import program_environment
 from pgratchet.errors import ConfigurationError, Unreachable
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _LINGER = 600
 
 @contextmanager
 def open_tunnel(variables: SshVariables, host: str, port: int) -> Iterator[int]:
-    """The port on 127.0.0.1 that leads, while the block lasts, to `host` and `port` as seen from the SSH host."""
+    """A port on 127.0.0.1 that leads, inside the block, to `host` and `port` as the SSH host sees them."""
     if not shutil.which("ssh"):
         raise ConfigurationError(
             "there is no ssh",
@@ -48,36 +48,39 @@ def open_tunnel(variables: SshVariables, host: str, port: int) -> Iterator[int]:
 
 
 def _forwarded(ssh: Sequence[str], variables: SshVariables, host: str, port: int) -> int:
-    """A port that the master listens on now; one that was taken in between is given up for another."""
-    there = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    """A port that the master listens on. When another process has taken it meanwhile, another port is tried."""
+    destination = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     for last in range(_TRIES - 1, -1, -1):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             chosen: int = free.getsockname()[1]
         if _run(
-            [*ssh, "-O", "forward", "-L", f"127.0.0.1:{chosen}:{there}", variables.ssh_host], variables, must=not last
+            [*ssh, "-O", "forward", "-L", f"127.0.0.1:{chosen}:{destination}", variables.ssh_host],
+            variables,
+            must=not last,
         ):
             break
     return chosen
 
 
 def _run(command: Sequence[str], variables: SshVariables, *, must: bool = True) -> bool:
-    """Whether it went well; Unreachable with OpenSSH's own words where it did not and must."""
-    with tempfile.TemporaryFile() as said:  # a pipe would be kept open by the master
+    """Whether the command succeeded. With `must`, a failure raises Unreachable with OpenSSH's own words."""
+    with tempfile.TemporaryFile() as output:  # the master would keep a pipe open
         try:
             done = subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
+                stdout=output,
+                stderr=output,
                 timeout=variables.ssh_timeout * 3,
                 check=False,
+                env=program_environment(),
             )
             status = done.returncode
         except subprocess.TimeoutExpired:
             status = 255
-        said.seek(0)
-        words = said.read().decode(errors="replace").strip()
+        output.seek(0)
+        words = output.read().decode(errors="replace").strip()
     if status and must:
         raise _refused(variables, words)
     return not status
@@ -95,9 +98,9 @@ def _refused(variables: SshVariables, words: str) -> Unreachable:
 
 
 def _configuration(variables: SshVariables, folder: Path) -> str:
-    """What OpenSSH is to do, strict where ours begins, and the user's own behind it: the first value wins.
+    """The client's configuration: our strict values, then the user's own file. The first value of a keyword wins.
 
-    By a file, and not by arguments, so that it holds for the hosts in between too.
+    In a file, not in arguments, so that it applies to the hosts in between as well.
     """
     always = {
         "BatchMode": "yes",
@@ -129,5 +132,5 @@ def _configuration(variables: SshVariables, folder: Path) -> str:
 
 
 def _quoted(path: Path) -> str:
-    """The inventory lets no quote, control character or percent sign into a path."""
+    """Quote a path. The inventory accepts no quotes, control characters and percent signs in one."""
     return f'"{path}"'

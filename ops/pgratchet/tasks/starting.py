@@ -22,7 +22,6 @@ _IGNORED = ("/backups/", "/.pgratchet/", ".env")
 
 
 @task(
-    positional=["folder"],
     help={
         "folder": "the repository; it is created when it is missing",
         "example": f"write an example instead: {', '.join(EXAMPLES)}",

@@ -114,8 +114,8 @@ def _closing(project: Project) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(project.open_until_end)
         yield
-        if ssh := sys.modules.get("pgratchet.remote.ssh"):
-            ssh.close_connections()
+        if host := sys.modules.get("pgratchet.remote.host"):  # imported only by tasks that used a host
+            host.close_connections()
 
 
 def _fail(error: RatchetError, *, json: bool) -> None:

@@ -35,7 +35,7 @@ def way(tmp_path: Path) -> Route:
 
 def hops(way: Route) -> list[str]:
     """The hosts of a way, the last first, each found to be hardened."""
-    found, connection = [], ssh.prepared(way)
+    found, connection = [], ssh.prepare_connection(way)
     while connection:
         assert type(connection.client._policy).__name__ == "Refuse"
         found.append(f"{connection.user}@{connection.host}:{connection.port}")
@@ -43,7 +43,7 @@ def hops(way: Route) -> list[str]:
     return found
 
 
-def test_each_hop_that_the_inventory_names_is_hardened(way: Route) -> None:
+def test_each_hop_that_the_inventory_names_is_trusting_connection(way: Route) -> None:
     assert hops(replace(way, user="u", port=2200, gateway="a@one:22,b@two:2222")) == [
         "u@db:2200",
         "b@two:2222",
@@ -51,7 +51,7 @@ def test_each_hop_that_the_inventory_names_is_hardened(way: Route) -> None:
     ]
 
 
-def test_each_hop_that_ssh_config_names_is_hardened(way: Route) -> None:
+def test_each_hop_that_ssh_config_names_is_trusting_connection(way: Route) -> None:
     """Fabric would make these by itself, and take any key of them."""
     way.config.write_text(
         "Host db\n HostName db.internal\n User deploy\n Port 2022\n ProxyJump inner\n"
@@ -70,7 +70,7 @@ def test_a_jump_through_itself_ends(way: Route) -> None:
 def test_a_configuration_that_cannot_be_read_is_named(way: Route) -> None:
     way.config.write_text("Host db\n Match nonsense\n")
     with pytest.raises(ConfigurationError, match="cannot be read"):
-        ssh.prepared(way)
+        ssh.prepare_connection(way)
 
 
 def test_connections_are_made_in_one_place_and_with_a_gateway_that_is_said() -> None:
@@ -80,7 +80,7 @@ def test_connections_are_made_in_one_place_and_with_a_gateway_that_is_said() -> 
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.FunctionDef):
                 calls += [(path.name, node.name, call) for call in ast.walk(node) if _makes_connection(call)]
-    assert [(file, function) for file, function, _ in calls] == [("ssh.py", "_hardened")]
+    assert [(file, function) for file, function, _ in calls] == [("ssh.py", "_trusting_connection")]
     assert "gateway" in {keyword.arg for keyword in calls[0][2].keywords}  # type: ignore[attr-defined]
     users = {
         path.name
