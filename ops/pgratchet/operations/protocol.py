@@ -23,7 +23,7 @@ _EVENTS = {kind.__name__: kind for kind in get_args(events.Event)}
 
 
 class ProtocolError(ConfigurationError):
-    """A line that does not hold what it should."""
+    """A message that this version of the protocol does not have."""
 
     def __init__(self, what: str) -> None:
         super().__init__(
@@ -47,7 +47,7 @@ def _shape(value: object, attachments: list[bytes]) -> object:
 
 
 def loads(kind: type[_T], shape: object, read: Callable[[int], bytes] | None = None) -> _T:
-    """The value of that type in a shape that JSON gave; `read` gives so many of the bytes that followed the line."""
+    """The value of a type from decoded JSON; `read` returns that many of the bytes that follow the line."""
     try:
         return _value(kind, shape, read)  # type: ignore[no-any-return]
     except (TypeError, ValueError, KeyError, AttributeError) as error:
@@ -58,14 +58,14 @@ def _value(kind: Any, shape: Any, read: Callable[[int], bytes] | None) -> Any:
     if isinstance(kind, type) and is_dataclass(kind):
         hints = _hints(kind)
         return kind(**{name: _value(hints[name], each, read) for name, each in shape.items()})
-    origin, given = get_origin(kind), get_args(kind)
+    origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        (one,) = (each for each in given if each is not type(None))
+        (one,) = (each for each in arguments if each is not type(None))
         return None if shape is None else _value(one, shape, read)
     if origin in (tuple, Sequence):
-        return tuple(_value(given[0], each, read) for each in shape)
+        return tuple(_value(arguments[0], each, read) for each in shape)
     if origin in (dict, Mapping):
-        return {key: _value(given[1], each, read) for key, each in shape.items()}
+        return {key: _value(arguments[1], each, read) for key, each in shape.items()}
     return _plain(kind, shape, read)
 
 
@@ -150,7 +150,7 @@ def event(happened: events.Event) -> dict[str, object]:
 
 
 def event_of(line: Mapping[str, Any]) -> events.Event:
-    """The event in a line; NotUnderstood for one that this version does not know."""
+    """The event in a line; ProtocolError for an event that this version does not know."""
     kind = _EVENTS.get(str(line.get("event")))
     if kind is None:
         raise ProtocolError(f"An event {line.get('event')}")
@@ -159,8 +159,8 @@ def event_of(line: Mapping[str, Any]) -> events.Event:
 
 def error(failed: RatchetError) -> dict[str, object]:
     place = _shape(failed.place, []) if failed.place else None
-    told = {"message": failed.message, "detail": failed.detail, "hint": failed.hint}
-    return {"error": {**told, "code": failed.exit_code, "status": failed.status, "place": place}}
+    parts = {"message": failed.message, "detail": failed.detail, "hint": failed.hint}
+    return {"error": {**parts, "code": failed.exit_code, "status": failed.status, "place": place}}
 
 
 def error_of(shape: Mapping[str, Any]) -> RatchetError:
@@ -171,7 +171,7 @@ def error_of(shape: Mapping[str, Any]) -> RatchetError:
         signal = Terminated() if shape["status"] == Terminated.status else KeyboardInterrupt()
         failed: RatchetError = Interrupted(signal, detail=detail, hint=hint)
     else:
-        found = loads(Location, place) if place else None
-        failed = kind(str(shape["message"]), detail=detail, hint=hint, place=found)
+        location = loads(Location, place) if place else None
+        failed = kind(str(shape["message"]), detail=detail, hint=hint, place=location)
     failed.status = int(shape["status"])
     return failed

@@ -21,7 +21,6 @@ from pgratchet.remote.ssh import Route
 
 if TYPE_CHECKING:
     import paramiko
-    from fabric import Connection
 
 _CHUNK = 1 << 18
 _WINDOW, _PACKET = 1 << 26, 1 << 17
@@ -54,7 +53,7 @@ class HostConnection:
 
     def __init__(self, route: Route) -> None:
         self.route = route
-        self._connection: Connection | None = None
+        self._connection: Any = None  # Fabric's, which only `ssh` knows
 
     def close(self) -> None:
         connection, self._connection = self._connection, None

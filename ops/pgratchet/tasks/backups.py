@@ -63,8 +63,8 @@ def verify(project: Project, backup: str | None = None, env: str | None = None, 
     from pgratchet.backups.listing import require_manifest
     from pgratchet.console import progress
 
-    entry, _store, listed = project.choose_backup(env, limit, backup)
-    manifest, target = require_manifest(listed), project.storage(entry)
+    target_entry, _store, backup_entry = project.choose_backup(env, limit, backup)
+    manifest, target = require_manifest(backup_entry), project.storage(target_entry)
     stream = dispatch.verify(target, manifest, project.root)
     progress.draw(stream, RunResult(target.environment, target.target, ""))
     report.verified(manifest, closed=bool(manifest.recipients) and not target.variables.backup_identity)
@@ -106,9 +106,9 @@ def _restore(
     from pgratchet.console import progress
     from pgratchet.operations.restore import DropKeptDatabases
 
-    entry, _store, listed = project.choose_backup(env, limit, request.backup_id)
-    target = project.connect_settings(entry, start=True)
-    manifest = require_manifest(listed)
+    target_entry, _store, backup_entry = project.choose_backup(env, limit, request.backup_id)
+    target = project.connect_settings(target_entry, start=True)
+    manifest = require_manifest(backup_entry)
     _show_preview(project, target, manifest, request, yes)
     result = RunResult(target.environment, target.target, os.urandom(6).hex(), manifest.backup_id)
     started = time.monotonic()
@@ -156,14 +156,14 @@ def drill(
     from pgratchet.console import progress
     from pgratchet.operations.drill import drilling
 
-    entry, store, listed = project.choose_backup(env, limit, backup)
-    variables, manifest = project.variables(entry, DrillVariables), require_manifest(listed)
+    target_entry, store, backup_entry = project.choose_backup(env, limit, backup)
+    variables, manifest = project.variables(target_entry, DrillVariables), require_manifest(backup_entry)
     name = variables.drill_environment
     scratch = project.connect_settings(project.targets(name)[0], start=True) if name else None
-    with drilling(listed, manifest, store, variables, scratch) as run:
-        progress.draw(run.run(), RunResult(entry.environment, entry.name, ""), quiet=json)
+    with drilling(backup_entry, manifest, store, variables, scratch) as run:
+        progress.draw(run.run(), RunResult(target_entry.environment, target_entry.name, ""), quiet=json)
     drill_records.write_record(store, run.record)
-    report.drilled(entry.environment, entry.name, run.record, json=json)
+    report.drilled(target_entry.environment, target_entry.name, run.record, json=json)
     drill_records.require_good(run.record)
 
 

@@ -66,8 +66,8 @@ def task(*flags: str) -> Callable[[Body], Task[Body]]:
     """Make an Invoke task of a function that takes a Project and these flags."""
 
     def wrap(body: Body) -> Task[Body]:
-        made: Task[Body] = invoke_task(help={flag: HELP[flag] for flag in flags})(surface(_with_project(body)))
-        return made
+        wrapped: Task[Body] = invoke_task(help={flag: HELP[flag] for flag in flags})(surface(_with_project(body)))
+        return wrapped
 
     return wrap
 
