@@ -1,8 +1,8 @@
 """Checks migrations before a merge: their order against the main branch, squawk's lint, and two runs on a scratch
 server.
 
-The main branch's files stand in for a history, so that `migrations.plan` decides as in a run: what main has may be
-applied somewhere. Files that main gained after this branch began count as merged.
+The main branch's files stand in for a history, because they may be applied somewhere. So `migrations.plan` decides as
+in a run. Files added to main after this branch began count as merged.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _contents(folder: Path, blobs: Sequence[str]) -> Iterator[bytes]:
 
 
 def merged(mine: Sequence[Migration], theirs: Sequence[Migration], base: Sequence[Migration]) -> tuple[Migration, ...]:
-    """The files after a merge: what this branch changed since `base`, and otherwise what main has."""
+    """The files after a merge: files changed here since `base` as they are here, all others as on main."""
     ours, main, before = ({file.name: file for file in files} for files in (mine, theirs, base))
     result = []
     for name in {**ours, **main}:
@@ -145,9 +145,9 @@ def _checksum(file: Migration | None) -> str | None:
 def check_order(
     mine: Sequence[Migration], theirs: Sequence[Migration], base: Sequence[Migration]
 ) -> tuple[list[str], list[str]]:
-    """The names of files that main does not have, and the mistakes.
+    """The names of files new to main, and the mistakes.
 
-    A mistake is a changed, renamed or deleted file of main, or a new file that is not newer than main's newest.
+    A mistake is a changed, renamed or deleted file of main, or a new file older than main's newest.
     """
     moment = datetime.now(timezone.utc)
     history = [HistoryRow(file.name, file.checksum, moment, None) for file in theirs]
@@ -160,7 +160,7 @@ def check_order(
 
 
 def _mistake(entry: Entry, newest: str, new_names: Mapping[str, str]) -> str:
-    """The mistake in an entry of the plan, or an empty text. `new_names` are those of new files by checksum."""
+    """The mistake in an entry of the plan, or an empty text. `new_names` are names of new files by checksum."""
     if entry.state == "changed":
         return f"{entry.name}: changed, and main has it: it may be applied. Make a new migration instead."
     if entry.state == "missing" and entry.record:
@@ -173,7 +173,7 @@ def _mistake(entry: Entry, newest: str, new_names: Mapping[str, str]) -> str:
 
 
 def lint(files: Sequence[Migration]) -> list[str]:
-    """squawk's findings in the files, each with its position."""
+    """squawk's findings in the files, with their positions."""
     program = shutil.which("squawk", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
     if program is None:
         raise ConfigurationError(

@@ -1,7 +1,7 @@
-"""Checks a server for problems that would make a migration fail, and says how to fix each.
+"""Checks a server for problems before a migration meets them, and says how to fix each.
 
 The queries are in doctor.sql. Every query runs in a transaction of its own and changes nothing, not even session
-settings, so nothing remains behind a connection pooler. A check that fails becomes a finding, and the next check runs.
+settings, so nothing remains behind a connection pooler. A failing check becomes a finding, and the next check runs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_TRANSACTION_AGE = 300
 class Finding:
     """The result of a check. A migration would fail because of a `problem`.
 
-    `what` is a phrase. `remedy` is sentences, or a statement to run.
+    `what` is a phrase. `remedy` has sentences or an SQL statement.
     """
 
     severity: Severity
@@ -42,7 +42,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class DoctorOptions:
-    """What to check for. `extensions` are created by pending migrations. `max_transaction_age` is in seconds."""
+    """Selects what is checked. `extensions` are created by pending migrations. `max_transaction_age` is in seconds."""
 
     history: History
     pinned_identifier: str = ""
@@ -114,7 +114,7 @@ def _check_properties(server: Server, options: DoctorOptions) -> Iterator[Findin
 
 
 def check_version(server: Server) -> Finding:
-    """Check that the server's version is supported."""
+    """Check the server's version."""
     oldest, newest = SUPPORTED
     version = f"PostgreSQL {server.major}.{server.version % 10000}"
     if server.version < sessions.OLDEST:

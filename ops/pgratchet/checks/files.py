@@ -15,7 +15,7 @@ _COUNTED: tuple[State, ...] = ("applied", "pending")
 
 
 def check_files(files: Sequence[Migration], history: Sequence[HistoryRow]) -> Iterator[Finding]:
-    """Check that files and history agree, that nothing is unfinished, and that pending files can run."""
+    """Check the agreement of files and history, unfinished files, and mistakes in pending files."""
     plan = make_plan(files, history)
     findings: list[Finding] = []
     with collecting(findings, "history"):
@@ -31,12 +31,12 @@ def check_files(files: Sequence[Migration], history: Sequence[HistoryRow]) -> It
 
 
 def pending_files(files: Sequence[Migration], history: Sequence[HistoryRow]) -> tuple[Migration, ...]:
-    """The files that a run would apply."""
+    """The files to be applied by a run."""
     return tuple(make_plan(files, history).todo)
 
 
 def created_extensions(files: Sequence[Migration]) -> tuple[str, ...]:
-    """The names of the extensions that the migrations create, without duplicates."""
+    """The names of the extensions created by the migrations, without duplicates."""
     names: dict[str, None] = {}
     for migration in files:
         text = migration.text()

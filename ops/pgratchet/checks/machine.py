@@ -1,4 +1,4 @@
-"""Checks this machine for what a backup needs: client programs and free space."""
+"""Checks this machine for a backup's needs: client programs and free space."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pgratchet.formatting import format_size
 
 
 def check_programs(version: str, folder: Path, server_version: int, *, tls: bool, packaged: Path | None) -> Finding:
-    """Say which pg_dump was chosen for a server, and why.
+    """Name the pg_dump chosen for a server, and the reason.
 
     `server_version` is server_version_num. `packaged` is the folder of the bundled programs, None without them.
     """
@@ -43,7 +43,7 @@ def check_free_space(location: str, free: int | None, backup_size: int, database
 
 
 def check_backup_folder(folder: Path) -> Iterator[Finding]:
-    """Check that backups can be written to a folder, which may not exist yet."""
+    """Check for write permission in the folder of backups, or in its closest existing parent."""
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         remedy = "Let this user write there, or set backup_dir in the inventory."
