@@ -1,14 +1,13 @@
-"""A baseline: files that an existing database, which has no history, is taken to be made of.
+"""Marks files as applied in an existing database without a history, after comparing the schemas.
 
-Owns the comparison: the files are migrated into a scratch database of the same server, and its schema as pg_dump has
-it is compared with the live one's, statement by statement. Refuses to know terminals and settings. The live database
-is only read until its rows are written.
+The files are applied to a scratch database on the same server. pg_dump dumps the schemas of the scratch database and
+the live database, and their statements are compared. The live database is only read until the history rows are written.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from difflib import unified_diff
 
@@ -28,38 +27,42 @@ from pgratchet.migrations import lexer, plan
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.plan import HistoryRow
 
-_SHOWN_AT_MOST = 60
-_SESSION = ("SET", "SELECT")
-"""What a dump without data says of the session that restores it, and not of the schema: set_config is selected."""
+_MOST_LINES = 60
+"""The number of lines of a difference that an error shows."""
+_SESSION_STATEMENTS = ("SET", "SELECT")
+"""Statements of a dump without data that set up the restoring session. SELECT is set_config()."""
 
 
 def select(history: Sequence[HistoryRow], files: Sequence[Migration], name: str) -> tuple[Migration, ...]:
-    """The files up to that one that are not in the history; raises where history and files disagree."""
-    made = plan.make_plan(files, history, name)
-    plan.require_agreement(made, {})
-    return made.todo
+    """The files up to this name, without those in the history. Raises when history and files disagree."""
+    baseline = plan.make_plan(files, history, name)
+    plan.require_agreement(baseline, {})
+    return baseline.todo
 
 
 def differences(
-    site: RestoreServer, database: str, dump: Callable[[str], bytes], files: Sequence[Migration], name: str
+    server: RestoreServer, database: str, dump: Callable[[str], bytes], files: Sequence[Migration], name: str
 ) -> list[str]:
-    """How the schema of a database differs from what the files up to that one make, as the lines of a diff."""
-    upto = plan.make_plan(files, (), name).todo
-    with _scratch(site, database) as scratch:
+    """The lines of a diff from the schema of the files up to `name` to the schema of the database.
+
+    `dump` returns pg_dump's schema of a database on the server.
+    """
+    todo = plan.make_plan(files, (), name).todo
+    with _scratch_database(server, database) as scratch:
         options = run.MigrateOptions("baseline", statement_timeout=0)
-        events.drain(applier.migrate(lambda: site.connect(scratch), site.history, upto, None, options))
-        made, there = schema(dump(scratch), site.history), schema(dump(database), site.history)
-    return list(unified_diff(made, there, "files", "database", n=2, lineterm=""))
+        events.drain(applier.migrate(lambda: server.connect(scratch), server.history, todo, None, options))
+        expected, live = schema(dump(scratch), server.history), schema(dump(database), server.history)
+    return list(unified_diff(expected, live, "files", "database", n=2, lineterm=""))
 
 
 @contextmanager
-def _scratch(site: RestoreServer, database: str) -> Iterator[str]:
-    """An empty database like another, gone again behind the block."""
+def _scratch_database(server: RestoreServer, database: str) -> Iterator[str]:
+    """The name of an empty database with another database's encoding and locale. The block's end drops the database."""
     name = derive_name(database, "baseline")
-    with open_snapshot(lambda: site.connect(database)) as snapshot:
+    with open_snapshot(lambda: server.connect(database)) as snapshot:
         like, _ = snapshot.read_database()
-    with closing(site.connect(site.maintenance)) as maintenance:
-        with new_database(site, maintenance, name, like, exact=False):
+    with closing(server.connect(server.maintenance)) as maintenance:
+        with new_database(server, maintenance, name, like, exact=False):
             yield name
         _drop(maintenance, name)
 
@@ -68,34 +71,36 @@ def _drop(maintenance: psycopg.Connection, name: str) -> None:
     maintenance.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def schema(dumped: bytes, history: History) -> list[str]:
-    """The lines of the statements of a dump, in the order of their text, without what is no part of the schema."""
-    text = re.sub(rb"(?m)^\\(un)?restrict .*$", b"", dumped)
-    found = [each for each in lexer.scan(text, rows=False) if isinstance(each, lexer.Statement)]
-    told = sorted(text[each.start : each.end].decode() for each in found if each.head[0] not in _SESSION)
+def schema(dump: bytes, history: History) -> list[str]:
+    """The lines of a dump's statements, sorted by statement, without session settings and the history's schema."""
+    text = re.sub(rb"(?m)^\\(un)?restrict .*$", b"", dump)
+    tokens = (token for token in lexer.scan(text, rows=False) if isinstance(token, lexer.Statement))
+    statements = sorted(text[t.start : t.end].decode() for t in tokens if t.head[0] not in _SESSION_STATEMENTS)
     ours = {f"CREATE SCHEMA {history.schema}", f'CREATE SCHEMA "{history.schema}"'}
-    return [line for each in told if each not in ours for line in f"{each};".splitlines()]
+    return [line for statement in statements if statement not in ours for line in f"{statement};".splitlines()]
 
 
-def require_equal(told: Sequence[str], *, yes: bool) -> None:
-    """Raise where there are differences that were not accepted."""
-    if told and not yes:
-        shown = [*told[:_SHOWN_AT_MOST], *(["..."] if len(told) > _SHOWN_AT_MOST else [])]
+def require_equal(lines: Sequence[str], *, yes: bool) -> None:
+    """Raise HistoryDisagrees for differences that were not accepted."""
+    if lines and not yes:
+        shown = [*lines[:_MOST_LINES], *(["..."] if len(lines) > _MOST_LINES else [])]
         raise HistoryDisagrees(
             "the database is not what these files make",
             detail="\n".join(shown),
-            hint="Give the name of the last file whose changes are there, or mend the files. To adopt them in spite of "
+            hint="Give the name of the last file whose changes are there, or fix the files. To adopt them in spite of "
             "the differences, give --yes. Nothing was changed.",
         )
 
 
-def mark(session: Session, files: Sequence[Migration], name: str, run_id: str) -> Generator[events.Event, None, None]:
-    """Write the rows under the migration lock, in one transaction."""
+def mark(session: Session, files: Sequence[Migration], name: str, run_id: str) -> None:
+    """Write the rows of the files up to `name` under the migration lock, in a single transaction."""
     refuse_pooled(session.server, "no baseline can be taken")
-    history = (yield from session.lock()) or []
-    if rows := [_row(each, run_id) for each in select(history, files, name)]:
+    for _ in session.lock():
+        pass
+    history = session.history.read(session.connection)
+    if rows := [_history_row(file, run_id) for file in select(history, files, name)]:
         session.history.adopt(session.connection, rows)
 
 
-def _row(migration: Migration, run_id: str) -> AdoptedRow:
-    return AdoptedRow(migration.name, migration.checksum, migration.text(), "adopted:baseline", run_id)
+def _history_row(file: Migration, run_id: str) -> AdoptedRow:
+    return AdoptedRow(file.name, file.checksum, file.text(), "adopted:baseline", run_id)

@@ -1,10 +1,8 @@
-"""Adoption: what another tool's rows and files mean together, and what they become here.
+"""Matches another tool's files with its rows, and converts the files to our form. Pure: nothing is read or written.
 
-Owns the state of each migration, our names for them and our form of their texts. Pure: files and rows come as values,
-and what is done with the result stands in `takeover`. Refuses to know any one tool: each is a page in `tools`.
-
-What it rests on (facts 7): a row proves its file only where it has a checksum of it; a tool may have passed over a file
-in silence, so rows are matched one by one; a row in the middle of a run, or of one that failed, proves nothing.
+Only a row with a checksum of its file proves that the file ran. A tool may have skipped a file silently, so each row is
+matched separately (tests/integration/adopt/test_adoption.py::test_a_trap_is_named_and_nothing_is_changed). A row of a
+failed or unfinished run proves nothing.
 """
 
 from __future__ import annotations
@@ -25,15 +23,16 @@ State = Literal[
     "verified", "claimed", "applied", "pending", "rolled back", "changed", "no file", "skipped", "failed", "cannot run"
 ]
 ADOPTED: tuple[State, ...] = ("verified", "claimed")
-"""The states that become rows of our history."""
+"""The states of migrations that become rows of our history."""
 PENDING: tuple[State, ...] = ("pending", "rolled back")
-"""Those that become files alone. All others are for a person to settle, but for what a run of ours has applied."""
+"""The states of migrations that become files only. `applied` is a pending one that we have applied since the adoption.
+A migration in any other state must be settled by a person."""
 _TITLE_LIMIT = 120
 
 
 @dataclass(frozen=True, slots=True)
 class ConvertedFile(Migration):
-    """A migration in our form, before it is a file."""
+    """Our file made from another tool's migration. The file may not exist on disk yet."""
 
     body: bytes = b""
 
@@ -43,11 +42,14 @@ class ConvertedFile(Migration):
 
 @dataclass(frozen=True, slots=True)
 class AdoptionItem:
-    """One migration of the other tool. `remarks` are sentences; `ours` is None where there is no file of it."""
+    """A migration of the other tool. `original` is the tool's name for the migration, and `remarks` are sentences.
 
-    theirs: str
+    `file` is None when the tool has a row but no file.
+    """
+
+    original: str
     state: State
-    ours: ConvertedFile | None = None
+    file: ConvertedFile | None = None
     row: ToolRow | None = None
     remarks: tuple[str, ...] = ()
 
@@ -56,77 +58,86 @@ def match_rows(
     tool: str,
     files: Sequence[ToolMigration],
     rows: Sequence[ToolRow],
-    ours: Mapping[str, Migration],
+    existing: Mapping[str, Migration],
     *,
     elsewhere: bool = False,
 ) -> tuple[tuple[AdoptionItem, ...], tuple[str, ...]]:
-    """The migrations in our order and form, each with its state; and notes on all of them.
+    """Every migration in our order and form with its state, and notes about all of them.
 
-    `ours` are our files that are there, by name. With `elsewhere` the rows are another server's, and all is
-    pending here.
+    `existing` are the files in our folder, by name. With `elsewhere` the rows come from another server, and every
+    migration is pending here.
     """
-    pairs, orphans = matched(files, rows)
-    ordered = _ordered(pairs)
-    newest = max((at for at, (_, row) in enumerate(ordered) if row and row.outcome == "applied"), default=-1)
+    pairs, orphans = pair_rows(files, rows)
+    ordered = _in_our_order(pairs)
+    newest = max((index for index, (_, row) in enumerate(ordered) if row and row.outcome == "applied"), default=-1)
     names, notes = our_names([file for file, _ in ordered], tool)
-    items = [
-        _item(tool, file, row, name, ours.get(name), late=at < newest, elsewhere=elsewhere)
-        for at, ((file, row), name) in enumerate(zip(ordered, names, strict=True))
-    ]
-    lost = [
-        AdoptionItem(row.keys[0], "failed" if row.outcome == "failed" else "no file", None, row, _told(row))
-        for row in orphans
-    ]
+    items = []
+    for index, ((file, row), name) in enumerate(zip(ordered, names, strict=True)):
+        state = state_of(file, row, late=index < newest)
+        item = AdoptionItem(file.name, state, None, row, (*_remark_of(row), *file.remarks))
+        item = _as_pending(item) if elsewhere else item
+        items.append(_convert(item, file, tool, name, existing.get(name)))
     if elsewhere:
-        return tuple(items), (*notes, *(f"{each.theirs} has a row there, and no file." for each in lost))
-    return (*items, *lost), notes
+        return tuple(items), (*notes, *(f"{row.keys[0]} has a row there, and no file." for row in orphans))
+    return (*items, *(_item_without_file(row) for row in orphans)), notes
+
+
+def _item_without_file(row: ToolRow) -> AdoptionItem:
+    return AdoptionItem(row.keys[0], "failed" if row.outcome == "failed" else "no file", None, row, _remark_of(row))
+
+
+def _as_pending(item: AdoptionItem) -> AdoptionItem:
+    remark = f"There it is {item.state}." if item.row else "There it was not run."
+    return AdoptionItem(item.original, "pending", None, item.row, (*item.remarks, remark))
 
 
 Pair = tuple[ToolMigration, ToolRow | None]
 
 
-def matched(files: Sequence[ToolMigration], rows: Sequence[ToolRow]) -> tuple[list[Pair], list[ToolRow]]:
-    """Each file with its row, if it has one, and the rows that have no file, but for those that were taken back.
+def pair_rows(files: Sequence[ToolMigration], rows: Sequence[ToolRow]) -> tuple[list[Pair], list[ToolRow]]:
+    """Each file with its row, and the rows without a file, except undone rows.
 
-    A key that several files share tells of none of them.
+    A key shared by several files identifies none of them.
     """
     by_key: dict[str, list[int]] = {}
-    for at, file in enumerate(files):
+    for index, file in enumerate(files):
         for key in dict.fromkeys(file.keys):
-            by_key.setdefault(key, []).append(at)
-    found: dict[int, ToolRow] = {}
+            by_key.setdefault(key, []).append(index)
+    row_of: dict[int, ToolRow] = {}
     orphans: list[ToolRow] = []
     for row in rows:
-        own = next((free[0] for key in row.keys if len(free := _free(by_key.get(key, ()), found)) == 1), None)
-        if own is not None:
-            found[own] = row
+        candidates = (_without_row(by_key.get(key, ()), row_of) for key in row.keys)
+        match = next((indexes[0] for indexes in candidates if len(indexes) == 1), None)
+        if match is not None:
+            row_of[match] = row
         elif row.outcome != "undone":
             orphans.append(row)
-    return [(file, found.get(at)) for at, file in enumerate(files)], orphans
+    return [(file, row_of.get(index)) for index, file in enumerate(files)], orphans
 
 
-def _free(files: Sequence[int], found: Container[int]) -> list[int]:
-    return [at for at in files if at not in found]
+def _without_row(indexes: Sequence[int], row_of: Container[int]) -> list[int]:
+    return [index for index in indexes if index not in row_of]
 
 
-def _ordered(pairs: Sequence[Pair]) -> list[Pair]:
-    """In the tool's order; what has no place of its own there follows what is applied, or all, as it is itself."""
-    fixed = [pair for pair in pairs if not pair[0].loose]
-    applied = [at for at, (_, row) in enumerate(fixed, 1) if row and row.outcome == "applied"]
+def _in_our_order(pairs: Sequence[Pair]) -> list[Pair]:
+    """The tool's order, with applied unordered migrations after the other applied ones, and pending ones at the end."""
+    ordered = [pair for pair in pairs if not pair[0].unordered]
+    applied = [count for count, (_, row) in enumerate(ordered, 1) if row and row.outcome == "applied"]
     newest = max(applied, default=0)
-    loose = [pair for pair in pairs if pair[0].loose]
-    there = [pair for pair in loose if pair[1] and pair[1].outcome == "applied"]
-    return [*fixed[:newest], *there, *fixed[newest:], *(pair for pair in loose if pair not in there)]
+    unordered = [pair for pair in pairs if pair[0].unordered]
+    applied_unordered = [pair for pair in unordered if pair[1] and pair[1].outcome == "applied"]
+    pending_unordered = [pair for pair in unordered if pair not in applied_unordered]
+    return [*ordered[:newest], *applied_unordered, *ordered[newest:], *pending_unordered]
 
 
 def our_names(files: Sequence[ToolMigration], tool: str) -> tuple[list[str], tuple[str, ...]]:
-    """Names by our rule: the tool's own versions where they are numbers in its order, else counted from 0001."""
+    """Our names for the files, and notes. The tool's versions are kept when they rise; else names count from 0001."""
     versions = [file.version for file in files]
-    if all(_is_version(each) for each in versions) and _rises([int(each) for each in versions]):
+    if all(_is_version(version) for version in versions) and _rises([int(version) for version in versions]):
         return [_our_name(file.version, file.title) for file in files], ()
     width = max(4, len(str(len(files))))
     notes = (f"Numbered anew: {tool}'s own versions are not numbers that rise in its order.",)
-    return [_our_name(f"{at:0{width}}", file.title) for at, file in enumerate(files, 1)], notes
+    return [_our_name(f"{number:0{width}}", file.title) for number, file in enumerate(files, 1)], notes
 
 
 def _is_version(text: str) -> bool:
@@ -134,7 +145,7 @@ def _is_version(text: str) -> bool:
 
 
 def _rises(numbers: Sequence[int]) -> bool:
-    return all(one < other for one, other in pairwise(numbers))
+    return all(number < following for number, following in pairwise(numbers))
 
 
 def _our_name(version: str, title: str) -> str:
@@ -142,36 +153,8 @@ def _our_name(version: str, title: str) -> str:
     return f"{version}_{slug or 'migration'}"
 
 
-def _item(
-    tool: str,
-    file: ToolMigration,
-    row: ToolRow | None,
-    name: str,
-    there: Migration | None,
-    *,
-    late: bool,
-    elsewhere: bool,
-) -> AdoptionItem:
-    state = state_of(file, row, late=late)
-    remarks = (*_told(row), *file.remarks)
-    if elsewhere:
-        state, remarks = "pending", (*remarks, f"There it is {state}." if row else "There it was not run.")
-    text = _text(file, tool)
-    written = there.text() if there and file.obstacle else text
-    ours = _migration(name, written)
-    obstacle = (file.obstacle if written == text else "") or _unfit(ours)
-    if obstacle and state in PENDING:
-        return AdoptionItem(file.name, "cannot run", ours, row, (*remarks, obstacle, f"Its name here is {name}."))
-    if obstacle and state in ADOPTED:
-        remarks = (*remarks, obstacle, _NOT_REPEATABLE)
-    return AdoptionItem(file.name, state, ours, row, remarks)
-
-
-_NOT_REPEATABLE = "An empty database will not get it by this file."
-
-
 def state_of(file: ToolMigration, row: ToolRow | None, *, late: bool) -> State:
-    """What a file and its row are together; `late` says that a newer one is applied."""
+    """The state of a migration, from its file and its row. `late` means a newer migration is applied."""
     if row is None:
         return "skipped" if late else "pending"
     if row.outcome == "failed":
@@ -183,30 +166,46 @@ def state_of(file: ToolMigration, row: ToolRow | None, *, late: bool) -> State:
     return "verified" if row.checksum in file.checksums else "changed"
 
 
-def _told(row: ToolRow | None) -> tuple[str, ...]:
-    return (row.told,) if row and row.told else ()
+def _convert(
+    item: AdoptionItem, migration: ToolMigration, tool: str, name: str, existing: Migration | None
+) -> AdoptionItem:
+    """The item with our file. A file in our folder replaces a migration with an obstacle."""
+    converted = _converted_text(migration, tool)
+    body = existing.text() if existing and migration.obstacle else converted
+    file = _converted_file(name, body)
+    obstacle = (migration.obstacle if body == converted else "") or _mistakes(file)
+    state, remarks = item.state, item.remarks
+    if obstacle and state in PENDING:
+        state, remarks = "cannot run", (*remarks, obstacle, f"Its name here is {name}.")
+    elif obstacle and state in ADOPTED:
+        remarks = (*remarks, obstacle, "An empty database will not get it by this file.")
+    return AdoptionItem(item.original, state, file, item.row, remarks)
 
 
-def _text(file: ToolMigration, tool: str) -> bytes:
-    """The migration in our form; where it is no SQL, a file that only stands for it."""
-    if not file.up.strip():
-        head = f"-- Stands for {' '.join(file.name.split())} of {tool}, which has no SQL that could be taken over.\n"
-        return head.encode()
-    head = "" if file.transactional else "-- migrate: no-transaction\n"
-    return f"{head}{file.up.strip()}\n".encode()
+def _remark_of(row: ToolRow | None) -> tuple[str, ...]:
+    return (row.remark,) if row and row.remark else ()
 
 
-def _migration(name: str, body: bytes) -> ConvertedFile:
+def _converted_text(migration: ToolMigration, tool: str) -> bytes:
+    """The migration in our form. A migration without SQL becomes a file with only a comment."""
+    if not migration.up.strip():
+        name = " ".join(migration.name.split())
+        return f"-- Stands for {name} of {tool}, which has no SQL that could be taken over.\n".encode()
+    head = "" if migration.transactional else "-- migrate: no-transaction\n"
+    return f"{head}{migration.up.strip()}\n".encode()
+
+
+def _converted_file(name: str, body: bytes) -> ConvertedFile:
     text = body.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
     return ConvertedFile(name, int(re.sub("T|_.*", "", name)), hashlib.sha256(text).hexdigest(), f"{name}.sql", text)
 
 
-def _unfit(ours: ConvertedFile) -> str:
-    """Why our rules would not let it run, as sentences; empty where they do."""
-    if b"\0" in ours.body:
+def _mistakes(file: ConvertedFile) -> str:
+    """The mistakes for which the applier would refuse the file, as sentences; empty without mistakes."""
+    if b"\0" in file.body:
         return "It has a NUL byte."
     try:
-        scripts.prepare([ours])
+        scripts.prepare([file])
     except ConfigurationError as error:
         return " ".join(error.detail.splitlines())
     return ""

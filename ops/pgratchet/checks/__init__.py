@@ -1,0 +1,1 @@
+"""Checks before a run (`invoke doctor`) and before a merge (`invoke ci`)."""

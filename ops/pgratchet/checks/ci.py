@@ -1,8 +1,8 @@
-"""What a team's files are held to before they are merged: order against main, lint, two runs on a scratch server.
+"""Checks migrations before a merge: their order against the main branch, squawk's lint, and two runs on a scratch
+server.
 
-Owns the questions to git and to squawk, and the rules that follow from what is on main being applied somewhere by now.
-Refuses to know the database of any environment. Main's files stand in for a history, so that `migrations.plan` decides
-here as it does in a run; what main has gained since the branch began counts as merged, since it will be.
+The main branch's files stand in for a history, because they may be applied somewhere. So `migrations.plan` decides as
+in a run. Files added to main after this branch began count as merged.
 """
 
 from __future__ import annotations
@@ -24,22 +24,25 @@ from pgratchet.apply import applier
 from pgratchet.apply.run import MigrateOptions
 from pgratchet.database import connection as sessions
 from pgratchet.database.history import History
+from pgratchet.database.target import program_environment
 from pgratchet.errors import ConfigurationError, MigrationFailed, several
 from pgratchet.events import MigrationApplied
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations.files import Migration
-from pgratchet.migrations.plan import HistoryRow, make_plan
+from pgratchet.migrations.plan import Entry, HistoryRow, make_plan
 from pgratchet.migrations.scripts import prepare
 
-USUAL = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
-"""Where main is looked for, unless it is said."""
-MOOT = ("require-lock-timeout", "require-statement-timeout", "prefer-robust-stmts")
-"""Rules of squawk that a run keeps by itself: it sets both timeouts, and a file is applied whole or not at all."""
+_MAIN_BRANCHES = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
+"""The names tried for the main branch."""
+_EXCLUDED_RULES = ("require-lock-timeout", "require-statement-timeout", "prefer-robust-stmts")
+"""Rules of squawk that every run follows anyway: both timeouts are set, and a file is applied whole or not at all."""
+_SCRATCH = "scratch"
+"""The name of the database on the scratch server."""
 
 
 @dataclass(frozen=True, slots=True)
 class Branches:
-    """The files on main, and those where this branch left it; `main` is its name."""
+    """The files on the main branch, and the files of the commit where this branch began. `main` is a branch name."""
 
     main: str
     theirs: tuple[Migration, ...]
@@ -47,88 +50,92 @@ class Branches:
 
 
 def compare_branches(folder: Path, against: str | None) -> Branches | None:
-    """Main's files in the folder; None where no main was named and none is found.
+    """The main branch's files in the folder. None when `against` is None and no main branch is found.
 
-    ConfigurationError where the one that is named is not there, or has no commit in common with this branch.
+    ConfigurationError when `against` does not exist or has no commit in common with this branch.
     """
-    for name in (against,) if against else USUAL:
-        found = _git(folder, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
-        if found.returncode == 0:
-            commit = found.stdout.decode().strip()
+    for name in (against,) if against else _MAIN_BRANCHES:
+        parsed = _git(folder, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
+        if parsed.returncode == 0:
+            commit = parsed.stdout.decode().strip()
             base = _git(folder, "merge-base", commit, "HEAD")
             if base.returncode:
-                raise _unknown(name, "It has no commit in common with this branch, as far as this clone goes.")
-            return Branches(name, *_files(folder, commit, base.stdout.decode().strip()))
+                raise _incomparable(name, "It has no commit in common with this branch, as far as this clone goes.")
+            return Branches(name, *_files_at(folder, commit, base.stdout.decode().strip()))
     if against:
-        raise _unknown(against, f"Git says: {found.stderr.decode(errors='replace').strip()}.")
+        raise _incomparable(against, f"Git says: {parsed.stderr.decode(errors='replace').strip()}.")
     return None
 
 
-def _unknown(name: str, why: str) -> ConfigurationError:
+def _incomparable(name: str, reason: str) -> ConfigurationError:
     return ConfigurationError(
         f'the files cannot be compared with "{name}"',
-        detail=why,
+        detail=reason,
         hint="Fetch it, with its history: `git fetch --unshallow origin`, or fetch-depth: 0 in a workflow.",
     )
 
 
-def _git(folder: Path, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def _git(folder: Path, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     command = ["git", "-C", str(folder), *arguments]
+    environ = program_environment()
     try:
-        return subprocess.run(command, input=given, capture_output=True, check=False, timeout=60)
+        return subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=60, env=environ)
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, 1, b"", str(error).encode())
 
 
-def _said(folder: Path, *arguments: str, given: bytes = b"") -> bytes:
-    """What git prints, where it has to go well."""
-    done = _git(folder, *arguments, given=given)
-    if done.returncode:
+def _git_output(folder: Path, *arguments: str, stdin: bytes = b"") -> bytes:
+    """The output of a git command; ConfigurationError when the command fails."""
+    result = _git(folder, *arguments, stdin=stdin)
+    if result.returncode:
         raise ConfigurationError(
             f"git {arguments[0]} failed",
-            detail=done.stderr.decode(errors="replace").strip(),
+            detail=result.stderr.decode(errors="replace").strip(),
             hint="Run it by hand in the folder of migrations.",
         )
-    return done.stdout
+    return result.stdout
 
 
-def _files(folder: Path, *commits: str) -> tuple[tuple[Migration, ...], ...]:
-    """The migrations in the folder at each commit; each text is read once."""
-    listed = [_listing(folder, commit) for commit in commits]
-    wanted = sorted({each for names in listed for each in names.values()})
-    text = dict(zip(wanted, _texts(folder, wanted), strict=True))
-    return tuple(migrations.from_contents((name, text[each]) for name, each in names.items()) for names in listed)
+def _files_at(folder: Path, *commits: str) -> tuple[tuple[Migration, ...], ...]:
+    """The migrations in the folder at each commit. Each blob is read once."""
+    listings = [_blobs(folder, commit) for commit in commits]
+    blobs = sorted({blob for listing in listings for blob in listing.values()})
+    texts = dict(zip(blobs, _contents(folder, blobs), strict=True))
+    return tuple(
+        migrations.from_contents((name, texts[blob]) for name, blob in listing.items()) for listing in listings
+    )
 
 
-def _listing(folder: Path, commit: str) -> dict[str, str]:
-    """The names of the files in the folder itself, and git's id of each."""
-    entries = _said(folder, "ls-tree", "-z", commit).split(b"\0")
-    found = {}
-    for about, tab, name in (entry.partition(b"\t") for entry in entries):
-        if tab and about.split()[1] == b"blob":
-            found[os.fsdecode(name)] = about.split()[2].decode()
-    return {name: each for name, each in found.items() if name.endswith(".sql")}
+def _blobs(folder: Path, commit: str) -> dict[str, str]:
+    """The ids of the folder's .sql files at a commit, by file name."""
+    blobs = {}
+    for entry in _git_output(folder, "ls-tree", "-z", commit).split(b"\0"):
+        attributes, tab, name = entry.partition(b"\t")
+        if tab and attributes.split()[1] == b"blob":
+            blobs[os.fsdecode(name)] = attributes.split()[2].decode()
+    return {name: blob for name, blob in blobs.items() if name.endswith(".sql")}
 
 
-def _texts(folder: Path, ids: Sequence[str]) -> Iterator[bytes]:
-    """What `git cat-file --batch` says: of each a line with its size, and so many bytes."""
-    said, at = _said(folder, "cat-file", "--batch", given="".join(f"{each}\n" for each in ids).encode()), 0
-    for _ in ids:
-        head = said.index(b"\n", at)
-        size = int(said[at:head].split()[-1])
-        yield said[head + 1 : head + 1 + size]
-        at = head + size + 2
+def _contents(folder: Path, blobs: Sequence[str]) -> Iterator[bytes]:
+    """The content of each blob, from `git cat-file --batch`: a line with the size, the content and a line end."""
+    output = _git_output(folder, "cat-file", "--batch", stdin="".join(f"{blob}\n" for blob in blobs).encode())
+    position = 0
+    for _ in blobs:
+        head = output.index(b"\n", position)
+        size = int(output[position:head].split()[-1])
+        yield output[head + 1 : head + 1 + size]
+        position = head + size + 2
 
 
 def merged(mine: Sequence[Migration], theirs: Sequence[Migration], base: Sequence[Migration]) -> tuple[Migration, ...]:
-    """The files as they will be: by name, what this branch changed, and else what main has."""
-    ours, main, before = ({each.name: each for each in files} for files in (mine, theirs, base))
-    found = []
+    """The files after a merge: files changed here since `base` as they are here, all others as on main."""
+    ours, main, before = ({file.name: file for file in files} for files in (mine, theirs, base))
+    result = []
     for name in {**ours, **main}:
-        changed = _checksum(ours.get(name)) != _checksum(before.get(name))
-        if each := (ours if changed else main).get(name):
-            found.append(each)
-    return tuple(sorted(found, key=lambda each: (each.version, each.name)))
+        is_changed = _checksum(ours.get(name)) != _checksum(before.get(name))
+        if file := (ours if is_changed else main).get(name):
+            result.append(file)
+    return tuple(sorted(result, key=lambda file: (file.version, file.name)))
 
 
 def _checksum(file: Migration | None) -> str | None:
@@ -138,27 +145,35 @@ def _checksum(file: Migration | None) -> str | None:
 def check_order(
     mine: Sequence[Migration], theirs: Sequence[Migration], base: Sequence[Migration]
 ) -> tuple[list[str], list[str]]:
-    """The names that are new to main; and what is wrong: a file of main's changed or gone, a new one not newer."""
+    """The names of files new to main, and the mistakes.
+
+    A mistake is a changed, renamed or deleted file of main, or a new file older than main's newest.
+    """
     moment = datetime.now(timezone.utc)
-    history = [HistoryRow(each.name, each.checksum, moment, None) for each in theirs]
+    history = [HistoryRow(file.name, file.checksum, moment, None) for file in theirs]
     plan = make_plan(merged(mine, theirs, base), history)
-    newest = max(theirs, key=lambda each: each.version).name if theirs else ""
-    again = {each.checksum: each.name for each in mine if each.name not in {other.name for other in theirs}}
-    mistakes = []
-    for entry in plan.disagreements():
-        if entry.state == "changed":
-            mistakes.append(f"{entry.name}: changed, and main has it: it may be applied. Make a new migration instead.")
-        elif entry.state == "missing" and entry.record:
-            twin = again.get(entry.record.checksum)
-            gone = f"renamed to {twin}" if twin else "deleted"
-            mistakes.append(f"{entry.name}: {gone}, and main has it: it may be applied. Put it back.")
-        elif entry.state == "out-of-order":
-            mistakes.append(f"{entry.name}: new, but not newer than main's {newest}. Give it a newer version.")
-    return list(plan.names("pending", "out-of-order")), mistakes
+    newest = max(theirs, key=lambda file: file.version).name if theirs else ""
+    main_names = {file.name for file in theirs}
+    new_names = {file.checksum: file.name for file in mine if file.name not in main_names}
+    mistakes = [_mistake(entry, newest, new_names) for entry in plan.disagreements()]
+    return list(plan.names("pending", "out-of-order")), [mistake for mistake in mistakes if mistake]
+
+
+def _mistake(entry: Entry, newest: str, new_names: Mapping[str, str]) -> str:
+    """The mistake in an entry of the plan, or an empty text. `new_names` are names of new files by checksum."""
+    if entry.state == "changed":
+        return f"{entry.name}: changed, and main has it: it may be applied. Make a new migration instead."
+    if entry.state == "missing" and entry.record:
+        new_name = new_names.get(entry.record.checksum)
+        change = f"renamed to {new_name}" if new_name else "deleted"
+        return f"{entry.name}: {change}, and main has it: it may be applied. Put it back."
+    if entry.state == "out-of-order":
+        return f"{entry.name}: new, but not newer than main's {newest}. Give it a newer version."
+    return ""
 
 
 def lint(files: Sequence[Migration]) -> list[str]:
-    """What squawk finds in the files, each with its place. A file without a transaction is told to it as such."""
+    """squawk's findings in the files, with their positions."""
     program = shutil.which("squawk", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
     if program is None:
         raise ConfigurationError(
@@ -167,51 +182,55 @@ def lint(files: Sequence[Migration]) -> list[str]:
             hint="Install it with `pip install '.[ci]'`, or `pip install squawk-cli`.",
         )
     scripts = prepare(files)
-    whole = [each.migration.path for each in scripts if each.directives.transactional]
-    steps = [each.migration.path for each in scripts if not each.directives.transactional]
-    return [*_squawk(program, whole, "--assume-in-transaction"), *_squawk(program, steps)]
+    transactional = [script.migration.path for script in scripts if script.directives.transactional]
+    others = [script.migration.path for script in scripts if not script.directives.transactional]
+    return [*_squawk(program, transactional, "--assume-in-transaction"), *_squawk(program, others)]
 
 
 def _squawk(program: str, paths: Sequence[str], *options: str) -> Iterator[str]:
     if not paths:
         return
-    command = [program, "--reporter=json", f"--exclude={','.join(MOOT)}", *options, "--", *paths]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    command = [program, "--reporter=json", f"--exclude={','.join(_EXCLUDED_RULES)}", *options, "--", *paths]
+    environ = program_environment()
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environ)
     try:
-        found = json.loads(done.stdout or "[]")
+        findings = json.loads(result.stdout or "[]")
     except ValueError:
-        found = None
-    if found is None or (done.returncode and not found):
+        findings = None
+    if findings is None or (result.returncode and not findings):
         raise ConfigurationError(
             "squawk failed",
-            detail=(done.stderr or done.stdout).strip()[-500:],
+            detail=(result.stderr or result.stdout).strip()[-500:],
             hint="Run it by hand, and look at .squawk.toml where there is one.",
         )
-    for each in found:
-        place = f"{each['file']}, line {each['line'] + 1}, column {each['column'] + 1}"
-        told = " ".join(part for part in (each["message"], each.get("help")) if part)
-        yield f"{place}: {each['rule_name']}: {told}"
+    for finding in findings:
+        position = f"{finding['file']}, line {finding['line'] + 1}, column {finding['column'] + 1}"
+        message = " ".join(part for part in (finding["message"], finding.get("help")) if part)
+        yield f"{position}: {finding['rule_name']}: {message}"
 
 
 def require_clean(mistakes: Sequence[str]) -> None:
-    """ConfigurationError with all of them, where there are any."""
+    """Raise a ConfigurationError with all mistakes."""
     if mistakes:
         raise several(
             "the migrations are not fit to be merged",
             list(mistakes),
-            "Mend each; `-- squawk-ignore RULE` above a statement takes a finding of squawk's for known.",
+            "Fix each; `-- squawk-ignore RULE` above a statement takes a finding of squawk's for known.",
         )
 
 
 def apply_twice(parameters: Mapping[str, str], files: Sequence[Migration], roles: Iterable[str]) -> int:
-    """Apply all files to a new database of a scratch server, and again, which has to find nothing to do; how many."""
+    """Apply all files to a new database of a scratch server, twice. Returns how many the first run applied.
+
+    MigrationFailed when the second run finds anything to do.
+    """
     with sessions.translate_errors(), closing(sessions.connect({**parameters, "dbname": "postgres"})) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_DATABASE)))
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_SCRATCH)))
         for role in roles:
             connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
-    to = {**parameters, "dbname": _DATABASE}
-    first, second = (_applied(to, files, run) for run in ("first", "second"))
-    with sessions.translate_errors(), closing(sessions.connect(to)) as connection:
+    scratch = {**parameters, "dbname": _SCRATCH}
+    first, second = (_apply(scratch, files, run_id) for run_id in ("first", "second"))
+    with sessions.translate_errors(), closing(sessions.connect(scratch)) as connection:
         plan = make_plan(files, History().read(connection))
     if second or len(plan.names("applied")) != len(files):
         raise MigrationFailed(
@@ -222,9 +241,6 @@ def apply_twice(parameters: Mapping[str, str], files: Sequence[Migration], roles
     return len(first)
 
 
-_DATABASE = "scratch"
-
-
-def _applied(to: Mapping[str, str], files: Sequence[Migration], run: str) -> list[str]:
-    running = applier.migrate(lambda: sessions.connect(to), History(), files, None, MigrateOptions(run))
-    return [event.name for event in running if isinstance(event, MigrationApplied)]
+def _apply(parameters: Mapping[str, str], files: Sequence[Migration], run_id: str) -> list[str]:
+    stream = applier.migrate(lambda: sessions.connect(parameters), History(), files, None, MigrateOptions(run_id))
+    return [event.name for event in stream if isinstance(event, MigrationApplied)]

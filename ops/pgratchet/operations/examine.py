@@ -28,7 +28,7 @@ class Examine:
         dumps = variables.backup_policy != "never" and not variables.backup_command
         options = doctor.DoctorOptions(target.history, variables.pg_system_identifier, dumps, self.extensions)
         with closing(target.connect()) as connection:
-            findings = list(doctor.server(connection, options))
+            findings = list(doctor.check_server(connection, options))
             if dumps and not connection.closed:
                 findings += _examine_machine(target, machine, connection)
         return tuple(findings)
@@ -39,20 +39,21 @@ def _examine_machine(target: Target, machine: Machine, connection: Connection) -
     from pgratchet import embedded
     from pgratchet.backups.backup import expected_size
     from pgratchet.backups.pg_programs import find_programs
-    from pgratchet.checks import doctor
+    from pgratchet.checks.doctor import collecting
+    from pgratchet.checks.machine import check_backup_folder, check_free_space, check_programs
     from pgratchet.database.connection import database_size, translate_errors
 
     version, tls = connection.info.server_version, connection.pgconn.ssl_in_use
     findings: list[Finding] = []
-    with doctor.collecting(findings, "pg_dump"):
+    with collecting(findings, "pg_dump"):
         programs = find_programs(version, tls=tls)
         packaged = embedded.installed_programs()
-        findings.append(doctor.program(programs.version, programs.folder, version, tls=tls, packaged=packaged))
-    with doctor.collecting(findings, "room"):
+        findings.append(check_programs(programs.version, programs.folder, version, tls=tls, packaged=packaged))
+    with collecting(findings, "room"):
         if not target.variables.backup_store:
-            findings += doctor.writable(machine.root / target.variables.backup_dir)
+            findings += check_backup_folder(machine.root / target.variables.backup_dir)
         store = machine.backup_store(target)
         with translate_errors():
             size = database_size(connection)
-        findings.append(doctor.room(store.location, store.free_space(), expected_size(store, size), size))
+        findings.append(check_free_space(store.location, store.free_space(), expected_size(store, size), size))
     yield from findings

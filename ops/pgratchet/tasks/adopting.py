@@ -86,7 +86,7 @@ def _adopt_history(
     try:
         adoption.require_adoptable(preview, history, options.sql)
         if not dry_run:
-            if not preview.is_there and target.variables.confirm:
+            if not preview.is_complete and target.variables.confirm:
                 consent(target.environment, yes)
             adoption.write(session, preview, options, os.urandom(6).hex())
     except RatchetError as error:

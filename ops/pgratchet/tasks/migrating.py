@@ -125,20 +125,21 @@ def doctor(
 
 def _examine(project: Project, entry: InventoryTarget, sql: Path, findings: list[Finding]) -> int:
     """Add the findings about a target; returns the exit code for them."""
-    from pgratchet.checks import doctor
+    from pgratchet.checks.doctor import collecting, finding_of
+    from pgratchet.checks.files import check_files, created_extensions, pending_files
     from pgratchet.operations.examine import Examine
 
     files, others = _read_files(sql)
     pending = files
     try:
         target = project.connect_settings(entry, start=False)
-        with doctor.collecting(others, "history", past=(Unreachable,)):
+        with collecting(others, "history", past=(Unreachable,)):
             history = dispatch.ask(target, ReadHistory(), project.root)
-            others += doctor.agreement(files, history)
-            pending = doctor.pending(files, history)
-        findings += dispatch.ask(target, Examine(doctor.extensions(pending)), project.root)
+            others += check_files(files, history)
+            pending = pending_files(files, history)
+        findings += dispatch.ask(target, Examine(created_extensions(pending)), project.root)
     except RatchetError as error:
-        findings.append(doctor.finding_of(error, "login" if isinstance(error, Unreachable) else "settings"))
+        findings.append(finding_of(error, "login" if isinstance(error, Unreachable) else "settings"))
         return error.exit_code
     finally:
         findings += others
@@ -147,12 +148,12 @@ def _examine(project: Project, entry: InventoryTarget, sql: Path, findings: list
 
 def _read_files(sql: Path) -> tuple[tuple[Migration, ...], list[Finding]]:
     """The migrations of a folder, or none and the finding that says why."""
-    from pgratchet.checks import doctor
+    from pgratchet.checks.doctor import collecting
     from pgratchet.migrations.files import read
 
     findings: list[Finding] = []
     files: tuple[Migration, ...] = ()
-    with doctor.collecting(findings, "files"):
+    with collecting(findings, "files"):
         files = read(sql)
     return files, findings
 

@@ -13,7 +13,7 @@ import pytest
 
 from pgratchet.adopt import adoption, baseline
 from pgratchet.adopt.adoption import Adoption, AdoptionOptions
-from pgratchet.adopt.tools import ALL
+from pgratchet.adopt.tools.registry import TOOLS
 from pgratchet.apply import applier
 from pgratchet.apply.run import MigrateOptions
 from pgratchet.console import report
@@ -21,7 +21,6 @@ from pgratchet.database import connection
 from pgratchet.database.history import History
 from pgratchet.database.session import Session
 from pgratchet.errors import ConfigurationError, HistoryDisagrees, LockBusy, MigrationFailed, RatchetError
-from pgratchet.events import drain
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations.plan import make_plan
 from pgratchet.operations.restore import restore_server
@@ -73,7 +72,7 @@ class Place:
             found = adoption.preview(session, past, given)
             adoption.require_adoptable(found, past, given.sql)
             if not dry:
-                drain(adoption.write(session, found, given, "run"))
+                adoption.write(session, found, given, "run")
         return found
 
     def migrate(self) -> list[str]:
@@ -122,7 +121,7 @@ def test_a_history_is_taken_over_and_migrations_go_on_top(place: Place, name: st
     assert set(place.migrate()) == {"applied"}
     assert place.database.rows("SELECT to_regclass('mine')::text, to_regclass('one')::text") == [("mine", "one")]
     again = place.adopt()
-    assert again.is_there
+    assert again.is_complete
     assert set(again.names("applied")) == set(seen.pending)
 
 
@@ -244,7 +243,7 @@ def test_yoyos_lock_is_a_row(place: Place) -> None:
     assert "yoyo is running" in place.refuses(LockBusy)
 
 
-@pytest.mark.parametrize("name", [tool.name for tool in ALL if tool.lock])
+@pytest.mark.parametrize("name", [tool.name for tool in TOOLS if tool.lock_key])
 def test_a_tool_that_holds_its_lock_is_not_taken_over(place: Place, name: str) -> None:
     place.given(name)
     key = place.look().lock_key
@@ -269,7 +268,7 @@ def test_what_changed_since_it_was_looked_at_is_looked_at_again(place: Place) ->
         place.database.run("INSERT INTO schema_migrations VALUES ('20240103000000')")
         before = place.database.rows("SELECT count(*) FROM pg_class")
         with pytest.raises(HistoryDisagrees, match="has changed since it was looked at"):
-            drain(adoption.write(session, seen, wishes, "run"))
+            adoption.write(session, seen, wishes, "run")
     assert place.database.rows("SELECT count(*) FROM pg_class") == before
     assert not place.sql.exists()
 
@@ -281,7 +280,7 @@ def test_runs_that_start_together_adopt_once(place: Place) -> None:
     assert all(each is None or isinstance(each, HistoryDisagrees) for each in found)
     assert None in found
     assert place.database.rows("SELECT name FROM ratchet.migrations ORDER BY id") == [("0000_one",), ("0001_two",)]
-    assert place.adopt().is_there
+    assert place.adopt().is_complete
 
 
 def test_a_pending_migration_that_is_no_sql_is_refused_until_it_is_written(place: Place) -> None:
@@ -301,9 +300,9 @@ def test_a_run_that_broke_off_behind_its_files_is_brought_to_its_end(place: Plac
     place.database.run("DELETE FROM ratchet.migrations WHERE name = '0001_two'")
     (place.sql / "0002_three.sql").unlink()
     found = place.adopt()
-    assert [each.ours.name for each in found.rows if each.ours] == ["0001_two"]
+    assert [each.file.name for each in found.rows if each.file] == ["0001_two"]
     assert [each.name for each in found.files] == ["0002_three"]
-    assert place.look().is_there
+    assert place.look().is_complete
 
 
 def test_a_file_of_ours_is_never_written_over(place: Place) -> None:
@@ -393,7 +392,7 @@ def take_baseline(database: Database, folder: Path, name: str, *, yes: bool = Fa
         dump = schema_dumper(given, session)
         told = baseline.differences(restore_server(given), database.name, dump, files, name)
         baseline.require_equal(told, yes=yes)
-        drain(baseline.mark(session, files, name, "run"))
+        baseline.mark(session, files, name, "run")
     return [each.name for each in marked]
 
 

@@ -20,7 +20,7 @@ def file(version: str, **given: Any) -> ToolMigration:
 
 def states(files: Sequence[ToolMigration], rows: Sequence[ToolRow]) -> list[tuple[str | None, str]]:
     items, _ = match_rows("tool", files, rows, {})
-    return [(item.ours.name if item.ours else None, item.state) for item in items]
+    return [(item.file.name if item.file else None, item.state) for item in items]
 
 
 def write(folder: Path, **files: str) -> Path:

@@ -67,7 +67,7 @@ def test_a_row_that_was_taken_back_needs_no_file_and_one_that_failed_does_not_hi
 
 
 def test_what_has_no_place_in_the_order_follows_what_is_applied() -> None:
-    files = [file("1"), file("2"), file("", keys=("r",), loose=True), file("", keys=("s",), loose=True)]
+    files = [file("1"), file("2"), file("", keys=("r",), unordered=True), file("", keys=("s",), unordered=True)]
     found = states(files, [ToolRow(("1",)), ToolRow(("r",))])
     assert [name for name, _ in found] == ["0001_x", "0002_x", "0003_x", "0004_x"]
     assert [state for _, state in found] == ["claimed", "claimed", "pending", "pending"]
@@ -98,16 +98,16 @@ def test_names_are_ones_that_we_read(title: str, name: str) -> None:
 
 def text_of(given: ToolMigration, rows: Sequence[ToolRow] = ()) -> str:
     (item,), _ = match_rows("tool", [given], rows, {})
-    assert item.ours
-    return item.ours.body.decode()
+    assert item.file
+    return item.file.body.decode()
 
 
 def test_no_transaction_is_declared_and_what_is_no_sql_is_stood_for() -> None:
     assert text_of(file("1", transactional=False)) == f"-- migrate: no-transaction\n{SQL}"
     assert text_of(file("1", up="", obstacle="It is Go.")).startswith("-- Stands for 1_x of tool")
     (item,), _ = match_rows("tool", [file("1", up="")], [], {})
-    assert item.ours
-    assert scripts.prepare([item.ours])
+    assert item.file
+    assert scripts.prepare([item.file])
 
 
 @pytest.mark.parametrize(
@@ -134,16 +134,16 @@ def test_a_file_that_is_there_is_taken_for_what_is_no_sql(tmp_path: Path) -> Non
     ours = migrations.read(write(tmp_path, **{"1_x.sql": "select 1;"}))
     (item,), _ = match_rows("tool", [file("1", up="", obstacle="It is Go.")], [], {each.name: each for each in ours})
     assert item.state == "pending"
-    assert item.ours
-    assert item.ours.body == b"select 1;"
-    assert item.ours.checksum == ours[0].checksum
+    assert item.file
+    assert item.file.body == b"select 1;"
+    assert item.file.checksum == ours[0].checksum
 
 
 def test_a_file_that_only_stands_for_another_does_not_let_it_run(tmp_path: Path) -> None:
     given = file("1", up="", obstacle="It is Go.")
     (applied,), _ = match_rows("tool", [given], [APPLIED], {})
-    assert applied.ours
-    ours = migrations.read(write(tmp_path, **{"1_x.sql": applied.ours.body.decode()}))
+    assert applied.file
+    ours = migrations.read(write(tmp_path, **{"1_x.sql": applied.file.body.decode()}))
     for rows, state in (([APPLIED], "claimed"), ([UNDONE], "cannot run"), ([], "cannot run")):
         (item,), _ = match_rows("tool", [given], rows, {each.name: each for each in ours})
         assert item.state == state

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pgratchet.checks import doctor
+from pgratchet.checks import doctor, machine
 from pgratchet.database.connection import Server
 
 PACKAGE = Path("/package/bin")
@@ -19,7 +19,7 @@ PACKAGE = Path("/package/bin")
 )
 def test_versions(version: int, severity: str) -> None:
     seen = Server(version, "d", "u", "1", in_recovery=False, read_only=False, encoding="UTF8", pooled=False)
-    assert doctor._version(seen).severity == severity
+    assert doctor.check_version(seen).severity == severity
 
 
 @pytest.mark.parametrize(
@@ -27,17 +27,17 @@ def test_versions(version: int, severity: str) -> None:
     [(None, 10, 100, "ok"), (100, 10, 100, "ok"), (99, 10, 100, "warning"), (9, 10, 100, "problem")],
 )
 def test_room(free: int | None, wanted: int, database: int, severity: str) -> None:
-    assert doctor.room("backups", free, wanted, database).severity == severity
+    assert machine.check_free_space("backups", free, wanted, database).severity == severity
 
 
 def test_a_folder_for_backups(tmp_path: Path) -> None:
-    assert list(doctor.writable(tmp_path / "not" / "yet")) == []
+    assert list(machine.check_backup_folder(tmp_path / "not" / "yet")) == []
     (tmp_path / "file").write_text("")
-    (found,) = doctor.writable(tmp_path / "file")
+    (found,) = machine.check_backup_folder(tmp_path / "file")
     assert found.severity == "problem"
     if os.geteuid():
         tmp_path.chmod(0o500)
-        assert list(doctor.writable(tmp_path / "not" / "yet"))
+        assert list(machine.check_backup_folder(tmp_path / "not" / "yet"))
         tmp_path.chmod(0o700)
 
 
@@ -50,4 +50,4 @@ def test_a_folder_for_backups(tmp_path: Path) -> None:
     ],
 )
 def test_programs(version: str, folder: Path, server: int, *, tls: bool, told: str) -> None:
-    assert told in doctor.program(version, folder, server, tls=tls, packaged=PACKAGE).what
+    assert told in machine.check_programs(version, folder, server, tls=tls, packaged=PACKAGE).what

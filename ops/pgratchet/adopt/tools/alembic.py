@@ -1,6 +1,7 @@
-"""Alembic: alembic_version, the heads alone; what is below them is found in the files, which are Python.
+"""Alembic: the table alembic_version holds only the heads. The revisions below a head are read from the files.
 
-The files are read and not run. An applied one becomes a file without a statement, which keeps the order.
+Files are Python. They are parsed, not run. An applied revision becomes a file without statements, to keep its
+place in the order.
 """
 
 from __future__ import annotations
@@ -10,41 +11,56 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pgratchet.adopt.tools.tool import Raw, Tool, ToolMigration, ToolRow, by_dependence, named, read
+from pgratchet.adopt.tools.tool import (
+    JsonRow,
+    Tool,
+    ToolMigration,
+    ToolRow,
+    find_files,
+    read_file,
+    sort_by_dependency,
+)
 from pgratchet.errors import ConfigurationError
 
 _FILE = re.compile(r"[^_.].*\.py", re.DOTALL)
 
 
 def files(folder: Path) -> Sequence[ToolMigration]:
-    found = [(path, assigned(path)) for path, _ in named(folder, _FILE)]
-    revisions = {str(each["revision"]): (path, each) for path, each in found if each.get("revision")}
-    needs = {revision: _below(each) for revision, (_, each) in revisions.items()}
-    return [_foreign(revisions[name][0], name, needs[name]) for name in by_dependence(needs, needs)]
+    modules = [(path, literals(path)) for path, _ in find_files(folder, _FILE)]
+    revisions = {str(names["revision"]): (path, names) for path, names in modules if names.get("revision")}
+    dependencies = {revision: _dependencies(names) for revision, (_, names) in revisions.items()}
+    order = sort_by_dependency(dependencies, dependencies)
+    return [_migration(revisions[revision][0], revision, dependencies[revision]) for revision in order]
 
 
-def _foreign(path: Path, revision: str, below: Sequence[str]) -> ToolMigration:
-    title = path.stem.removeprefix(f"{revision}_")
-    return ToolMigration(path.stem, (revision,), "", title, obstacle="It is Python, not SQL.", needs=tuple(below))
+def _migration(path: Path, revision: str, dependencies: Sequence[str]) -> ToolMigration:
+    return ToolMigration(
+        path.stem,
+        (revision,),
+        version="",
+        title=path.stem.removeprefix(f"{revision}_"),
+        obstacle="It is Python, not SQL.",
+        depends_on=tuple(dependencies),
+    )
 
 
-def assigned(path: Path) -> dict[str, object]:
-    """The names that a module binds to literals, by reading it."""
+def literals(path: Path) -> dict[str, object]:
+    """The top-level names of a module and their values, None where a value is not a literal. Runs nothing."""
     try:
-        tree = ast.parse(read(path)[1])
+        tree = ast.parse(read_file(path)[1])
     except SyntaxError as error:
         raise ConfigurationError(
             f"{path} cannot be read as Python",
             detail=f"Line {error.lineno}: {error.msg}.",
-            hint="Mend it, or take it out of the folder.",
+            hint="Fix it, or take it out of the folder.",
         ) from error
-    found: dict[str, object] = {}
+    values: dict[str, object] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value:
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
             if isinstance(target, ast.Name):
-                found[target.id] = _literal(node.value)
-    return found
+                values[target.id] = _literal(node.value)
+    return values
 
 
 def _literal(node: ast.expr) -> object:
@@ -54,20 +70,20 @@ def _literal(node: ast.expr) -> object:
         return None
 
 
-def _below(given: Mapping[str, object]) -> list[str]:
-    """The revisions that one stands on."""
-    found: list[str] = []
-    for name in ("down_revision", "depends_on"):
-        value = given.get(name)
-        found += [value] if isinstance(value, str) else [str(each) for each in value or ()]  # type: ignore[attr-defined]
-    return found
+def names_in(value: object) -> list[str]:
+    """Names from a literal: a string, several strings or None."""
+    return [value] if isinstance(value, str) else [str(name) for name in value or ()]  # type: ignore[attr-defined]
 
 
-def rows(found: Sequence[Raw], given: Sequence[ToolMigration]) -> Sequence[ToolRow]:
-    needs = {each.keys[0]: each.needs for each in given}
-    heads = [str(raw["version_num"]) for raw in found]
-    unknown = [head for head in heads if head not in needs]
-    return [ToolRow((revision,)) for revision in [*unknown, *by_dependence(heads, needs)]]
+def _dependencies(values: Mapping[str, object]) -> list[str]:
+    return [name for key in ("down_revision", "depends_on") for name in names_in(values.get(key))]
+
+
+def rows(json_rows: Sequence[JsonRow], migrations: Sequence[ToolMigration]) -> Sequence[ToolRow]:
+    dependencies = {migration.keys[0]: migration.depends_on for migration in migrations}
+    heads = [str(row["version_num"]) for row in json_rows]
+    unknown = [head for head in heads if head not in dependencies]
+    return [ToolRow((revision,)) for revision in [*unknown, *sort_by_dependency(heads, dependencies)]]
 
 
 TOOL = Tool(

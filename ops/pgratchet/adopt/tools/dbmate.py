@@ -1,4 +1,7 @@
-"""dbmate: schema_migrations, a version a row and nothing to verify by. Rails has the same table, and other files."""
+"""dbmate: the table schema_migrations has a version in each row and no checksum.
+
+Rails has a table of the same name and columns. Rails' files differ, so a Rails project has no files for this tool.
+"""
 
 from __future__ import annotations
 
@@ -6,41 +9,41 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgratchet.adopt.tools.tool import Raw, Tool, ToolMigration, ToolRow, named, read
+from pgratchet.adopt.tools.tool import JsonRow, Tool, ToolMigration, ToolRow, find_files, read_file
 
 _FILE = re.compile(r"(?P<version>\d+)_?(?P<title>.*)\.sql", re.DOTALL)
 _UP = re.compile(r"--\s*migrate:up(?P<options>\s.*)?")
 _DOWN = re.compile(r"--\s*migrate:down(\s.*)?")
-_OPTION = re.compile(r"(?:^|\s)transaction:false(?:\s|$)")
+_NO_TRANSACTION = re.compile(r"(?:^|\s)transaction:false(?:\s|$)")
 
 
 def files(folder: Path) -> Sequence[ToolMigration]:
-    found = [(path, match, read(path)[1]) for path, match in named(folder, _FILE)]
-    return [_foreign(path, match, text) for path, match, text in found if re.search(rf"(?m)^{_UP.pattern}", text)]
+    texts = [(path, match, read_file(path)[1]) for path, match in find_files(folder, _FILE)]
+    return [_migration(path, match, text) for path, match, text in texts if re.search(rf"(?m)^{_UP.pattern}", text)]
 
 
-def _foreign(path: Path, match: re.Match[str], text: str) -> ToolMigration:
+def _migration(path: Path, match: re.Match[str], text: str) -> ToolMigration:
     up, transactional = _up(text)
     return ToolMigration(path.stem, (match["version"],), match["version"], match["title"], up, transactional)
 
 
 def _up(text: str) -> tuple[str, bool]:
-    """The blocks of a file that go up, and whether they run in a transaction."""
-    kept: list[str] = []
+    """The `up` blocks of a file, and whether they run in a transaction."""
+    up: list[str] = []
     inside, transactional = False, True
     for line in text.split("\n"):
         if match := _UP.fullmatch(line.rstrip()):
             inside = True
-            transactional = transactional and not _OPTION.search(match["options"] or "")
+            transactional = transactional and not _NO_TRANSACTION.search(match["options"] or "")
         elif _DOWN.fullmatch(line.rstrip()):
             inside = False
         elif inside:
-            kept.append(line)
-    return "\n".join(kept), transactional
+            up.append(line)
+    return "\n".join(up), transactional
 
 
-def rows(found: Sequence[Raw], _: Sequence[ToolMigration]) -> Sequence[ToolRow]:
-    return [ToolRow((str(raw["version"]),)) for raw in found]
+def rows(json_rows: Sequence[JsonRow], _: Sequence[ToolMigration]) -> Sequence[ToolRow]:
+    return [ToolRow((str(row["version"]),)) for row in json_rows]
 
 
 TOOL = Tool(
@@ -50,5 +53,5 @@ TOOL = Tool(
     ("db/migrations", "migrations"),
     files,
     rows,
-    without=frozenset({"dirty"}),
+    excluded_columns=frozenset({"dirty"}),
 )

@@ -1,7 +1,8 @@
-"""Drizzle: drizzle.__drizzle_migrations, by hash; files by a journal (0.x) or in folders of their own (1.0).
+"""Drizzle: the table drizzle.__drizzle_migrations, and files listed in a journal (0.x) or in folders (1.0).
 
-Its migrator runs what the journal dates behind the newest row, and skips what it dates before it without a word; so
-rows are matched one by one. `created_at` is the journal's date, not that of a run; 1.0 keeps `applied_at` beside it.
+Drizzle runs the journal entries newer than the newest row, and silently skips older entries, so rows must be matched
+individually (drizzle-orm/src/pg-core/dialect.ts). `created_at` is the journal's date, not the time of a run. Drizzle
+1.0 records the time of a run in `applied_at`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,15 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from pgratchet.adopt.tools.tool import Raw, Tool, ToolMigration, ToolRow, closed, read, sha256
+from pgratchet.adopt.tools.tool import (
+    JsonRow,
+    Tool,
+    ToolMigration,
+    ToolRow,
+    checksum_variants,
+    read_file,
+    with_semicolon,
+)
 from pgratchet.errors import ConfigurationError
 
 _TAG = re.compile(r"(?:(?P<version>\d+)_)?(?P<title>.+)", re.DOTALL)
@@ -29,14 +38,14 @@ _SQLITE = {
 def files(folder: Path) -> Sequence[ToolMigration]:
     journal = folder / "meta" / "_journal.json"
     if journal.is_file():
-        return [_of_entry(folder, entry) for entry in _entries(journal)]
-    found = sorted(path.parent for path in folder.glob("*/migration.sql") if _FOLDER.fullmatch(path.parent.name))
-    return [_of_folder(each) for each in found]
+        return [_from_entry(folder, entry) for entry in _entries(journal)]
+    paths = sorted(path.parent for path in folder.glob("*/migration.sql") if _FOLDER.fullmatch(path.parent.name))
+    return [_from_folder(path) for path in paths]
 
 
-def _entries(journal: Path) -> list[Raw]:
+def _entries(journal: Path) -> list[JsonRow]:
     try:
-        entries: list[Raw] = json.loads(journal.read_bytes())["entries"]
+        entries: list[JsonRow] = json.loads(journal.read_bytes())["entries"]
         return [{"tag": str(entry["tag"]), "when": int(entry["when"])} for entry in entries]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
@@ -46,7 +55,7 @@ def _entries(journal: Path) -> list[Raw]:
         ) from error
 
 
-def _of_entry(folder: Path, entry: Raw) -> ToolMigration:
+def _from_entry(folder: Path, entry: JsonRow) -> ToolMigration:
     path = folder / f"{entry['tag']}.sql"
     if not path.is_file():
         raise ConfigurationError(
@@ -54,20 +63,20 @@ def _of_entry(folder: Path, entry: Raw) -> ToolMigration:
             detail="The journal says that it is a migration.",
             hint="Put the file back from version control.",
         )
-    return _foreign(path, str(entry["tag"]), (f"when {entry['when']}",))
+    return _migration(path, str(entry["tag"]), (f"when {entry['when']}",))
 
 
-def _of_folder(folder: Path) -> ToolMigration:
+def _from_folder(folder: Path) -> ToolMigration:
     seconds = datetime.strptime(folder.name[:14], "%Y%m%d%H%M%S").replace(tzinfo=timezone.utc).timestamp()
-    return _foreign(folder / "migration.sql", folder.name, (f"name {folder.name}", f"second {int(seconds)}"))
+    return _migration(folder / "migration.sql", folder.name, (f"name {folder.name}", f"second {int(seconds)}"))
 
 
-def _foreign(path: Path, tag: str, keys: tuple[str, ...]) -> ToolMigration:
-    raw, text = read(path)
+def _migration(path: Path, tag: str, keys: tuple[str, ...]) -> ToolMigration:
+    content, text = read_file(path)
     match = _TAG.fullmatch(tag)
     assert match is not None  # a tag is not empty
-    checksums = sha256(raw)
-    pieces = (closed(piece) for piece in text.split("--> statement-breakpoint"))
+    checksums = checksum_variants(content)
+    pieces = (with_semicolon(piece) for piece in text.split("--> statement-breakpoint"))
     return ToolMigration(
         tag,
         (*keys, *(f"hash {checksum}" for checksum in sorted(checksums))),
@@ -75,26 +84,26 @@ def _foreign(path: Path, tag: str, keys: tuple[str, ...]) -> ToolMigration:
         match["title"],
         "\n".join(piece for piece in pieces if piece),
         checksums=checksums,
-        obstacle=of_sqlite(text),
+        obstacle=sqlite_obstacle(text),
     )
 
 
-def of_sqlite(text: str) -> str:
-    """What of a text only SQLite understands, as a sentence; in strings and comments all may stand."""
+def sqlite_obstacle(text: str) -> str:
+    """A sentence that names the SQLite-only parts of a text, or an empty text. Strings and comments are skipped."""
     plain = re.sub(r"'(?:[^']|'')*'|--[^\n]*|\$\$.*?\$\$", "", text, flags=re.DOTALL)
-    found = [word for word, pattern in _SQLITE.items() if pattern.search(plain)]
-    return f"It is SQLite's SQL: {', '.join(found)}." if found else ""
+    words = [word for word, pattern in _SQLITE.items() if pattern.search(plain)]
+    return f"It is SQLite's SQL: {', '.join(words)}." if words else ""
 
 
-def rows(found: Sequence[Raw], _: Sequence[ToolMigration]) -> Sequence[ToolRow]:
-    return [_row(raw) for raw in sorted(found, key=lambda raw: int(raw["id"]))]
+def rows(json_rows: Sequence[JsonRow], _: Sequence[ToolMigration]) -> Sequence[ToolRow]:
+    return [_row(row) for row in sorted(json_rows, key=lambda row: int(row["id"]))]
 
 
-def _row(raw: Raw) -> ToolRow:
-    when = int(raw["created_at"] or 0)
-    name = (f"name {raw['name']}",) if raw.get("name") else ()
-    keys = (*name, f"when {when}", f"second {when // 1000}", f"hash {raw['hash']}")
-    return ToolRow(keys, checksum=str(raw["hash"]), moment=raw.get("applied_at"))
+def _row(row: JsonRow) -> ToolRow:
+    when = int(row["created_at"] or 0)
+    name = (f"name {row['name']}",) if row.get("name") else ()
+    keys = (*name, f"when {when}", f"second {when // 1000}", f"hash {row['hash']}")
+    return ToolRow(keys, checksum=str(row["hash"]), moment=row.get("applied_at"))
 
 
 TOOL = Tool(

@@ -1,7 +1,7 @@
-"""Flyway: flyway_schema_history, by version and the CRC32 of the file's lines.
+"""Flyway: the table flyway_schema_history has versions and a CRC32 of each file's lines.
 
-Of a version the row of the highest rank counts; UNDO and DELETE rows take an earlier one back, and what is below a
-BASELINE was never run. Repeatable migrations have no version: they follow what is applied.
+The row with the highest rank decides about a version. UNDO and DELETE rows cancel an earlier row. Versions below a
+BASELINE row never ran. Repeatable migrations have no version and follow the applied ones.
 """
 
 from __future__ import annotations
@@ -11,7 +11,16 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgratchet.adopt.tools.tool import HistoryTable, Raw, Tool, ToolMigration, ToolRow, named, read, runs_alone
+from pgratchet.adopt.tools.tool import (
+    HistoryTable,
+    JsonRow,
+    Tool,
+    ToolMigration,
+    ToolRow,
+    find_files,
+    read_file,
+    refuses_transaction,
+)
 
 _FILE = re.compile(r"(?:V(?P<version>[0-9._]*[0-9])|R)__(?P<title>.+)\.sql", re.DOTALL)
 _LINE_END = re.compile(r"\r\n|\r|\n")
@@ -20,15 +29,15 @@ _PLACEHOLDER = re.compile(r"\$\{[^}]*\}")
 
 
 def files(folder: Path) -> Sequence[ToolMigration]:
-    found = [_foreign(path, match) for path, match in named(folder, _FILE, deep=True)]
-    return sorted(found, key=lambda each: (each.loose, _numbers(each.keys[0]), each.name))
+    migrations = [_migration(path, match) for path, match in find_files(folder, _FILE, deep=True)]
+    return sorted(migrations, key=lambda file: (file.unordered, _numbers(file.keys[0]), file.name))
 
 
-def _foreign(path: Path, match: re.Match[str]) -> ToolMigration:
-    raw, text = read(path)
+def _migration(path: Path, match: re.Match[str]) -> ToolMigration:
+    content, text = read_file(path)
     version = _version(match["version"] or "")
     config = path.with_name(f"{path.name}.conf")
-    declared = config.is_file() and _NO_TRANSACTION.search(read(config)[1])
+    declared = config.is_file() and _NO_TRANSACTION.search(read_file(config)[1])
     placeholder = _PLACEHOLDER.search(text)
     title = match["title"].replace(" ", "_")
     return ToolMigration(
@@ -37,24 +46,24 @@ def _foreign(path: Path, match: re.Match[str]) -> ToolMigration:
         version if version.isdecimal() else "",
         title,
         text,
-        transactional=not declared and not runs_alone(text),
-        checksums=frozenset({str(checksum(raw))}),
+        transactional=not declared and not refuses_transaction(text),
+        checksums=frozenset({str(checksum(content))}),
         obstacle=f"It has the placeholder {placeholder.group()}." if placeholder else "",
         remarks=() if version else ("A repeatable migration, which here is run once.",),
-        loose=not version,
+        unordered=not version,
     )
 
 
-def checksum(raw: bytes) -> int:
-    """One CRC32 over the lines without their ends, as a signed number of 32 bits."""
+def checksum(content: bytes) -> int:
+    """A CRC32 over all lines without their line ends, as a signed number of 32 bits (ChecksumCalculator.java)."""
     crc = 0
-    for line in _LINE_END.split(raw.decode("utf-8-sig")):
+    for line in _LINE_END.split(content.decode("utf-8-sig")):
         crc = zlib.crc32(line.encode(), crc)
     return crc - (1 << 32) if crc >= 1 << 31 else crc
 
 
 def _version(text: str) -> str:
-    """As Flyway compares it: numbers between dots, zeros at the end left out."""
+    """A version as Flyway compares versions: numbers between dots, without zeros at the end."""
     parts = [str(int(part)) for part in re.split(r"[._]", text) if part]
     while len(parts) > 1 and parts[-1] == "0":
         parts.pop()
@@ -65,40 +74,41 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")) if version[0].isdigit() else ()
 
 
-def rows(found: Sequence[Raw], given: Sequence[ToolMigration]) -> Sequence[ToolRow]:
+def rows(json_rows: Sequence[JsonRow], migrations: Sequence[ToolMigration]) -> Sequence[ToolRow]:
     latest: dict[str, ToolRow] = {}
     baseline: tuple[int, ...] = ()
-    for raw in sorted(found, key=lambda raw: int(raw["installed_rank"])):
-        kind = str(raw["type"]).upper()
+    for json_row in sorted(json_rows, key=lambda row: int(row["installed_rank"])):
+        kind = str(json_row["type"]).upper()
         if kind == "BASELINE":
-            baseline = _numbers(_version(str(raw["version"])))
+            baseline = _numbers(_version(str(json_row["version"])))
         elif kind != "SCHEMA":
-            row = _row(raw, kind)
+            row = _row(json_row, kind)
             latest[row.keys[0]] = row
-    below = [each for each in given if not each.loose and _numbers(each.keys[0]) <= baseline]
-    return [*latest.values(), *(_below(each) for each in below if each.keys[0] not in latest)]
+    below = [file for file in migrations if not file.unordered and _numbers(file.keys[0]) <= baseline]
+    return [*latest.values(), *(_below_baseline(file) for file in below if file.keys[0] not in latest)]
 
 
-def _row(raw: Raw, kind: str) -> ToolRow:
-    version = _version(str(raw["version"])) if raw["version"] else f"R {str(raw['description']).replace('_', ' ')}"
-    if not raw["success"]:
-        return ToolRow((version,), "failed", told=f"Flyway's row {raw['installed_rank']} says that it failed.")
+def _row(row: JsonRow, kind: str) -> ToolRow:
+    version = _version(str(row["version"])) if row["version"] else f"R {str(row['description']).replace('_', ' ')}"
+    if not row["success"]:
+        return ToolRow((version,), "failed", remark=f"Flyway's row {row['installed_rank']} says that it failed.")
     if kind.startswith("UNDO") or kind == "DELETE":
-        return ToolRow((version,), "undone", told=f"Taken back by a row of type {kind}.")
-    known = None if raw["checksum"] is None else str(raw["checksum"])
-    return ToolRow((version,), checksum=known, moment=raw["installed_on"], duration_ms=raw["execution_time"])
+        return ToolRow((version,), "undone", remark=f"Taken back by a row of type {kind}.")
+    crc = None if row["checksum"] is None else str(row["checksum"])
+    return ToolRow((version,), checksum=crc, moment=row["installed_on"], duration_ms=row["execution_time"])
 
 
-def _below(each: ToolMigration) -> ToolRow:
-    return ToolRow(each.keys, "failed", told="Below Flyway's baseline, so never run here: leave it out of --files.")
+def _below_baseline(file: ToolMigration) -> ToolRow:
+    remark = "Below Flyway's baseline, so never run here: leave it out of --files."
+    return ToolRow(file.keys, "failed", remark=remark)
 
 
-def _lock(table: HistoryTable) -> int:
-    """ "Flyway" in bytes, and Java's hash of the table's quoted name."""
-    hashed = 0
+def _lock_key(table: HistoryTable) -> int:
+    """The bytes of "Flyway" as a number, plus Java's hashCode of the table's quoted name."""
+    hash_code = 0
     for character in f'"{table.schema}"."{table.name}"':
-        hashed = (31 * hashed + ord(character)) & 0xFFFFFFFF
-    return 0x466C79776179 + (hashed - (1 << 32) if hashed >= 1 << 31 else hashed)
+        hash_code = (31 * hash_code + ord(character)) & 0xFFFFFFFF
+    return 0x466C79776179 + (hash_code - (1 << 32) if hash_code >= 1 << 31 else hash_code)
 
 
 TOOL = Tool(
@@ -108,5 +118,5 @@ TOOL = Tool(
     ("src/main/resources/db/migration", "db/migration", "migrations", "flyway/sql"),
     files,
     rows,
-    lock=_lock,
+    lock_key=_lock_key,
 )

@@ -1,4 +1,7 @@
-"""golang-migrate: schema_migrations, one row, which says how far it is; that the earlier files ran it cannot prove."""
+"""golang-migrate: the table schema_migrations has a single row, with the newest version.
+
+The row does not prove the earlier files' runs.
+"""
 
 from __future__ import annotations
 
@@ -9,48 +12,54 @@ from pathlib import Path
 
 from pgratchet.adopt.tools.tool import (
     HistoryTable,
-    Raw,
+    JsonRow,
     Tool,
     ToolMigration,
     ToolRow,
-    named,
-    read,
-    runs_alone,
-    without_frame,
+    find_files,
+    read_file,
+    refuses_transaction,
+    without_transaction_frame,
 )
 
 _FILE = re.compile(r"(?P<version>[0-9]+)_(?P<title>.*)\.up\.sql", re.DOTALL)
-_SALT = 1486364155
+_LOCK_SALT = 1486364155
 
 
 def files(folder: Path) -> Sequence[ToolMigration]:
-    found = [_foreign(path, match) for path, match in named(folder, _FILE)]
-    return sorted(found, key=lambda each: int(each.version))
+    migrations = [_migration(path, match) for path, match in find_files(folder, _FILE)]
+    return sorted(migrations, key=lambda file: int(file.version))
 
 
-def _foreign(path: Path, match: re.Match[str]) -> ToolMigration:
-    text = without_frame(read(path)[1])
-    key = str(int(match["version"]))
-    return ToolMigration(path.stem, (key,), match["version"], match["title"], text, transactional=not runs_alone(text))
+def _migration(path: Path, match: re.Match[str]) -> ToolMigration:
+    text = without_transaction_frame(read_file(path)[1])
+    return ToolMigration(
+        path.stem,
+        (str(int(match["version"])),),
+        match["version"],
+        match["title"],
+        text,
+        transactional=not refuses_transaction(text),
+    )
 
 
-def rows(found: Sequence[Raw], given: Sequence[ToolMigration]) -> Sequence[ToolRow]:
-    if not found or int(found[0]["version"]) < 0:
+def rows(json_rows: Sequence[JsonRow], migrations: Sequence[ToolMigration]) -> Sequence[ToolRow]:
+    if not json_rows or int(json_rows[0]["version"]) < 0:
         return []
-    newest = int(found[0]["version"])
-    before = [ToolRow(each.keys) for each in given if int(each.version) < newest]
-    return [*before, _newest(newest, dirty=bool(found[0]["dirty"]))]
+    newest = int(json_rows[0]["version"])
+    earlier = [ToolRow(file.keys) for file in migrations if int(file.version) < newest]
+    return [*earlier, _newest_row(newest, dirty=bool(json_rows[0]["dirty"]))]
 
 
-def _newest(version: int, *, dirty: bool) -> ToolRow:
+def _newest_row(version: int, *, dirty: bool) -> ToolRow:
     if dirty:
-        return ToolRow((str(version),), "failed", told=f"golang-migrate's table is dirty at version {version}.")
+        return ToolRow((str(version),), "failed", remark=f"golang-migrate's table is dirty at version {version}.")
     return ToolRow((str(version),))
 
 
-def _lock(table: HistoryTable) -> int:
-    named = f"{table.schema}\0{table.name}\0{table.database}"
-    return zlib.crc32(named.encode()) * _SALT % (1 << 32)
+def _lock_key(table: HistoryTable) -> int:
+    identifier = f"{table.schema}\0{table.name}\0{table.database}"
+    return zlib.crc32(identifier.encode()) * _LOCK_SALT % (1 << 32)
 
 
 TOOL = Tool(
@@ -60,5 +69,5 @@ TOOL = Tool(
     ("migrations", "db/migrations", "db/migration"),
     files,
     rows,
-    lock=_lock,
+    lock_key=_lock_key,
 )

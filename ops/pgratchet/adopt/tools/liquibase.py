@@ -1,6 +1,7 @@
-"""Liquibase: databasechangelog, by id, author and file; changelogs in SQL, of which each changeset becomes a file.
+"""Liquibase: the table databasechangelog has an id, an author and a file for each changeset.
 
-Its checksum is of the change as it was parsed, and not of the text, so that nothing is verified by it.
+Only changelogs in SQL are read, and every changeset becomes a file. Liquibase's checksum is of the parsed change, not
+of the text, so nothing can be verified with it (CheckSum.java).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from math import inf
 from pathlib import Path
 
-from pgratchet.adopt.tools.tool import Raw, Tool, ToolMigration, ToolRow, named, read
+from pgratchet.adopt.tools.tool import JsonRow, Tool, ToolMigration, ToolRow, find_files, read_file
 
 _FILE = re.compile(r".+\.sql", re.DOTALL | re.IGNORECASE)
 _HEAD = re.compile(r"\s*--\s*liquibase\s*formatted(?P<attributes>.*)", re.IGNORECASE)
@@ -27,48 +28,48 @@ _RAN = ("EXECUTED", "RERAN", "MARK_RAN")
 
 
 def files(folder: Path) -> Sequence[ToolMigration]:
-    return [each for path, _ in named(folder, _FILE, deep=True) for each in _changesets(path, folder)]
+    return [changeset for path, _ in find_files(folder, _FILE, deep=True) for changeset in _changesets(path, folder)]
 
 
 def _changesets(path: Path, folder: Path) -> Iterator[ToolMigration]:
-    text = _heeded(read(path)[1])
+    text = _without_ignored_lines(read_file(path)[1])
     head = _HEAD.match(text)
     if head is None:
         return
-    place = _attributes(head["attributes"]).get("logicalfilepath") or path.relative_to(folder).as_posix()
+    file = _attributes(head["attributes"]).get("logicalfilepath") or path.relative_to(folder).as_posix()
     marks = list(_CHANGESET.finditer(text))
     ends = [*(mark.start() for mark in marks[1:]), len(text)]
     for mark, end in zip(marks, ends, strict=False):
-        declared = _attributes(mark["attributes"])
-        if _is_for_postgresql(declared.get("dbms", "")) and declared.get("ignore", "").lower() != "true":
-            yield _foreign(mark, text[mark.end() : end], place, declared)
+        attributes = _attributes(mark["attributes"])
+        if _is_for_postgresql(attributes.get("dbms", "")) and attributes.get("ignore", "").lower() != "true":
+            yield _migration(mark, text[mark.end() : end], file, attributes)
 
 
-def _heeded(text: str) -> str:
-    """A text without the lines that Liquibase is told to leave out."""
-    kept: list[str] = []
-    left_out = 0.0
+def _without_ignored_lines(text: str) -> str:
+    """The text without the lines marked by `ignoreLines`."""
+    lines: list[str] = []
+    ignored = 0.0
     for line in text.splitlines(keepends=True):
         if mark := _IGNORE.match(line):
-            left_out = inf if mark["all"] else int(mark["count"] or 0)
-        elif left_out:
-            left_out -= 1
+            ignored = inf if mark["all"] else int(mark["count"] or 0)
+        elif ignored:
+            ignored -= 1
         else:
-            kept.append(line)
-    return "".join(kept)
+            lines.append(line)
+    return "".join(lines)
 
 
-def _foreign(mark: re.Match[str], text: str, place: str, declared: dict[str, str]) -> ToolMigration:
+def _migration(mark: re.Match[str], text: str, file: str, attributes: dict[str, str]) -> ToolMigration:
     author, identity = (mark[part].strip().strip('"') for part in ("author", "id"))
     return ToolMigration(
-        f"{place}: {author}:{identity}",
-        _file_keys(identity, author, declared.get("logicalfilepath", place)),
+        f"{file}: {author}:{identity}",
+        _file_keys(identity, author, attributes.get("logicalfilepath", file)),
         identity if identity.isdecimal() else "",
-        f"{Path(place).stem}_{identity}",
+        f"{Path(file).stem}_{identity}",
         _MARK.sub("", _ROLLBACK.sub("", text)).lstrip("\n"),
-        transactional=declared.get("runintransaction", "true").lower() != "false",
-        obstacle=_obstacle(text, declared),
-        remarks=tuple(f"{name} is not taken over." for name in _DROPPED if name.lower() in declared),
+        transactional=attributes.get("runintransaction", "true").lower() != "false",
+        obstacle=_obstacle(text, attributes),
+        remarks=tuple(f"{name} is not taken over." for name in _DROPPED if name.lower() in attributes),
     )
 
 
@@ -77,47 +78,50 @@ def _attributes(text: str) -> dict[str, str]:
 
 
 def _is_for_postgresql(dbms: str) -> bool:
-    """Whether Liquibase would run it here: a changeset for other databases alone leaves no row."""
+    """Whether Liquibase would run a changeset here. A changeset only for other databases has no row."""
     names = {name.strip().lower() for name in dbms.split(",") if name.strip()}
-    wanted = {name for name in names if not name.startswith("!")}
-    return "!postgresql" not in names and (not wanted or not wanted.isdisjoint({"postgresql", "all"}))
+    included = {name for name in names if not name.startswith("!")}
+    return "!postgresql" not in names and (not included or not included.isdisjoint({"postgresql", "all"}))
 
 
-def _obstacle(text: str, declared: dict[str, str]) -> str:
+def _obstacle(text: str, attributes: dict[str, str]) -> str:
     if parameter := _PARAMETER.search(text):
         return f"It has the parameter {parameter.group()}."
-    if declared.get("enddelimiter", ";") != ";":
-        return f"Its statements end with {declared['enddelimiter']}."
+    if attributes.get("enddelimiter", ";") != ";":
+        return f"Its statements end with {attributes['enddelimiter']}."
     return "It has preconditions." if re.search(r"(?im)^--[ \t]*preconditions?\b", text) else ""
 
 
-def _row_keys(identity: str, author: str, place: str) -> tuple[str, ...]:
-    """Liquibase's path begins where it was called, ours at the folder: one is the whole of the other's end."""
-    whole = place.removeprefix("classpath:").lstrip("/")
-    return (*(f"{identity} {author} {end}" for end in _ends(whole)), f"{identity} {author} .../{whole}")
+def _row_keys(identity: str, author: str, file: str) -> tuple[str, ...]:
+    """The keys of a row. The keys match a file whose path is an end of the row's path, or the reverse.
+
+    Liquibase's paths begin at its working folder, ours at the folder of files.
+    """
+    path = file.removeprefix("classpath:").lstrip("/")
+    return (*(f"{identity} {author} {end}" for end in _ends(path)), f"{identity} {author} .../{path}")
 
 
-def _file_keys(identity: str, author: str, place: str) -> tuple[str, ...]:
-    whole = place.removeprefix("classpath:").lstrip("/")
-    return (f"{identity} {author} {whole}", *(f"{identity} {author} .../{end}" for end in _ends(whole)))
+def _file_keys(identity: str, author: str, file: str) -> tuple[str, ...]:
+    path = file.removeprefix("classpath:").lstrip("/")
+    return (f"{identity} {author} {path}", *(f"{identity} {author} .../{end}" for end in _ends(path)))
 
 
 def _ends(path: str) -> list[str]:
-    """A path, and what is left of it without one folder after the other."""
+    """The path, and the path without its first folder, its first two folders, and so on."""
     parts = path.split("/")
-    return ["/".join(parts[at:]) for at in range(len(parts))]
+    return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
-def rows(found: Sequence[Raw], _: Sequence[ToolMigration]) -> Sequence[ToolRow]:
-    return [_row(raw) for raw in sorted(found, key=lambda raw: int(raw["orderexecuted"]))]
+def rows(json_rows: Sequence[JsonRow], _: Sequence[ToolMigration]) -> Sequence[ToolRow]:
+    return [_row(row) for row in sorted(json_rows, key=lambda row: int(row["orderexecuted"]))]
 
 
-def _row(raw: Raw) -> ToolRow:
-    keys, kind = _row_keys(str(raw["id"]), str(raw["author"]), str(raw["filename"])), str(raw["exectype"])
+def _row(row: JsonRow) -> ToolRow:
+    keys, kind = _row_keys(str(row["id"]), str(row["author"]), str(row["filename"])), str(row["exectype"])
     if kind not in _RAN:
-        return ToolRow(keys, "undone" if kind == "SKIPPED" else "failed", told=f"Liquibase's row says {kind}.")
-    marked = "Marked as run, and not run, by Liquibase." if kind == "MARK_RAN" else ""
-    return ToolRow(keys, moment=raw["dateexecuted"], told=marked)
+        return ToolRow(keys, "undone" if kind == "SKIPPED" else "failed", remark=f"Liquibase's row says {kind}.")
+    remark = "Marked as run, and not run, by Liquibase." if kind == "MARK_RAN" else ""
+    return ToolRow(keys, moment=row["dateexecuted"], remark=remark)
 
 
 TOOL = Tool(
@@ -127,5 +131,5 @@ TOOL = Tool(
     ("src/main/resources/db/changelog", "db/changelog", "changelog", "migrations"),
     files,
     rows,
-    busy="databasechangeloglock",
+    lock_table="databasechangeloglock",
 )

@@ -1,7 +1,7 @@
-"""Prisma: _prisma_migrations, by the folder's name and the SHA-256 of its migration.sql.
+"""Prisma: the table _prisma_migrations has folder names and the SHA-256 of each migration.sql.
 
-A row without an end is a run that failed or goes on. One that was rolled back counts for nothing; there may be another
-of the same name.
+A row without `finished_at` belongs to a failed or unfinished run. A rolled-back row does not count;
+another row of the same name may follow.
 """
 
 from __future__ import annotations
@@ -10,53 +10,62 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgratchet.adopt.tools.tool import Raw, Tool, ToolMigration, ToolRow, key, read, runs_alone, sha256
+from pgratchet.adopt.tools.tool import (
+    JsonRow,
+    Tool,
+    ToolMigration,
+    ToolRow,
+    checksum_variants,
+    fixed_key,
+    read_file,
+    refuses_transaction,
+)
 
 _FOLDER = re.compile(r"(?:(?P<version>\d+)_)?(?P<title>.+)", re.DOTALL)
 
 
 def files(folder: Path) -> Sequence[ToolMigration]:
-    return [_foreign(path) for path in sorted(folder.glob("*/migration.sql"))]
+    return [_migration(path) for path in sorted(folder.glob("*/migration.sql"))]
 
 
-def _foreign(path: Path) -> ToolMigration:
-    raw, text = read(path)
+def _migration(path: Path) -> ToolMigration:
+    content, text = read_file(path)
     name = path.parent.name
     match = _FOLDER.fullmatch(name)
     assert match is not None  # a folder's name is not empty
-    checksums = sha256(raw)
+    checksums = checksum_variants(content)
     return ToolMigration(
         name,
         (name,),
         match["version"] or "",
         match["title"],
         text,
-        transactional=not runs_alone(text),
-        checksums=checksums | {_unpadded(each) for each in checksums},
+        transactional=not refuses_transaction(text),
+        checksums=checksums | {_unpadded(checksum) for checksum in checksums},
     )
 
 
 def _unpadded(checksum: str) -> str:
-    """As old versions of Prisma wrote it: each byte without a leading zero."""
+    """The checksum in the form of old Prisma versions: bytes without leading zeros."""
     return "".join(f"{byte:x}" for byte in bytes.fromhex(checksum))
 
 
-def rows(found: Sequence[Raw], _: Sequence[ToolMigration]) -> Sequence[ToolRow]:
+def rows(json_rows: Sequence[JsonRow], _: Sequence[ToolMigration]) -> Sequence[ToolRow]:
     latest: dict[str, ToolRow] = {}
-    for raw in sorted(found, key=lambda raw: (str(raw["started_at"]), not raw["rolled_back_at"])):
-        row = _row(raw)
+    for json_row in sorted(json_rows, key=lambda row: (str(row["started_at"]), not row["rolled_back_at"])):
+        row = _row(json_row)
         if row.outcome != "undone" or row.keys[0] not in latest:
             latest[row.keys[0]] = row
     return list(latest.values())
 
 
-def _row(raw: Raw) -> ToolRow:
-    keys = (str(raw["migration_name"]),)
-    if raw["rolled_back_at"]:
-        return ToolRow(keys, "undone", told="Prisma has marked it as rolled back.")
-    if not raw["finished_at"]:
-        return ToolRow(keys, "failed", told="Prisma's row has no end: it failed, or it is still running.")
-    return ToolRow(keys, checksum=str(raw["checksum"]), moment=raw["finished_at"])
+def _row(row: JsonRow) -> ToolRow:
+    keys = (str(row["migration_name"]),)
+    if row["rolled_back_at"]:
+        return ToolRow(keys, "undone", remark="Prisma has marked it as rolled back.")
+    if not row["finished_at"]:
+        return ToolRow(keys, "failed", remark="Prisma's row has no end: it failed, or it is still running.")
+    return ToolRow(keys, checksum=str(row["checksum"]), moment=row["finished_at"])
 
 
 TOOL = Tool(
@@ -66,5 +75,5 @@ TOOL = Tool(
     ("prisma/migrations", "migrations"),
     files,
     rows,
-    lock=key(72707369),
+    lock_key=fixed_key(72707369),
 )

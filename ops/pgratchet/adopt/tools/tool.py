@@ -1,7 +1,7 @@
-"""What the pages of the tools are written in: a tool, a migration of its files, a row of its table.
+"""Describes a migration tool, a migration in its files and a row of its table, and helps to read its files.
 
-Owns these values and the few things that several pages do to a text. A page is pure but for reading the folder it is
-given: its rows come to it as plain data, one mapping a row. What becomes of files and rows is decided in `adoption`.
+A tool's module reads only the given folder, and receives the table's rows as plain data, a mapping for each row.
+`matching.py` compares files and rows.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any, Literal, NamedTuple
 from pgratchet.errors import ConfigurationError
 from pgratchet.migrations import classify, lexer
 
-Raw = Mapping[str, Any]
-"""A row by its columns, as JSON has them: moments are text."""
+JsonRow = Mapping[str, Any]
+"""A table row as JSON, by column. Timestamps are text."""
 
 
 class HistoryTable(NamedTuple):
-    """Where a tool keeps its history."""
+    """The table of a tool's history."""
 
     database: str
     schema: str
@@ -30,11 +30,12 @@ class HistoryTable(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ToolMigration:
-    """A migration of another tool's files.
+    """A migration as another tool's files define it.
 
-    `keys` are what a row may know it by; `version` are its digits, empty where it has none that order it; `title` is
-    what our file is called behind the number. `obstacle` says, as a sentence, why `up` cannot be run as it is. A
-    `loose` one has no place in the order: it follows what is applied. `needs` are the first keys of those it stands on.
+    A row of the tool's table refers to the migration by any of `keys`. `version` is a string of digits, empty without a
+    version for the order. `title` becomes part of our file's name. `up` is the SQL to apply. `obstacle` is a sentence
+    about why `up` cannot run here. `unordered` migrations have no position among the others and follow the applied
+    migrations. `depends_on` holds the first keys of other migrations.
     """
 
     name: str
@@ -46,16 +47,16 @@ class ToolMigration:
     checksums: frozenset[str] = frozenset()
     obstacle: str = ""
     remarks: tuple[str, ...] = ()
-    loose: bool = False
-    needs: tuple[str, ...] = ()
+    unordered: bool = False
+    depends_on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ToolRow:
-    """What a tool's table says of one migration. `keys` are looked for in the files in this order.
+    """A row of a tool's history. The first of `keys` that a file has identifies the row's file.
 
-    `moment` is when it was run, in the server's form, None where the tool does not keep that. `told` is a sentence on
-    what is out of the ordinary.
+    `moment` is the time of the run in the server's text form, None if not recorded. `remark` is a sentence about
+    anything unusual.
     """
 
     keys: tuple[str, ...]
@@ -63,15 +64,16 @@ class ToolRow:
     checksum: str | None = None
     moment: str | None = None
     duration_ms: int | None = None
-    told: str = ""
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """One tool. Its table is told by its name, by the `columns` that it has and by those `without` which it is.
+    """A migration tool. The table is recognised by name, by `columns` and by the absence of `excluded_columns`.
 
-    `folders` are where its files usually are. `files` are in the tool's order. `busy` is a table beside it whose
-    column `locked` says that a run is under way; `lock` gives the key of the advisory lock that a run holds.
+    `folders` are the usual places of the files. `files` returns the migrations of a folder in the tool's order. `rows`
+    interprets the rows of the table. `lock_table` is a second table, whose column `locked` is true during a run.
+    `lock_key` returns the key of a run's advisory lock.
     """
 
     name: str
@@ -79,61 +81,61 @@ class Tool:
     columns: frozenset[str]
     folders: tuple[str, ...]
     files: Callable[[Path], Sequence[ToolMigration]]
-    rows: Callable[[Sequence[Raw], Sequence[ToolMigration]], Sequence[ToolRow]]
-    without: frozenset[str] = field(default=frozenset())
-    busy: str = ""
-    lock: Callable[[HistoryTable], int] | None = None
+    rows: Callable[[Sequence[JsonRow], Sequence[ToolMigration]], Sequence[ToolRow]]
+    excluded_columns: frozenset[str] = field(default=frozenset())
+    lock_table: str = ""
+    lock_key: Callable[[HistoryTable], int] | None = None
 
 
-def key(number: int) -> Callable[[HistoryTable], int]:
-    """The lock of a tool that has the same for every table."""
+def fixed_key(number: int) -> Callable[[HistoryTable], int]:
+    """A `lock_key` that is the same for every table."""
     return lambda _: number
 
 
-def read(path: Path) -> tuple[bytes, str]:
-    """A file as it is, and its text with LF line ends and without a BOM."""
-    raw = path.read_bytes()
+def read_file(path: Path) -> tuple[bytes, str]:
+    """A file's bytes and text, the text with LF line ends and without a byte order mark."""
+    content = path.read_bytes()
     try:
-        return raw, raw.decode("utf-8-sig").replace("\r\n", "\n")
+        return content, content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise ConfigurationError(
             f"{path} is not UTF-8",
-            detail=f"Byte 0x{raw[error.start]:02x} at byte {error.start + 1}.",
+            detail=f"Byte 0x{content[error.start]:02x} at byte {error.start + 1}.",
             hint="Save it as UTF-8, and run again.",
         ) from error
 
 
-def sha256(raw: bytes) -> frozenset[str]:
-    """The SHA-256, in hex, of a text as it is, with LF and with CRLF: a checkout may have changed its line ends."""
-    unix = raw.replace(b"\r\n", b"\n")
-    return frozenset(hashlib.sha256(text).hexdigest() for text in (raw, unix, unix.replace(b"\n", b"\r\n")))
+def checksum_variants(content: bytes) -> frozenset[str]:
+    """SHA-256 in hex of the content unchanged, with LF and with CRLF, because a checkout may convert line ends."""
+    unix = content.replace(b"\r\n", b"\n")
+    return frozenset(hashlib.sha256(text).hexdigest() for text in (content, unix, unix.replace(b"\n", b"\r\n")))
 
 
-def named(folder: Path, pattern: re.Pattern[str], *, deep: bool = False) -> Iterator[tuple[Path, re.Match[str]]]:
-    """The files whose whole name matches, by name."""
+def find_files(folder: Path, pattern: re.Pattern[str], *, deep: bool = False) -> Iterator[tuple[Path, re.Match[str]]]:
+    """The files whose whole name matches, sorted; `deep` includes folders below."""
     for path in sorted(folder.rglob("*") if deep else folder.glob("*")):
         if path.is_file() and (match := pattern.fullmatch(path.name)):
             yield path, match
 
 
-def closed(text: str) -> str:
-    """A piece of a text with a semicolon behind it, where it has none: what stood behind it is now one file with it."""
+def with_semicolon(text: str) -> str:
+    """The SQL with a semicolon at the end, so another piece can follow in the same file."""
     stripped = text.strip()
     return stripped if not stripped or stripped.endswith(";") else f"{stripped}\n;"
 
 
-def runs_alone(text: str) -> bool:
-    """Whether something in it cannot be run in a transaction, which its tool then leaves out by itself."""
-    return any(classify.outside_transaction(each) for each in _statements(text))
+def refuses_transaction(text: str) -> bool:
+    """Whether a statement cannot run in a transaction. Some tools detect such files by themselves."""
+    return any(classify.outside_transaction(statement) for statement in _statements(text))
 
 
-def without_frame(text: str) -> str:
-    """A text without the BEGIN and the COMMIT around all of it: each migration is in a transaction here."""
-    found, raw = _statements(text), text.encode()
-    if len(found) < 2 or found[0].head not in _OPENING or found[-1].head not in _CLOSING:
+def without_transaction_frame(text: str) -> str:
+    """The SQL without BEGIN and COMMIT around the whole, because every migration has a transaction here."""
+    statements, content = _statements(text), text.encode()
+    if len(statements) < 2 or statements[0].head not in _OPENING or statements[-1].head not in _CLOSING:
         return text
-    before, inner = raw[: found[0].start], raw[found[0].end : found[-1].start]
-    return (before + inner.lstrip(b"; \n") + raw[found[-1].end :].lstrip(b"; ")).decode()
+    before, inner = content[: statements[0].start], content[statements[0].end : statements[-1].start]
+    return (before + inner.lstrip(b"; \n") + content[statements[-1].end :].lstrip(b"; ")).decode()
 
 
 _OPENING = (("BEGIN",), ("BEGIN", "TRANSACTION"), ("BEGIN", "WORK"), ("START", "TRANSACTION"))
@@ -141,22 +143,23 @@ _CLOSING = (("COMMIT",), ("COMMIT", "TRANSACTION"), ("COMMIT", "WORK"), ("END",)
 
 
 def _statements(text: str) -> list[lexer.Statement]:
-    """Those of a text; none where it is no SQL of PostgreSQL's, which is told when it is to be run."""
+    """The statements of a text. Unreadable SQL has none; the applier reports the mistake later."""
     try:
-        return [each for each in lexer.scan(text.encode()) if isinstance(each, lexer.Statement)]
+        return [token for token in lexer.scan(text.encode()) if isinstance(token, lexer.Statement)]
     except lexer.LexicalError:
         return []
 
 
-def by_dependence(names: Iterable[str], needs: Mapping[str, Sequence[str]]) -> list[str]:
-    """Names in their order, but each behind those that it needs; a circle is left where it closes."""
+def sort_by_dependency(names: Iterable[str], dependencies: Mapping[str, Sequence[str]]) -> list[str]:
+    """The names in their order, each after its dependencies. A cycle is broken at its last name."""
     done: dict[str, None] = {}
     for name in names:
-        waiting = {name: None} if name in needs and name not in done else {}
+        waiting = {name: None} if name in dependencies and name not in done else {}
         while waiting:
             last = next(reversed(waiting))
-            further = (each for each in needs[last] if each in needs and each not in done and each not in waiting)
-            if (other := next(further, None)) is not None:
+            following = (other for other in dependencies[last] if other in dependencies)
+            other = next((other for other in following if other not in done and other not in waiting), None)
+            if other is not None:
                 waiting[other] = None
             else:
                 done[last] = waiting.pop(last)

@@ -91,7 +91,7 @@ def test_drizzle_of_1_0_by_name_or_by_the_second_of_an_older_row(tmp_path: Path)
     ],
 )
 def test_sqlites_own_sql_is_told(text: str, is_sqlite: bool) -> None:
-    assert bool(drizzle.of_sqlite(text)) == is_sqlite
+    assert bool(drizzle.sqlite_obstacle(text)) == is_sqlite
 
 
 def test_a_journal_that_is_none_and_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_flyways_files(tmp_path: Path) -> None:
     ]
     assert [each.transactional for each in files] == [True, True, False, True, False, True]
     assert files[3].obstacle == "It has the placeholder ${x}."
-    assert files[5].loose
+    assert files[5].unordered
 
 
 @pytest.mark.parametrize(

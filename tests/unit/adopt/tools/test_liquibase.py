@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pgratchet.adopt.matching import matched
+from pgratchet.adopt.matching import pair_rows
 from pgratchet.adopt.tools import (
     liquibase,
 )
@@ -30,7 +30,7 @@ def test_liquibases_paths_may_begin_elsewhere_but_are_never_guessed(
     text = "--liquibase formatted sql\n--changeset nene:1\nselect 1;\n"
     files = liquibase.files(write(tmp_path, **{"a/001.sql": text, "b/001.sql": text}))
     raw = {"id": "1", "author": "nene", "filename": place, "dateexecuted": "d", "orderexecuted": 1, "exectype": "RERAN"}
-    pairs, orphans = matched(files, liquibase.rows([raw], ()))
+    pairs, orphans = pair_rows(files, liquibase.rows([raw], ()))
     assert [file.name[0] for file, row in pairs if row] == ([found] if found else [])
     assert bool(orphans) == (found is None)
 
@@ -86,7 +86,7 @@ def test_liquibases_files_of_one_name_are_told_by_their_folders(
         path.parent.mkdir(parents=True)
         path.write_text("--liquibase formatted sql\n--changeset a:1\nSELECT 1;\n")
     raw = {"id": "1", "author": "a", "filename": row, "exectype": "EXECUTED", "dateexecuted": None, "orderexecuted": 1}
-    pairs, _ = matched(liquibase.files(tmp_path), liquibase.rows([raw], ()))
+    pairs, _ = pair_rows(liquibase.files(tmp_path), liquibase.rows([raw], ()))
     assert [Path(file.name.split(":")[0]).parts[-2] for file, found in pairs if found] == [applied] * bool(applied)
 
 

@@ -6,20 +6,22 @@ import zlib
 
 import pytest
 
-from pgratchet.adopt.tools import (
-    ALL,
-)
-from pgratchet.adopt.tools.tool import HistoryTable, by_dependence, closed, without_frame
+from pgratchet.adopt.tools.registry import TOOLS
+from pgratchet.adopt.tools.tool import HistoryTable, sort_by_dependency, with_semicolon, without_transaction_frame
 from tests.other_tools.handwritten import SAMPLES
 
 
 def test_every_tool_is_there_once_and_told_from_the_others() -> None:
-    assert {tool.name for tool in ALL} == set(SAMPLES)
-    assert len(ALL) == len(SAMPLES)
-    same = [tool for tool in ALL if tool.table == "schema_migrations"]
-    assert [tool.name for tool in same if tool.columns <= {"version"} and not tool.without & {"version"}] == ["dbmate"]
+    assert {tool.name for tool in TOOLS} == set(SAMPLES)
+    assert len(TOOLS) == len(SAMPLES)
+    same = [tool for tool in TOOLS if tool.table == "schema_migrations"]
+    assert [tool.name for tool in same if tool.columns <= {"version"} and not tool.excluded_columns & {"version"}] == [
+        "dbmate"
+    ]
     both = {"version", "dirty"}
-    assert [tool.name for tool in same if tool.columns <= both and not tool.without & both] == ["golang-migrate"]
+    assert [tool.name for tool in same if tool.columns <= both and not tool.excluded_columns & both] == [
+        "golang-migrate"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -34,20 +36,26 @@ def test_every_tool_is_there_once_and_told_from_the_others() -> None:
     ],
 )
 def test_the_transaction_around_a_text_is_taken_off(text: str, left: str | None) -> None:
-    assert without_frame(text) == (text if left is None else left)
+    assert without_transaction_frame(text) == (text if left is None else left)
 
 
 def test_pieces_are_closed_and_order_is_by_dependence() -> None:
-    assert [closed(text) for text in ("a", "a;", "a; -- b", " ", "a;\n")] == ["a\n;", "a;", "a; -- b\n;", "", "a;"]
-    assert by_dependence("abc", {"a": "c", "b": "", "c": "b"}) == ["b", "c", "a"]
-    assert sorted(by_dependence("ab", {"a": "b", "b": "a"})) == ["a", "b"]
+    assert [with_semicolon(text) for text in ("a", "a;", "a; -- b", " ", "a;\n")] == [
+        "a\n;",
+        "a;",
+        "a; -- b\n;",
+        "",
+        "a;",
+    ]
+    assert sort_by_dependency("abc", {"a": "c", "b": "", "c": "b"}) == ["b", "c", "a"]
+    assert sorted(sort_by_dependency("ab", {"a": "b", "b": "a"})) == ["a", "b"]
     many = [str(number) for number in range(5_000)]
-    assert by_dependence(reversed(many), {one: (str(int(one) - 1),) for one in many}) == many
+    assert sort_by_dependency(reversed(many), {one: (str(int(one) - 1),) for one in many}) == many
 
 
 def test_the_locks_of_the_tools_are_what_they_take() -> None:
     table = HistoryTable("db", "public", "t")
-    keys = {tool.name: tool.lock(table) for tool in ALL if tool.lock}
+    keys = {tool.name: tool.lock_key(table) for tool in TOOLS if tool.lock_key}
     assert keys["goose"] == 4097083626
     assert keys["golang-migrate"] == zlib.crc32(b"public\0t\0db") * 1486364155 % (1 << 32)
     text = '"public"."t"'
