@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from pgratchet.backups.backup import BackupSource
-from pgratchet.backups.pg_programs import Programs
+from pgratchet.backups.disk_store import DiskStore
+from pgratchet.backups.pg_programs import Programs, find_programs
 from pgratchet.backups.restore_server import RestoreServer
-from pgratchet.backups.store import DiskStore
 from pgratchet.config import settings
 from pgratchet.config.inventory import InventoryTarget
 from pgratchet.config.settings import RenderedTarget
-from pgratchet.operations import wiring
+from pgratchet.operations.backups import backup_source
+from pgratchet.operations.restore import restore_server
 from tests import ROOT
 from tests.servers.databases import Database
 
@@ -33,14 +34,14 @@ def source(migrated: Database) -> BackupSource:
 
 
 def source_of(database: Database, **variables: object) -> BackupSource:
-    given = settings_of(database, **variables)
-    with wiring.connected(given) as connection:
-        return wiring.source(given, connection)
+    target = settings_of(database, **variables)
+    with target.connected() as connection:
+        return backup_source(target, connection)
 
 
 @pytest.fixture
 def programs(source: BackupSource) -> Programs:
-    return wiring.programs_for(source.server_version)
+    return find_programs(source.server_version)
 
 
 @pytest.fixture
@@ -50,4 +51,4 @@ def kept(tmp_path: Path) -> DiskStore:
 
 @pytest.fixture
 def site(migrated: Database) -> RestoreServer:
-    return wiring.site(settings_of(migrated))
+    return restore_server(settings_of(migrated))
