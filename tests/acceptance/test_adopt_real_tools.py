@@ -116,7 +116,7 @@ def history(database: Database, mover: OtherTool) -> list[tuple[object, ...]]:
 def structure(database: Database, mover: OtherTool) -> str:
     """The schema without anybody's history."""
     with database.connect() as session:
-        programs = find_programs(server=session.info.server_version)
+        programs = find_programs(session.info.server_version)
     left_out = [f"--exclude-table={table}*" for table in mover.history]  # and their sequences
     command = [programs.path("pg_dump"), "--schema-only", "--exclude-schema=ratchet", "--exclude-schema=drizzle"]
     done = subprocess.run(

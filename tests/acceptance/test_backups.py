@@ -242,6 +242,6 @@ def test_no_room_is_told_before_a_byte_is_written(invoke: Invoke, migrated: Data
 def test_the_programs_that_are_needed_can_be_had_here(database: Database) -> None:
     with database.connect() as session:
         try:
-            find_programs(server=session.info.server_version)
+            find_programs(session.info.server_version)
         except BackupFailed as error:  # pragma: no cover
             pytest.fail(str(error))

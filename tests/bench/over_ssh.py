@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pgratchet.remote import ssh as remote
+from pgratchet.remote import host as remote
 from pgratchet.remote.ssh import Route
 from tests import ROOT
 from tests.bench.delay import line as delayed

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pgratchet.backups.backup import BackupSource
+from pgratchet.backups.disk_store import DiskStore
 from pgratchet.backups.pg_programs import Programs, find_programs
 from pgratchet.backups.restore_server import RestoreServer
-from pgratchet.backups.store import DiskStore
 from pgratchet.config import settings
 from pgratchet.config.inventory import InventoryTarget
 from pgratchet.config.settings import RenderedTarget
@@ -41,7 +41,7 @@ def source_of(database: Database, **variables: object) -> BackupSource:
 
 @pytest.fixture
 def programs(source: BackupSource) -> Programs:
-    return find_programs(server=source.server_version)
+    return find_programs(source.server_version)
 
 
 @pytest.fixture

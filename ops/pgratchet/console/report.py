@@ -131,7 +131,7 @@ def doctor(environment: str, target: str, findings: Sequence[Finding]) -> None:
 def adoption(environment: str, target: str, found: Adoption) -> None:
     """What a takeover would come to, on stdout."""
     rows = [
-        (item.ours.name if item.ours else "", item.state, item.theirs, " ".join(item.remarks)) for item in found.items
+        (item.file.name if item.file else "", item.state, item.original, " ".join(item.remarks)) for item in found.items
     ]
     title = f"{environment}: {target}: {found.tool}, from {found.origin}"
     table(title, ("migration", "state", "was", "remarks"), rows)
@@ -141,7 +141,7 @@ def adoption(environment: str, target: str, found: Adoption) -> None:
 
 def adopted(environment: str, target: str, found: Adoption) -> None:
     """What it came to, on stdout."""
-    if found.is_there:
+    if found.is_complete:
         data(f"{environment}: {target}: nothing to adopt")
         return
     written = f"{count_of(len(found.rows), 'row')} of the history and {count_of(len(found.files), 'file')} written"
@@ -156,7 +156,7 @@ def adoption_json(
         "env": environment,
         "target": target,
         "from": found.tool,
-        "adopted": [each.ours.name for each in found.rows if each.ours] if done else [],
+        "adopted": [each.file.name for each in found.rows if each.file] if done else [],
         "files": [each.name for each in found.files] if done else [],
         "pending": len(found.pending),
         "notes": list(found.notes),
@@ -167,10 +167,10 @@ def adoption_json(
 
 def _item(item: AdoptionItem) -> dict[str, Any]:
     return {
-        "name": item.ours.name if item.ours else None,
+        "name": item.file.name if item.file else None,
         "status": item.state,
-        "was": item.theirs,
-        "checksum": item.ours.checksum if item.ours else None,
+        "was": item.original,
+        "checksum": item.file.checksum if item.file else None,
         "remarks": list(item.remarks),
     }
 

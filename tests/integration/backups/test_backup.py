@@ -8,24 +8,24 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TypeVar
 
 import psycopg
 import pytest
 
 from pgratchet import embedded, events
 from pgratchet.backups import backup, external, listing, manifest, pg_programs, retention, verification
-from pgratchet.backups import snapshot as contents
 from pgratchet.backups.backup import BackupOptions, BackupSource
+from pgratchet.backups.disk_store import DiskStore
 from pgratchet.backups.manifest import Manifest
 from pgratchet.backups.pg_programs import Programs
 from pgratchet.backups.retention import Retention
-from pgratchet.backups.store import DiskStore
+from pgratchet.backups.snapshot import open_snapshot
+from pgratchet.backups.store import Store
 from pgratchet.errors import BackupFailed
 from pgratchet.operations.backups import take_backup
 from pgratchet.operations.base import Machine
@@ -33,32 +33,22 @@ from tests.integration.conftest import source_of
 from tests.requirements import require, skip_without
 from tests.servers.databases import Database
 
-_T = TypeVar("_T")
+
+def take(source: BackupSource, store: DiskStore, programs: Programs, **options: object) -> Manifest:
+    return manifest_of(backup.take(source, store, programs, BackupOptions(**options)), store)  # type: ignore[arg-type]
 
 
-@dataclass
-class Followed:
-    """What a run yielded, and what it returned."""
-
-    seen: list[events.Event] = field(default_factory=list)
-
-    def __call__(self, stream: Generator[events.Event, None, _T]) -> _T:
-        returned: list[_T] = []
-
-        def whole() -> Iterator[events.Event]:
-            returned.append((yield from stream))
-
-        self.seen.extend(whole())
-        return returned[0]
+def manifest_of(stream: Iterable[events.Event], store: Store) -> Manifest:
+    """The manifest of the backup that the last event names."""
+    *_, event = stream
+    assert isinstance(event, events.BackupTaken)
+    return listing.require_manifest(listing.inspect_backup(store, event.backup_id))
 
 
-def take(source: BackupSource, kept: DiskStore, programs: Programs, **wishes: object) -> Manifest:
-    return Followed()(backup.take(source, kept, programs, BackupOptions(**wishes)))  # type: ignore[arg-type]
-
-
-def verify(kept: DiskStore, backup_id: str, programs: Programs) -> Manifest:
-    (listed,) = [each for each in listing.list_backups(kept) if each.backup_id == backup_id]
-    return Followed()(verification.verify(listed, kept, programs))
+def verify(store: DiskStore, backup_id: str, programs: Programs) -> Manifest:
+    entry = listing.inspect_backup(store, backup_id)
+    list(verification.verify(entry, store, programs))
+    return listing.require_manifest(entry)
 
 
 def test_a_backup_says_what_was_there(
@@ -66,9 +56,7 @@ def test_a_backup_says_what_was_there(
 ) -> None:
     migrated.run('CREATE TABLE "odd \'one" (x int); INSERT INTO "odd \'one" SELECT generate_series(1, 7)')
     migrated.run("CREATE EXTENSION citext; SELECT lo_create(4711)")
-    follow = Followed()
-    made = follow(backup.take(source, kept, programs, BackupOptions(label="before 1.4", keep=True)))
-    assert isinstance(follow.seen[-1], events.BackupTaken)
+    made = take(source, kept, programs, label="before 1.4", keep=True)
     (listed,) = listing.list_backups(kept)
     assert listed.manifest == made
     assert made.contents.tables["public.app_state"] == 2
@@ -198,16 +186,16 @@ def test_the_programs_are_those_that_both_sides_take(
     chosen: str | None,
 ) -> None:
     candidates(monkeypatch, tmp_path, *versions)
-    nowhere = tmp_path / "no wheel"
+    monkeypatch.setattr(embedded, "installed_programs", lambda: None)
     if chosen is None:
         with pytest.raises(BackupFailed, match="no pg_dump and pg_restore for PostgreSQL") as caught:
-            pg_programs.find_programs(server=server, tls=False, embedded=lambda: nowhere, reads=reads)
+            pg_programs.find_programs(server, archive_version=reads)
         # No client helps where what the archive sets is what the server does not take.
         helps = "on a server of version 17" if reads == "18.1" else "postgresql-client-"
         assert helps in caught.value.hint
         assert versions[0] in caught.value.detail
     else:
-        found = pg_programs.find_programs(server=server, tls=False, embedded=lambda: nowhere, reads=reads)
+        found = pg_programs.find_programs(server, archive_version=reads)
         assert found.version == chosen
 
 
@@ -229,8 +217,8 @@ def test_a_later_pg_dump_writes_what_an_older_server_refuses(
 
 def test_the_wheels_client_is_not_used_over_tls() -> None:
     wheel = embedded.programs()
-    assert any(p.folder == wheel for p in pg_programs._candidates(False, embedded.programs))
-    assert not any(p.folder == wheel for p in pg_programs._candidates(True, embedded.programs))
+    assert any(p.folder == wheel for p in pg_programs._candidates(False))
+    assert not any(p.folder == wheel for p in pg_programs._candidates(True))
 
 
 def test_a_backup_that_fails_leaves_nothing(source: BackupSource, programs: Programs, kept: DiskStore) -> None:
@@ -249,7 +237,6 @@ def test_a_dump_waits_for_a_lock_only_so_long_and_is_tried_once_more(
     migrated: Database, source: BackupSource, programs: Programs, kept: DiskStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pg_programs, "LOCK_WAIT", "200ms")
-    follow = Followed()
     with migrated.connect() as holder:
         holder.execute("BEGIN; LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
         taking = backup.take(source, kept, programs, BackupOptions())
@@ -258,7 +245,7 @@ def test_a_dump_waits_for_a_lock_only_so_long_and_is_tried_once_more(
                 assert "timeout" in event.reason
                 holder.rollback()
                 break
-        made = follow(taking)
+        made = manifest_of(taking, kept)
     assert listing.list_backups(kept)[0].manifest == made
     with migrated.connect() as holder:
         holder.execute("BEGIN; LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
@@ -356,7 +343,7 @@ def test_a_disk_that_fills_up_meanwhile_loses_no_older_backup(
         kept = DiskStore(small)
         first = take(source, kept, programs)
         migrated.run("CREATE TABLE bytes AS SELECT sha256(n::text::bytea) FROM generate_series(1, 20000) n")
-        monkeypatch.setattr(DiskStore, "room", lambda _: None)  # as where someone else fills it
+        monkeypatch.setattr(DiskStore, "free_space", lambda _: None)  # as where someone else fills it
         with pytest.raises(BackupFailed) as caught:
             take(source, kept, programs)
         assert "No space left" in str(caught.value)
@@ -486,10 +473,10 @@ def test_retention_deletes_what_may_go_and_leaves_the_rest(
 
 def test_counting_ends_when_the_dump_fails(migrated: Database, source: BackupSource) -> None:
     migrated.run("CREATE VIEW v AS SELECT pg_sleep(60)::text")
-    with contents.snapshot(source.connect) as snapshot:
+    with open_snapshot(source.connect) as snapshot:
         slow = replace(snapshot, sizes={"public.v": 0})
         started = time.monotonic()
-        with pytest.raises(RuntimeError), backup._counting(slow, source.ledger):
+        with pytest.raises(RuntimeError), backup._counting(slow, source.history):
             raise RuntimeError
     assert time.monotonic() - started < 20
 
@@ -517,10 +504,10 @@ NOW = "20261124-101500F $(date -u +%Y-%m-%dT%H:%M:%SZ)"
 def test_another_tool_is_believed_only_with_a_fresh_backup(tmp_path: Path, script: str, told: str) -> None:
     command = write_command(tmp_path / "tool", script)
     with pytest.raises(BackupFailed, match="gave no fresh backup") as caught:
-        Followed()(external.external(command, os.environ, 3600))
+        list(external.run_command(command, os.environ, 3600))
     assert told in caught.value.detail
     with pytest.raises(BackupFailed, match="gave no fresh backup"):
-        Followed()(external.external([str(tmp_path / "none")], os.environ, 3600))
+        list(external.run_command([str(tmp_path / "none")], os.environ, 3600))
 
 
 def test_another_tool_takes_the_place_of_pg_dump(migrated: Database, kept: DiskStore, tmp_path: Path) -> None:
@@ -528,9 +515,10 @@ def test_another_tool_takes_the_place_of_pg_dump(migrated: Database, kept: DiskS
 
     tool = write_command(tmp_path / "tool", f'echo "$PGSERVICE of $PGRATCHET_ENV" > {tmp_path}/said; echo {NOW}')
     given = settings_of(migrated, backup_command=tool)
-    follow = Followed()
     with given.connected() as connection:
-        assert follow(take_backup(given, Machine(tmp_path), connection)) == "20261124-101500F"
+        (event,) = take_backup(given, Machine(tmp_path), connection)
+    assert isinstance(event, events.BackupTaken)
+    assert event.backup_id == "20261124-101500F"
     assert (tmp_path / "said").read_text() == "target of env\n"
     assert kept.ids() == []
 

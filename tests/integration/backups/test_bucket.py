@@ -21,11 +21,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pgratchet.backups.bucket import Bucket
 
 from pgratchet import events
-from pgratchet.backups import backup, drill, listing, restore, restore_server, retention, store, verification
+from pgratchet.backups import (
+    backup,
+    bucket_store,
+    drill_records,
+    kept_databases,
+    listing,
+    restore,
+    retention,
+    store,
+    verification,
+)
 from pgratchet.backups.backup import BackupOptions, BackupSource
+from pgratchet.backups.bucket_store import BucketStore
+from pgratchet.backups.drill import Drill
 from pgratchet.backups.manifest import Manifest
 from pgratchet.backups.pg_programs import Programs
 from pgratchet.backups.restore import BackupArchive
@@ -35,10 +46,11 @@ from pgratchet.backups.store import Store
 from pgratchet.config import settings
 from pgratchet.config.inventory import InventoryTarget
 from pgratchet.errors import BackupFailed, ConfigurationError, RatchetError
-from pgratchet.operations.backups import prune, take_backup
+from pgratchet.operations.backups import take_backup
 from pgratchet.operations.base import Machine
 from tests import ROOT
-from tests.integration.backups.test_backup import Followed
+from tests.integration.backups.test_backup import manifest_of
+from tests.integration.backups.test_drill import drilled
 from tests.servers.databases import Database
 from tests.support.waiting import until
 
@@ -178,12 +190,13 @@ def line(s3: S3) -> Iterator[Line]:
 
 
 def take(source: BackupSource, kept: Store, programs: Programs, **wishes: object) -> Manifest:
-    return Followed()(backup.take(source, kept, programs, BackupOptions(**wishes)))  # type: ignore[arg-type]
+    return manifest_of(backup.take(source, kept, programs, BackupOptions(**wishes)), kept)  # type: ignore[arg-type]
 
 
 def verify(kept: Store, backup_id: str, programs: Programs, identity: Path | None = None) -> Manifest:
-    (listed,) = [each for each in listing.list_backups(kept) if each.backup_id == backup_id]
-    return Followed()(verification.verify(listed, kept, programs, identity))
+    entry = listing.inspect_backup(kept, backup_id)
+    list(verification.verify(entry, kept, programs, identity))
+    return listing.require_manifest(entry)
 
 
 def good(kept: Store) -> list[str]:
@@ -213,14 +226,13 @@ def test_a_backup_by_the_inventory_lies_in_the_bucket_and_nowhere_else(
     migrated: Database, s3: S3, programs: Programs, tmp_path: Path
 ) -> None:
     given = settings_in(migrated, s3, "by/inventory")
-    kept = Machine(tmp_path).backup_store(given)
+    machine = Machine(tmp_path)
+    kept = machine.backup_store(given)
     assert CANARY not in repr(kept) + repr(given)
-    follow = Followed()
     with given.connected() as connection:
-        first = follow(take_backup(given, Machine(tmp_path), connection))
-        second = follow(take_backup(given, Machine(tmp_path), connection))
-    follow.seen += prune(given.variables, kept)
-    assert events.BackupsRemoved((first,)) in follow.seen
+        happened = [event for _ in range(2) for event in take_backup(given, machine, connection)]
+    first, second = (event.backup_id for event in happened if isinstance(event, events.BackupTaken))
+    assert events.BackupsRemoved((first,)) in happened
     names = ("database.dump", "globals.sql", "manifest.json")
     assert s3.names() == [f"by/inventory/env/target/{second}/{name}" for name in names], "retention leaves nothing"
     assert CANARY.encode() not in b"".join(s3.body(key) for key in s3.names())
@@ -247,22 +259,21 @@ def test_it_is_restored_beside_swapped_in_and_drilled_from_the_bucket(
 
     beside = f"{migrated.name}_beside"
     try:
-        Followed()(restore.restore(site, migrated.name, archived(), restore.RestoreOptions(into=beside)))
+        list(restore.restore(site, migrated.name, archived(), restore.RestoreOptions(into=beside)))
         there = Database({**migrated.parameters, "dbname": beside})
         assert there.rows("SELECT count(*) FROM planted") == [(1000,)]
         assert migrated.rows("SELECT count(*) FROM planted") == [(0,)]
-        follow = Followed()
-        follow(restore.restore(site, migrated.name, archived(), restore.RestoreOptions()))
-        assert isinstance(follow.seen[-1], events.Swapped)
+        *_, swapped = restore.restore(site, migrated.name, archived(), restore.RestoreOptions())
+        assert isinstance(swapped, events.Swapped)
         assert migrated.rows("SELECT count(*) FROM planted") == [(1000,)]
     finally:
-        restore_server.drop_databases(
-            site, migrated.name, [beside, *restore_server.kept_databases(site, migrated.name)]
+        kept_databases.drop_kept_databases(
+            site, migrated.name, [beside, *kept_databases.list_kept_databases(site, migrated.name)]
         )
-    record = Followed()(drill.run(site, archived(), jobs=1, ours=False))
+    record = drilled(Drill(site, archived()))
     assert record.good, record.problem
-    drill.write_record(kept, record)
-    assert drill.read_records(kept) == (record,)
+    drill_records.write_record(kept, record)
+    assert drill_records.read_records(kept) == (record,)
 
 
 INCOMPRESSIBLE = (
@@ -303,7 +314,7 @@ def test_a_line_cut_half_way_down_proves_nothing_and_the_next_try_works(
     made = take(source, kept, programs)
     line.carried["down"], line.down = 0, 300_000
     (listed,) = [each for each in listing.list_backups(kept) if each.manifest]
-    text = told(lambda: Followed()(verification.verify(listed, kept, programs)))
+    text = told(lambda: list(verification.verify(listed, kept, programs)))
     assert "could not be read from" in text
     line.mend()
     assert verify(kept, made.backup_id, programs) == made
@@ -313,9 +324,9 @@ def test_a_download_may_take_longer_than_one_request(s3: S3, line: Line, monkeyp
     """An hour of reading is no fault, as long as it goes on."""
     content = os.urandom(2 << 20)
     s3.put("slow/env/target/20260101T000000-0000/database.dump", content)
-    monkeypatch.setattr(store, "_PART", 1 << 18)
-    given = Bucket._given
-    monkeypatch.setattr(Bucket, "_given", lambda self: _hurried(given(self)))
+    monkeypatch.setattr(bucket_store, "_PART", 1 << 18)
+    given = BucketStore._settings
+    monkeypatch.setattr(BucketStore, "_settings", lambda self: _hurried(given(self)))
     line.delay = 0.06
     kept = s3.at("slow", endpoint=line.endpoint)
     assert b"".join(kept.read("20260101T000000-0000", "database.dump")) == content
@@ -483,7 +494,7 @@ import hashlib, json, re, sys
 from pathlib import Path
 from pgratchet.backups import store
 
-kept = store.at(*json.loads(sys.argv[1]), Path("nowhere"), "env", "target")
+kept = store.open_store(*json.loads(sys.argv[1]), Path("nowhere"), "env", "target")
 block = bytes(range(256)) * 4096
 
 def peak():
@@ -550,7 +561,7 @@ def test_encrypted_backups_go_to_a_bucket_too(
     assert all(s3.body(k).startswith(b"age-encryption.org/v1") for k in s3.names() if k.endswith(".age"))
     assert verify(kept, made.backup_id, programs, identity) == made
     archived = BackupArchive(made, verification.open_content(made, kept, identity), programs)
-    record = Followed()(drill.run(site, archived, jobs=1, ours=False))
+    record = drilled(Drill(site, archived))
     assert record.good, record.problem
 
 

@@ -14,19 +14,20 @@ from pathlib import Path
 import pytest
 
 from pgratchet import embedded, events
-from pgratchet.backups import drill, listing, verification
+from pgratchet.backups import drill_records, listing, verification
 from pgratchet.backups.backup import BackupSource
-from pgratchet.backups.drill import DrillRecord
+from pgratchet.backups.disk_store import DiskStore
+from pgratchet.backups.drill import Drill
+from pgratchet.backups.drill_records import DrillRecord
 from pgratchet.backups.manifest import Contents
 from pgratchet.backups.pg_programs import Programs, find_programs
 from pgratchet.backups.restore import BackupArchive
 from pgratchet.backups.restore_server import RestoreServer
-from pgratchet.backups.store import DiskStore
-from pgratchet.database.history import History
 from pgratchet.errors import BackupFailed
-from pgratchet.operations.drill import _scratch_server
+from pgratchet.operations.drill import drilling
+from pgratchet.variables import DrillVariables
 from tests.faults.proxy import Moment, Proxy
-from tests.integration.backups.test_backup import Followed, take
+from tests.integration.backups.test_backup import take
 from tests.integration.backups.test_restore import fake_pg_restore, roles, site_of
 from tests.integration.conftest import source_of
 from tests.servers.databases import Database
@@ -48,7 +49,12 @@ def taken(source: BackupSource, kept: DiskStore, programs: Programs) -> BackupAr
 
 
 def run(site: RestoreServer, archived: BackupArchive, *, ours: bool = False) -> DrillRecord:
-    return Followed()(drill.run(site, archived, jobs=1, ours=ours))
+    return drilled(Drill(site, archived, create_roles=ours))
+
+
+def drilled(drill: Drill) -> DrillRecord:
+    list(drill.run())
+    return drill.record
 
 
 def names(database: Database) -> list[tuple[object, ...]]:
@@ -65,10 +71,10 @@ def nothing_left(database: Database) -> Iterator[None]:
 def test_a_good_backup_is_proved_and_its_record_kept(
     migrated: Database, archived: BackupArchive, kept: DiskStore
 ) -> None:
-    follow = Followed()
+    drill = Drill(site_of(migrated), archived)
     with nothing_left(migrated):
-        record = follow(drill.run(site_of(migrated), archived, jobs=1, ours=False))
-    (restored,) = [each for each in follow.seen if isinstance(each, events.Restored)]
+        (restored,) = [event for event in drill.run() if isinstance(event, events.Restored)]
+    record = drill.record
     assert restored.database.startswith("pgratchet_drill_")
     made = archived.manifest
     assert (record.backup_id, record.good, record.problem, record.notes) == (made.backup_id, True, "", ())
@@ -79,11 +85,11 @@ def test_a_good_backup_is_proved_and_its_record_kept(
     assert record.database_size > 5_000_000
     assert record.backup_size == made.size
     assert record.server_version == made.server_version
-    drill.require_good(record)
+    drill_records.require_good(record)
     later = replace(record, at="2099-01-01T00:00:00+00:00")
-    drill.write_record(kept, later)
-    drill.write_record(kept, record)
-    assert drill.read_records(kept) == (record, later)
+    drill_records.write_record(kept, later)
+    drill_records.write_record(kept, record)
+    assert drill_records.read_records(kept) == (record, later)
     assert [each.backup_id for each in listing.list_backups(kept)] == [made.backup_id], "records are no backups"
 
 
@@ -104,12 +110,12 @@ BROKEN = {
 
 def test_broken_records_are_passed_over(kept: DiskStore) -> None:
     good = DrillRecord("20260101T000000-0000", "2026-01-01T00:00:00+00:00", 7, good=True)
-    drill.write_record(kept, good)
+    drill_records.write_record(kept, good)
     for name, text in BROKEN.items():
         kept.note(f"20250101T000000-{name}.json", text.encode())
     kept.note("20250101T000000-bytes.json", b"\xff\xfe{")
     assert len(list(kept.notes())) == len(BROKEN) + 2
-    assert drill.read_records(kept) == (good,)
+    assert drill_records.read_records(kept) == (good,)
 
 
 def with_contents(archived: BackupArchive, **changes: object) -> BackupArchive:
@@ -124,7 +130,7 @@ def test_a_backup_that_holds_something_else_is_found_out(migrated: Database, arc
     assert (record.good, record.problem) == (False, "Table public.app_state: 2 rows, and 99 rows in the backup.")
     assert record.restore_ms > 0
     with pytest.raises(BackupFailed, match="did not prove it good") as caught:
-        drill.require_good(record)
+        drill_records.require_good(record)
     assert caught.value.exit_code == 9
     assert "public.app_state" in caught.value.detail
 
@@ -180,7 +186,9 @@ def test_roles_are_made_only_on_a_server_of_our_own(
     with embedded.scratch() as server:
         scratch = Database({**server.parameters(), "dbname": "postgres"})
         if archived.manifest.server_version < 180000:
-            archived = replace(archived, programs=find_programs(server=180000, reads=archived.manifest.client_version))
+            archived = replace(
+                archived, programs=find_programs(180000, archive_version=archived.manifest.client_version)
+            )
         record = run(site_of(scratch), archived, ours=True)
         assert (record.good, record.problem, record.notes) == (True, "", ())
         assert scratch.rows("SELECT 1 FROM pg_roles WHERE rolname = %s", role)
@@ -196,8 +204,9 @@ def test_what_the_bootstrap_superuser_owns_restores_where_it_has_another_name(
         migrated.run(f"ALTER DATABASE {migrated.name} OWNER TO {owner}")
         made = take(source_of(migrated), kept, programs)
         migrated.run(f"ALTER DATABASE {migrated.name} OWNER TO CURRENT_USER")
-    with _scratch_server(None, History(), made) as (site, with_programs):
-        record = run(site, BackupArchive(made, verification.open_content(made, kept, None), with_programs), ours=True)
+    entry = listing.inspect_backup(kept, made.backup_id)
+    with drilling(entry, made, kept, DrillVariables(), None) as drill:
+        record = drilled(drill)
     assert (record.good, record.problem, record.notes) == (True, "", ())
 
 

@@ -12,15 +12,17 @@ from pathlib import Path
 import pytest
 from pyrage import x25519
 
-from pgratchet.backups import backup, drill, listing, restore, restore_server, verification
+from pgratchet.backups import backup, kept_databases, listing, restore, verification
 from pgratchet.backups.backup import BackupOptions, BackupSource
+from pgratchet.backups.disk_store import DiskStore
+from pgratchet.backups.drill import Drill
 from pgratchet.backups.manifest import Manifest
 from pgratchet.backups.pg_programs import Programs
 from pgratchet.backups.restore import BackupArchive
 from pgratchet.backups.restore_server import RestoreServer
-from pgratchet.backups.store import DiskStore
 from pgratchet.errors import BackupFailed, ConfigurationError
-from tests.integration.backups.test_backup import Followed, fake_programs, small_disk
+from tests.integration.backups.test_backup import fake_programs, manifest_of, small_disk
+from tests.integration.backups.test_drill import drilled
 from tests.servers.databases import Database
 from tests.support.waiting import until
 
@@ -62,12 +64,14 @@ def planted(migrated: Database) -> Database:
 
 
 def take(source: BackupSource, kept: DiskStore, programs: Programs, *recipients: str, **wishes: object) -> Manifest:
-    return Followed()(backup.take(source, kept, programs, BackupOptions(recipients=recipients, **wishes)))  # type: ignore[arg-type]
+    options = BackupOptions(recipients=recipients, **wishes)  # type: ignore[arg-type]
+    return manifest_of(backup.take(source, kept, programs, options), kept)
 
 
 def verify(kept: DiskStore, made: Manifest, programs: Programs, identity: Path | None) -> Manifest:
-    (listed,) = [each for each in listing.list_backups(kept) if each.backup_id == made.backup_id]
-    return Followed()(verification.verify(listed, kept, programs, identity))
+    entry = listing.inspect_backup(kept, made.backup_id)
+    list(verification.verify(entry, kept, programs, identity))
+    return listing.require_manifest(entry)
 
 
 def uncompressed(programs: Programs, folder: Path) -> Programs:
@@ -194,7 +198,7 @@ def test_a_disk_that_fills_up_while_it_encrypts_is_said_to_be_full(
 ) -> None:
     migrated.run("CREATE TABLE bytes AS SELECT sha256(n::text::bytea) FROM generate_series(1, 40000) n")
     with small_disk(tmp_path / "small", "300k") as small:
-        monkeypatch.setattr(DiskStore, "room", lambda _: None)  # as where someone else fills it
+        monkeypatch.setattr(DiskStore, "free_space", lambda _: None)  # as where someone else fills it
         error = ended(lambda: take(source, DiskStore(small), programs, pair.recipient))
         assert isinstance(error, BackupFailed)
         assert "No space left on device" in error.detail
@@ -211,11 +215,11 @@ def test_a_restore_and_a_drill_read_it_with_the_identity(
         return BackupArchive(made, verification.open_content(made, kept, pair.identity), programs)
 
     try:
-        Followed()(restore.restore(site, planted.name, archived(), restore.RestoreOptions()))
+        list(restore.restore(site, planted.name, archived(), restore.RestoreOptions()))
         assert planted.rows("SELECT count(*), min(x) FROM planted") == [(3000, PLANTED)]
     finally:
-        restore_server.drop_databases(site, planted.name, restore_server.kept_databases(site, planted.name))
-    record = Followed()(drill.run(site, archived(), jobs=4, ours=False))
+        kept_databases.drop_kept_databases(site, planted.name, kept_databases.list_kept_databases(site, planted.name))
+    record = drilled(Drill(site, archived(), jobs=4))
     assert record.good, record.problem
 
 

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,18 +24,18 @@ from psycopg import sql
 
 from pgratchet import embedded, events
 from pgratchet.apply import applier, run
-from pgratchet.backups import pg_programs, restore, restore_server, verification
+from pgratchet.backups import kept_databases, pg_programs, restore, verification
 from pgratchet.backups.backup import BackupSource
+from pgratchet.backups.disk_store import DiskStore
 from pgratchet.backups.manifest import Contents
 from pgratchet.backups.pg_programs import Programs, find_programs
 from pgratchet.backups.restore import BackupArchive, RestoreOptions
 from pgratchet.backups.restore_server import RestoreServer
-from pgratchet.backups.store import DiskStore
 from pgratchet.database import connection
 from pgratchet.database.history import History
+from pgratchet.database.target import program_environment
 from pgratchet.errors import BackupFailed, ConfigurationError, LockBusy, OutcomeUnknown, RatchetError, Unreachable
 from pgratchet.migrations import files
-from pgratchet.operations.drill import _without_password
 from tests import ROOT
 from tests.faults.proxy import Moment, Proxy
 from tests.integration.backups.test_backup import take
@@ -49,10 +49,15 @@ from tests.support.waiting import until
 def site_of(database: Database) -> RestoreServer:
     """Its server, by its own parameters."""
     parameters = database.parameters
-    environ = functools.partial(_without_password, parameters)
+    environ = functools.partial(_client_environment, parameters)
     return RestoreServer(
         lambda name: connection.connect({**parameters, "dbname": name}), environ, "postgres", History()
     )
+
+
+@contextmanager
+def _client_environment(parameters: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    yield {**program_environment(), **{f"PG{key.upper()}": value for key, value in parameters.items()}}
 
 
 @dataclass(frozen=True)
@@ -176,8 +181,8 @@ def test_what_was_broken_is_as_at_the_backup(scene: Scene, write: WriteMigration
         applied = History().read(again)
     assert {record.name: record.checksum for record in applied} == archived.manifest.contents.history
     assert migrate(live, write()).applied == ["900_more"]
-    assert restore_server.kept_databases(scene.site, live.name) == (swapped.kept,)
-    restore_server.drop_databases(scene.site, live.name, [swapped.kept])
+    assert kept_databases.list_kept_databases(scene.site, live.name) == (swapped.kept,)
+    kept_databases.drop_kept_databases(scene.site, live.name, [swapped.kept])
     assert scene.beside() == []
 
 
@@ -236,7 +241,7 @@ def test_encoding_and_collation_are_as_at_the_backup(server: Server, kept: DiskS
     Database(server.parameters).run(
         f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"
     )
-    scene = Scene(live, kept, find_programs(server=source_of(live).server_version))
+    scene = Scene(live, kept, find_programs(source_of(live).server_version))
     try:
         live.run("CREATE TABLE t AS SELECT 'é'::text AS x")
         before, archived = scene.likeness(), scene.back_up()
@@ -261,7 +266,7 @@ def test_a_database_of_libc_stays_one_where_the_cluster_has_another_provider(
     Database({**live.parameters, "dbname": "postgres"}).run(
         "CREATE DATABASE app TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"
     )
-    scene = Scene(live, kept, find_programs(server=source_of(live).server_version))
+    scene = Scene(live, kept, find_programs(source_of(live).server_version))
     providers = "SELECT datname, datlocprovider FROM pg_database WHERE datname IN ('app', 'template0') ORDER BY 1"
     before = live.rows(providers)
     assert before == [("app", "c"), ("template0", "b")]
@@ -301,7 +306,7 @@ def test_a_role_that_is_missing_is_named_before_anything_is_done(scene: Scene) -
     with roles(scene.database, role):
         scene.database.run(f"GRANT SELECT ON jobs TO {role}")
         archived = scene.back_up()
-    missing_one = [scene.programs.path("pg_restore"), "--file=-", str(archived.source)]
+    missing_one = [scene.programs.path("pg_restore"), "--file=-", str(archived.content)]
     assert role in subprocess.run(missing_one, capture_output=True, text=True, check=True).stdout
     with untouched(scene):
         with pytest.raises(ConfigurationError, match="cannot be restored on this server") as caught:
@@ -343,14 +348,14 @@ def test_a_pg_restore_that_fails_leaves_the_live_database_as_it_is(scene: Scene,
 def test_an_archive_that_breaks_off_leaves_the_live_database_as_it_is(scene: Scene) -> None:
     scene.database.run("CREATE TABLE bytes AS SELECT sha256(n::text::bytea) FROM generate_series(1, 20000) n")
     archived = scene.back_up()
-    assert isinstance(archived.source, Path)
-    whole = archived.source.read_bytes()
-    archived.source.write_bytes(whole[: len(whole) * 2 // 3])
+    assert isinstance(archived.content, Path)
+    whole = archived.content.read_bytes()
+    archived.content.write_bytes(whole[: len(whole) * 2 // 3])
     with untouched(scene), pytest.raises(BackupFailed, match="pg_restore failed"):
         scene.restore(archived)
     with untouched(scene), pytest.raises(BackupFailed, match="pg_restore failed"):
-        scene.restore(replace(archived, source=iter([whole[: len(whole) * 2 // 3]])))
-    scene.restore(replace(archived, source=iter([whole])))
+        scene.restore(replace(archived, content=iter([whole[: len(whole) * 2 // 3]])))
+    scene.restore(replace(archived, content=iter([whole])))
 
 
 def test_a_role_that_may_not_create_databases_is_refused(scene: Scene) -> None:
@@ -457,7 +462,7 @@ def test_a_restore_that_is_killed_swaps_both_names_or_none(
     scene.restore(archived)
     assert scene.is_open()
     assert scene.likeness() == before
-    assert restore_server.kept_databases(scene.site, scene.database.name) == tuple(sorted(scene.beside()))
+    assert kept_databases.list_kept_databases(scene.site, scene.database.name) == tuple(sorted(scene.beside()))
 
 
 @pytest.mark.parametrize(("text", "moment"), AROUND, ids=lambda x: x.decode() if isinstance(x, bytes) else x.name)
@@ -538,7 +543,7 @@ def crashing(clusters: Clusters, kept: DiskStore) -> tuple[Cluster, Scene]:
     cluster = clusters.make("crashing")
     database = cluster.database
     list(applier.migrate(database.connect, History(), files.read(ROOT / "sql"), None, run.MigrateOptions("run")))
-    return cluster, Scene(database, kept, find_programs(server=source_of(database).server_version))
+    return cluster, Scene(database, kept, find_programs(source_of(database).server_version))
 
 
 def test_a_server_that_crashes_at_the_swap_has_both_names_swapped_or_none(crashing: tuple[Cluster, Scene]) -> None:
@@ -565,7 +570,7 @@ def test_a_server_that_crashes_at_the_swap_has_both_names_swapped_or_none(crashi
         time.sleep(1)  # what is kept has the second in its name
         scene.restore(archived)
         assert scene.likeness() == before
-        restore_server.drop_databases(scene.site, "app", restore_server.kept_databases(scene.site, "app"))
+        kept_databases.drop_kept_databases(scene.site, "app", kept_databases.list_kept_databases(scene.site, "app"))
         assert scene.beside() == []
 
 
@@ -582,10 +587,10 @@ def test_a_server_that_crashes_while_it_is_filled_keeps_the_live_database(crashi
     assert caught.value.exit_code in (9, 10)
     cluster.start()
     assert (scene.oid(), scene.is_open(), scene.likeness()) == (live_oid, True, before)
-    left = restore_server.kept_databases(scene.site, "app")
+    left = kept_databases.list_kept_databases(scene.site, "app")
     assert list(left) == scene.beside(), "no one could drop it; it has a name that tells"
     scene.restore(archived)
-    restore_server.drop_databases(scene.site, "app", restore_server.kept_databases(scene.site, "app"))
+    kept_databases.drop_kept_databases(scene.site, "app", kept_databases.list_kept_databases(scene.site, "app"))
     assert scene.beside() == []
 
 
@@ -604,7 +609,7 @@ def logical(clusters: Clusters, kept: DiskStore) -> Scene:
     """On a server with logical replication and prepared transactions."""
     database = clusters.make("logical", wal_level="logical", max_prepared_transactions="5").database
     list(applier.migrate(database.connect, History(), files.read(ROOT / "sql"), None, run.MigrateOptions("run")))
-    return Scene(database, kept, find_programs(server=source_of(database).server_version))
+    return Scene(database, kept, find_programs(source_of(database).server_version))
 
 
 def test_slots_and_subscriptions_are_named_and_left_behind_only_when_told(logical: Scene) -> None:
@@ -632,14 +637,14 @@ def test_slots_and_subscriptions_are_named_and_left_behind_only_when_told(logica
         " ON d.oid = subdbid WHERE datname = current_database()"
     ) == [("the_subscription",)]
     with pytest.raises(ConfigurationError, match="cannot be dropped") as caught:
-        restore_server.drop_databases(logical.site, "app", [swapped.kept])
+        kept_databases.drop_kept_databases(logical.site, "app", [swapped.kept])
     assert "the replication slot the_slot" in caught.value.detail
     assert "the subscription the_subscription" in caught.value.detail
     assert logical.postgres.rows(slots) == [("the_slot", swapped.kept)]
     old = logical.named(swapped.kept)
     old.run("ALTER SUBSCRIPTION the_subscription SET (slot_name = NONE)")
     old.run("DROP SUBSCRIPTION the_subscription; SELECT pg_drop_replication_slot('the_slot')")
-    restore_server.drop_databases(logical.site, "app", [swapped.kept])
+    kept_databases.drop_kept_databases(logical.site, "app", [swapped.kept])
 
 
 def test_a_slot_that_is_read_is_left_behind_too(logical: Scene, tmp_path: Path) -> None:
@@ -690,7 +695,7 @@ def test_a_role_that_is_no_superuser_restores_while_the_server_vacuums(clusters:
     admin.run("CREATE ROLE deploy LOGIN CREATEDB; ALTER DATABASE app OWNER TO deploy")
     live = Database({**admin.parameters, "user": "deploy"})
     live.run("CREATE TABLE t AS SELECT n, repeat('x', 500) AS x FROM generate_series(1, 30000) AS n")
-    scene = Scene(live, kept, find_programs(server=source_of(live).server_version))
+    scene = Scene(live, kept, find_programs(source_of(live).server_version))
     archived = scene.back_up()
     live.run("DELETE FROM t")
     vacuums = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND datname = 'app'"
@@ -709,8 +714,8 @@ def test_one_restore_at_a_time(scene: Scene) -> None:
     with pytest.raises(LockBusy, match=r"another restore of .* is under way"):
         scene.restore(archived)
     with pytest.raises(LockBusy, match=r"another restore of .* is under way"):
-        restore_server.drop_databases(
-            scene.site, scene.database.name, restore_server.kept_databases(scene.site, scene.database.name)
+        kept_databases.drop_kept_databases(
+            scene.site, scene.database.name, kept_databases.list_kept_databases(scene.site, scene.database.name)
         )
     assert scene.beside() == [under_way]
     assert isinstance([*first][-1], events.Swapped)
@@ -783,9 +788,9 @@ def test_odd_names_are_restored_and_swapped(scene: Scene, server: Server, name: 
         odd.database.run("DROP TABLE jobs CASCADE")
         swapped = list(restore.restore(odd.site, name, archived, RestoreOptions()))[-1]
         assert isinstance(swapped, events.Swapped)
-        assert restore_server.kept_databases(odd.site, name) == (swapped.kept,)
-        restore_server.drop_databases(odd.site, name, restore_server.kept_databases(odd.site, name))
-        assert restore_server.kept_databases(odd.site, name) == ()
+        assert kept_databases.list_kept_databases(odd.site, name) == (swapped.kept,)
+        kept_databases.drop_kept_databases(odd.site, name, kept_databases.list_kept_databases(odd.site, name))
+        assert kept_databases.list_kept_databases(odd.site, name) == ()
         assert odd.database.rows("SELECT count(*) FROM jobs") == [(0,)]
         assert scene.likeness() == before
     finally:
@@ -806,9 +811,9 @@ def test_only_what_restores_left_is_dropped(scene: Scene) -> None:
     left = [f"{name}_old_20260101000000", f"{name}_restore_20260101000000"]
     for each in (*others, *left):
         scene.postgres.run(f"CREATE DATABASE {each} TEMPLATE template0")
-    found = restore_server.kept_databases(scene.site, name)
+    found = kept_databases.list_kept_databases(scene.site, name)
     assert list(found) == left
-    restore_server.drop_databases(scene.site, name, found)
+    kept_databases.drop_kept_databases(scene.site, name, found)
     assert sorted(scene.beside()) == sorted(others)
 
 
@@ -877,9 +882,9 @@ def test_an_invalid_index_is_named(scene: Scene, tmp_path: Path) -> None:
 def test_an_archive_of_a_later_pg_dump_is_refused_for_an_older_server(server: Server, source: BackupSource) -> None:
     written = pg_programs.version_of(embedded.programs() / "pg_dump")
     if source.server_version >= 170000:
-        assert find_programs(server=source.server_version, reads=written).version == written
+        assert find_programs(source.server_version, archive_version=written).version == written
         return
     with pytest.raises(BackupFailed) as caught:
-        find_programs(server=source.server_version, reads=written)
+        find_programs(source.server_version, archive_version=written)
     assert "transaction_timeout" in caught.value.detail
     assert "server of version 17 or later" in caught.value.hint

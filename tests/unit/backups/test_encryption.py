@@ -21,7 +21,7 @@ RECIPIENT = str(KEY.to_public())
 
 def sealed(content: bytes) -> bytes:
     written: list[bytes] = []
-    with encryption.encrypting(written.append, [RECIPIENT]) as write:
+    with encryption.encrypted_writer(written.append, [RECIPIENT]) as write:
         write(content)
     return b"".join(written)
 
@@ -36,7 +36,7 @@ def in_pieces(content: bytes, ended: list[bool]) -> Iterator[bytes]:
 def test_what_was_sealed_opens_and_is_read_to_its_end(size: int) -> None:
     """To the end, since only there its hash is looked at; 65,536 bytes are a block of age's."""
     content, ended = os.urandom(size), list[bool]()
-    assert b"".join(encryption.decrypting(in_pieces(sealed(content), ended), [KEY])) == content
+    assert b"".join(encryption.decrypt(in_pieces(sealed(content), ended), [KEY])) == content
     assert ended == [True]
 
 
@@ -52,7 +52,7 @@ def test_what_was_changed_does_not_open(fault: str) -> None:
         "empty": b"",
     }[fault]
     with pytest.raises(BackupFailed, match="the backup cannot be decrypted") as caught:
-        list(encryption.decrypting(iter([changed]), [KEY]))
+        list(encryption.decrypt(iter([changed]), [KEY]))
     assert caught.value.detail
     assert caught.value.hint
 
@@ -65,7 +65,7 @@ def test_a_writer_that_fails_is_the_error_and_nothing_hangs() -> None:
 
     def run() -> None:
         try:
-            with encryption.encrypting(full, [RECIPIENT]) as write:
+            with encryption.encrypted_writer(full, [RECIPIENT]) as write:
                 for _ in range(100):
                     write(os.urandom(1 << 20))
         except OSError as error:
@@ -85,12 +85,12 @@ def test_a_source_that_fails_is_the_error() -> None:
         raise BackupFailed("the line was cut")
 
     with pytest.raises(BackupFailed, match="the line was cut"):
-        list(encryption.decrypting(broken(), [KEY]))
+        list(encryption.decrypt(broken(), [KEY]))
 
 
 def test_an_error_of_the_block_passes() -> None:
     def interrupted() -> None:
-        with encryption.encrypting(lambda _: None, [RECIPIENT]) as write:
+        with encryption.encrypted_writer(lambda _: None, [RECIPIENT]) as write:
             write(b"x")
             raise ZeroDivisionError
 
@@ -100,7 +100,7 @@ def test_an_error_of_the_block_passes() -> None:
 
 def test_who_stops_reading_half_way_leaves_no_thread() -> None:
     before = threading.active_count()
-    opened = encryption.decrypting(iter([sealed(os.urandom(3_000_000))]), [KEY])
+    opened = encryption.decrypt(iter([sealed(os.urandom(3_000_000))]), [KEY])
     next(opened)
     assert threading.active_count() > before
     opened.close()  # type: ignore[attr-defined]
@@ -126,7 +126,7 @@ def test_an_identity_file_that_holds_none_is_named_without_its_content(tmp_path:
     file = tmp_path / "identity"
     file.write_bytes(content)
     with pytest.raises(ConfigurationError) as caught:
-        encryption.identities(file)
+        encryption.read_identities(file)
     assert str(file) in caught.value.message
     assert caught.value.detail
     assert caught.value.hint
@@ -136,7 +136,7 @@ def test_an_identity_file_that_holds_none_is_named_without_its_content(tmp_path:
 
 def test_an_identity_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read") as caught:
-        encryption.identities(tmp_path / "none")
+        encryption.read_identities(tmp_path / "none")
     assert caught.value.detail == "No such file or directory."
 
 
@@ -147,5 +147,5 @@ def test_an_identity_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_recipient_that_is_none_is_told_by_its_number(wrong: str) -> None:
     """Not by itself: it may be a private key in the wrong place."""
     with pytest.raises(ConfigurationError, match="number 2 of backup_recipients") as caught:
-        encryption.recipients([RECIPIENT, wrong])
+        encryption.parse_recipients([RECIPIENT, wrong])
     assert wrong not in str(caught.value)
