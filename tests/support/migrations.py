@@ -14,6 +14,7 @@ from pgratchet.migrations import files as migrations
 from pgratchet.migrations.files import Migration
 from tests.servers.databases import Database
 
+HISTORY = History()
 WriteMigrations = Callable[..., tuple[migrations.Migration, ...]]
 
 
@@ -31,9 +32,15 @@ class RunEvents:
         return [e for e in self.events if isinstance(e, kind)]
 
 
-def migrate(database: Database, files: Sequence[Migration], **options: object) -> RunEvents:
-    given = MigrateOptions(**{"run_id": "run", **options})  # type: ignore[arg-type]
-    return RunEvents(list(applier.migrate(database.connect, History(), files, None, given)))
+def migrate(
+    database: Database, files: Sequence[Migration], backup: applier.Backup | None = None, **options: object
+) -> RunEvents:
+    """Run migrations in this process, with `options` of MigrateOptions."""
+    return RunEvents(list(applier.migrate(database.connect, HISTORY, files, backup, _options(options))))
+
+
+def _options(options: dict[str, object]) -> MigrateOptions:
+    return MigrateOptions(**{"run_id": "run", **options})  # type: ignore[arg-type]
 
 
 def history(database: Database) -> list[tuple[object, ...]]:
@@ -47,13 +54,7 @@ class Attempt:
     """A run that may fail, for a thread of its own: what it reported by then, and our error; other errors pass."""
 
     def __init__(self, database: Database, files: Sequence[Migration], **options: object) -> None:
-        self._stream = applier.migrate(
-            database.connect,
-            History(),
-            files,
-            None,
-            MigrateOptions(**{"run_id": "run", **options}),  # type: ignore[arg-type]
-        )
+        self._stream = applier.migrate(database.connect, HISTORY, files, None, _options(options))
         self.ran = RunEvents([])
         self.error: RatchetError | None = None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
@@ -13,17 +12,11 @@ from pgratchet.apply.run import MigrateOptions
 from pgratchet.database.history import BODY_LIMIT, History
 from pgratchet.errors import ConfigurationError, MigrationFailed
 from pgratchet.migrations import files as migrations
-from pgratchet.migrations.files import Migration
 from pgratchet.migrations.scripts import SIZE_LIMIT
 from tests.servers.databases import Database
-from tests.support.migrations import RunEvents, WriteMigrations
+from tests.support.migrations import WriteMigrations, migrate
 
 pytestmark = pytest.mark.every_major
-
-
-def migrate(database: Database, files: Sequence[Migration], **options: object) -> RunEvents:
-    given = MigrateOptions(**{"run_id": "run", **options})  # type: ignore[arg-type]
-    return RunEvents(list(applier.migrate(database.connect, History(), files, None, given)))
 
 
 ROWS = "create table t (a int, b text);\ncopy t (a, b) from stdin;\n1\tone\n2\t;'\"$$ -- /*\n3\t\\\\.\n4\t\\N\n\\.\n"

@@ -5,8 +5,6 @@ Each file writes its name into `effects`, which nothing keeps from holding it tw
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +14,11 @@ from queue import SimpleQueue
 import pytest
 
 from pgratchet import events
-from pgratchet.database import session
-from pgratchet.errors import Location, MigrationFailed, OutcomeUnknown, StoppedPartWay
+from pgratchet.errors import Location, MigrationFailed, StoppedPartWay
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.scripts import SIZE_LIMIT
-from tests.faults.proxy import COPY_DONE, ConnectionFault, Moment, Proxy
-from tests.requirements import requires
-from tests.servers.clusters import Clusters
+from tests.faults.proxy import COPY_DONE, Moment, Proxy
+from tests.integration.apply.helpers import count_working_sessions
 from tests.servers.databases import Database, Server
 from tests.support.migrations import Attempt, WriteMigrations, history, migrate
 from tests.support.waiting import until
@@ -77,16 +73,6 @@ def progress(database: Database) -> list[tuple[object, ...]]:
     return database.rows("SELECT statements_done, statement_begun, executed_at IS NOT NULL FROM ratchet.migrations")
 
 
-def working(database: Database) -> int:
-    """How many sessions of runs are at work on a statement."""
-    (found,) = database.rows(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE application_name = 'pgratchet' AND state = 'active' AND datname = current_database()"
-        " AND pid <> pg_backend_pid()"
-    )
-    return int(str(found[0]))
-
-
 @pytest.mark.every_major
 @pytest.mark.parametrize("moment", [Moment.ANSWERED, Moment.HALF_ANSWERED])
 def test_a_commit_whose_answer_is_lost_is_found_in_the_history(
@@ -106,7 +92,7 @@ def test_a_server_that_works_on_behind_a_cut_is_waited_for(
     database: Database, proxy: Proxy, write: WriteMigrations
 ) -> None:
     files = write(**BATCH, m3_c="select pg_sleep(1.5); insert into effects values ('3_c')")
-    proxy.at(b"create table b", Moment.SENT, meanwhile=lambda: until(lambda: working(database)))
+    proxy.at(b"create table b", Moment.SENT, meanwhile=lambda: until(lambda: count_working_sessions(database)))
     ran = migrate(proxy.database, files)
     assert proxy.sprung
     assert ran.applied == ["1_a", "2_b", "3_c"]
@@ -118,14 +104,14 @@ def test_what_the_server_works_on_behind_a_cut_is_ended_by_it(
 ) -> None:
     """It would sleep for a minute; the server looks for its client every five seconds, and the run waits for that."""
     files = write(m1_a="create table a (); select pg_sleep(60)")
-    proxy.at(b"create table a", Moment.SENT, meanwhile=lambda: until(lambda: working(database)))
+    proxy.at(b"create table a", Moment.SENT, meanwhile=lambda: until(lambda: count_working_sessions(database)))
     began = time.monotonic()
     with pytest.raises(MigrationFailed, match="1_a failed") as caught:
         migrate(proxy.database, files, statement_timeout=0)
     assert proxy.sprung
     assert 3 < time.monotonic() - began < 9
     assert "1_a was rolled back" in caught.value.detail
-    assert (history(database), working(database)) == ([], 0)
+    assert (history(database), count_working_sessions(database)) == ([], 0)
 
 
 @pytest.mark.every_major
@@ -371,71 +357,3 @@ def test_a_line_that_is_cut_again_on_the_way_back_is_resolved_too(databases: Dat
             return proxy.sprung == 2
 
     assert 5 <= several_at_once(attempt, 14) < 14
-
-
-IMPATIENT = {
-    "keepalives_idle": "1",
-    "keepalives_interval": "1",
-    "keepalives_count": "2",
-    "tcp_user_timeout": "3000",
-    "connect_timeout": "2",
-}
-"""What templates/pg_service.conf.j2 gives libpq, in seconds that a test has."""
-IMPATIENT_SERVER = {
-    b"tcp_keepalives_idle": b"1",
-    b"tcp_keepalives_interval": b"1",
-    b"tcp_keepalives_count": b"2",
-    b"tcp_user_timeout": b"3000",
-    b"client_connection_check_interval": b"1000",
-}
-"""And what a run sets for its session at the server, likewise."""
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = dict(setting.split(b" = ") for _, setting in session._SETTINGS)
-    assert set(IMPATIENT_SERVER) <= set(real), "the run sets them, and only the numbers are the test's"
-    assert int(real[b"tcp_user_timeout"]) >= 30_000
-    quick = ((n, s.split(b" = ")) for n, s in session._SETTINGS)
-    settings = tuple((n, b"%b = %b" % (name, IMPATIENT_SERVER.get(name, value))) for n, (name, value) in quick)
-    monkeypatch.setattr(session, "_SETTINGS", settings)
-
-
-@pytest.fixture
-def by_tcp(server: Server, database: Database, clusters: Clusters) -> Database:
-    """By TCP, since a Unix socket loses nothing, and from end to end: where the server has no such way, to another."""
-    if not database.parameters["host"].startswith("/"):
-        return Database({**database.parameters, **server.direct})
-    return Database(clusters.make("silent", address=f"127.{os.getpid() % 250}.7.9").by_tcp)
-
-
-def silenced(database: Database, files: Files, fault: ConnectionFault) -> tuple[Proxy, Attempt]:
-    """A run whose line falls silent, either way, while the server works on its statement."""
-    proxy = Proxy(database.parameters)
-    proxy.at(b"create table a", Moment.SENT, fault=fault, meanwhile=lambda: until(lambda: working(database)))
-    through = Database({**proxy.database.parameters, **IMPATIENT})
-    return proxy, Attempt(through, files, wait=2_000, statement_timeout=60_000)
-
-
-@requires("Linux")  # its socket filter makes the black hole
-@pytest.mark.parametrize("seconds", [60, 0.5])
-def test_behind_a_black_hole_both_sides_give_up(
-    by_tcp: Database, write: WriteMigrations, impatient: None, seconds: float
-) -> None:
-    """Whether the statement goes on, or has ended and its answer is under way to no one."""
-    files = write(m1_a=f"create table a (); select pg_sleep({seconds})")
-    proxy, attempt = silenced(by_tcp, files, ConnectionFault.BLACK_HOLE)
-    began = time.monotonic()
-    thread = threading.Thread(target=attempt.run)
-    thread.start()
-    until(lambda: proxy.sprung)
-    assert working(by_tcp) == 1, "the server does not know"
-    thread.join(20)
-    assert 3 < time.monotonic() - began < 12
-    assert isinstance(attempt.error, OutcomeUnknown)
-    assert "whether 1_a took effect is unknown" in attempt.error.message
-    locks = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"
-    until(lambda: not by_tcp.rows(locks), began + 12 - time.monotonic())
-    done = seconds < 1
-    assert history(by_tcp) == ([("1_a", True)] if done else [])
-    proxy.close()

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +20,9 @@ from pgratchet.apply import applier
 from pgratchet.apply.run import MigrateOptions
 from pgratchet.database.history import History
 from pgratchet.errors import ConfigurationError, LockBusy, MigrationFailed, RatchetError
-from pgratchet.migrations.files import Migration
 from tests.requirements import require
 from tests.servers.databases import Database
-from tests.support.migrations import RunEvents, WriteMigrations
+from tests.support.migrations import RunEvents, WriteMigrations, migrate
 
 ROOT = os.geteuid() == 0
 SLOW = "select pg_sleep(0.05);"
@@ -93,11 +92,6 @@ def pool(database: Database) -> Iterator[Pool]:
     yield make
     for each in open_ones:
         each.__exit__(None, None, None)
-
-
-def migrate(database: Database, files: Sequence[Migration], **options: object) -> RunEvents:
-    given = MigrateOptions(**{"run_id": "run", **options})  # type: ignore[arg-type]
-    return RunEvents(list(applier.migrate(database.connect, History(), files, None, given)))
 
 
 def applied(database: Database) -> list[object]:

@@ -1,0 +1,30 @@
+"""What the tests of this folder ask a database."""
+
+from __future__ import annotations
+
+from tests.servers.databases import Database
+
+NO_TRANSACTION = "-- migrate: no-transaction\n"
+
+
+def last_row(database: Database) -> tuple[object, ...]:
+    columns = "statements_done, statement_begun, executed_at IS NOT NULL"
+    (found,) = database.rows(f"SELECT {columns} FROM ratchet.migrations ORDER BY id DESC LIMIT 1")
+    return found
+
+
+def index_state(database: Database, name: str) -> object:
+    found = database.rows(
+        "SELECT indisvalid, indexrelid::bigint FROM pg_index WHERE indexrelid = to_regclass(%s)", name
+    )
+    return found[0][0] if found else None
+
+
+def count_working_sessions(database: Database) -> int:
+    """How many sessions of runs are at work on a statement."""
+    (found,) = database.rows(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE application_name = 'pgratchet' AND state = 'active' AND datname = current_database()"
+        " AND pid <> pg_backend_pid()"
+    )
+    return int(str(found[0]))

@@ -1,0 +1,250 @@
+"""How the next run goes on where a file without a transaction was broken off: told from the catalog."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import psycopg
+import pytest
+
+from pgratchet.database.history import History
+from pgratchet.errors import (
+    StoppedPartWay,
+)
+from tests.integration.apply.helpers import NO_TRANSACTION, index_state, last_row
+from tests.servers.databases import Database
+from tests.support.migrations import WriteMigrations, migrate
+
+DETACH = "alter table only t detach partition p concurrently"
+
+
+pytestmark = pytest.mark.every_major
+
+
+@pytest.mark.parametrize("exists", ["", "if not exists "])
+def test_the_invalid_index_that_our_statement_left_is_built_anew(
+    doubles: Database, write: WriteMigrations, exists: str
+) -> None:
+    files = write(m1_a=NO_TRANSACTION + f"create unique index concurrently {exists}i on t (x);")
+    for _ in range(2):
+        with pytest.raises(StoppedPartWay, match="could not create unique index"):
+            migrate(doubles, files)
+        assert index_state(doubles, "i") is False
+        assert last_row(doubles) == (0, 1, False)
+    doubles.run("TRUNCATE t; INSERT INTO t VALUES (1), (2)")
+    assert migrate(doubles, files).applied == ["1_a"]
+    assert index_state(doubles, "i") is True
+
+
+def test_an_invalid_index_of_someone_elses_is_named_with_its_repair(doubles: Database, write: WriteMigrations) -> None:
+    with pytest.raises(Exception, match="could not create"):
+        doubles.run("CREATE UNIQUE INDEX CONCURRENTLY i ON t (x)")
+    doubles.run("TRUNCATE t")
+    doubles.run("CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS i ON t (x)")
+    assert index_state(doubles, "i") is False, "the server passes it over and reports success"
+    files = write(m1_a=NO_TRANSACTION + "create unique index concurrently if not exists i on t (x);")
+    with pytest.raises(StoppedPartWay, match="i is there already, and it is INVALID") as caught:
+        migrate(doubles, files)
+    (repair,) = [line for line in caught.value.hint.splitlines() if line.startswith("DROP")]
+    assert repair == 'DROP INDEX CONCURRENTLY "public"."i";'
+    doubles.run(repair)
+    assert migrate(doubles, files).applied == ["1_a"]
+    assert index_state(doubles, "i") is True
+
+
+@pytest.mark.parametrize(
+    ("statement", "left", "repeated"),
+    [
+        ("create index concurrently i on t (x)", "CREATE INDEX i ON t (x)", False),
+        ("create index concurrently i on t (x)", "", True),
+        ("drop index concurrently gone", "", False),
+        ("vacuum t", "", True),
+    ],
+)
+def test_a_statement_in_doubt_is_decided_by_the_catalog(
+    database: Database, write: WriteMigrations, statement: str, left: str, repeated: bool
+) -> None:
+    """As a runner leaves it that was killed between the statement's end and its record."""
+    database.run("CREATE TABLE t (x int)")
+    files = write(m1_a=NO_TRANSACTION + f"select 1;\n{statement};\nselect 2")
+    database.run("CREATE TABLE keep ()")
+    with database.connect() as session:
+        History().create(session)
+    database.run(
+        "INSERT INTO ratchet.migrations (name, checksum, run_id, tool_version, statements_done, statement_begun)"
+        f" VALUES ('1_a', '{files[0].checksum}', 'dead', '0', 1, 2)"
+    )
+    if left:
+        database.run(left)
+    before = database.rows("SELECT to_regclass('i')::oid::bigint")
+    assert migrate(database, files).applied == ["1_a"]
+    after = database.rows("SELECT to_regclass('i')::oid::bigint")
+    assert (before == after) is (not (repeated and "index" in statement))
+    assert last_row(database) == (3, None, True)
+
+
+def killed_behind(database: Database, checksum: str, number: int) -> None:
+    """The history as a runner leaves it that was killed between a statement's end and its record."""
+    with database.connect() as session:
+        History().create(session)
+    database.run(
+        "INSERT INTO ratchet.migrations (name, checksum, run_id, tool_version, statements_done, statement_begun)"
+        f" VALUES ('1_a', '{checksum}', 'dead', '0', {number - 1}, {number})"
+    )
+
+
+def test_a_database_made_by_a_killed_run_is_not_made_again(database: Database, write: WriteMigrations) -> None:
+    made = f"{database.name}_made"
+    files = write(m1_a=NO_TRANSACTION + f"create database {made};\ncreate table after ()")
+    killed_behind(database, files[0].checksum, 1)
+    database.run(f"CREATE DATABASE {made}")
+    try:
+        with pytest.raises(psycopg.errors.DuplicateDatabase):
+            database.run(f"CREATE DATABASE {made}")
+        assert migrate(database, files).applied == ["1_a"]
+        assert last_row(database) == (2, None, True)
+    finally:
+        database.run(f"DROP DATABASE {made}")
+
+
+def test_a_database_of_someone_elses_is_not_taken_for_ours(database: Database, write: WriteMigrations) -> None:
+    files = write(m1_a=NO_TRANSACTION + f"create database {database.name}")
+    for _ in range(2):
+        with pytest.raises(StoppedPartWay, match="already exists"):
+            migrate(database, files)
+        assert last_row(database) == (0, None, False)
+
+
+@pytest.fixture
+def partitioned(database: Database) -> Database:
+    database.run("CREATE TABLE t (x int) PARTITION BY LIST (x); CREATE TABLE p PARTITION OF t FOR VALUES IN (1)")
+    return database
+
+
+def detachment(database: Database) -> list[tuple[object, ...]]:
+    return database.rows("SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = 'p'::regclass")
+
+
+def test_a_partition_detached_by_a_killed_run_is_not_detached_again(
+    partitioned: Database, write: WriteMigrations
+) -> None:
+    files = write(m1_a=NO_TRANSACTION + f"{DETACH};\ncreate table after ()")
+    killed_behind(partitioned, files[0].checksum, 1)
+    partitioned.run(DETACH.replace("only ", ""))
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        partitioned.run(DETACH.replace("only ", ""))
+    assert migrate(partitioned, files).applied == ["1_a"]
+
+
+def test_a_detachment_that_was_broken_off_is_brought_to_its_end(partitioned: Database, write: WriteMigrations) -> None:
+    files = write(m1_a=NO_TRANSACTION + DETACH.replace("only ", ""))
+    with partitioned.connect() as reader:
+        reader.execute("BEGIN; SELECT * FROM t")  # holds the table's lock, and by then no snapshot
+        with pytest.raises(StoppedPartWay, match="lock timeout"):
+            migrate(partitioned, files, wait=1_000)
+        assert detachment(partitioned) == [(True,)]
+        assert last_row(partitioned) == (0, 1, False)
+        reader.rollback()
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        partitioned.run(DETACH.replace("only ", ""))
+    assert migrate(partitioned, files).applied == ["1_a"]
+    assert detachment(partitioned) == []
+
+
+@pytest.mark.parametrize("of", ["index concurrently i", "table concurrently t", "(concurrently) schema public"])
+def test_what_a_reindex_that_broke_off_left_is_named_with_its_repair(
+    database: Database, write: WriteMigrations, of: str
+) -> None:
+    database.run("CREATE TABLE t (x int); INSERT INTO t VALUES (1); CREATE INDEX i ON t (x)")
+    files = write(m1_a=NO_TRANSACTION + f"reindex {of}")
+    with database.connect() as writer:
+        writer.execute("BEGIN; INSERT INTO t VALUES (2)")
+        with pytest.raises(StoppedPartWay, match="lock timeout") as first:
+            migrate(database, files, wait=1_000)
+        writer.rollback()
+    assert index_state(database, "i_ccnew") is False
+    with pytest.raises(StoppedPartWay, match="an earlier REINDEX CONCURRENTLY broke off") as second:
+        migrate(database, files)
+    repair = 'DROP INDEX CONCURRENTLY "public"."i_ccnew";'
+    for caught in (first, second):
+        assert "It left the INVALID index public.i_ccnew." in caught.value.detail
+        assert caught.value.hint.splitlines()[1:] == [repair]
+    database.run(repair)
+    assert migrate(database, files).applied == ["1_a"]
+    assert index_state(database, "i") is True
+    assert database.rows("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(0,)]
+
+
+def test_a_reindex_of_another_table_is_no_business_of_its_leftovers(database: Database, write: WriteMigrations) -> None:
+    database.run("CREATE TABLE t (x int); CREATE INDEX i ON t (x); CREATE TABLE u (x int); CREATE INDEX j ON u (x)")
+    with database.connect() as writer, database.connect() as other:
+        writer.execute("BEGIN; INSERT INTO u VALUES (2)")
+        other.execute("SET lock_timeout = 300")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            other.execute("REINDEX TABLE CONCURRENTLY u")
+        writer.rollback()
+    assert index_state(database, "j_ccnew") is False
+    assert migrate(database, write(m1_a=NO_TRANSACTION + "reindex table concurrently t")).applied == ["1_a"]
+
+
+def test_a_procedure_in_doubt_is_for_a_person_to_decide(database: Database, write: WriteMigrations) -> None:
+    files = write(m1_a=NO_TRANSACTION + "do $$ begin commit; end $$;\ncreate table b ()")
+    with database.connect() as session:
+        History().create(session)
+    database.run(
+        "INSERT INTO ratchet.migrations (name, checksum, run_id, tool_version, statements_done, statement_begun, body)"
+        f" VALUES ('1_a', '{files[0].checksum}', 'dead', '0', 0, 1, 'x')"
+    )
+    with pytest.raises(
+        StoppedPartWay, match="statement 1 of 2, line 2, column 1, and whether that took effect is unknown"
+    ):
+        migrate(database, files)
+    assert database.rows("SELECT to_regclass('b')") == [(None,)]
+
+
+@pytest.mark.parametrize("server", ["outside", "embedded"], indirect=True)  # it waits ten seconds on each
+def test_a_backend_ended_while_it_builds_leaves_nothing_that_is_passed_over(
+    database: Database, write: WriteMigrations
+) -> None:
+    database.run("CREATE TABLE t (x int)")
+    files = write(m1_a=NO_TRANSACTION + "create index concurrently i on t (x);")
+    building = (
+        "SELECT pid FROM pg_stat_activity WHERE query LIKE 'create index concurrently%' AND pid <> pg_backend_pid()"
+    )
+    with database.connect() as snapshot:
+        snapshot.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        snapshot.execute("LOCK TABLE t IN ROW EXCLUSIVE MODE")
+        ended: list[bool] = []
+
+        def end() -> None:
+            deadline = time.monotonic() + 20
+            while time.monotonic() < deadline and not ended:
+                for (pid,) in database.rows(building):
+                    database.run(f"SELECT pg_terminate_backend({pid})")
+                    ended.append(True)
+                time.sleep(0.05)
+
+        thread = threading.Thread(target=end)
+        thread.start()
+        with pytest.raises(StoppedPartWay, match="statement 1 of 1"):
+            migrate(database, files, wait=3_000)
+        thread.join()
+        snapshot.rollback()
+    assert ended
+    assert last_row(database) == (0, 1, False)
+    assert migrate(database, files).applied == ["1_a"]
+    assert index_state(database, "i") is True
+    assert database.rows("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(0,)]
+
+
+def test_a_valid_index_of_someone_elses_never_proves_a_statement_done(
+    database: Database, write: WriteMigrations
+) -> None:
+    """It has the name that the file gives to another index; the run stops, and so does each one behind it."""
+    database.run("CREATE TABLE t (x int, y int); CREATE INDEX i ON t (x)")
+    files = write(m1_a=NO_TRANSACTION + "create index concurrently i on t (y)")
+    for _ in range(2):
+        with pytest.raises(StoppedPartWay, match="already exists"):
+            migrate(database, files)
+        assert last_row(database) == (0, None, False)

@@ -1,0 +1,193 @@
+"""What a statement does: transaction control, COPY through the client, objects made and dropped."""
+
+from __future__ import annotations
+
+import pytest
+
+from pgratchet.migrations.classify import (
+    Effect,
+    copies_to_client,
+    effect,
+    only_adds,
+    outside_transaction,
+    reindexed,
+    transaction_control,
+)
+from pgratchet.migrations.lexer import copies_from_client
+from tests.unit.migrations.helpers import only_statement
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("BEGIN", "BEGIN"),
+        ("begin transaction isolation level serializable", "BEGIN"),
+        ("start transaction", "START TRANSACTION"),
+        ("commit work", "COMMIT"),
+        ("END", "END"),
+        ("abort", "ABORT"),
+        ("rollback", "ROLLBACK"),
+        ("rollback and chain", "ROLLBACK"),
+        ("rollback prepared 'x'", "ROLLBACK"),
+        ("commit prepared 'x'", "COMMIT PREPARED"),
+        ("prepare transaction 'x'", "PREPARE TRANSACTION"),
+        ("/* hidden */ co\u006dmit", "COMMIT"),
+        ("rollback to savepoint a", None),
+        ("rollback work to a", None),
+        ("set transaction read only", "SET TRANSACTION"),
+        ("set session characteristics as transaction read only", None),
+        ("savepoint a", None),
+        ("release a", None),
+        ("prepare q as select 1", None),
+        ("select 'commit'", None),
+        ("do $$begin commit; end$$", None),
+        ('"commit"', None),
+    ],
+)
+def test_transaction_control_is_told_from_its_look_alikes(text: str, words: str | None) -> None:
+    assert transaction_control(only_statement(text)) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("vacuum", "VACUUM"),
+        ("vacuum (full, verbose) t", "VACUUM"),
+        ("create database x", "CREATE DATABASE"),
+        ("drop database if exists x", "DROP DATABASE"),
+        ("alter database x set tablespace y", "ALTER DATABASE ... SET TABLESPACE"),
+        ("create tablespace x location 'y'", "CREATE TABLESPACE"),
+        ("alter system set x = 1", "ALTER SYSTEM"),
+        ("create index concurrently on t (a)", "CREATE INDEX CONCURRENTLY"),
+        ("create unique index concurrently if not exists i on t (a)", "CREATE INDEX CONCURRENTLY"),
+        ("drop index concurrently i", "DROP INDEX CONCURRENTLY"),
+        ("reindex index concurrently i", "REINDEX CONCURRENTLY"),
+        ("reindex (verbose) table concurrently t", "REINDEX CONCURRENTLY"),
+        ("reindex database x", "REINDEX DATABASE"),
+        ("reindex (verbose) schema x", "REINDEX SCHEMA"),
+        ("cluster", "CLUSTER"),
+        ("discard all", "DISCARD ALL"),
+        ("alter table a detach partition b concurrently", "DETACH PARTITION CONCURRENTLY"),
+        ("reindex table t", None),
+        ("cluster t", None),
+        ("refresh materialized view concurrently v", None),
+        ("create index i on t (a)", None),
+        ("discard temp", None),
+        ("alter database x set search_path = y", None),
+        ("select 'vacuum'", None),
+    ],
+)
+def test_what_needs_to_be_outside_a_transaction(text: str, words: str | None) -> None:
+    assert outside_transaction(only_statement(text)) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "from_client", "to_client"),
+    [
+        ("copy t from stdin;\n\\.\n", True, False),
+        ("copy t (a, b, c, d, e, f, g, h, i, j, k) from stdin with (format csv);\n\\.", True, False),
+        ("copy t from stdout;\n\\.\n", True, False),
+        ("copy (select 1 from stdin) to stdout", False, True),
+        ("copy t to stdin", False, True),
+        ("copy t (stdin) from '/tmp/x'", False, False),
+        ("copy t from program 'cat'", False, False),
+        ("select stdin from copy", False, False),
+    ],
+)
+def test_copy_through_the_client_is_told(text: str, from_client: bool, to_client: bool) -> None:
+    assert (copies_from_client(only_statement(text)), copies_to_client(only_statement(text))) == (
+        from_client,
+        to_client,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("create index concurrently I on T (a)", Effect("index", True, ("i",), ("t",))),
+        ("create index concurrently -- why\n i on t (a)", Effect("index", True, ("i",), ("t",))),
+        (
+            'create unique index concurrently if not exists "My ""I" /* on x */ on only "S".t using btree (a)',
+            Effect("index", True, ('My "I',), ("S", "t")),
+        ),
+        ("drop index concurrently if exists s.i cascade", Effect("index", False, ("s", "i"))),
+        ("drop index concurrently i", Effect("index", False, ("i",))),
+        ("reindex index concurrently i", None),
+        ("create index i on t (a)", None),
+        ("create database d with owner o", Effect("database", True, ("d",))),
+        ('drop database if exists "D" with (force)', Effect("database", False, ("D",))),
+        ("create tablespace t location '/x'", Effect("tablespace", True, ("t",))),
+        ("create subscription s connection 'x' publication p", Effect("subscription", True, ("s",))),
+        ("drop subscription if exists s", Effect("subscription", False, ("s",))),
+        (
+            'alter table if exists only s."T" detach partition "P".one concurrently',
+            Effect("partition", False, ("P", "one"), ("s", "T")),
+        ),
+        ("alter table t detach partition p", None),
+        ("vacuum t", None),
+    ],
+)
+def test_what_a_statement_makes_or_takes_away(text: str, expected: Effect | None) -> None:
+    assert effect(text.encode(), only_statement(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("reindex index concurrently S.i", ("INDEX", ("s", "i"))),
+        ("reindex (concurrently, verbose) table t", ("TABLE", ("t",))),
+        ("reindex (verbose) table concurrently t", ("TABLE", ("t",))),
+        ('reindex schema concurrently "S"', ("SCHEMA", ("S",))),
+        ("reindex database concurrently", ("DATABASE", ())),
+        ("reindex table t", None),
+        ("create index concurrently i on t (a)", None),
+    ],
+)
+def test_what_is_reindexed_concurrently(text: str, expected: tuple[str, tuple[str, ...]] | None) -> None:
+    assert reindexed(text.encode(), only_statement(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "adds"),
+    [
+        ("create table t (a int references u on delete cascade)", True),
+        ("create unlogged table t ()", True),
+        ("create unique index concurrently i on t (a)", True),
+        ("create function f() returns int language sql as $$ delete from t $$", True),
+        ("create or replace view v as select 1", False),
+        ("create trigger x before insert on t execute function f()", False),
+        ("create rule r as on insert to t do instead nothing", False),
+        ("alter table t add column a int, add column b text default 'drop'", True),
+        ("alter table t add a int, drop column b", False),
+        ("alter table t alter a type bigint", False),
+        ("alter table t alter a set not null", False),
+        ("alter table t owner to o", False),
+        ("alter table t rename to u", False),
+        ('alter table t add column "drop" int', True),
+        ("""alter table t add a text default '"', drop b, add c text default '"'""", False),
+        ("alter table t add a text default '/*', drop b, add c text default '*/'", False),
+        ("alter table t add a text default e'\\'', drop b, add c text default ''", False),
+        ("alter type mood add value 'sad'", True),
+        ("alter type mood rename value 'a' to 'b'", False),
+        ("insert into t values ('delete')", True),
+        ("insert into t values (1) on conflict (a) do update set a = 2", False),
+        ("insert into t values (1) on conflict (a) do nothing", True),
+        ("with gone as (delete from t returning *) insert into u select * from gone", False),
+        ("copy t from stdin;\n\\.\n", True),
+        ("comment on table t is 'x'", True),
+        ("grant select on t to r", True),
+        ("revoke select on t from r", False),
+        ("drop table t", False),
+        ("truncate t", False),
+        ("update t set a = 1", False),
+        ("delete from t", False),
+        ("select f()", False),
+        ("do $$ begin end $$", False),
+        ("call p()", False),
+        ("vacuum t", True),
+        ("refresh materialized view v", False),
+        ("merge into t using u on true when matched then delete", False),
+    ],
+)
+def test_what_only_adds_needs_no_backup_where_the_policy_says_so(text: str, adds: bool) -> None:
+    assert only_adds(text.encode(), only_statement(text)) is adds

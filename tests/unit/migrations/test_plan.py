@@ -1,0 +1,162 @@
+"""The plan as a truth table, and disagreements of files and history."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgratchet.errors import ConfigurationError, HistoryDisagrees, Location
+from pgratchet.migrations.files import read
+from pgratchet.migrations.plan import HistoryRow, Plan, make_plan, require_agreement
+from tests.unit.migrations.helpers import file, row, write
+
+
+@pytest.mark.parametrize(
+    ("files", "history", "states", "todo"),
+    [
+        ([], [], {}, []),
+        (["1_a", "2_b"], [], {"1_a": "pending", "2_b": "pending"}, ["1_a", "2_b"]),
+        (["1_a", "2_b"], [row("1_a")], {"1_a": "applied", "2_b": "pending"}, ["2_b"]),
+        (["1_a"], [row("1_a")], {"1_a": "applied"}, []),
+        (["1_a"], [row("1_a", "other")], {"1_a": "changed"}, []),
+        (["1_a"], [row("1_a", finished=False)], {"1_a": "unfinished"}, ["1_a"]),
+        (["2_b"], [row("1_a"), row("2_b")], {"1_a": "missing", "2_b": "applied"}, []),
+        (["1_a", "2_b"], [row("2_b")], {"1_a": "out-of-order", "2_b": "applied"}, ["1_a"]),
+        (["2_b"], [row("1_a")], {"1_a": "missing", "2_b": "pending"}, ["2_b"]),
+        ([], [row("hand-made")], {"hand-made": "missing"}, []),
+        (["0_a", "1_b"], [], {"0_a": "pending", "1_b": "pending"}, ["0_a", "1_b"]),
+        (["1_a"], [row("1_a", "b")], {"1_a": "changed"}, []),
+        (["1_a"], [row("1_a", "d")], {"1_a": "changed"}, []),
+        (["1_a"], [row("1_a", "other", finished=False)], {"1_a": "unfinished"}, ["1_a"]),
+    ],
+)
+def test_plan(files: list[str], history: list[HistoryRow], states: dict[str, str], todo: list[str]) -> None:
+    made = make_plan([file(name) for name in files], history)
+    assert {entry.name: entry.state for entry in made.entries} == states
+    assert [m.name for m in made.todo] == todo
+
+
+@pytest.mark.parametrize("to", ["2_b", "2_b.sql", "2", "002"])
+def test_to_cuts_the_plan_short(to: str) -> None:
+    made = make_plan([file("1_a"), file("2_b"), file("3_c")], [row("1_a")], to)
+    assert [m.name for m in made.todo] == ["2_b"]
+    assert made.names("pending") == ("2_b", "3_c")
+
+
+def test_to_takes_all_that_is_pending_before_it() -> None:
+    files = [file(name) for name in ("1_a", "2_b", "20250111093000_c", "20250111093001_d")]
+    made = make_plan(files, [row("1_a")], "20250111T093000")
+    assert [m.name for m in made.todo] == ["2_b", "20250111093000_c"]
+
+
+def test_to_an_applied_one_leaves_nothing_to_do() -> None:
+    assert make_plan([file("1_a"), file("2_b")], [row("1_a")], "1_a").todo == ()
+
+
+def test_to_naming_nothing_names_the_nearest() -> None:
+    with pytest.raises(ConfigurationError, match='"2_bb"') as caught:
+        make_plan([file("1_a"), file("2_b")], [], "2_bb")
+    assert "2_b" in caught.value.detail
+
+
+@given(st.lists(st.integers(1, 30), unique=True), st.sets(st.integers(1, 30)))
+def test_a_plan_counts_every_name_once_and_never_runs_what_is_applied(versions: list[int], applied: set[int]) -> None:
+    files = [file(f"{v}_m") for v in sorted(versions)]
+    made = make_plan(files, [row(f"{v}_m") for v in sorted(applied)])
+    assert {e.name for e in made.entries} == {f"{v}_m" for v in {*versions, *applied}}
+    assert len(made.entries) == len({*versions, *applied})
+    assert {m.version for m in made.todo} == set(versions) - applied
+    assert bool(made.disagreements()) == (
+        applied - set(versions) != set()
+        or any(v < max(applied & set(versions), default=0) for v in set(versions) - applied)
+    )
+
+
+def test_disagreements_are_all_named_with_what_to_do(tmp_path: Path) -> None:
+    write(tmp_path, **{"1_a": "select 1;\n", "2_b": "select 2;\n", "4_d": "select 4;\n", "5_gone": "x"})
+    files = read(tmp_path)
+    by_name = {m.name: m for m in files}
+    history = [
+        row("1_a", "other"),
+        row("3_gone", by_name["5_gone"].checksum[:1] + by_name["5_gone"].checksum[1:]),
+        row("4_d", by_name["4_d"].checksum),
+    ]
+    with pytest.raises(HistoryDisagrees, match="3 migrations") as caught:
+        require_agreement(make_plan(files, history), {"1_a": "select 0;\n"})
+    detail = caught.value.detail
+    assert "1_a: changed since it was applied at 2025-01-11 09:30:00Z." in detail
+    assert "-select 0;\n+select 1;" in detail
+    assert "2_b: not applied, but the newer 4_d is." in detail
+    assert "3_gone: applied, but its file is gone. 5_gone has the same text: it looks renamed." in detail
+    assert len(caught.value.hint.splitlines()) == 3
+    assert caught.value.place == Location("1_a")
+
+
+@pytest.mark.parametrize(("gone", "told"), [(1, "about 1 migration"), (2, "about 2 migrations")])
+def test_disagreements_are_counted(gone: int, told: str) -> None:
+    with pytest.raises(HistoryDisagrees) as caught:
+        require_agreement(make_plan([], [row(f"{number}_gone") for number in range(gone)]), {})
+    assert caught.value.message.endswith(told)
+
+
+def test_a_long_difference_is_cut_and_an_unkept_text_left_out(tmp_path: Path) -> None:
+    files = read(write(tmp_path, **{"1_a": "new\n" * 100}))
+    made = make_plan(files, [row("1_a", "other")])
+    with pytest.raises(HistoryDisagrees) as caught:
+        require_agreement(made, {"1_a": "old\n" * 100})
+    assert caught.value.detail.endswith("...")
+    with pytest.raises(HistoryDisagrees) as caught:
+        require_agreement(made, {})
+    assert "\n" not in caught.value.detail
+
+
+def test_a_name_without_a_version_comes_first(tmp_path: Path) -> None:
+    made = make_plan([file("0_a")], [row("0_a"), row("hand-made")])
+    assert [entry.name for entry in made.entries] == ["hand-made", "0_a"]
+
+
+@pytest.mark.parametrize(("added", "cut"), [(17, False), (18, True)])
+def test_a_difference_of_twenty_lines_is_shown_whole(tmp_path: Path, added: int, *, cut: bool) -> None:
+    """Three lines of heading, and one for each line that came."""
+    files = read(write(tmp_path, **{"1_a": "".join(f"{number}\n" for number in range(added))}))
+    with pytest.raises(HistoryDisagrees) as caught:
+        require_agreement(make_plan(files, [row("1_a", "other")]), {"1_a": ""})
+    shown = caught.value.detail.splitlines()[1:]
+    assert (shown[-1] == "...", len(shown)) == (cut, 21 if cut else 20)
+
+
+def test_of_several_with_the_same_text_the_first_is_named(tmp_path: Path) -> None:
+    files = read(write(tmp_path, **{"2_b": "select 1", "3_c": "select 1"}))
+    with pytest.raises(HistoryDisagrees) as caught:
+        require_agreement(make_plan(files, [row("1_a", files[0].checksum)]), {})
+    assert "1_a: applied, but its file is gone. 2_b has the same text" in caught.value.detail
+
+
+@pytest.mark.parametrize("checksum", ["0" * 64, "f" * 64])
+def test_a_lost_file_whose_text_is_nowhere_else_is_not_called_renamed(tmp_path: Path, checksum: str) -> None:
+    files = read(write(tmp_path, **{"2_b": "select 1"}))
+    with pytest.raises(HistoryDisagrees) as caught:
+        require_agreement(make_plan(files, [row("1_a", checksum)]), {})
+    assert caught.value.detail == "1_a: applied, but its file is gone."
+
+
+def test_a_difference_is_shown_with_one_line_around_it(tmp_path: Path) -> None:
+    files = read(write(tmp_path, **{"1_a": "1\n2\nnew\n4\n5\n"}))
+    with pytest.raises(HistoryDisagrees) as caught:
+        require_agreement(make_plan(files, [row("1_a", "other")]), {"1_a": "1\n2\nold\n4\n5\n"})
+    assert caught.value.detail.splitlines()[1:] == [
+        "--- applied",
+        "+++ file",
+        "@@ -2,3 +2,3 @@",
+        " 2",
+        "-old",
+        "+new",
+        " 4",
+    ]
+
+
+def test_agreement_is_silent() -> None:
+    require_agreement(Plan(()), {})

@@ -1,0 +1,132 @@
+"""Directives, windows, and files that cannot run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pgratchet.errors import ConfigurationError
+from pgratchet.migrations import files as migrations
+from pgratchet.migrations import scripts
+from pgratchet.migrations.files import read
+from pgratchet.migrations.scripts import Directives, prepare
+from tests.unit.migrations.helpers import mistakes, write
+
+
+def test_directives_stand_above_the_first_statement(tmp_path: Path) -> None:
+    text = (
+        "-- about\n--migrate: no-transaction\n-- migrate: lock-timeout=10s\n-- migrate: statement-timeout=0\nselect 1;"
+    )
+    (script,) = prepare(read(write(tmp_path, **{"1_a": text})))
+    assert script.directives == Directives(transactional=False, lock_timeout=10_000, statement_timeout=0)
+    assert (script.statements, script.size, script.windows) == (1, len(text), ())
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("-- migrate: up\nselect 1", 'unknown directive "up"'),
+        ("-- migrate: no-transaction=yes", "unknown directive"),
+        ("-- migrate: all=1s", 'unknown directive "all=1s"'),
+        ("-- migrate: zeal=1s", 'unknown directive "zeal=1s"'),
+        ("-- migrate: lock-timeout", '"" is no duration'),
+        ("-- migrate: lock-timeout=soon", '"soon" is no duration'),
+        ("-- migrate: lock-timeout=999999999h", "is no duration"),
+        ("select 1;\n-- migrate: no-transaction", "a directive below the first statement"),
+        ("select\n-- migrate: no-transaction\n1", "a directive below the first statement"),
+        ("select 1;\nCOMMIT;", "COMMIT in a migration"),
+        ("copy t to stdout", "COPY to the client"),
+        ("set standard_conforming_strings = off", "standard_conforming_strings is on in every migration"),
+        ("set local standard_conforming_strings to 'off'", "standard_conforming_strings is on in every migration"),
+        ("copy t from stdin;\n1", "the rows of COPY ... FROM STDIN have no end"),
+        ("\n-- migrate: no-transaction\ncopy t from stdin;\n\\.\n", "FROM STDIN in a file without a transaction"),
+        ("\\restrict xyz\nselect 1", "a psql meta-command"),
+        ("vacuum t", "VACUUM cannot run inside a transaction"),
+        ("-- migrate: no-transaction\ncreate index concurrently on t (a)", "INDEX CONCURRENTLY without a name"),
+        ("-- migrate: no-transaction\ncreate unique index concurrently on t (a)", "CONCURRENTLY without a name"),
+        ("select 'a", "unterminated quoted string"),
+    ],
+)
+def test_what_cannot_run_is_refused_with_its_place(tmp_path: Path, text: str, reason: str) -> None:
+    files = read(write(tmp_path, **{"1_a": text, "2_b": "begin"}))
+    with pytest.raises(ConfigurationError, match="2 mistakes") as caught:
+        prepare(files)
+    assert reason in mistakes(caught)[0]
+    assert mistakes(caught)[1].startswith("2_b, line 1, column 1: BEGIN")
+    assert caught.value.place is not None
+    assert caught.value.place.migration == "1_a"
+
+
+def test_every_directive_below_the_first_statement_is_named(tmp_path: Path) -> None:
+    files = read(write(tmp_path, **{"1_a": "select 1;\n-- migrate: no-transaction\n-- migrate: lock-timeout=1s\n"}))
+    with pytest.raises(ConfigurationError, match="2 mistakes") as caught:
+        prepare(files)
+    assert [told[:18] for told in mistakes(caught)] == ["1_a, line 2, colum", "1_a, line 3, colum"]
+
+
+def windows(folder: Path, text: bytes) -> list[scripts.Window]:
+    return list(prepare(read(write(folder, **{"1_a": text})))[0].windows)
+
+
+def test_windows_hold_whole_statements_and_rows_apart(tmp_path: Path) -> None:
+    text = "select 'é';\n-- c\ncopy t from stdin;\n1\n2\n\\.\nselect 'ü'; select 3 ;".encode()
+    first, copy, last = found = windows(tmp_path, text)
+    assert [text[w.start : w.end].decode() for w in found] == [
+        "select 'é'",
+        "copy t from stdin",
+        "select 'ü'; select 3",
+    ]
+    assert first.rows is last.rows is None
+    assert copy.rows is not None
+    assert text[slice(*copy.rows)] == b"1\n2\n"
+    assert len(windows(tmp_path, b"copy t from stdin;\n\\.\n")) == 1
+
+
+def test_windows_stay_under_the_limit_unless_one_statement_does_not(tmp_path: Path) -> None:
+    limit = scripts.SIZE_LIMIT
+    small, large = b"select 1;" * 3, b"select '" + b"x" * limit + b"';"
+    sizes = [w.end - w.start for w in windows(tmp_path, small + large + small * 20_000)]
+    assert sizes[:2] == [len(small) - 1, len(large) - 1]
+    assert all(size <= limit for size in sizes[2:])
+    assert len(sizes) == 2 + -(-len(small) * 20_000 // limit)
+    assert len(windows(tmp_path, large)) == 1
+    pair = b"select 1;select '" + b"x" * (limit - 18) + b"'"
+    assert [w.end - w.start for w in windows(tmp_path, pair + b";select 1")] == [limit, len(b"select 1")]
+
+
+def test_a_text_that_fits_is_sent_whole(tmp_path: Path) -> None:
+    limit = scripts.SIZE_LIMIT
+    exact = b"select '" + b"x" * (limit - 9) + b"'"
+    assert windows(tmp_path, exact + b";") == []
+    assert windows(tmp_path, b"") == []
+    assert windows(tmp_path, b"-- " + b"x" * limit + b"\nselect 1") == []
+    assert windows(tmp_path, b"--\n" + exact.replace(b"x", b"", 1)) == []
+    assert len(windows(tmp_path, b"--\n" + exact + b"'x'")) == 1
+    assert len(windows(tmp_path, exact + b";select 1")) == 2
+    assert len(windows(tmp_path, b"select 1;" + exact)) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "vacuum",
+        "create index concurrently an_index on t (x)",
+        "create index concurrently zip on t (x)",
+        "create index concurrently if not exists i on t (x)",
+    ],
+)
+def test_what_cannot_share_a_transaction_is_taken_where_none_is_declared(tmp_path: Path, text: str) -> None:
+    assert prepare(read(write(tmp_path, **{"1_a": f"-- migrate: no-transaction\n{text}"})))
+
+
+def test_durations() -> None:
+    limit = 2**31 - 1
+    assert scripts._milliseconds("596h") == 2_145_600_000
+    assert scripts._milliseconds("999999999") == 999_999_999
+    assert scripts._milliseconds("2147483s") <= limit
+    for text in ("597h", "2147484s", "1d", "-1", "1.5s", " 1s", "", "12345678901"):
+        with pytest.raises(migrations._MistakeError):
+            scripts._milliseconds(text)
+    told = {text: scripts._milliseconds(text) for text in ("0", "15", "500ms", "10s", "5min", "1h")}
+    assert told == {"0": 0, "15": 15, "500ms": 500, "10s": 10_000, "5min": 300_000, "1h": 3_600_000}
