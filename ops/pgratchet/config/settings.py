@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pgratchet.config import inventory, validation
-from pgratchet.config.templates import MASK, _Environment, _reason, _Templates, _Unasked
+from pgratchet.config.templates import MASK, _Environment, _reason, _Templates, _Unasked, template_folders
 from pgratchet.database.target import Target
 from pgratchet.errors import ConfigurationError, RatchetError, Unreachable, several
 from pgratchet.variables import Variables
@@ -179,11 +179,17 @@ def render_template(
 
     No secret need be there to be read: only its name goes in.
     """
-    known = sorted(str(path.relative_to(templates).with_suffix("")) for path in templates.rglob("*.y*ml.j2"))
+    known = sorted(
+        {
+            str(path.relative_to(folder).with_suffix(""))
+            for folder in template_folders(templates)
+            for path in folder.rglob("*.y*ml.j2")
+        }
+    )
     if name not in known:
         raise ConfigurationError(
             f'there is no template "{name}"',
-            detail=f"Those in {templates} are: {', '.join(known) or 'none'}.",
+            detail=f"Those in {templates} and in the package are: {', '.join(known) or 'none'}.",
             hint="Give one of them, such as `invoke render --template=k8s/migrate-job.yaml`.",
         )
     described = [_described(target, templates, environ) for target in targets]

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import jinja2
 
 from pgratchet.errors import ConfigurationError
+from pgratchet.resources import packaged_folder
 
 MASK = "********"
 
@@ -54,6 +55,11 @@ class _Unasked(_Environment):
         return MASK
 
 
+def template_folders(folder: Path) -> list[Path]:
+    """Where templates are looked for: the project's folder, then the package. A project overrides file by file."""
+    return [folder, packaged_folder("templates")]
+
+
 class _Templates:
     """Strict Jinja: undefined is an error, and each format's own rule judges every value that is written."""
 
@@ -89,7 +95,7 @@ class _Templates:
 
     def _environment(self, finalize: Callable[[object], object]) -> jinja2.Environment:
         environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(self._folder),
+            loader=jinja2.FileSystemLoader(template_folders(self._folder)),
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import IO, TYPE_CHECKING, Any
 
+from pgratchet.console import commands
 from pgratchet.errors import ConfigurationError, RatchetError
 from pgratchet.formatting import count_of, format_duration, format_size
 
@@ -71,13 +72,14 @@ def as_json(shape: object) -> None:
 
 def failure(error: RatchetError) -> None:
     """The three parts of an error, coloured on a terminal."""
+    words = commands.typed(str(error))
     if not on_terminal(sys.stderr):
-        talk(str(error))
+        talk(words)
         return
     from rich.console import Console
     from rich.text import Text
 
-    text = Text(str(error))
+    text = Text(words)
     text.stylize("bold red", 0, len(error.message))
     text.highlight_regex(r"^(DETAIL|HINT):", "bold")
     Console(stderr=True, highlight=False, soft_wrap=True).print(text)
@@ -298,7 +300,7 @@ def restored(outcome: RunResult, *, json: bool) -> None:
         return
     data(f'{outcome.backup_id} is in the database "{database}"')
     if kept:
-        data(f'the old one is "{kept}", until `invoke restore --env={outcome.environment} --drop-old`')
+        data(commands.typed(f'the old one is "{kept}", until `invoke restore --env={outcome.environment} --drop-old`'))
 
 
 def drilled(environment: str, target: str, record: DrillRecord, *, json: bool) -> None:
@@ -377,7 +379,7 @@ def backup_taken(outcome: RunResult, *, json: bool) -> None:
 def connection(environment: str, target: str, variables: str, embedded: bool) -> None:
     """How to connect, on stdout; what it is, beside it."""
     if not embedded:
-        talk(f"{environment}: {target}: a server of your own; `invoke render` shows the settings")
+        talk(commands.typed(f"{environment}: {target}: a server of your own; `invoke render` shows the settings"))
         return
     talk(f"{environment}: {target}: the PostgreSQL of the package is running")
     data("\n".join(line for line in variables.splitlines() if line.startswith("DATABASE_URL")))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pgratchet import events
+from pgratchet.console import commands
 from pgratchet.errors import RatchetError
 
 
@@ -59,4 +60,4 @@ class RunResult:
         }
         if plan:
             shape["plan"] = self.plan
-        return shape | ({"error": self.error.as_json()} if self.error else {})
+        return shape | ({"error": commands.typed_error(self.error)} if self.error else {})
