@@ -27,12 +27,11 @@ class Installed:
 
     def run(self, *command: str, cwd: Path, status: int = 0, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run a program of the environment; what it prints has no traceback."""
+        clean = {name: text for name, text in environment(environ).items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
         process = subprocess.run(
             [str(self.folder / "bin" / command[0]), *command[1:]],
             cwd=cwd,
-            env={
-                name: text for name, text in environment(environ).items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")
-            },
+            env=clean,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
