@@ -281,7 +281,7 @@ def _new_key(file: Path) -> None:
 
 
 @contextmanager
-def local_sshd(folder: Path) -> Iterator[LocalSshd]:
+def running_local_sshd(folder: Path) -> Iterator[LocalSshd]:
     """That sshd, while the block lasts. Its users have their home in the folder: what is left there is gone with it."""
     sshd = require("sshd")
     made = LocalSshd(free_port(), folder)

@@ -248,14 +248,14 @@ def processes(part: str, parent: int | None = None) -> list[str]:
 
 
 @pytest.mark.parametrize("during", ["initdb", "pg_ctl", "pg_restore --exit-on-error"])
-def test_a_drill_that_is_interrupted_leaves_nothing(invoke: Invoke, clone: Path, during: str) -> None:
+def test_a_drill_that_is_interrupted_leaves_nothing(invoke: Invoke, checkout: Path, during: str) -> None:
     rows = "CREATE TABLE bytes AS SELECT sha256(n::text::bytea) FROM generate_series(1, 300000) n"
-    (clone / "sql" / "900_rows.sql").write_text(rows)
+    (checkout / "sql" / "900_rows.sql").write_text(rows)
     invoke("migrate", "--env=dev")
     invoke("backup", "--env=dev")
     drilling = subprocess.Popen(
         [*COMMAND, "drill", "--env=dev"],
-        cwd=clone,
+        cwd=checkout,
         env=environment({}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -281,4 +281,4 @@ def test_a_drill_that_is_interrupted_leaves_nothing(invoke: Invoke, clone: Path,
     (name,) = found
     until(lambda: not processes(name), 5)
     assert not list(embedded._state_folder().glob(f"{name}*"))
-    assert not list((clone / "backups").rglob("drills/*"))
+    assert not list((checkout / "backups").rglob("drills/*"))
