@@ -17,6 +17,7 @@ import pytest
 from tests.hosts import Host, Hosts, LocalSshd
 from tests.servers.databases import Database
 from tests.support.invoke import COMMAND, PARTS, Invoke, InvokeOnDatabase, ProcessResult, environment
+from tests.support.processes import command_lines, environments
 from tests.support.waiting import until
 
 
@@ -343,9 +344,7 @@ def test_no_secret_is_anywhere_while_it_runs(
     samples: list[str] = []
     while running.process.poll() is None:
         samples.append(remote.host.processes())
-        samples.append(
-            subprocess.run(["ps", "axewww", "-o", "args"], capture_output=True, text=True, check=True).stdout
-        )
+        samples += [*command_lines(), *environments()]
         samples.append(remote.host.run("grep -rl 'c4n4r[y]' /home/deploy /tmp /run /var/log 2>/dev/null; true"))
         time.sleep(0.1)
     done = running.ended()
@@ -412,7 +411,7 @@ def test_a_tunnel_leads_to_the_server_by_its_own_name(remote: RemoteTarget) -> N
     refused = remote("status", status=10)
     assert "its host key is not one that is known" in refused.stderr
     assert PARTS.search(refused.stderr)
-    assert " -f -N -M " not in subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True).stdout
+    assert not [line for line in command_lines() if " -f -N -M " in line]
 
 
 @pytest.mark.parametrize(

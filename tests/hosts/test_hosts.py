@@ -15,6 +15,7 @@ import pytest
 from docker.errors import NotFound
 
 from tests.hosts import Host, Hosts, LocalSshd, free_port, running_hosts
+from tests.support.ssh_keys import write_key_pair
 from tests.support.waiting import until
 
 CHANGED = "REMOTE HOST IDENTIFICATION HAS CHANGED"
@@ -87,7 +88,7 @@ def test_each_host_lets_its_user_in_and_has_python(ssh: Ssh, hosts: Hosts, name:
 
 def test_no_other_key_and_no_password_lets_anyone_in(ssh: Ssh, hosts: Hosts, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other], check=True)
+    write_key_pair(other)
     done = ran(["ssh", "-F", str(_with_key(hosts, other, tmp_path)), "bastion", "true"])
     assert done.returncode == 255
     assert "Permission denied (publickey)" in done.stderr
