@@ -280,5 +280,5 @@ def test_a_drill_that_is_interrupted_leaves_nothing(invoke: Invoke, clone: Path,
     assert "interrupted" in told
     (name,) = found
     until(lambda: not processes(name), 5)
-    assert not list(embedded._state_folder().glob(f"{name}*"))
+    assert not list(embedded.state_folder().glob(f"{name}*"))
     assert not list((clone / "backups").rglob("drills/*"))
