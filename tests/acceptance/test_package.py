@@ -188,9 +188,11 @@ print(json.dumps({name: [before[name], after[name]] for name in before if before
 
 
 def test_importing_it_changes_nothing_in_the_process(installed: Installed, tmp_path: Path) -> None:
-    environ = {"PGHOST": "elsewhere", "PGSERVICE": "s", "AWS_ENDPOINT_URL": "http://x"}
     installed.run("pip", "install", "-q", "--disable-pip-version-check", "pytest", cwd=tmp_path)
-    assert installed.run("python", "-c", SIDE_EFFECTS, cwd=tmp_path, **environ).stdout == "{}\n"
+    imported = installed.run(
+        "python", "-c", SIDE_EFFECTS, cwd=tmp_path, PGHOST="x", PGSERVICE="s", AWS_ENDPOINT_URL="y"
+    )
+    assert imported.stdout == "{}\n"
 
 
 FOREIGN = """

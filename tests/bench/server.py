@@ -119,14 +119,14 @@ def _given(url: str) -> Iterator[BenchDatabase]:
 @contextmanager
 def _throwaway() -> Iterator[BenchDatabase]:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        server = embedded.server(Path(folder), "bench", make=True)
+        server = embedded.locate(Path(folder), "bench", make=True)
         try:
-            with embedded._one_at_a_time(server):
-                embedded._initialise(server)
+            with embedded.locked(server):
+                embedded.initialise(server)
             yield _start(server)
         finally:
             # Its port is not the one by which `embedded.remove` would know that it runs.
-            embedded._run("pg_ctl", "stop", "-D", str(server.data), "-m", "immediate", "-w")
+            embedded.run_program("pg_ctl", "stop", "-D", str(server.data), "-m", "immediate", "-w")
             embedded.remove(server)
 
 
@@ -136,7 +136,7 @@ def _start(server: embedded.Server) -> BenchDatabase:
         port = probe.getsockname()[1]
     (server.data / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 password\n")
     options = f"-c listen_addresses=127.0.0.1 -c unix_socket_directories='{server.socket_folder}' -p {port}"
-    embedded._demand(
+    embedded.run_checked(
         server, "start", "pg_ctl", "start", "-D", str(server.data), "-l", str(server.log), "-o", options, "-w"
     )
     password = secrets.token_hex(16)

@@ -20,7 +20,7 @@ from tests.requirements import requires
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[embedded.Server]:
-    made = embedded.server(tmp_path, "unit", make=True)
+    made = embedded.locate(tmp_path, "unit", make=True)
     yield made
     embedded.remove(made)
 
@@ -76,7 +76,7 @@ def test_as_root_it_runs_where_the_programs_cannot_be_reached(
     monkeypatch.setattr(embedded, "programs", lambda: closed / package.name / "pginstall" / "bin")
     before = modes(closed)
     embedded.start(server, "app")
-    copy = embedded._server_programs()
+    copy = embedded.server_programs()
     try:
         assert not copy.is_relative_to(closed)
         assert modes(closed) == before
@@ -88,8 +88,8 @@ def test_as_root_it_runs_where_the_programs_cannot_be_reached(
 
 
 def test_a_long_checkout_path_gets_a_short_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "_state_folder", lambda: tmp_path / ("x" * 90))
-    server = embedded.server(tmp_path, "unit")
+    monkeypatch.setattr(embedded, "state_folder", lambda: tmp_path / ("x" * 90))
+    server = embedded.locate(tmp_path, "unit")
     assert len(str(server.socket_folder)) < 60
     assert server.socket_folder != server.root / "socket"
 
@@ -97,19 +97,19 @@ def test_a_long_checkout_path_gets_a_short_socket(tmp_path: Path, monkeypatch: p
 def test_checkouts_and_environments_have_servers_of_their_own(tmp_path: Path) -> None:
     for name in ("x", "y"):
         (tmp_path / name).mkdir()
-    roots = [embedded.server(tmp_path / a, b, make=True).root for a in ("x", "y") for b in ("dev", "test")]
+    roots = [embedded.locate(tmp_path / a, b, make=True).root for a in ("x", "y") for b in ("dev", "test")]
     assert len(set(roots)) == 4
-    assert roots == [embedded.server(tmp_path / a, b).root for a in ("x", "y") for b in ("dev", "test")]
+    assert roots == [embedded.locate(tmp_path / a, b).root for a in ("x", "y") for b in ("dev", "test")]
 
 
 def test_a_moved_checkout_keeps_its_server_and_a_fresh_one_has_none(tmp_path: Path) -> None:
     old = tmp_path / "old"
     old.mkdir()
-    root = embedded.server(old, "dev", make=True).root
+    root = embedded.locate(old, "dev", make=True).root
     old.rename(tmp_path / "new")
     old.mkdir()
-    assert embedded.server(tmp_path / "new", "dev").root == root
-    assert embedded.server(old, "dev").root != root
+    assert embedded.locate(tmp_path / "new", "dev").root == root
+    assert embedded.locate(old, "dev").root != root
     assert list(old.iterdir()) == []
 
 

@@ -40,7 +40,7 @@ class Cluster:
         self._control("stop", "-m", mode)
 
     def _control(self, action: str, *options: str) -> None:
-        embedded._demand(self.server, action, "pg_ctl", action, "-D", str(self.server.data), "-w", *options)
+        embedded.run_checked(self.server, action, "pg_ctl", action, "-D", str(self.server.data), "-w", *options)
 
 
 class Clusters:
@@ -70,7 +70,7 @@ class Clusters:
         """A streaming standby, running."""
         cluster = Cluster(self._place(name))
         source = ("-h", str(primary.server.socket_folder), "-U", embedded.USER, "-c", "fast", "-R")
-        embedded._demand(cluster.server, "make", "pg_basebackup", *source, "-D", str(cluster.server.data))
+        embedded.run_checked(cluster.server, "make", "pg_basebackup", *source, "-D", str(cluster.server.data))
         cluster.start()
         return cluster
 
@@ -79,9 +79,9 @@ class Clusters:
             embedded.remove(server)
 
     def _place(self, name: str) -> embedded.Server:
-        server = embedded.server(self._folder, name, make=True)
+        server = embedded.locate(self._folder, name, make=True)
         self._made.append(server)
-        embedded._make_parents(server.root.parent)
-        embedded._folder(server.root)
-        embedded._folder(server.socket_folder)
+        embedded.make_parents(server.root.parent)
+        embedded.make_private_folder(server.root)
+        embedded.make_private_folder(server.socket_folder)
         return server

@@ -34,7 +34,7 @@ os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 
 @contextmanager
 def _embedded_server(folder: Path) -> Iterator[Server]:
-    server = embedded.server(folder, "tests", make=True)
+    server = embedded.locate(folder, "tests", make=True)
     try:
         embedded.start(server, "postgres")
         yield Server("embedded", {**server.parameters(), "dbname": "postgres"})

@@ -46,7 +46,7 @@ NEED = "PostgreSQL 14, 16 and 17"
 def server(major: str) -> Iterator[dict[str, str]]:
     """A throwaway server of that major on a Unix socket; libpq parameters to its maintenance database."""
     programs = _programs(major)
-    owner = embedded._system_user()
+    owner = embedded.system_user()
     folder = Path(tempfile.mkdtemp(prefix=f"pg{major}-"))
     if owner:
         os.chown(folder, *owner)

@@ -45,7 +45,7 @@ def checkout(tmp_path: Path) -> Iterator[Path]:
     shutil.copy(ROOT / "tasks.py", folder)
     yield folder
     for name in ("dev", "test"):
-        embedded.remove(embedded.server(folder, name))
+        embedded.remove(embedded.locate(folder, name))
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""Takes a backup: a dump, the roles and tablespaces, and the manifest that describes both.
+"""Takes a backup: a dump, the roles and tablespaces, and the manifest.
 
-A backup is verified before its manifest is written. Without a valid manifest there is no backup.
+The manifest is written last, after the other files were verified. Files without a valid manifest are not a backup.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _USUAL_RATIO = 0.5
 
 @dataclass(frozen=True, slots=True)
 class BackupSource:
-    """The database to back up, what is known of its server, and how psycopg and libpq programs connect to it."""
+    """The database to back up, facts about the server, and connections for psycopg and libpq programs."""
 
     environment: str
     target: str
@@ -57,7 +57,7 @@ class BackupOptions:
     """Options of a backup. `keep` pins the backup.
 
     A database of `parallel_from` bytes or more is dumped by `jobs` workers into a folder, if the store is a folder and
-    the backup is not encrypted. Otherwise one worker writes one file.
+    the backup is not encrypted. Otherwise a single worker writes a single file.
     """
 
     label: str | None = None
@@ -70,7 +70,7 @@ class BackupOptions:
 def take(source: BackupSource, store: Store, programs: Programs, options: BackupOptions) -> events.Stream:
     """Dump the database and verify the dump. The last event is BackupTaken, with the backup's id.
 
-    A pg_dump that fails is run once more. Raises BackupFailed when no backup was taken; the store is then unchanged.
+    After a failure pg_dump is run once more. Raises BackupFailed when no backup was taken; the store is then unchanged.
     """
     from pgratchet.backups.snapshot import TableLocked
 
@@ -88,7 +88,7 @@ def take(source: BackupSource, store: Store, programs: Programs, options: Backup
 
 @dataclass(frozen=True, slots=True)
 class _Dump:
-    """A dump that was written, and the database as it was in the dump's snapshot."""
+    """A written dump, and the database as of the dump's snapshot."""
 
     backup_id: str
     moment: datetime
@@ -149,7 +149,7 @@ def _describe(
 
 @contextmanager
 def _counting(snapshot: Snapshot, history: History) -> Iterator[Future[Contents]]:
-    """Read the contents of the database while the block dumps it. The reading is cancelled when the block fails."""
+    """Read the contents of the database while the block dumps them. Reading is cancelled if the block fails."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(snapshot.read_contents, history)
         try:
@@ -161,7 +161,7 @@ def _counting(snapshot: Snapshot, history: History) -> Iterator[Future[Contents]
 
 
 def _require_space(store: Store, database_size: int) -> None:
-    """Raise BackupFailed when the store has too little space. A store that fills up later fails the backup then."""
+    """Raise BackupFailed when the store has too little space. A store may still fill up later and fail the backup."""
     free = store.free_space()
     if free is None:
         return

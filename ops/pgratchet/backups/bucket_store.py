@@ -1,7 +1,7 @@
 """Keeps backups in an object store: S3, Google Cloud Storage or Azure Blob Storage.
 
-A backup exists when its manifest exists; an upload that is interrupted creates no object. The store is accessed through
-the package obstore, which the extra `store` installs and which is imported on first use.
+A backup exists once the manifest's object exists; an interrupted upload creates no object. The extra `store` installs
+the package obstore, which is imported on first use.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class BucketStore:
         return FileStat(head["size"], head["e_tag"] or "")
 
     def read(self, backup_id: str, name: str) -> Iterator[bytes]:
-        """Read an object part by part. Each part is a request with its own timeout, whatever the size of the object."""
+        """Read an object part by part. Each part is a request with a timeout, whatever the size of the object."""
         obstore = _import_obstore()
         path = f"{backup_id}/{name}"
         with self._translated_errors("be read from"):
@@ -72,7 +72,7 @@ class BucketStore:
                 yield bytes(obstore.get_range(self._client(), path, start=start, length=min(_PART, size - start)))
 
     def remove(self, backup_id: str) -> None:
-        """Delete a backup. The manifest goes first, so that a half-deleted backup is never listed as one."""
+        """Delete a backup. The manifest goes first, so a half-deleted backup is never listed as good."""
         obstore = _import_obstore()
         with self._translated_errors("be deleted from"):
             for page in obstore.list(self._client(), f"{backup_id}/"):
@@ -134,7 +134,7 @@ class BucketStore:
         return self._opened
 
     def _require_valid(self, service: str) -> None:
-        """Raise ValueError for unusable options, and for services that keep nothing safe: memory, unsynced files."""
+        """Raise ValueError for unusable options, and for unsafe services such as memory and unsynced files."""
         if service not in _SERVICES:
             raise ValueError("Its URL is none of S3, Google Cloud Storage or Azure.")
         for name, value in self.options.items():
@@ -144,7 +144,7 @@ class BucketStore:
                 raise ValueError(f"{name} is no name of a region.")
 
     def _settings(self) -> dict[str, Any]:
-        """The inventory's options, and timeouts that end before a person loses patience."""
+        """The inventory's options, and timeouts short enough for a waiting person."""
         client = {"connect_timeout": "10s", "timeout": "120s"}
         options = dict(self.options)
         if any(_ENDPOINT.search(name) and value.startswith("http://") for name, value in options.items()):

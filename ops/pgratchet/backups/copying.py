@@ -1,4 +1,4 @@
-"""Copies backups from one store to another."""
+"""Copies backups between stores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pgratchet.backups.verification import BackupReader, require_undamaged
 def copy_backup(manifest: Manifest, read: Callable[[str], Iterator[bytes]], store: Store) -> events.Stream:
     """Copy a backup, whose files `read` returns by name, into a store.
 
-    Raises BackupFailed when a file does not match its hash; nothing is then left in the store.
+    Raises BackupFailed for a file with another hash; nothing is then left in the store.
     """
     problems, size, throttle = list[str](), 0, Throttle()
     reader = BackupReader(manifest, read)

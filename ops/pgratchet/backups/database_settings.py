@@ -1,6 +1,6 @@
-"""Builds the statements that give a restored database the owner, privileges, settings and comment of another.
+"""Builds statements to give a restored database the owner, privileges, settings and comment of another database.
 
-PostgreSQL stores these by the database's oid, so they stay with the old database when a restored one takes its name
+PostgreSQL stores these by the database's oid, so renaming a database does not give them to a restored database
 (https://www.postgresql.org/docs/current/catalog-pg-db-role-setting.html).
 """
 
@@ -20,7 +20,7 @@ _PRIVILEGES = ("CREATE", "CONNECT", "TEMPORARY")
 
 
 def restore_settings(database: Database, name: str, roles: Sequence[str]) -> list[sql.Composed]:
-    """Build the statements that make the database `name` like another.
+    """Build the statements to make the database `name` like another.
 
     Settings and grants of roles other than `roles` are skipped.
     """

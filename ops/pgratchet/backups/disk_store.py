@@ -1,7 +1,7 @@
 """Keeps backups in a folder on a disk.
 
-A draft is a folder whose name ends in .partial. Its files and folders are flushed to the disk before it is renamed, and
-the parent folder after the renaming, so that a crash leaves a whole backup or a draft.
+A draft is a folder whose name ends in .partial. Files and folders are flushed to the disk before the draft is renamed,
+and the parent folder afterwards, so a crash leaves a whole backup or a draft.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class DiskStore:
             yield from _chunks(self.root / backup_id / name)
 
     def remove(self, backup_id: str) -> None:
-        """Delete a backup. The folder is renamed first, so that a half-deleted backup is never listed as one."""
+        """Delete a backup. The folder is renamed first, so a half-deleted backup is never listed as good."""
         renamed = self.root / f"{backup_id.removesuffix(PARTIAL)}.removed{PARTIAL}"
         with _translated_errors(self.root, "deleted from"):
             (self.root / backup_id).rename(renamed)

@@ -1,4 +1,4 @@
-"""Proves that a backup restores: restores it into a scratch database, compares the two, and measures the time."""
+"""Proves a backup by restoring into a scratch database and comparing with the manifest, and measures the time."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from pgratchet.formatting import milliseconds
 
 @dataclass(slots=True)
 class Drill:
-    """One drill. `run` performs it; `record` is complete when the events of `run` end.
+    """A drill of a backup. `record` is complete when the events of `run` end.
 
-    `verification` are the events that read the backup back. They are part of the drill, so that a damaged backup is
-    recorded. `create_roles` creates roles that the server lacks; set it only for a server that ends with the drill.
+    `verification` are the events of reading the backup back. They are part of the drill, so a damaged backup is
+    recorded. With `create_roles`, roles missing on the server are created; only for a server that ends with the drill.
     """
 
     server: RestoreServer
@@ -57,7 +57,7 @@ class Drill:
         self.record = replace(self.record, good=not self.record.problem)
 
     def _prepare(self, maintenance: psycopg.Connection) -> tuple[str, ...]:
-        """Create missing roles if allowed. Returns the roles that stay missing, so that no owner can be restored."""
+        """Create missing roles if allowed. Returns the roles still missing, without which owners cannot be restored."""
         roles, extensions = find_missing(maintenance, self.archive.manifest)
         if extensions:
             raise BackupFailed(
@@ -108,7 +108,7 @@ class Drill:
 def _scratch_database(
     server: RestoreServer, maintenance: psycopg.Connection, name: str, manifest: Manifest
 ) -> Iterator[None]:
-    """Create a database for the block. Its locale may differ from that of the backup."""
+    """Create a database for the block. The locale may differ from the backup's locale."""
     with new_database(server, maintenance, name, manifest.database, exact=False):
         yield
     maintenance.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

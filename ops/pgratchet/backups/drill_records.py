@@ -1,4 +1,4 @@
-"""The records of drills, which are stored as notes beside the backups."""
+"""Records of drills, stored as notes beside the backups."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pgratchet.errors import BackupFailed
 class DrillRecord:
     """The result of a drill. Durations are in milliseconds, sizes in bytes. `problem` is empty for a good backup.
 
-    `notes` are sentences about parts of the backup that the scratch server lacks, which were not compared.
+    `notes` are sentences about parts of the backup not compared because the scratch server lacks them.
     """
 
     backup_id: str
@@ -37,7 +37,7 @@ def write_record(store: Store, record: DrillRecord) -> None:
 
 
 def read_records(store: Store) -> tuple[DrillRecord, ...]:
-    """Read the records of past drills, oldest first. Notes that are not records are skipped."""
+    """Read the records of past drills, oldest first. Other notes are skipped."""
     records = [record for text in store.notes() if (record := _parse(text))]
     return tuple(sorted(records, key=lambda record: record.at))
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class DumpWriter:
-    """Writes one backup. `form`, `compression` and `files` describe the backup for its manifest."""
+    """Writes the files of a backup. `form`, `compression` and `files` describe the files for the manifest."""
 
     def __init__(
         self, draft: Draft, programs: Programs, environ: Mapping[str, str], options: BackupOptions, snapshot: Snapshot
@@ -48,7 +48,7 @@ class DumpWriter:
             write(pg_programs.dump_globals(self._programs, self._environ, database))
 
     def _write_dump(self, options: DumpOptions) -> events.Stream:
-        """Dump into one file. An encrypted dump cannot be read back here, so pg_restore reads it meanwhile."""
+        """Dump into a single file. An encrypted dump cannot be read back later, so pg_restore reads along."""
         with ExitStack() as stack:
             write = stack.enter_context(self._open(DUMP))
             feed = None
@@ -81,7 +81,7 @@ class DumpWriter:
 
     @contextmanager
     def _open(self, name: str) -> Iterator[Callable[[bytes], object]]:
-        """Create a file, and add it to `files` at the end of the block."""
+        """Create a file, and add a description to `files` at the end of the block."""
         recipients = self._options.recipients
         stored_name = name + encryption.SUFFIX if recipients else name
         digest, before = hashlib.sha256(), self._written

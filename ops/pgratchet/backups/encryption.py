@@ -1,8 +1,8 @@
-"""Encrypts backups to age recipients, so that the machine that writes backups cannot read them.
+"""Encrypts backups to age recipients, so the machine taking backups cannot read them.
 
-The format is age v1 (https://age-encryption.org/v1), through the package pyrage, which the extra `age` installs and
-which is imported on first use. SSH keys serve as recipients and identities too. pyrage reads what it encrypts from a
-file while pg_dump's output is pushed, so a thread and a pipe connect the two.
+The format is age v1 (https://age-encryption.org/v1). The extra `age` installs the package pyrage, which is imported on
+first use. SSH keys serve as recipients and identities too. pyrage reads from a file while pg_dump's output is pushed,
+so a thread and a pipe connect the two.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def parse_recipients(keys: Sequence[str]) -> list[Any]:
 
 
 def read_identities(file: Path) -> list[Any]:
-    """Read private keys from a file: one age key per line, or one SSH key. Raises ConfigurationError."""
+    """Read private keys from a file: age keys, each on a line, or a single SSH key. Raises ConfigurationError."""
     try:
         text = file.read_text("utf-8")
     except (OSError, UnicodeError) as error:
@@ -60,7 +60,7 @@ def _parse(key: str, kind: str, source: str) -> Any:
 
 @contextmanager
 def encrypted_writer(write: Callable[[bytes], object], keys: Sequence[str]) -> Iterator[Callable[[bytes], object]]:
-    """Yield a function that encrypts its argument and passes the result to `write`.
+    """Yield a function to encrypt chunks, whose results are passed to `write`.
 
     Everything is written when the block ends. Errors of `write` are raised then too.
     """
@@ -119,7 +119,7 @@ def decrypt(chunks: Iterator[bytes], identities: Sequence[Any]) -> Iterator[byte
 
 
 class _Sink:
-    """A writable file for pyrage. Keeps the error of `write`, which pyrage would replace with its own."""
+    """A writable file for pyrage. Keeps an error of `write`, because pyrage raises another error instead."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
@@ -138,7 +138,7 @@ class _Sink:
 
 
 class _Source:
-    """A readable file for pyrage. Keeps the error of the chunks, which pyrage would replace with its own."""
+    """A readable file for pyrage. Keeps an error of the chunks, because pyrage raises another error instead."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks, self._rest = chunks, b""

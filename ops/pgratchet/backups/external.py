@@ -1,4 +1,4 @@
-"""Runs another backup tool, the inventory's `backup_command`, and checks the backup that the tool reports."""
+"""Runs another backup tool, the inventory's `backup_command`, and checks the reported backup."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pgratchet.formatting import milliseconds
 
 
 def run_command(command: Sequence[str], environ: Mapping[str, str], max_age: int) -> events.Stream:
-    """Run the command and report its backup as BackupTaken.
+    """Run the command and report the backup as BackupTaken.
 
-    The last line that the command prints is the backup's name and time, in ISO 8601 with a time zone. Raises
+    The last line of the command's output is the backup's name and time, in ISO 8601 with a time zone. Raises
     BackupFailed when the command fails, and when the backup is older than `max_age` seconds.
     """
     started = time.monotonic()

@@ -1,7 +1,7 @@
-"""Lists and drops the databases that restores keep beside the live database.
+"""Lists and drops the databases kept by restores beside the live database.
 
-A kept database is either an old live database or a restored database that was not swapped in. Its name is derived from
-the name of the live database.
+A kept database is an old live database, or a restored database without a swap. The name is derived from the name of the
+live database.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pgratchet.errors import ConfigurationError
 
 
 def derive_name(database: str, kind: str) -> str:
-    """Derive a name from that of a database: its beginning, the kind, such as `old` or `restore`, and the UTC time."""
+    """Derive a name from a database's name: the beginning, a kind such as `old` or `restore`, and the UTC time."""
     return _join(database, f"_{kind}_{datetime.now(timezone.utc):%Y%m%d%H%M%S}")
 
 
@@ -28,7 +28,7 @@ def _join(database: str, ending: str) -> str:
 
 
 def list_kept_databases(server: RestoreServer, database: str) -> tuple[str, ...]:
-    """List the databases that restores of this database kept, sorted by name."""
+    """List the databases kept by restores of a database, sorted by name."""
     stem = _join(database, "_restore_00000000000000").removesuffix("_restore_00000000000000")
     pattern = f"^{re.escape(stem)}.*_(old|restore)_[0-9]{{14}}$"
     with translate_errors(), closing(server.connect(server.maintenance)) as maintenance:
@@ -44,9 +44,9 @@ def _is_derived(name: str, database: str) -> bool:
 def drop_kept_databases(server: RestoreServer, database: str, names: Sequence[str]) -> None:
     """Drop kept databases of a database.
 
-    Raises ConfigurationError and drops nothing when one has slots, subscriptions or prepared transactions, because DROP
-    DATABASE would silently delete an inactive slot. Raises LockBusy during a restore, whose new database is among the
-    kept ones.
+    Raises ConfigurationError and drops nothing when any has slots, subscriptions or prepared transactions, because DROP
+    DATABASE would silently delete an inactive slot. Raises LockBusy during a restore, whose new database is also listed
+    as kept.
     """
     with translate_errors(), closing(server.connect(server.maintenance)) as maintenance:
         take_lock(maintenance, database)

@@ -1,4 +1,4 @@
-"""Lists backups and selects one. Each backup is checked against its manifest, usually without reading its files."""
+"""Lists and selects backups. Each backup is checked against the manifest, usually without reading the files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pgratchet.errors import BackupFailed
 
 @dataclass(frozen=True, slots=True)
 class BackupEntry:
-    """A listed backup. When the backup is unusable, `manifest` is None and `problem` is a sentence that says why."""
+    """A listed backup. When the backup is unusable, `manifest` is None and `problem` gives the reason as a sentence."""
 
     backup_id: str
     manifest: Manifest | None
@@ -38,7 +38,7 @@ def list_backups(store: Store) -> tuple[BackupEntry, ...]:
 
 
 def inspect_backup(store: Store, backup_id: str) -> BackupEntry:
-    """Check one backup of a store against its manifest."""
+    """Check a backup of a store against the manifest."""
     if backup_id.endswith(PARTIAL):
         return BackupEntry(backup_id, None, "It was not finished.")
     if store.stat(backup_id, manifest.NAME) is None:
@@ -55,7 +55,7 @@ def inspect_backup(store: Store, backup_id: str) -> BackupEntry:
 
 
 def _file_problem(store: Store, backup_id: str, name: str, file: BackupFile) -> str:
-    """Describe what is wrong with a stored file, if anything. The file is read only when its stamp has changed."""
+    """Describe the problem of a stored file, or return an empty text. Only a file with another stamp is read."""
     stat = store.stat(backup_id, name)
     if stat is None:
         return f"{name} is gone."
@@ -70,11 +70,11 @@ def _file_problem(store: Store, backup_id: str, name: str, file: BackupFile) -> 
 
 
 def choose_backup(stores: Sequence[tuple[str, str, Store]], backup_id: str | None) -> tuple[int, BackupEntry]:
-    """Find a backup by its id in the stores of several targets, or without an id the newest good backup.
+    """Find a backup by id in the stores of several targets, or without an id the newest good backup.
 
-    Each store comes with the names of its environment and target. Returns the index of the store and the backup, which
-    is unusable only when an id was passed. Stores are searched in order: the newest backup is the first store's, if the
-    first store has a good one. Raises BackupFailed when no store has the backup.
+    Each store comes with the names of the environment and the target. Stores are searched in order: the newest backup
+    is the first store's, if the first store has a good backup. Returns the index of the store, and the backup, which
+    may be unusable when an id was passed. Raises BackupFailed when no store has the backup.
     """
     for index, (_, _, store) in enumerate(stores):
         entries = list_backups(store) if backup_id is None or backup_id in store.ids() else ()
@@ -91,7 +91,7 @@ def choose_backup(stores: Sequence[tuple[str, str, Store]], backup_id: str | Non
 
 
 def require_own(manifest: Manifest, environment: str, target: str) -> None:
-    """Raise BackupFailed when a backup is of another target: its folder was copied between stores."""
+    """Raise BackupFailed for a backup of another target, after a copy between stores by hand."""
     if (manifest.environment, manifest.target) != (environment, target):
         raise BackupFailed(
             f"backup {manifest.backup_id} is of {manifest.environment}: {manifest.target}",

@@ -1,6 +1,6 @@
 """The manifest of a backup, as a value and as the JSON file manifest.json beside the backup's other files.
 
-A manifest contains its own SHA-256, so a manifest that was edited by hand is not read. Sizes are in bytes, durations in
+A manifest contains a SHA-256 of the rest, so a manifest edited by hand is not read. Sizes are in bytes, durations in
 milliseconds, hashes are SHA-256 in hexadecimal, times are ISO 8601 in UTC.
 """
 
@@ -57,7 +57,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """The properties of a database that its dump does not contain. `grants` is None for the default privileges.
+    """The properties of a database not contained in a dump. `grants` is None for the default privileges.
 
     `provider` is the locale provider as in pg_database: c for libc, i for ICU, b for builtin. `locale` is the locale
     of ICU or of the builtin provider.
@@ -78,7 +78,7 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The contents of a database in one snapshot. A restored database is compared with them.
+    """The contents of a database in a snapshot. A restored database is compared with them.
 
     `tables` maps tables to numbers of rows, `extensions` maps extensions to versions, `history` maps applied migrations
     to checksums. Names of tables and indexes are quoted as in SQL. `roles` are the owners and grantees of all objects.
@@ -139,7 +139,7 @@ def new_id(moment: datetime, digit: int) -> str:
 
 
 def moment_of(backup_id: str) -> datetime:
-    """The time at which a backup or draft was begun, to the second. Raises ValueError for a malformed id."""
+    """The begin of a backup or draft, to the second. Raises ValueError for a malformed id."""
     return datetime.strptime(backup_id[:15], "%Y%m%dT%H%M%S").replace(tzinfo=timezone.utc)
 
 
@@ -148,13 +148,13 @@ def is_id(text: str) -> bool:
 
 
 def dumps(manifest: Manifest) -> bytes:
-    """Encode the manifest as JSON with its own hash."""
+    """Encode the manifest as JSON with a hash."""
     shape = asdict(manifest)
     return json.dumps({**shape, "sha256": _hash(shape)}, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def loads(text: bytes) -> Manifest:
-    """Decode a manifest. Raises NotAManifest for any other text, and for a manifest that was changed."""
+    """Decode a manifest. Raises NotAManifest for any other text, and for a changed manifest."""
     try:
         shape = json.loads(text)
     except ValueError:
@@ -206,7 +206,7 @@ def differences(expected: Contents, actual: Contents) -> list[str]:
 
 
 def other_versions(expected: Contents, actual: Contents) -> list[str]:
-    """Describe in a sentence each extension that is absent or of another version. A dump does not fix versions."""
+    """Describe each absent extension, or extension of another version, in a sentence. A dump does not fix versions."""
     return [
         f"Extension {name}: {actual.extensions.get(name, 'absent')}, and {version} in the backup."
         for name, version in expected.extensions.items()

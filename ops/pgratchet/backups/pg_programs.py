@@ -1,10 +1,10 @@
 """Finds and runs PostgreSQL's client programs: pg_dump, pg_dumpall and pg_restore.
 
-pg_dump refuses a server that is newer than itself, and its output may not load into a server of an older major version
+pg_dump refuses a newer server, and an archive may not load into a server of an older major version
 (https://www.postgresql.org/docs/current/app-pgdump.html, Notes). From version 17 on archives set transaction_timeout
-(src/bin/pg_dump/pg_backup_archiver.c, _doSetFixedOutputState), which older servers do not know.
+(src/bin/pg_dump/pg_backup_archiver.c, _doSetFixedOutputState), a setting unknown to older servers.
 
-Archives are read to their end, because `pg_restore --list` accepts truncated and damaged archives.
+Archives are read to the end, because `pg_restore --list` accepts truncated and damaged archives.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SETS_TRANSACTION_TIMEOUT = 17
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """A folder with pg_dump and its sister programs. `version` is the version that pg_dump prints, such as 15.18."""
+    """A folder with pg_dump and its sister programs. `version` is the version printed by pg_dump, such as 15.18."""
 
     folder: Path
     version: str
@@ -44,7 +44,7 @@ class Programs:
         return str(self.folder / program)
 
     def compression(self) -> Literal["zstd", "gzip"]:
-        """The best compression that this build of pg_dump supports. pg_dump checks its options before it connects."""
+        """The best compression supported by this build of pg_dump, which checks options before connecting."""
         if self.major < 16:
             return "gzip"
         command = [self.path("pg_dump"), "--compress=zstd", "--host=/nonexistent", "--no-password"]
@@ -55,12 +55,12 @@ class Programs:
 def find_programs(server_version: int | None, *, tls: bool = False, archive_version: str | None = None) -> Programs:
     """Find programs for a server, for an archive, or for both.
 
-    `server_version` is the server's server_version_num, `archive_version` the version of the pg_dump that wrote the
-    archive. The programs are not older than either, and they write and restore nothing that the server refuses. Of
-    several the nearest major version is chosen, and of that the newest minor version, which may fix bugs of earlier
-    ones.
+    `server_version` is the server's server_version_num; `archive_version` is the version of the archive's pg_dump. The
+    programs are not older than either, and the server accepts their archives. Among several programs the nearest major
+    version is chosen, then the newest minor version, which may fix bugs.
 
-    Programs are searched on PATH, in Debian's folders, and in the bundled PostgreSQL, which cannot connect over TLS.
+    Programs are searched on PATH, in Debian's folders, and in the bundled PostgreSQL, except over TLS: the bundled
+    programs are built without TLS.
     """
     candidates = list(_candidates(tls))
     oldest = max((server_version or 0) // 10000, _numbers(archive_version)[0] if archive_version else 0)
@@ -102,7 +102,7 @@ def _candidates(tls: bool) -> Iterator[Programs]:
 
 
 def version_of(program: Path) -> str | None:
-    """The version that a program of PostgreSQL prints, or None when it does not run."""
+    """The version printed by a program of PostgreSQL, or None when the program does not run."""
     try:
         process = subprocess.run([str(program), "--version"], capture_output=True, text=True, check=False, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
@@ -113,7 +113,7 @@ def version_of(program: Path) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class DumpOptions:
-    """Options of pg_dump. Several `jobs` write a directory; one job writes a custom archive to standard output."""
+    """Options of pg_dump. Several `jobs` write a directory; a single job writes a custom archive to standard output."""
 
     form: Form
     compression: str
@@ -136,7 +136,7 @@ class DumpOptions:
 def dump(
     programs: Programs, environ: Mapping[str, str], options: DumpOptions, write: Callable[[bytes], object]
 ) -> Iterator[Sequence[str]]:
-    """Dump into one custom archive, passed to `write` in chunks. Yields the tables that were begun so far."""
+    """Dump into a custom archive, passed to `write` in chunks. Yields the tables begun so far."""
     command = [programs.path("pg_dump"), *options.arguments(programs)]
     with running(command, environ) as program:
         while chunk := program.read():
@@ -148,7 +148,7 @@ def dump(
 def dump_into(
     programs: Programs, environ: Mapping[str, str], options: DumpOptions, folder: Path
 ) -> Iterator[Sequence[str]]:
-    """Dump by several workers into a new folder. Yields the tables that were begun so far."""
+    """Dump by several workers into a new folder. Yields the tables begun so far."""
     command = [programs.path("pg_dump"), *options.arguments(programs), f"--jobs={options.jobs}", f"--file={folder}"]
     with running(command, environ) as program:
         yield from program.wait()
@@ -174,14 +174,14 @@ def _output(command: Sequence[str], environ: Mapping[str, str]) -> bytes:
 
 
 def _dbname_option(database: str) -> str:
-    """The database as a quoted connection string. A bare name is parsed as one too, if it contains an equals sign."""
+    """The database as a quoted connection string. libpq would also parse a bare name with an equals sign as such."""
     name = database.replace("\\", "\\\\").replace("'", "\\'")
     return f"--dbname=dbname='{name}'"
 
 
 @contextmanager
 def reading_archive(programs: Programs, path: Path | None = None) -> Iterator[Callable[[bytes], object]]:
-    """Let pg_restore read an archive to its end: the file or folder at `path`, or the chunks passed to the function.
+    """Let pg_restore read an archive to the end: the file or folder at `path`, or the chunks passed to the function.
 
     Raises ProgramFailed at the end of the block when the archive is damaged. Pass a path where possible: pg_restore
     reads a file faster than a pipe.
@@ -195,7 +195,7 @@ def reading_archive(programs: Programs, path: Path | None = None) -> Iterator[Ca
 
 @dataclass(frozen=True, slots=True)
 class PgRestoreOptions:
-    """Options of pg_restore. Without `owners` everything belongs to the role that restores.
+    """Options of pg_restore. Without `owners` everything belongs to the restoring role.
 
     Without `subscriptions` none are restored. They name slots of the live database, and a database with a subscription
     cannot be dropped.
@@ -210,7 +210,7 @@ class PgRestoreOptions:
 def restore(
     programs: Programs, environ: Mapping[str, str], options: PgRestoreOptions, content: Path | Iterator[bytes]
 ) -> Iterator[Sequence[str]]:
-    """Restore an archive into an empty database. Yields the tables that were begun so far. The first error ends it."""
+    """Restore an archive into an empty database. Yields the tables begun so far. Stops at the first error."""
     command = [programs.path("pg_restore"), "--exit-on-error", "--verbose", "--no-password"]
     command += [_dbname_option(options.database)]
     command += [] if options.owners else ["--no-owner", "--no-privileges"]

@@ -1,7 +1,7 @@
-"""Runs PostgreSQL's client programs as child processes that never outlive their block.
+"""Runs PostgreSQL's client programs as child processes, each for the length of a block.
 
-Output and errors are read while a program runs: a program never waits for a full pipe, and no shell pipe is involved,
-which would hide the program's exit status.
+Output and errors are read while a program runs, so a program never waits for a full pipe. No shell pipe is involved,
+because a shell pipe hides the program's exit status.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ProgramFailed(BackupFailed):
 
 
 class RunningProgram:
-    """A client program while it runs. `tables` are the tables that the program has begun, from its verbose messages."""
+    """A running client program. `tables` are the tables begun so far, taken from the verbose messages."""
 
     def __init__(self, process: subprocess.Popen[bytes], name: str) -> None:
         self._process, self._name = process, name
@@ -48,7 +48,7 @@ class RunningProgram:
         return self._process.stdout.read1(_CHUNK)  # type: ignore[attr-defined, no-any-return]
 
     def write(self, chunk: bytes) -> None:
-        """Write input. After the program has ended, input is discarded; `require_success` then says why it ended."""
+        """Write input. After the program has ended, input is discarded and `require_success` raises the error."""
         assert self._process.stdin is not None
         if self._accepts_input:
             try:
@@ -77,7 +77,7 @@ class RunningProgram:
             raise ProgramFailed(self._name, detail, "Fix the cause and run again; no migration runs without a backup.")
 
     def close(self) -> None:
-        """End the program if it still runs."""
+        """End the program if still running."""
         pipes: list[IO[bytes] | None] = [self._process.stdin, self._process.stdout]
         for pipe in pipes:
             with suppress(OSError):
@@ -105,7 +105,7 @@ class RunningProgram:
 
 @contextmanager
 def running(command: Sequence[str], environ: Mapping[str, str], *, has_input: bool = False) -> Iterator[RunningProgram]:
-    """Run a program for the block. The program is ended with the block. Raises ProgramFailed if it cannot start."""
+    """Run a program, at most until the end of the block. Raises ProgramFailed if the program cannot start."""
     name = Path(command[0]).name
     try:
         process = subprocess.Popen(

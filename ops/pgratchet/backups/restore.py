@@ -1,6 +1,6 @@
-"""Restores a backup into a new database, compares the database with the manifest, and swaps it with the live one.
+"""Restores a backup into a new database, compares with the manifest, and swaps the new database with the live one.
 
-Nothing is restored over a live database, where a pg_restore that fails would leave a mix of old and new rows.
+Nothing is restored over a live database, where a failing pg_restore would leave a mix of old and new rows.
 Replication slots and subscriptions belong to a database's oid, so they stay with the old database after a swap.
 """
 
@@ -40,7 +40,7 @@ from pgratchet.formatting import milliseconds
 
 @dataclass(frozen=True, slots=True)
 class BackupArchive:
-    """A verified backup to restore: its manifest, the archive as a path or as chunks, and programs that can read it."""
+    """A verified backup to restore: manifest, archive as a path or as chunks, and programs to read the archive."""
 
     manifest: Manifest
     content: Path | Iterator[bytes]
@@ -51,7 +51,7 @@ class BackupArchive:
 class RestoreOptions:
     """Options of a restore.
 
-    With `into`, a new database of that name is made beside the live one, and nothing is swapped. `leave_behind` lets
+    `into` names a new database to restore into, beside the live database; nothing is then swapped. `leave_behind` lets
     slots and subscriptions stay with the old database. `accept` swaps in spite of differences from the manifest. `wait`
     is how long to wait for the migration lock, in milliseconds.
     """
@@ -67,8 +67,8 @@ class RestoreOptions:
 class RestorePreview:
     """The consequences of a restore.
 
-    `lost` are the migrations applied since the backup. `obstacles` are sentences about objects that would stay with the
-    old database, `missing` sentences about roles and extensions that the server lacks. `encrypted` tells whether the
+    `lost` are the migrations applied since the backup. `obstacles` are sentences about objects staying with the old
+    database, `missing` sentences about roles and extensions missing on the server. `encrypted` tells whether the
     connection uses TLS.
     """
 
@@ -122,10 +122,10 @@ def require_restorable(preview: RestorePreview, manifest: Manifest, options: Res
 
 
 def restore(server: RestoreServer, database: str, archive: BackupArchive, options: RestoreOptions) -> events.Stream:
-    """Restore an archive. The last event is Compared for a new database, Swapped for the live one.
+    """Restore an archive. The last event is Compared for a new database, Swapped for the live database.
 
-    When it fails or is closed, the live database is unchanged. A restored database that differs from the manifest is
-    kept for inspection; any other new database is dropped.
+    After an error, or when the stream is closed early, the live database is unchanged. A restored database is kept for
+    inspection if different from the manifest, and otherwise dropped.
     """
     with translate_errors(), closing(server.connect(server.maintenance)) as maintenance:
         if options.into is not None:
@@ -166,7 +166,7 @@ def _require_other_database(server: RestoreServer, database: str) -> None:
 def _fill(
     server: RestoreServer, maintenance: psycopg.Connection, name: str, archive: BackupArchive, options: RestoreOptions
 ) -> events.Stream:
-    """Create a database, restore the archive and the database's settings into it, and compare it with the manifest."""
+    """Create a database, restore the archive and the database's settings, and compare with the manifest."""
     manifest, started = archive.manifest, time.monotonic()
     with new_database(server, maintenance, name, manifest.database):
         yield from load_archive(server, archive, PgRestoreOptions(name, options.jobs))

@@ -1,4 +1,4 @@
-"""The server that a backup is restored on: its connections, its restore lock, and new databases on it."""
+"""The server to restore on: connections, the lock for restores, and new databases."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _UNKNOWN_LOCALE = (
 
 @dataclass(frozen=True, slots=True)
 class RestoreServer:
-    """The server that a backup is restored on.
+    """The server to restore on.
 
-    `connect` takes the name of a database on the server. `client_environment` provides environment variables with which
-    libpq programs connect. `maintenance` is the database to work from while the live database is swapped.
+    `connect` takes the name of a database on the server. `client_environment` provides environment variables for libpq
+    programs. `maintenance` is the database to work from while the live database is swapped.
     """
 
     connect: Callable[[str], psycopg.Connection]
@@ -46,7 +46,7 @@ class RestoreServer:
 
     @contextmanager
     def usable(self, maintenance: psycopg.Connection) -> Iterator[psycopg.Connection]:
-        """The same maintenance connection, or a new one for the block when it was closed."""
+        """The same maintenance connection, or a new connection for the block when the first was closed."""
         if not maintenance.closed:
             yield maintenance
         else:
@@ -55,12 +55,12 @@ class RestoreServer:
 
 
 def fetch(connection: psycopg.Connection, query: str, **values: object) -> list[tuple[Any, ...]]:
-    """Run a query of restore.sql and return its rows."""
+    """Run a query of restore.sql and return the rows."""
     return connection.execute(queries.load(__file__, "restore")[query].encode(), values).fetchall()
 
 
 def find_missing(maintenance: psycopg.Connection, manifest: Manifest) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The roles and the extensions of a backup that the server lacks."""
+    """Find the roles and the extensions of a backup missing on the server."""
     roles = fetch(maintenance, "missing_roles", names=list(manifest.contents.roles))
     extensions = fetch(maintenance, "missing_extensions", names=list(manifest.contents.extensions))
     return tuple(name for (name,) in roles), tuple(name for (name,) in extensions)
@@ -84,7 +84,7 @@ def translate_errors() -> Iterator[None]:
 
 
 def take_lock(maintenance: psycopg.Connection, database: str) -> None:
-    """Allow one restore of a database at a time. Raises LockBusy while another restore is running.
+    """Lock a database against other restores. Raises LockBusy while another restore is running.
 
     Advisory locks belong to the database of their session, so the lock is taken in the maintenance database.
     """
@@ -102,9 +102,9 @@ def take_lock(maintenance: psycopg.Connection, database: str) -> None:
 def new_database(
     server: RestoreServer, maintenance: psycopg.Connection, name: str, like: Database, *, exact: bool = True
 ) -> Iterator[None]:
-    """Create an empty database with the encoding and locale of another. It is dropped when the block fails.
+    """Create an empty database with the encoding and locale of another, and drop the new database if the block fails.
 
-    Unless `exact`, a locale that the server lacks is replaced with the server's own.
+    Unless `exact`, a locale missing on the server is replaced with the server's default.
     """
     if not name or "\0" in name or len(name.encode(errors="surrogateescape")) > NAME_LIMIT:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Deletes backups that the retention settings no longer keep."""
+"""Deletes backups by the retention settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pgratchet.backups.store import PARTIAL, Store
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """Keep the `count` newest backups and all that are younger than `days`. With both 0, keep all."""
+    """Keep the `count` newest backups and all younger than `days`. With both 0, keep all."""
 
     count: int = 0
     days: int = 0
@@ -41,13 +41,13 @@ def expired(entries: Sequence[BackupEntry], retention: Retention, now: datetime)
 
 
 def abandoned(ids: Sequence[str], now: datetime) -> tuple[str, ...]:
-    """Select the drafts that were begun more than a day ago. Their writers were killed."""
+    """Select the drafts begun more than a day ago. Their writers were killed."""
     drafts = (name for name in ids if name.endswith(PARTIAL) and manifest.is_id(name.partition(".")[0]))
     return tuple(name for name in drafts if now - manifest.moment_of(name) > timedelta(days=1))
 
 
 def prune(store: Store, retention: Retention, now: datetime) -> events.Stream:
-    """Delete expired backups and abandoned drafts, and report them in one event."""
+    """Delete expired backups and abandoned drafts, and report them in an event."""
     ids = abandoned(store.ids(), now)
     if retention != Retention():
         ids += expired(list_backups(store), retention, now)

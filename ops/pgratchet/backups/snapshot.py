@@ -1,4 +1,4 @@
-"""Reads the contents of a database in one snapshot: rows per table, extensions, roles, the migration history.
+"""Reads the contents of a database in a snapshot: rows per table, extensions, roles, the migration history.
 
 The snapshot is exported for `pg_dump --snapshot`, so the counts match the dump even while others write
 (https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-SNAPSHOT-SYNCHRONIZATION).
@@ -29,14 +29,14 @@ class TableLocked(BackupFailed):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """An open snapshot of a database. `id` is for pg_dump; `sizes` maps each table to its estimated bytes."""
+    """An open snapshot of a database. `id` is for pg_dump; `sizes` maps each table to estimated bytes."""
 
     connection: psycopg.Connection
     id: str
     sizes: Mapping[str, int]
 
     def read_contents(self, history: History) -> Contents:
-        """Count the rows of all tables and list everything else that a restored database is compared by."""
+        """Count the rows of all tables and list everything else for the comparison with a restored database."""
         return Contents(
             tables=dict(self._count_rows(list(self.sizes))),
             large_objects=int(_rows(self.connection, "large_objects")[0][0]),
@@ -47,7 +47,7 @@ class Snapshot:
         )
 
     def read_database(self) -> tuple[Database, int]:
-        """Read the properties of the database, and its size in bytes."""
+        """Read the properties of the database, and the size in bytes."""
         (row,) = _rows(self.connection, "database")
         *properties, has_grants, size = row  # in the order of the fields
         settings = tuple(Setting(*row) for row in _rows(self.connection, "settings"))
@@ -55,7 +55,7 @@ class Snapshot:
         return Database(*(*properties, settings, grants)), int(size)
 
     def cancel(self) -> None:
-        """Cancel the query that another thread runs."""
+        """Cancel the query of another thread."""
         self.connection.cancel_safe(timeout=5)
 
     def _count_rows(self, tables: Sequence[str]) -> Iterator[tuple[str, int]]:
@@ -80,7 +80,7 @@ class Snapshot:
 
 @contextmanager
 def open_snapshot(connect: Callable[[], psycopg.Connection], lock_timeout: str = "30s") -> Iterator[Snapshot]:
-    """Open a session whose transaction keeps one exported snapshot for the block."""
+    """Open a session whose transaction keeps an exported snapshot for the block."""
     with closing(connect()) as connection:
         *settings, export = queries.load(__file__, "snapshot")["begin"].split(";\n")
         connection.execute(";".join(settings).encode())

@@ -1,7 +1,7 @@
-"""Defines what a store of backups is, and opens the store of a target: a folder on a disk or an object store.
+"""Defines stores of backups, and opens the store of a target: a folder on a disk or an object store.
 
-A backup in a store is a name with files below it. A backup is written as a draft and becomes a backup when its manifest
-is written, which is the last file.
+A backup in a store is a name with files below. A backup is written as a draft and becomes a backup when the manifest is
+written, the last file.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ class FileStat:
 
 
 class Draft(Protocol):
-    """A backup while it is written. `folder` is the draft's own folder on a disk, or None in an object store."""
+    """A backup during writing. `folder` is the draft's own folder on a disk, or None in an object store."""
 
     folder: Path | None
 
     def write(self, name: str) -> AbstractContextManager[Callable[[bytes], object]]:
-        """Create a file. The block gets a function that writes to the file; the file is safe when the block ends."""
+        """Create a file. The block gets a function to write chunks; the file is safe when the block ends."""
 
     def stat(self, name: str) -> FileStat: ...
     def read(self, name: str) -> Iterator[bytes]: ...
     def finish(self, name: str, text: bytes) -> None:
-        """Write the manifest, which makes the draft a backup."""
+        """Write the manifest. The draft is then a backup."""
 
 
 class Store(Protocol):
-    """The backups of one target."""
+    """The backups of a target."""
 
     @property
     def location(self) -> str:

@@ -1,7 +1,7 @@
-"""Swaps a restored database with the live database, and ends the sessions that would prevent the swap.
+"""Swaps a restored database with the live database, after ending the sessions of the live database.
 
-Both names change in one transaction, so a crash leaves both or neither. The live database accepts no connections from
-before its sessions are ended until the transaction ends.
+Both names change in the same transaction, so a crash leaves both or neither. The live database accepts no connections
+from before the sessions are ended until the transaction ends.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _POLL_INTERVAL = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The names of a swap: the live database, the restored one, and the future name of the old one."""
+    """The names of a swap: of the live database, of the restored database, and the old database's future name."""
 
     live: str
     restored: str
@@ -33,7 +33,7 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """A swap whose outcome is unknown: the pid of its session, and the oid that receives the live name."""
+    """A swap whose outcome is unknown: the session's pid, and the oid of the restored database."""
 
     pid: int
     oid: int
@@ -104,7 +104,7 @@ def _end_sessions(maintenance: psycopg.Connection, database: str, pid: int | Non
 
 
 def allow_connections(maintenance: psycopg.Connection, database: str) -> None:
-    """Let a database accept connections again, which an interrupted swap may have prevented."""
+    """Let a database accept connections again, after an interrupted swap."""
     for _, allowed in fetch(maintenance, "database", name=database):
         if not allowed:
             statement = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true")

@@ -1,4 +1,4 @@
-"""Reads backups back: compares every file with its hash, and lets pg_restore read the archive to its end.
+"""Reads backups back: compares every file with a hash, and lets pg_restore read the archive to the end.
 
 The hashes are needed because an uncompressed archive with a flipped bit reads without an error.
 """
@@ -24,7 +24,7 @@ from pgratchet.errors import BackupFailed, ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class BackupReader:
-    """Reads the files of one backup.
+    """Reads the files of a backup.
 
     `read` returns the chunks of a stored file. `folder` contains the files when they are on this machine's disk.
     `identity` is the file with the private key for an encrypted backup.
@@ -37,18 +37,18 @@ class BackupReader:
 
     @property
     def is_readable(self) -> bool:
-        """False for an encrypted backup without an identity: only the hashes of its files can be checked."""
+        """False for an encrypted backup without an identity: only the hashes of the files can be checked."""
         return not self.manifest.recipients or self.identity is not None
 
     @property
     def archive_path(self) -> Path | None:
-        """The archive as a path that pg_restore can open, or None."""
+        """The archive as a path for pg_restore, or None."""
         if self.folder is None or self.manifest.recipients:
             return None
         return self.folder / (FOLDER if self.manifest.archive == "directory" else DUMP)
 
     def decrypted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """Decrypt the chunks of a file, where the backup is encrypted and there is an identity."""
+        """Decrypt the chunks of a file of an encrypted backup with an identity. Other chunks are returned as stored."""
         if not self.manifest.recipients or self.identity is None:
             return chunks
         return encryption.decrypt(chunks, encryption.read_identities(self.identity))
@@ -65,7 +65,7 @@ class BackupReader:
                 raise
 
     def read_stored(self, name: str, problems: list[str]) -> Iterator[bytes]:
-        """Read a file as it is stored. At its end, a wrong size or hash is added to `problems`."""
+        """Read a file as stored. At the end, a wrong size or hash is added to `problems`."""
         digest, size, file = hashlib.sha256(), 0, self.manifest.files[name]
         for chunk in self.read(name):
             digest.update(chunk)

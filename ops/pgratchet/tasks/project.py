@@ -85,7 +85,7 @@ class Project:
     def _embedded_server(self, target: InventoryTarget, start: bool) -> Mapping[str, str]:
         from pgratchet import embedded
 
-        server = embedded.server(self.root, target.environment, make=start)
+        server = embedded.locate(self.root, target.environment, make=start)
         if not start:
             return embedded.attach(server)
         if embedded.start(server, self.variables(target, DatabaseVariables).pg_dbname):

@@ -57,7 +57,7 @@ def down(project: Project, env: str | None = None, remove: bool = False) -> None
     from pgratchet import embedded
 
     environment = project.targets(env)[0].environment
-    server = embedded.server(project.root, environment)
+    server = embedded.locate(project.root, environment)
     stopped = embedded.stop(server)
     if remove:
         embedded.remove(server)

@@ -274,5 +274,5 @@ def test_a_drill_that_is_interrupted_leaves_nothing(invoke: Invoke, checkout: Pa
     assert "interrupted" in told
     (name,) = found
     until(lambda: not any(name in line for line in command_lines()), 5)
-    assert not list(embedded._state_folder().glob(f"{name}*"))
+    assert not list(embedded.state_folder().glob(f"{name}*"))
     assert not list((checkout / "backups").rglob("drills/*"))

@@ -260,7 +260,7 @@ def test_a_database_of_libc_stays_one_where_the_cluster_has_another_provider(
     server = clusters._place("builtin")
     options = ("--auth=trust", "--encoding=UTF8", f"--username={embedded.USER}", "--no-locale")
     provider = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
-    embedded._demand(server, "make", "initdb", "-D", str(server.data), *options, *provider)
+    embedded.run_checked(server, "make", "initdb", "-D", str(server.data), *options, *provider)
     embedded.start(server, "postgres")
     live = Cluster(server).database
     Database({**live.parameters, "dbname": "postgres"}).run(
