@@ -35,7 +35,7 @@ _Group = TypeVar("_Group")
 EmbeddedServer = Callable[[], Mapping[str, str]]
 """Gives host, port and user of the PostgreSQL that comes with the package, once it runs."""
 
-Tunnel = Callable[[Variables, str, int], int]
+Tunnel = Callable[[Variables, str, int, frozenset[str]], int]
 """Gives the port on this machine that leads to a host and port as a target's SSH host sees them."""
 
 
@@ -110,7 +110,8 @@ def render_target(
         context |= {"pg_host": variables.pg_direct_host, "pg_port": variables.pg_direct_port}
     context["pg_hostaddr"] = ""
     if variables.reach == "tunnel" and tunnel:
-        port = tunnel(variables, str(context["pg_host"]), int(str(context["pg_port"])))
+        secrets = frozenset(asked.secrets)
+        port = tunnel(variables, str(context["pg_host"]), int(str(context["pg_port"])), secrets)
         context |= {"pg_hostaddr": "127.0.0.1", "pg_port": port}
     renderer = _Templates(templates, {"env": asked_elsewhere})
     service = renderer.text(

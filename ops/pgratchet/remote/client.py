@@ -87,14 +87,15 @@ def request_for(
     Variables that only this machine uses are left out: how the password was fetched, and object stores.
     """
     backup_dir = "backups" if hands_over else target.variables.backup_dir  # inside the run's own folder
-    variables = replace(target.variables, backup_store="", backup_store_options={}, backup_dir=backup_dir)
+    unused: dict[str, Any] = {"backup_store": "", "backup_store_options": {}, "backup_dir": backup_dir}
+    variables = replace(target.variables, **unused)
     if not isinstance(target, Target):
         sent = TargetStorage(target.environment, target.target, variables)
         return Request(operation, sent, variables.ssh_silence, run, hands_over)
     received = ReceivedTarget(
         target.environment,
         target.target,
-        replace(target.variables, **vars(variables), pg_password="", pg_url="", password_command=()),
+        replace(target.variables, **unused, pg_password="", pg_url="", password_command=()),
         target.connection,
         target.service_file,
         target.password(),

@@ -93,10 +93,10 @@ class Project:
             report.talk(commands.typed(f"started PostgreSQL for {name}; invoke down --env={name} stops it"))
         return server.parameters()
 
-    def _open_tunnel(self, variables: Variables, host: str, port: int) -> int:
+    def _open_tunnel(self, variables: Variables, host: str, port: int, hidden: frozenset[str]) -> int:
         from pgratchet.remote.tunnel import open_tunnel
 
-        return self.open_until_end.enter_context(open_tunnel(variables, host, port))
+        return self.open_until_end.enter_context(open_tunnel(variables, host, port, hidden))
 
     def variables(self, target: InventoryTarget, kind: type[_T]) -> _T:
         """One group of a target's variables, for work that does not connect."""

@@ -224,7 +224,7 @@ def test_what_ends_our_transaction_unseen_is_never_called_rolled_back(
     database: Database, write: WriteMigrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the lexer had been fooled: the net behind it is the row itself."""
-    monkeypatch.setattr("pgratchet.migrations.lexer.transaction_control", lambda _: None)
+    monkeypatch.setattr("pgratchet.migrations.classify.transaction_control", lambda _: None)
     files = write(m1_a="create table half (); commit; select 1 / 0")
     with pytest.raises(StoppedPartWay, match="1_a ended its own transaction"):
         migrate(database, files)
