@@ -1,8 +1,8 @@
 """Creates the databases of a test run: templates that are migrated once, and a clone for each test.
 
-A database's name contains its run's key, and each process of the run holds a shared advisory lock on that key until it
-ends. A process that gets the exclusive lock of another run knows that the run is dead, even on a server shared with
-other machines, and may drop the run's databases. No database with another kind of name is ever dropped.
+A database's name contains the key of a run, and each process of the run holds a shared advisory lock on this key until
+the process ends. The exclusive lock is free only when the run is dead, even on a server shared with other machines, so
+its holder may drop the run's databases. Databases with other names are never dropped.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ class Database:
 
 @dataclass(frozen=True)
 class PartlyMigrated(Database):
-    """A database in which only the first of `files` are applied."""
+    """A database with only the first of `files` applied."""
 
     files: tuple[migrations.Migration, ...]
 
     def migrate(self, to: str | None = None) -> None:
-        """Apply the next migration, or all migrations up to the named one."""
+        """Apply the next migration, or all migrations up to a named migration."""
         if to is None:
             with self.connect() as session:
                 todo = plan.make_plan(self.files, History().read(session)).todo
@@ -80,7 +80,7 @@ def _migrate(database: Database, files: Sequence[migrations.Migration], to: str 
 
 @dataclass(frozen=True)
 class DatabaseFactory:
-    """Creates databases in one process of a run. `folder` is shared by the run's workers."""
+    """Creates databases in a process of a run. `folder` is shared by the run's workers."""
 
     run: str
     folder: Path
@@ -99,7 +99,7 @@ class DatabaseFactory:
             drop(self.session, name)
 
     def _template(self, files: Sequence[migrations.Migration]) -> str:
-        """The name of a database with these migrations applied. One worker creates it while the others wait."""
+        """The name of a database with these migrations applied. The first worker creates it while others wait."""
         key = hashlib.sha256("".join(f"{file.name}{file.checksum}" for file in files).encode()).hexdigest()[:12]
         name = f"pgratchet_test_{self.run}_t{key}"
         done = self.folder / f"pgratchet-{key}.done"
@@ -124,7 +124,7 @@ class DatabaseFactory:
 def database_factory(uid: str, folder: Path, parameters: Mapping[str, str]) -> Iterator[DatabaseFactory]:
     """The factory of a process. `uid` identifies the run.
 
-    The last process of a run drops the run's databases. Every process drops those of dead runs.
+    The last process of a run drops the run's databases. Every process drops the databases of dead runs.
     """
     run = hashlib.sha256(uid.encode()).hexdigest()[:12]
     with connect(parameters, application_name="pgratchet tests") as session:
@@ -152,7 +152,7 @@ def drop_dead_runs(session: psycopg.Connection) -> None:
 
 
 def _holds_lock(session: psycopg.Connection, key: tuple[int]) -> bool:
-    """Whether this session holds the lock. A session can lock exclusively what it has locked shared itself."""
+    """Whether this session holds the lock. A session's own shared lock does not prevent its exclusive lock."""
     query = (
         "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
         " AND (classid::bigint << 32) | objid::bigint = %s"
@@ -165,5 +165,5 @@ def _try_lock(session: psycopg.Connection, key: tuple[int]) -> bool:
 
 
 def drop(session: psycopg.Connection, name: str) -> None:
-    """Drop a database, if it exists, and end its sessions."""
+    """Drop an existing database and end its sessions."""
     session.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -1,7 +1,6 @@
-"""A pytest plugin with fixtures for databases in which all migrations are applied, one for each test.
+"""A pytest plugin with fixtures for databases with all migrations applied, separate for each test.
 
-pytest loads the plugin in every run where the package is installed, so only pytest is imported before a fixture is
-used.
+pytest loads every installed plugin in every run, so only pytest is imported before a fixture is used.
 """
 
 from __future__ import annotations

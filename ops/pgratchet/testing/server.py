@@ -1,8 +1,8 @@
 """Runs the server of a test run in a process of its own, the keeper, until every worker of the run has ended.
 
-Each worker holds a shared lock on a file. The keeper waits for the exclusive lock on that file and then stops the
-server. The operating system releases a lock when its process ends, so the server also ends after an interrupt or a
-`kill -9`, and no worker has to know whether it is the last one.
+Each worker holds a shared lock on a file. The keeper waits for the exclusive lock on the same file and then stops the
+server. The operating system releases a process's locks when the process ends, so the server also ends after an
+interrupt or a `kill -9`, and no worker needs to know about the others.
 
 The keeper holds the exclusive lock until the server is stopped and the answer file is deleted. A worker that starts
 meanwhile waits for its shared lock, finds no answer file and starts a new keeper.
