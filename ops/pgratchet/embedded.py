@@ -287,7 +287,7 @@ def _add_system_user() -> str:
         try:
             done = subprocess.run(command, check=False, capture_output=True, text=True)
         except OSError as error:
-            return error.strerror
+            return str(error)
     return done.stderr.strip() or f"status {done.returncode}"
 
 
