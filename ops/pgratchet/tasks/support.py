@@ -146,7 +146,7 @@ def _missing_libpq(error: ImportError) -> RatchetError:
         raise error
     return ConfigurationError(
         "libpq is not installed",
-        detail="psycopg, which connects to servers, has neither a libpq of its own nor that of the system.",
+        detail="The psycopg that is installed has no libpq of its own, and the system has none.",
         hint="Run `pip install 'psycopg[binary]'`, which brings libpq, or install libpq5 (Debian, Ubuntu) or libpq.",
     )
 
