@@ -42,10 +42,8 @@ _PROGRAMS = {
     "npm": "install Node.js",
     "openssl": "apt-get install openssl",
     "pgbouncer": "apt-get install pgbouncer",
-    "ps": "apt-get install procps",
     "squawk": "pip install squawk-cli",
     "ssh": "apt-get install openssh-client",
-    "ssh-keygen": "apt-get install openssh-client",
     "ssh-keyscan": "apt-get install openssh-client",
     "sshd": "apt-get install openssh-server",
 }
