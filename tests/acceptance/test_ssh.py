@@ -454,12 +454,16 @@ def test_hostile_values_go_through_whole_or_are_refused(remote: RemoteTarget, va
 def test_what_a_host_lacks_is_named(remote: RemoteTarget) -> None:
     remote.describe(ssh_python="python4")
     assert "db1 has no python4" in remote("status", status=2).stderr
-    remote.host.run(f"rm -rf {BUNDLES} && mkdir -p /root/away && mv /usr/lib/*/libpq.so.5* /root/away && ldconfig")
+    remote.describe()
+    remote("status")
+    remote.host.run("mkdir -p /root/away && mv /usr/lib/*/libpq.so.5* /root/away && ldconfig")
     try:
-        remote.describe()
+        with_bundle = remote("status", status=2)
+        remote.host.run(f"rm -rf {BUNDLES}")
         done = remote("status", status=2)
     finally:
         remote.host.run("mv /root/away/* /usr/lib/$(uname -m)-linux-gnu/ && ldconfig")
+    assert "db1 has no libpq" in with_bundle.stderr
     assert "db1 cannot run migrations" in done.stderr
     assert "It has no libpq" in done.stderr
     assert remote.host.run("ls /home/deploy/.pgratchet/bundles 2>/dev/null || true") == ""

@@ -268,7 +268,7 @@ class LocalSshd(_SshServer):
 
 
 def _keys_served(port: int) -> str:
-    asked = ["ssh-keyscan", "-t", "ed25519", "-p", str(port), "127.0.0.1"]
+    asked = [require("ssh-keyscan"), "-t", "ed25519", "-p", str(port), "127.0.0.1"]
     return subprocess.run(asked, capture_output=True, text=True).stdout
 
 

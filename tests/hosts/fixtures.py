@@ -15,6 +15,7 @@ from tests.requirements import require
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     """A bastion and two database hosts, in containers."""
     require("a Docker engine")
+    require("openssl")
     with running_hosts(tmp_path_factory.mktemp("hosts")) as started:
         yield started
 

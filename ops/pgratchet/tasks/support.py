@@ -100,8 +100,8 @@ def surface(body: Body) -> Body:
             except BrokenPipeError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise Exit(code=141) from None
-            except OSError as error:
-                _fail(_unusable_file(error), json=json)
+            except (ImportError, OSError) as error:
+                _fail(_missing_libpq(error) if isinstance(error, ImportError) else _unusable_file(error), json=json)
             except UnicodeError as error:
                 _fail(_unusable_text(error), json=False)
 
@@ -138,6 +138,16 @@ def _unusable_file(error: OSError) -> RatchetError:
         f"cannot use {error.filename or 'a file'}",
         detail=f"{error.strerror}.",
         hint="See that it is there, that this user may read and write it, and that the disk has room.",
+    )
+
+
+def _missing_libpq(error: ImportError) -> RatchetError:
+    if "libpq" not in str(error):
+        raise error
+    return ConfigurationError(
+        "libpq is not installed",
+        detail="The psycopg that is installed has no libpq of its own, and the system has none.",
+        hint="Run `pip install 'psycopg[binary]'`, which brings libpq, or install libpq5 (Debian, Ubuntu) or libpq.",
     )
 
 

@@ -18,6 +18,8 @@ from tests.integration.conftest import settings_of
 from tests.other_tools.handwritten import TWO
 from tests.servers.databases import Database
 
+pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
+
 
 def take_baseline(database: Database, folder: Path, name: str, *, yes: bool = False) -> list[str]:
     given, files = settings_of(database), migrations.read(folder)
