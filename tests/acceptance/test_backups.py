@@ -165,7 +165,7 @@ def no_programs(clone: Path, _: str) -> None:
         (folder / name).chmod(0o755)
     text = (clone / "ops" / "pgratchet" / "backups" / "pg_programs.py").read_text()
     text = text.replace('Path("/usr/lib/postgresql")', f'Path("{clone}/none")')
-    text = text.replace("(packaged := embedded())", "(packaged := None)")
+    text = text.replace("(bundled := embedded.installed_programs())", "(bundled := None)")
     (clone / "ops" / "pgratchet" / "backups" / "pg_programs.py").write_text(text)
 
 
@@ -229,10 +229,8 @@ def test_bad_input_has_its_own_words_and_loses_nothing(
 @embedded
 def test_no_room_is_told_before_a_byte_is_written(invoke: Invoke, migrated: Database, clone: Path) -> None:
     """A disk too small for it, by the clone's own word for how much is free."""
-    text = (clone / "ops" / "pgratchet" / "backups" / "store.py").read_text()
-    (clone / "ops" / "pgratchet" / "backups" / "store.py").write_text(
-        text.replace("shutil.disk_usage(there).free", "10")
-    )
+    module = clone / "ops" / "pgratchet" / "backups" / "disk_store.py"
+    module.write_text(module.read_text().replace("shutil.disk_usage(existing).free", "10"))
     migrated.run("CREATE TABLE big AS SELECT generate_series(1, 50000) AS n")
     failed = invoke("backup", env={"DATABASE_URL": migrated.url}, status=9)
     assert "there is no room for a backup" in failed.stderr
