@@ -13,22 +13,22 @@ from tests.other_tools import OTHER_TOOLS, OtherTool
 from tests.other_tools.node import Drizzle, Prisma
 from tests.other_tools.sample import BROKEN, CONTENT, FURTHER, LABELS, SAMPLE
 from tests.servers.databases import Database, Server
-from tests.support.invoke import PARTS, Invoke, Run, environment
+from tests.support.invoke import PARTS, Invoke, InvokeOnDatabase, environment
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
-Make = Callable[..., Database]
+MakeDatabase = Callable[..., Database]
 
 
 @pytest.fixture
-def project(clone: Path, tmp_path: Path) -> Path:
+def project(checkout: Path, tmp_path: Path) -> Path:
     """Where a tool's project is to be; beside it a checkout of ours without a migration."""
-    for path in (clone / "sql").iterdir():
+    for path in (checkout / "sql").iterdir():
         path.unlink()
     return tmp_path / "project"
 
 
 @pytest.fixture
-def make(server: Server) -> Iterator[Make]:
+def create_database(server: Server) -> Iterator[MakeDatabase]:
     """Make another database, empty or as another is."""
     made: list[Database] = []
 
@@ -43,17 +43,23 @@ def make(server: Server) -> Iterator[Make]:
 
 @pytest.mark.parametrize("mover", OTHER_TOOLS, ids=lambda mover: mover.label)
 def test_what_a_tool_began_goes_on_as_if_the_tool_had_gone_on(
-    mover: OtherTool, project: Path, database: Database, make: Make, invoke: Invoke, on: Run, clone: Path
+    mover: OtherTool,
+    project: Path,
+    database: Database,
+    create_database: MakeDatabase,
+    invoke: Invoke,
+    invoke_on_database: InvokeOnDatabase,
+    checkout: Path,
 ) -> None:
     mover.lay_out(project, SAMPLE)
     mover.migrate(project, database)
-    alone, before = make(database.name), history(database, mover)
+    alone, before = create_database(database.name), history(database, mover)
 
-    on("adopt", f"--from={mover.name}", f"--files={project / mover.files}")
-    (clone / on("new", FURTHER.name).stdout.strip()).write_text(FURTHER.text, encoding="utf-8")
-    assert on("migrate", "--json").json["pending"] == 0
+    invoke_on_database("adopt", f"--from={mover.name}", f"--files={project / mover.files}")
+    (checkout / invoke_on_database("new", FURTHER.name).stdout.strip()).write_text(FURTHER.text, encoding="utf-8")
+    assert invoke_on_database("migrate", "--json").json["pending"] == 0
     assert history(database, mover) == before
-    status = on("status", "--check", "--json").json
+    status = invoke_on_database("status", "--check", "--json").json
     assert (status["pending"], status["total"] - status["applied"]) == (0, 0)
 
     mover.lay_out(project, [*SAMPLE, FURTHER])
@@ -62,43 +68,45 @@ def test_what_a_tool_began_goes_on_as_if_the_tool_had_gone_on(
     assert structure(database, mover) == expected
 
     if mover.rebuilds:
-        empty = make()
+        empty = create_database()
         invoke("migrate", env={"DATABASE_URL": empty.url})
         assert empty.rows(CONTENT) == LABELS
         assert structure(empty, mover) == expected
 
 
 def test_a_file_that_drizzle_passed_over_is_named_and_not_adopted(
-    project: Path, database: Database, on: Run, clone: Path
+    project: Path, database: Database, invoke_on_database: InvokeOnDatabase, checkout: Path
 ) -> None:
     first, late, newest = SAMPLE
     for steps in ((first, newest), (first, late, newest)):
         Drizzle().lay_out(project, steps)
         Drizzle().migrate(project, database)
     assert database.rows("SELECT count(*), to_regclass('labels') FROM drizzle.__drizzle_migrations") == [(2, None)]
-    refused(on, database, clone, project / Drizzle.files, "0001_label_items")
+    refused(invoke_on_database, database, checkout, project / Drizzle.files, "0001_label_items")
 
 
 def test_a_file_that_was_changed_behind_drizzle_is_named(
-    project: Path, database: Database, on: Run, clone: Path
+    project: Path, database: Database, invoke_on_database: InvokeOnDatabase, checkout: Path
 ) -> None:
     Drizzle().lay_out(project, SAMPLE)
     Drizzle().migrate(project, database)
     path = project / Drizzle.files / "0000_create_items.sql"
     path.write_text(path.read_text() + "-- and more\n")
-    refused(on, database, clone, project / Drizzle.files, "0000_create_items")
+    refused(invoke_on_database, database, checkout, project / Drizzle.files, "0000_create_items")
 
 
-def test_a_file_that_failed_with_prisma_is_named(project: Path, database: Database, on: Run, clone: Path) -> None:
+def test_a_file_that_failed_with_prisma_is_named(
+    project: Path, database: Database, invoke_on_database: InvokeOnDatabase, checkout: Path
+) -> None:
     Prisma().lay_out(project, [*SAMPLE, BROKEN])
     with pytest.raises(AssertionError, match="division by zero"):
         Prisma().migrate(project, database)
     unfinished = "SELECT migration_name, rolled_back_at FROM _prisma_migrations WHERE finished_at IS NULL"
     assert database.rows(unfinished) == [("20240101000400_break_off", None)]
-    refused(on, database, clone, project / Prisma.files, "20240101000400_break_off")
+    refused(invoke_on_database, database, checkout, project / Prisma.files, "20240101000400_break_off")
 
 
-def refused(on: Run, database: Database, clone: Path, files: Path, name: str) -> None:
+def refused(on: InvokeOnDatabase, database: Database, clone: Path, files: Path, name: str) -> None:
     """adopt says no, names the migration, and has changed nothing."""
     before = database.fingerprint()
     done = on("adopt", f"--files={files}", status=None)

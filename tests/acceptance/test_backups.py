@@ -14,7 +14,7 @@ import pytest
 from pgratchet.backups.pg_programs import find_programs
 from pgratchet.errors import BackupFailed
 from tests.servers.databases import Database
-from tests.support.invoke import COMMAND, PARTS, Invoke, Run, environment
+from tests.support.invoke import COMMAND, PARTS, Invoke, InvokeOnDatabase, environment
 from tests.support.waiting import until
 
 embedded = pytest.mark.parametrize("server", ["embedded"], indirect=True)
@@ -29,28 +29,30 @@ def folder_of(clone: Path, backup_id: str, environment: str = "dev") -> Path:
     return clone / "backups" / environment / "hyperpage_dev" / backup_id
 
 
-def test_a_migration_that_went_wrong_is_undone_by_a_restore(on: Run, clone: Path, database: Database) -> None:
-    on("migrate")
+def test_a_migration_that_went_wrong_is_undone_by_a_restore(
+    invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
+) -> None:
+    invoke_on_database("migrate")
     database.run("CREATE TABLE guests (email text); INSERT INTO guests VALUES ('before@example.org')")
-    (clone / "sql" / "002_oops.sql").write_text("DELETE FROM guests; DROP TABLE jobs CASCADE;")
-    backup = on("migrate", "--json").json["backup"]
+    (checkout / "sql" / "002_oops.sql").write_text("DELETE FROM guests; DROP TABLE jobs CASCADE;")
+    backup = invoke_on_database("migrate", "--json").json["backup"]
     assert database.rows("SELECT count(*) FROM guests") == [(0,)]
-    explained = on("rollback", status=2).stderr
+    explained = invoke_on_database("rollback", status=2).stderr
     assert f"invoke restore --env=dev --backup={backup}" in explained
     with database.connect() as application:
-        refused = on("restore", f"--backup={backup}", status=2)
+        refused = invoke_on_database("restore", f"--backup={backup}", status=2)
         assert "migrations applied since: 002_oops" in refused.stderr
         assert "dev was not confirmed" in refused.stderr
         assert application.execute("SELECT count(*) FROM guests").fetchone() == (0,)
-        done = on("restore", f"--backup={backup}", "--yes", "--json").json
+        done = invoke_on_database("restore", f"--backup={backup}", "--yes", "--json").json
         assert application.closed or not _answers(application)
     assert done["database"] == database.name
     assert database.rows("SELECT email FROM guests") == [("before@example.org",)]
     assert database.rows("SELECT count(*) FROM jobs") == [(0,)]
     kept = Database({**database.parameters, "dbname": done["kept"]})
     assert kept.rows("SELECT count(*) FROM guests") == [(0,)]
-    assert on("status", "--json").json["pending"] == 1
-    dropped = on("restore", "--drop-old", "--yes")
+    assert invoke_on_database("status", "--json").json["pending"] == 1
+    dropped = invoke_on_database("restore", "--drop-old", "--yes")
     assert f'to be dropped: "{done["kept"]}"' in dropped.stderr
     assert database.rows("SELECT 1 FROM pg_database WHERE datname = %s", done["kept"]) == []
 
@@ -66,16 +68,18 @@ def _answers(session: object) -> bool:
     return True
 
 
-def test_a_drill_leaves_a_record_and_a_trend(on: Run, clone: Path, database: Database) -> None:
-    on("migrate")
-    backup = on("backup", "--label=before the drill", "--keep", "--json").json["backup"]
-    record = on("drill", "--json").json
+def test_a_drill_leaves_a_record_and_a_trend(
+    invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
+) -> None:
+    invoke_on_database("migrate")
+    backup = invoke_on_database("backup", "--label=before the drill", "--keep", "--json").json["backup"]
+    record = invoke_on_database("drill", "--json").json
     assert (record["backup_id"], record["good"], record["rows"]) == (backup, True, 3)
     assert record["restore_ms"] > 0
-    listed = on("backups", "--json").json
+    listed = invoke_on_database("backups", "--json").json
     assert [each["backup_id"] for each in listed["drills"]] == [backup]
     assert (listed["backups"][0]["label"], listed["backups"][0]["keep"]) == ("before the drill", True)
-    shown = on("backups").stdout
+    shown = invoke_on_database("backups").stdout
     assert "complete, kept" in shown
     assert "before the drill" in shown
     assert "good" in shown
@@ -83,33 +87,35 @@ def test_a_drill_leaves_a_record_and_a_trend(on: Run, clone: Path, database: Dat
 
 
 @embedded
-def test_a_drill_of_what_does_not_hold_is_9_and_on_record(on: Run, clone: Path) -> None:
-    on("migrate")
-    backup = on("backup", "--json").json["backup"]
-    dump = folder_of(clone, backup) / "database.dump"
+def test_a_drill_of_what_does_not_hold_is_9_and_on_record(invoke_on_database: InvokeOnDatabase, checkout: Path) -> None:
+    invoke_on_database("migrate")
+    backup = invoke_on_database("backup", "--json").json["backup"]
+    dump = folder_of(checkout, backup) / "database.dump"
     content, times = bytearray(dump.read_bytes()), dump.stat()
     content[len(content) // 2] ^= 1
     dump.write_bytes(content)
     os.utime(dump, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert on("backups", "--json").json["backups"][0]["complete"], "a listing does not know of rot"
-    failed = on("drill", status=9)
+    assert invoke_on_database("backups", "--json").json["backups"][0]["complete"], "a listing does not know of rot"
+    failed = invoke_on_database("drill", status=9)
     assert PARTS.search(failed.stderr)
-    (record,) = on("backups", "--json").json["drills"]
+    (record,) = invoke_on_database("backups", "--json").json["drills"]
     assert (record["backup_id"], record["good"]) == (backup, False)
     assert "its SHA-256 is another" in record["problem"]
-    assert "not good" in on("backups").stdout
+    assert "not good" in invoke_on_database("backups").stdout
 
 
 @embedded
-def test_only_what_destroys_is_backed_up_where_the_policy_says_so(on: Run, clone: Path, database: Database) -> None:
-    say(clone, "backup_policy: when-destructive")
-    assert on("migrate", "--json").json["backup"] is None
-    (clone / "sql" / "002_add.sql").write_text("ALTER TABLE users ADD COLUMN nick text DEFAULT 'drop table';")
-    added = on("migrate")
+def test_only_what_destroys_is_backed_up_where_the_policy_says_so(
+    invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
+) -> None:
+    say(checkout, "backup_policy: when-destructive")
+    assert invoke_on_database("migrate", "--json").json["backup"] is None
+    (checkout / "sql" / "002_add.sql").write_text("ALTER TABLE users ADD COLUMN nick text DEFAULT 'drop table';")
+    added = invoke_on_database("migrate")
     assert "no backup was taken before it" in added.stdout
-    (clone / "sql" / "003_drop.sql").write_text("ALTER TABLE users DROP COLUMN nick;")
-    backup = on("migrate", "--json").json["backup"]
-    assert folder_of(clone, backup).is_dir()
+    (checkout / "sql" / "003_drop.sql").write_text("ALTER TABLE users DROP COLUMN nick;")
+    backup = invoke_on_database("migrate", "--json").json["backup"]
+    assert folder_of(checkout, backup).is_dir()
     assert database.rows("SELECT name, backup_id, backup_waived FROM ratchet.migrations ORDER BY id") == [
         ("001_initial_schema", None, "nothing destructive"),
         ("002_add", None, "nothing destructive"),
@@ -118,37 +124,39 @@ def test_only_what_destroys_is_backed_up_where_the_policy_says_so(on: Run, clone
 
 
 @embedded
-def test_retention_goes_with_every_backup(on: Run, clone: Path) -> None:
-    on("migrate")
-    say(clone, "backup_keep_count: 2")
-    made = [on("backup", "--json").json["backup"] for _ in range(3)]
-    assert [each["id"] for each in on("backups", "--json").json["backups"]] == [made[2], made[1]]
+def test_retention_goes_with_every_backup(invoke_on_database: InvokeOnDatabase, checkout: Path) -> None:
+    invoke_on_database("migrate")
+    say(checkout, "backup_keep_count: 2")
+    made = [invoke_on_database("backup", "--json").json["backup"] for _ in range(3)]
+    assert [each["id"] for each in invoke_on_database("backups", "--json").json["backups"]] == [made[2], made[1]]
 
 
 @embedded
-def test_a_backup_whose_process_is_killed_is_none(on: Run, clone: Path, database: Database) -> None:
-    on("migrate")
+def test_a_backup_whose_process_is_killed_is_none(
+    invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
+) -> None:
+    invoke_on_database("migrate")
     database.run("CREATE TABLE slow (x int); CREATE TABLE z AS SELECT generate_series(1, 10)")
     with database.connect() as holder:
         holder.execute("BEGIN; LOCK TABLE slow IN ACCESS EXCLUSIVE MODE")
         process = subprocess.Popen(
             [*COMMAND, "backup"],
-            cwd=clone,
+            cwd=checkout,
             env=environment({"DATABASE_URL": database.url}),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        folder = clone / "backups" / "dev" / "hyperpage_dev"
+        folder = checkout / "backups" / "dev" / "hyperpage_dev"
         until(lambda: bool(list(folder.glob("*.partial"))), 30)
         process.kill()
         process.wait()
         holder.rollback()
     (draft,) = folder.glob("*.partial")
-    found = {each["id"]: each["problem"] for each in on("backups", "--json").json["backups"]}
+    found = {each["id"]: each["problem"] for each in invoke_on_database("backups", "--json").json["backups"]}
     assert found.pop(draft.name) == "It was not finished."
     assert list(found.values()) == [None]
     draft.rename(folder / "20200101T000000-0000.partial")
-    told = on("backup")
+    told = invoke_on_database("backup")
     assert "deleted, as no longer kept: 20200101T000000-0000.partial" in told.stderr
     assert not list(folder.glob("*.partial"))
 
@@ -211,15 +219,21 @@ UNREACHABLE = (
     ],
 )
 def test_bad_input_has_its_own_words_and_loses_nothing(
-    on: Run, clone: Path, database: Database, prepare: Prepare | None, arguments: list[str], status: int, told: str
+    invoke_on_database: InvokeOnDatabase,
+    checkout: Path,
+    database: Database,
+    prepare: Prepare | None,
+    arguments: list[str],
+    status: int,
+    told: str,
 ) -> None:
-    backup = on("migrate", "--json").json["backup"]
-    kept = folder_of(clone, backup)
+    backup = invoke_on_database("migrate", "--json").json["backup"]
+    kept = folder_of(checkout, backup)
     if prepare:
-        prepare(clone, backup)
+        prepare(checkout, backup)
     before, files = database.fingerprint(), {path.name: path.read_bytes() for path in kept.iterdir()}
-    path = {"PATH": f"{clone}/bin"} if prepare is no_programs else {}
-    failed = on(*(each.replace("ID", backup) for each in arguments), status=status, env=path)
+    path = {"PATH": f"{checkout}/bin"} if prepare is no_programs else {}
+    failed = invoke_on_database(*(each.replace("ID", backup) for each in arguments), status=status, env=path)
     assert told.replace("ID", backup) in failed.stderr
     assert PARTS.search(failed.stderr), failed.stderr
     assert database.fingerprint() == before
@@ -227,14 +241,14 @@ def test_bad_input_has_its_own_words_and_loses_nothing(
 
 
 @embedded
-def test_no_room_is_told_before_a_byte_is_written(invoke: Invoke, migrated: Database, clone: Path) -> None:
+def test_no_room_is_told_before_a_byte_is_written(invoke: Invoke, migrated: Database, checkout: Path) -> None:
     """A disk too small for it, by the clone's own word for how much is free."""
-    module = clone / "ops" / "pgratchet" / "backups" / "disk_store.py"
+    module = checkout / "ops" / "pgratchet" / "backups" / "disk_store.py"
     module.write_text(module.read_text().replace("shutil.disk_usage(existing).free", "10"))
     migrated.run("CREATE TABLE big AS SELECT generate_series(1, 50000) AS n")
     failed = invoke("backup", env={"DATABASE_URL": migrated.url}, status=9)
     assert "there is no room for a backup" in failed.stderr
-    assert not (clone / "backups").exists() or not list((clone / "backups").rglob("*.dump"))
+    assert not (checkout / "backups").exists() or not list((checkout / "backups").rglob("*.dump"))
 
 
 def test_the_programs_that_are_needed_can_be_had_here(database: Database) -> None:

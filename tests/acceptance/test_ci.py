@@ -13,16 +13,16 @@ from tests.unit.checks.test_ci import commit, git
 
 pytestmark = requires("squawk")
 GOOD = "create table things (id bigint generated always as identity primary key);\n"
-Write = Callable[..., None]
+CommitMigrations = Callable[..., None]
 
 
 @pytest.fixture
-def write(clone: Path) -> Write:
+def commit_migrations(checkout: Path) -> CommitMigrations:
     """Writes migrations into the clone, which is a repository on a branch off main."""
-    sql = clone / "sql"
-    git(clone, "init", "-q", "-b", "main", ".")
+    sql = checkout / "sql"
+    git(checkout, "init", "-q", "-b", "main", ".")
     commit(sql)
-    git(clone, "checkout", "-q", "-b", "branch")
+    git(checkout, "checkout", "-q", "-b", "branch")
 
     def written(**files: str) -> None:
         for name, text in files.items():
@@ -31,23 +31,27 @@ def write(clone: Path) -> Write:
     return written
 
 
-def test_what_is_fit_passes_and_leaves_nothing(invoke: Invoke, clone: Path, write: Write) -> None:
-    write(m002_things=GOOD + "grant select on things to reader;\n")
-    write(m003_fast="-- migrate: no-transaction\ncreate index concurrently i on things (id);\n")
+def test_what_is_fit_passes_and_leaves_nothing(
+    invoke: Invoke, checkout: Path, commit_migrations: CommitMigrations
+) -> None:
+    commit_migrations(m002_things=GOOD + "grant select on things to reader;\n")
+    commit_migrations(m003_fast="-- migrate: no-transaction\ncreate index concurrently i on things (id);\n")
     failed = invoke("ci", status=5)
     assert 'role "reader" does not exist' in failed.stderr
     done = invoke("ci", "--roles=reader,writer")
     assert "3 migrations, 2 of them new to main" in done.stdout
     assert "3 migrations applied on a scratch server; a second run had nothing to do" in done.stdout
     assert done.stderr == ""
-    assert not (clone / "backups").exists()
-    assert not (clone / ".pgratchet").exists()
+    assert not (checkout / "backups").exists()
+    assert not (checkout / ".pgratchet").exists()
 
 
-def test_what_is_not_fit_is_named_all_at_once(invoke: Invoke, clone: Path, write: Write) -> None:
-    main = clone / "sql" / "001_initial_schema.sql"
+def test_what_is_not_fit_is_named_all_at_once(
+    invoke: Invoke, checkout: Path, commit_migrations: CommitMigrations
+) -> None:
+    main = checkout / "sql" / "001_initial_schema.sql"
     main.write_text(main.read_text() + "select 1;\n")
-    write(m000_late="select 1;\n", m002_bad="alter table users add column y bigint not null;\n")
+    commit_migrations(m000_late="select 1;\n", m002_bad="alter table users add column y bigint not null;\n")
     refused = invoke("ci", "--against=main", status=2).stderr
     assert PARTS.search(refused)
     assert "the migrations are not fit to be merged: 3 mistakes" in refused
@@ -55,11 +59,11 @@ def test_what_is_not_fit_is_named_all_at_once(invoke: Invoke, clone: Path, write
     assert "001_initial_schema: changed, and main has it" in refused
     assert "002_bad.sql, line 1, column" in refused
     assert "adding-required-field" in refused
-    write(m002_twice=GOOD)
+    commit_migrations(m002_twice=GOOD)
     assert "the same version 2" in invoke("ci", status=2).stderr
 
 
-def test_without_main_it_says_so_and_goes_on(invoke: Invoke, clone: Path) -> None:
+def test_without_main_it_says_so_and_goes_on(invoke: Invoke, checkout: Path) -> None:
     done = invoke("ci")
     assert "not compared with main" in done.stderr
     assert "counted only" in done.stderr, "the seed's first file was written before squawk was asked"

@@ -18,7 +18,7 @@ from tests.servers.databases import Database
 BASE = "debian:bookworm-slim"
 """As the other tests' hosts; its Python is 3.11."""
 TAG = "pgratchet-migrate:tests"
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+RunImage = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def docker(*arguments: str, timeout: int = 300) -> subprocess.CompletedProcess[str]:
@@ -49,7 +49,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def run(image: str, database: Database, tmp_path: Path) -> Iterator[Run]:
+def run_image(image: str, database: Database, tmp_path: Path) -> Iterator[RunImage]:
     """Runs the image as Kubernetes would: as its own user, its root read-only, backups and /tmp mounted."""
     backups = tmp_path / "backups"
     backups.mkdir()
@@ -73,15 +73,15 @@ def run(image: str, database: Database, tmp_path: Path) -> Iterator[Run]:
 
 
 @pytest.mark.parametrize("server", ["outside"], indirect=True)
-def test_it_migrates_and_is_not_root(run: Run, database: Database) -> None:
-    assert run("-u", program="id").stdout == "10001\n"
-    before = run("status", "--json")
+def test_it_migrates_and_is_not_root(run_image: RunImage, database: Database) -> None:
+    assert run_image("-u", program="id").stdout == "10001\n"
+    before = run_image("status", "--json")
     assert '"pending": 1' in before.stdout, before.stderr
-    done = run("migrate", "--yes", "--json")
+    done = run_image("migrate", "--yes", "--json")
     assert done.returncode == 0, done.stderr
     assert database.rows("SELECT name FROM ratchet.migrations") == [("001_initial_schema",)]
-    assert run("status", "--check").returncode == 0
-    assert '"complete": true' in run("backups", "--json").stdout
+    assert run_image("status", "--check").returncode == 0
+    assert '"complete": true' in run_image("backups", "--json").stdout
 
 
 def test_nothing_of_where_packages_came_from_is_in_it(image: str) -> None:

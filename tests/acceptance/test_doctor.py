@@ -7,34 +7,34 @@ from pathlib import Path
 import pytest
 
 from tests.servers.databases import Database
-from tests.support.invoke import Invoke, Run
+from tests.support.invoke import Invoke, InvokeOnDatabase
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
 
 def test_from_a_fresh_clone_to_a_server_with_something_in_the_way(
-    invoke: Invoke, on: Run, clone: Path, database: Database
+    invoke: Invoke, invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
 ) -> None:
     stopped = invoke("doctor", "--json", status=10).json
     assert [(each["subject"], each["severity"]) for each in stopped["findings"]] == [("login", "problem")]
     assert "invoke up" in stopped["findings"][0]["remedy"]
 
     before = database.fingerprint()
-    sound = on("doctor", "--json").json
+    sound = invoke_on_database("doctor", "--json").json
     assert set(sound) == {"env", "target", "findings"}
     assert set(sound["findings"][0]) == {"severity", "subject", "what", "remedy"}
     assert {each["subject"] for each in sound["findings"]} >= {"login", "server", "pg_dump", "room", "history"}
     assert {each["severity"] for each in sound["findings"]} <= {"ok", "warning"}
 
     database.run(f'ALTER DATABASE "{database.name}" SET default_transaction_read_only = on')
-    (clone / "sql" / "001_twice.sql").write_text("select 1;")
-    done = on("doctor", status=2)
+    (checkout / "sql" / "001_twice.sql").write_text("select 1;")
+    done = invoke_on_database("doctor", status=2)
     assert "sessions are read-only here" in done.stdout
     assert "001_twice" in done.stdout, "a mistake in the files does not end it"
     assert done.stdout.splitlines()[-1].startswith("2 problems, ")
     assert done.stderr == ""
     assert database.fingerprint() == before
-    assert not (clone / "backups").exists()
+    assert not (checkout / "backups").exists()
 
     wrong = invoke("doctor", env={"DATABASE_URL": "postgresql://x:y@127.0.0.1:1/z"}, status=10)
     assert "cannot connect to" in wrong.stdout

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.databases import Database
-from tests.support.invoke import PARTS, Run, environment
+from tests.support.invoke import PARTS, InvokeOnDatabase, environment
 
 embedded = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
@@ -32,17 +32,19 @@ NOW = "$(date -u +%Y-%m-%dT%H:%M:%SZ)"
 
 
 @embedded
-def test_another_tools_backup_gates_a_run_and_stands_in_the_history(on: Run, clone: Path, database: Database) -> None:
-    tool(clone, f"echo talk; echo 20261124-101500F {NOW}")
-    ran = on("migrate", "--json").json
+def test_another_tools_backup_gates_a_run_and_stands_in_the_history(
+    invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
+) -> None:
+    tool(checkout, f"echo talk; echo 20261124-101500F {NOW}")
+    ran = invoke_on_database("migrate", "--json").json
     assert (ran["backup"], ran["applied"]) == ("20261124-101500F", ["001_initial_schema"])
     assert database.rows("SELECT name, backup_id FROM ratchet.migrations") == [
         ("001_initial_schema", "20261124-101500F")
     ]
-    assert (clone / "ran").read_text() == "dev hyperpage_dev\n"
-    assert not (clone / "backups").exists(), "pg_dump was not asked"
-    on("migrate")
-    assert (clone / "ran").read_text() == "dev hyperpage_dev\n", "nothing was pending, and no backup was taken"
+    assert (checkout / "ran").read_text() == "dev hyperpage_dev\n"
+    assert not (checkout / "backups").exists(), "pg_dump was not asked"
+    invoke_on_database("migrate")
+    assert (checkout / "ran").read_text() == "dev hyperpage_dev\n", "nothing was pending, and no backup was taken"
 
 
 @embedded
@@ -55,40 +57,48 @@ def test_another_tools_backup_gates_a_run_and_stands_in_the_history(on: Run, clo
         ("kill -9 $$", "It ended with status -9."),
     ],
 )
-def test_without_a_fresh_one_nothing_is_run(on: Run, clone: Path, database: Database, script: str, told: str) -> None:
-    tool(clone, script)
+def test_without_a_fresh_one_nothing_is_run(
+    invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database, script: str, told: str
+) -> None:
+    tool(checkout, script)
     before = database.fingerprint()
-    failed = on("migrate", status=9)
-    assert (clone / "ran").exists()
+    failed = invoke_on_database("migrate", status=9)
+    assert (checkout / "ran").exists()
     assert "take-backup gave no fresh backup" in failed.stderr
     assert told in failed.stderr
     assert PARTS.search(failed.stderr)
     assert database.fingerprint() == before
-    assert on("migrate", "--json", status=9).json["error"]["code"] == 9
+    assert invoke_on_database("migrate", "--json", status=9).json["error"]["code"] == 9
     assert database.fingerprint() == before
 
 
 @embedded
-def test_a_command_that_is_not_there_is_named(on: Run, clone: Path, database: Database) -> None:
-    with_variables(clone, "backup_command: [/nowhere/take-backup]")
+def test_a_command_that_is_not_there_is_named(
+    invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
+) -> None:
+    with_variables(checkout, "backup_command: [/nowhere/take-backup]")
     before = database.fingerprint()
-    failed = on("migrate", status=9)
+    failed = invoke_on_database("migrate", status=9)
     assert "It could not be started: No such file or directory." in failed.stderr
     assert database.fingerprint() == before
 
 
 @embedded
-def test_what_another_tool_prints_need_not_be_utf_8(on: Run, clone: Path, database: Database) -> None:
-    tool(clone, f"printf 'caf\\351\\n'; printf '\\377' >&2; echo 20261124-101500F {NOW}")
-    on("migrate")
+def test_what_another_tool_prints_need_not_be_utf_8(
+    invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
+) -> None:
+    tool(checkout, f"printf 'caf\\351\\n'; printf '\\377' >&2; echo 20261124-101500F {NOW}")
+    invoke_on_database("migrate")
     assert database.rows("SELECT backup_id FROM ratchet.migrations") == [("20261124-101500F",)]
 
 
-def test_a_stray_endpoint_does_not_reach_a_run(clone: Path) -> None:
+def test_a_stray_endpoint_does_not_reach_a_run(checkout: Path) -> None:
     """As a developer's machine has one: the backups of production would go there. What lets in is left alone."""
     stray = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AZURE_STORAGE_ENDPOINT": "x", "AWS_ENDPOINT_URL_S3": "x"}
     left = {"AWS_ACCESS_KEY_ID": "x", "AWS_ROLE_ARN": "x"}
     shown = "import os, tasks; print(*sorted(name for name in os.environ if name.startswith(('AWS', 'AZURE'))))"
     command = [sys.executable, "-c", shown]
-    done = subprocess.run(command, cwd=clone, env={**environment({}), **stray, **left}, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=checkout, env={**environment({}), **stray, **left}, capture_output=True, text=True
+    )
     assert set(done.stdout.split()) & {*stray, *left} == set(left), done.stderr

@@ -36,12 +36,12 @@ ANY = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
 
 @pytest.fixture
-def witness(database: Database, clone: Path) -> Iterator[Database]:
+def database_with_witness(database: Database, checkout: Path) -> Iterator[Database]:
     """The database, with a table that has to be there at the end, in a checkout that has to be without that file."""
     database.run("CREATE TABLE witness ()")
     yield database
     assert database.rows("SELECT to_regclass('witness') IS NOT NULL") == [(True,)]
-    assert list(clone.rglob("pwned")) == []
+    assert list(checkout.rglob("pwned")) == []
 
 
 def variables(given: Mapping[str, str]) -> dict[str, str]:
@@ -64,7 +64,9 @@ def test_executed_they_would_do_harm(database: Database, tmp_path: Path) -> None
 
 
 @pytest.fixture(params=HOSTILE)
-def hostile(request: pytest.FixtureRequest, server: Server, witness: Database) -> Iterator[Database]:
+def database_with_hostile_name(
+    request: pytest.FixtureRequest, server: Server, database_with_witness: Database
+) -> Iterator[Database]:
     """A database of such a name, with an owner of such a name; it has its witness too."""
     name, owner = HOSTILE[request.param]
     create, drop = sql.SQL("CREATE DATABASE {} OWNER {}"), sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
@@ -81,39 +83,45 @@ def hostile(request: pytest.FixtureRequest, server: Server, witness: Database) -
         session.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(owner)))
 
 
-def test_a_database_and_a_user_come_back_as_they_are(invoke: Invoke, clone: Path, hostile: Database) -> None:
+def test_a_database_and_a_user_come_back_as_they_are(
+    invoke: Invoke, checkout: Path, database_with_hostile_name: Database
+) -> None:
     """Through a backup and a restore as well, and on the way through psycopg, service file, pgpass and programs."""
-    env, name, owner = variables(hostile.parameters), hostile.name, hostile.parameters["user"]
-    dev = clone / "inventory" / "dev.yml"
+    env, name, owner = (
+        variables(database_with_hostile_name.parameters),
+        database_with_hostile_name.name,
+        database_with_hostile_name.parameters["user"],
+    )
+    dev = checkout / "inventory" / "dev.yml"
     schema = owner.replace("{{", "{ {")  # in the inventory, though not in a variable, it would be a template
     own = {"history_schema": schema, "history_table": f"{name}t", "backup_dir": f"b/{name}"}
     lines = (f"      {key}: {json.dumps(each, ensure_ascii=False)}\n" for key, each in own.items())
     dev.write_text(dev.read_text() + "".join(lines))
-    folder = clone / name / "sql"
+    folder = checkout / name / "sql"
     folder.mkdir(parents=True)
-    shutil.copy(clone / "sql" / "001_initial_schema.sql", folder)
+    shutil.copy(checkout / "sql" / "001_initial_schema.sql", folder)
     ran = invoke("migrate", "--json", f"--sql={name}/sql", f"--without-backup={owner}", env=env).json
     assert ran["applied"] == ["001_initial_schema"]
     history = sql.SQL("SELECT applied_by, backup_waived FROM {}").format(sql.Identifier(schema, f"{name}t"))
-    with hostile.connect() as session:
+    with database_with_hostile_name.connect() as session:
         assert session.execute(history).fetchall() == [(owner, owner)]
     backup = invoke("backup", "--json", env=env).json
     assert backup["path"] == str(Path("b") / name / "dev" / "hyperpage_dev" / backup["backup"])
-    manifest = json.loads((clone / backup["path"] / "manifest.json").read_text())
+    manifest = json.loads((checkout / backup["path"] / "manifest.json").read_text())
     assert manifest["database"]["name"] == name
     assert f"{name}2" in invoke("restore", f"--backup={backup['backup']}", f"--into={name}2", env=env).stdout
-    assert hostile.rows("SELECT count(*) FROM pg_database WHERE datname = %s", f"{name}2") == [(1,)]
+    assert database_with_hostile_name.rows("SELECT count(*) FROM pg_database WHERE datname = %s", f"{name}2") == [(1,)]
     status = invoke("status", "--json", f"--sql={name}/sql", env=env | {"POSTGRES_DB": f"{name}2"}).json
     assert (status["applied"], status["pending"]) == (1, 0)
     invoke("render", "--write=pg_service.conf", env=env)
-    assert f"dbname={name}\nuser={owner}\n" in (clone / "pg_service.conf").read_text()
+    assert f"dbname={name}\nuser={owner}\n" in (checkout / "pg_service.conf").read_text()
 
 
 def test_what_no_format_can_carry_is_refused_before_anything_is_done(
-    invoke: Invoke, clone: Path, witness: Database
+    invoke: Invoke, checkout: Path, database_with_witness: Database
 ) -> None:
-    before = witness.fingerprint()
-    given = variables(witness.parameters)
+    before = database_with_witness.fingerprint()
+    given = variables(database_with_witness.parameters)
     for changed, status, told in (
         ({"POSTGRES_DB": LINES}, 2, "a value holds a line end"),
         ({"POSTGRES_HOST": LINES}, 2, "a value holds a line end"),
@@ -125,12 +133,12 @@ def test_what_no_format_can_carry_is_refused_before_anything_is_done(
         ({"POSTGRES_HOST": SHELL}, 10, SHELL),
     ):
         refused(invoke("migrate", env=given | changed, status=status), told)
-    assert witness.fingerprint() == before
+    assert database_with_witness.fingerprint() == before
 
 
 @ANY
-def test_arguments_that_name_nothing_are_refused(invoke: Invoke, witness: Database) -> None:
-    before = witness.fingerprint()
+def test_arguments_that_name_nothing_are_refused(invoke: Invoke, database_with_witness: Database) -> None:
+    before = database_with_witness.fingerprint()
     arguments = (
         ("migrate", "--env", 2, 'unknown environment "{}"'),
         ("migrate", "--to", 2, '--to names no migration: "{}"'),
@@ -142,64 +150,75 @@ def test_arguments_that_name_nothing_are_refused(invoke: Invoke, witness: Databa
     )
     names = (SQL, QUOTED, SHELL, ODD, LINES, LONG, "../" * 9 + "etc/passwd")
     for name, (task, flag, status, told) in zip(names, arguments, strict=True):
-        refused(invoke(task, f"{flag}={name}", env=variables(witness.parameters), status=status), told.format(name))
-    assert witness.fingerprint() == before
+        refused(
+            invoke(task, f"{flag}={name}", env=variables(database_with_witness.parameters), status=status),
+            told.format(name),
+        )
+    assert database_with_witness.fingerprint() == before
 
 
 @ANY
 def test_names_in_the_inventory_that_the_server_would_cut_are_refused(
-    invoke: Invoke, clone: Path, witness: Database
+    invoke: Invoke, checkout: Path, database_with_witness: Database
 ) -> None:
     """Two histories whose names differ behind the 63rd byte would be one table."""
-    witness.run(f'CREATE TABLE "{LONG}1" ()')
+    database_with_witness.run(f'CREATE TABLE "{LONG}1" ()')
     with pytest.raises(Exception, match="already exists"):
-        witness.run(f'CREATE TABLE "{LONG}2" ()')
-    before = witness.fingerprint()
-    dev = clone / "inventory" / "dev.yml"
+        database_with_witness.run(f'CREATE TABLE "{LONG}2" ()')
+    before = database_with_witness.fingerprint()
+    dev = checkout / "inventory" / "dev.yml"
     sound = dev.read_text()
     for line, told in (
         (f"history_schema: {LONG}", "history_schema: no name that PostgreSQL can hold"),
         ('history_table: "a\\0b"', "history_table: no name that PostgreSQL can hold"),
     ):
         dev.write_text(f"{sound}      {line}\n")
-        refused(invoke("migrate", env=variables(witness.parameters), status=2), told)
+        refused(invoke("migrate", env=variables(database_with_witness.parameters), status=2), told)
     for target in (SQL, "x]\nhost=evil"):
         dev.write_text(json.dumps({"all": {"hosts": {target: {"pg_dbname": "x"}}}}))
         shown = target.replace("\n", "\n        ")
-        refused(invoke("migrate", env=variables(witness.parameters), status=2), f'"{shown}" is no name')
-    assert witness.fingerprint() == before
+        refused(invoke("migrate", env=variables(database_with_witness.parameters), status=2), f'"{shown}" is no name')
+    assert database_with_witness.fingerprint() == before
 
 
 @ANY
-def test_names_of_files_are_refused_unless_they_are_plain(invoke: Invoke, clone: Path, witness: Database) -> None:
-    before = witness.fingerprint()
+def test_names_of_files_are_refused_unless_they_are_plain(
+    invoke: Invoke, checkout: Path, database_with_witness: Database
+) -> None:
+    before = database_with_witness.fingerprint()
     names = [f"002_{name}.sql" for name in (SQL, QUOTED, SHELL, "a\nb", LONG, "x" * 190, "a b", "; select", "x%s{y}")]
     for name in names:
-        (clone / "sql" / name).write_text("create table made ();")
-    failed = invoke("migrate", env=variables(witness.parameters), status=2)
+        (checkout / "sql" / name).write_text("create table made ();")
+    failed = invoke("migrate", env=variables(database_with_witness.parameters), status=2)
     refused(failed, f"the migrations cannot be used: {len(names)} mistakes")
     for name in names:
         shown = name.replace("\n", "\n        ")
         assert f"{shown}: the file name is not one of a migration" in failed.stderr
-        (clone / "sql" / name).unlink()
-    os.close(os.open(os.fsencode(clone / "sql") + b"/002_\xff.sql", os.O_CREAT | os.O_WRONLY))
-    refused(invoke("migrate", env=variables(witness.parameters), status=2), "")
-    assert witness.fingerprint() == before
+        (checkout / "sql" / name).unlink()
+    os.close(os.open(os.fsencode(checkout / "sql") + b"/002_\xff.sql", os.O_CREAT | os.O_WRONLY))
+    refused(invoke("migrate", env=variables(database_with_witness.parameters), status=2), "")
+    assert database_with_witness.fingerprint() == before
 
 
 @ANY
-def test_what_a_new_file_is_for_is_a_comment_in_it(invoke: Invoke, clone: Path, witness: Database) -> None:
-    path = clone / invoke("new", f"{SQL} {SHELL} {LINES}", "--sql=new").stdout.strip()
+def test_what_a_new_file_is_for_is_a_comment_in_it(
+    invoke: Invoke, checkout: Path, database_with_witness: Database
+) -> None:
+    path = checkout / invoke("new", f"{SQL} {SHELL} {LINES}", "--sql=new").stdout.strip()
     assert re.fullmatch(r"\d{8}T\d{6}_[a-z0-9_]+\.sql", path.name)
-    ran = invoke("migrate", "--json", "--sql=new", "--without-backup=x", env=variables(witness.parameters))
+    ran = invoke(
+        "migrate", "--json", "--sql=new", "--without-backup=x", env=variables(database_with_witness.parameters)
+    )
     assert ran.json["applied"] == [path.stem]
 
 
 @ANY
-def test_a_password_command_is_no_line_of_a_shell(invoke: Invoke, clone: Path, witness: Database) -> None:
-    dev = clone / "inventory" / "dev.yml"
+def test_a_password_command_is_no_line_of_a_shell(
+    invoke: Invoke, checkout: Path, database_with_witness: Database
+) -> None:
+    dev = checkout / "inventory" / "dev.yml"
     program = "import sys; sys.exit(sys.argv[1:] != ['$(touch pwned)', ';touch', 'pwned'])"
     command = json.dumps([sys.executable, "-c", program, "$(touch pwned)", ";touch", "pwned"])
     dev.write_text(f"{dev.read_text()}      password_command: {command}\n")
-    failed = invoke("migrate", env=variables(witness.parameters), status=10)
+    failed = invoke("migrate", env=variables(database_with_witness.parameters), status=10)
     refused(failed, "It must print one line")

@@ -18,12 +18,12 @@ import pytest
 from pgratchet import embedded
 from pgratchet.database.history import History
 from tests.servers.databases import Database
-from tests.support.invoke import COMMAND, PARTS, Invoke, Run, environment
+from tests.support.invoke import COMMAND, PARTS, Invoke, InvokeOnDatabase, environment
 from tests.support.waiting import until
 
 
-def test_json_has_exactly_the_promised_shape(on: Run, database: Database) -> None:
-    assert on("status", "--json").json == {
+def test_json_has_exactly_the_promised_shape(invoke_on_database: InvokeOnDatabase, database: Database) -> None:
+    assert invoke_on_database("status", "--json").json == {
         "env": "dev",
         "target": "hyperpage_dev",
         "total": 1,
@@ -39,27 +39,29 @@ def test_json_has_exactly_the_promised_shape(on: Run, database: Database) -> Non
             }
         ],
     }
-    ran = on("migrate", "--json").json
+    ran = invoke_on_database("migrate", "--json").json
     assert set(ran) == {"env", "target", "run_id", "backup", "applied", "total", "pending", "duration_ms"}
     assert (ran["applied"], ran["total"], ran["pending"]) == (["001_initial_schema"], 1, 0)
     assert re.fullmatch(r"\d{8}T\d{6}-[0-9a-f]{4}", ran["backup"])
-    (migration,) = on("status", "--json").json["migrations"]
+    (migration,) = invoke_on_database("status", "--json").json["migrations"]
     assert migration["status"] == "applied"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", migration["applied_at"])
     assert database.rows("SELECT run_id, backup_id FROM ratchet.migrations") == [(ran["run_id"], ran["backup"])]
 
 
-def test_a_failing_file_says_where_and_what_stays(on: Run, clone: Path, database: Database) -> None:
-    (clone / "sql" / "002_ok.sql").write_text("create table ok ();")
-    (clone / "sql" / "003_bad.sql").write_text("create table gone ();\n\n  select emial from app_state;\n")
-    failed = on("migrate", status=5)
+def test_a_failing_file_says_where_and_what_stays(
+    invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
+) -> None:
+    (checkout / "sql" / "002_ok.sql").write_text("create table ok ();")
+    (checkout / "sql" / "003_bad.sql").write_text("create table gone ();\n\n  select emial from app_state;\n")
+    failed = invoke_on_database("migrate", status=5)
     assert 'migration 003_bad failed at line 3, column 10: column "emial" does not exist' in failed.stderr
     assert "001_initial_schema and 002_ok were applied; 003_bad was rolled back." in failed.stderr
-    (backup,) = [path.name for path in clone.glob("backups/dev/hyperpage_dev/*")]
+    (backup,) = [path.name for path in checkout.glob("backups/dev/hyperpage_dev/*")]
     assert f"The backup taken before this run is {backup}." in failed.stderr
     assert PARTS.search(failed.stderr)
     assert database.rows("SELECT to_regclass('ok') IS NOT NULL, to_regclass('gone')") == [(True, None)]
-    again = on("migrate", "--json", status=5).json
+    again = invoke_on_database("migrate", "--json", status=5).json
     assert again["applied"] == []
     assert again["pending"] == 1
     assert again["error"]["migration"] == "003_bad"
@@ -67,16 +69,16 @@ def test_a_failing_file_says_where_and_what_stays(on: Run, clone: Path, database
 
 
 @pytest.mark.parametrize("runners", [2, 20])
-def test_runners_started_together_apply_every_file_once(clone: Path, database: Database, runners: int) -> None:
+def test_runners_started_together_apply_every_file_once(checkout: Path, database: Database, runners: int) -> None:
     for number in range(2, 12):
-        (clone / "sql" / f"{number:03}_t.sql").write_text(f"create table t{number} (); select pg_sleep(0.05);")
+        (checkout / "sql" / f"{number:03}_t.sql").write_text(f"create table t{number} (); select pg_sleep(0.05);")
     env = environment({"DATABASE_URL": database.url, "MIGRATION_TIMEOUT": "90000"})
     command = [*COMMAND, "migrate", "--json"]
     connected = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     with database.connect() as holder:
         holder.execute("SELECT pg_advisory_lock(%s)", (History().lock_key,))
         processes = [
-            subprocess.Popen(command, cwd=clone, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            subprocess.Popen(command, cwd=checkout, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             for _ in range(runners)
         ]
         until(lambda: database.rows(connected) == [(runners + 1,)], 80)  # all are there, and none has begun
@@ -86,19 +88,23 @@ def test_runners_started_together_apply_every_file_once(clone: Path, database: D
     assert database.rows("SELECT count(*), count(DISTINCT name), count(DISTINCT run_id) FROM ratchet.migrations") == [
         (11, 11, 1)
     ]
-    assert len(list(clone.glob("backups/dev/hyperpage_dev/*"))) == 1
+    assert len(list(checkout.glob("backups/dev/hyperpage_dev/*"))) == 1
 
 
-def test_a_waiver_is_kept_in_the_history(on: Run, clone: Path, database: Database) -> None:
-    on("migrate", "--without-backup=fresh copy of nothing")
+def test_a_waiver_is_kept_in_the_history(
+    invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
+) -> None:
+    invoke_on_database("migrate", "--without-backup=fresh copy of nothing")
     assert database.rows("SELECT backup_id, backup_waived FROM ratchet.migrations") == [(None, "fresh copy of nothing")]
-    assert not (clone / "backups").exists()
+    assert not (checkout / "backups").exists()
 
 
-def test_a_backup_that_fails_stops_the_run(on: Run, clone: Path, database: Database) -> None:
-    (clone / "backups").write_text("in the way")
+def test_a_backup_that_fails_stops_the_run(
+    invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
+) -> None:
+    (checkout / "backups").write_text("in the way")
     before = database.fingerprint()
-    failed = on("migrate", status=9)
+    failed = invoke_on_database("migrate", status=9)
     assert PARTS.search(failed.stderr)
     assert database.fingerprint() == before
 
@@ -143,8 +149,8 @@ DEV = "all: {hosts: {db: {pg_url: \"{{ env('DATABASE_URL') }}\", pg_dbname: x, %
     ],
 )
 def test_bad_input_is_named_in_three_parts_and_changes_nothing(
-    on: Run,
-    clone: Path,
+    invoke_on_database: InvokeOnDatabase,
+    checkout: Path,
     database: Database,
     prepare: Callable[[Path], object] | None,
     arguments: list[str],
@@ -152,9 +158,9 @@ def test_bad_input_is_named_in_three_parts_and_changes_nothing(
     expected: str,
 ) -> None:
     if prepare:
-        prepare(clone)
+        prepare(checkout)
     before = database.fingerprint()
-    failed = on(*arguments, status=status)
+    failed = invoke_on_database(*arguments, status=status)
     assert expected in failed.stderr
     assert re.search(r"^HINT: .+", failed.stderr, re.MULTILINE)
     assert "invoke.exceptions" not in failed.stderr
@@ -189,28 +195,30 @@ def test_a_wrong_password_is_not_printed(invoke: Invoke, database: Database) -> 
         assert "canary" not in failed.stderr + failed.stdout
 
 
-def test_a_read_only_server_is_refused(on: Run, database: Database) -> None:
+def test_a_read_only_server_is_refused(invoke_on_database: InvokeOnDatabase, database: Database) -> None:
     database.run(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
     before = database.fingerprint()
-    assert "is read-only" in on("migrate", status=2).stderr
+    assert "is read-only" in invoke_on_database("migrate", status=2).stderr
     assert database.fingerprint() == before
 
 
-def test_a_file_that_stops_part_way_is_6_and_goes_on_there(on: Run, clone: Path, database: Database) -> None:
-    on("migrate")
-    file = clone / "sql" / "002_steps.sql"
+def test_a_file_that_stops_part_way_is_6_and_goes_on_there(
+    invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
+) -> None:
+    invoke_on_database("migrate")
+    file = checkout / "sql" / "002_steps.sql"
     file.write_text("-- migrate: no-transaction\ncreate table once (x int);\ninsert into once values (1 / 0);\n")
-    failed = on("migrate", "--json", status=6)
+    failed = invoke_on_database("migrate", "--json", status=6)
     assert (failed.json["error"]["code"], failed.json["applied"], failed.json["pending"]) == (6, [], 1)
     assert "stopped at statement 2 of 2, line 3" in failed.stderr
     assert PARTS.search(failed.stderr)
     assert database.rows("SELECT count(*) FROM once") == [(0,)], "the first statement took effect, and stays"
-    assert on("status", "--json").json["migrations"][1]["status"] == "unfinished"
+    assert invoke_on_database("status", "--json").json["migrations"][1]["status"] == "unfinished"
     before = database.fingerprint()
-    on("migrate", status=6)
+    invoke_on_database("migrate", status=6)
     assert database.fingerprint() == before
     file.write_text(file.read_text().replace("1 / 0", "1"))
-    assert on("migrate", "--json").json["applied"] == ["002_steps"]
+    assert invoke_on_database("migrate", "--json").json["applied"] == ["002_steps"]
     assert database.rows("SELECT x FROM once") == [(1,)]
 
 
@@ -223,46 +231,53 @@ def test_a_file_that_stops_part_way_is_6_and_goes_on_there(on: Run, clone: Path,
     ],
 )
 def test_a_history_that_disagrees_is_8_and_status_shows_it(
-    on: Run, clone: Path, database: Database, change: Callable[[Path], object], state: str, told: str
+    invoke_on_database: InvokeOnDatabase,
+    checkout: Path,
+    database: Database,
+    change: Callable[[Path], object],
+    state: str,
+    told: str,
 ) -> None:
-    (clone / "sql" / "002_b.sql").write_text("create table b ();")
-    on("migrate")
-    change(clone / "sql")
+    (checkout / "sql" / "002_b.sql").write_text("create table b ();")
+    invoke_on_database("migrate")
+    change(checkout / "sql")
     before = database.fingerprint()
-    failed = on("migrate", status=8)
+    failed = invoke_on_database("migrate", status=8)
     assert told in failed.stderr
     assert PARTS.search(failed.stderr)
-    assert state in {m["status"] for m in on("status", "--json").json["migrations"]}
-    assert "1 to be settled" in on("status").stdout
-    on("status", "--check", status=8)
+    assert state in {m["status"] for m in invoke_on_database("status", "--json").json["migrations"]}
+    assert "1 to be settled" in invoke_on_database("status").stdout
+    invoke_on_database("status", "--check", status=8)
     assert database.fingerprint() == before
 
 
-def test_reading_tasks_write_nothing(on: Run, clone: Path, database: Database) -> None:
-    before = database.fingerprint(), sorted(clone.rglob("*"))
+def test_reading_tasks_write_nothing(invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database) -> None:
+    before = database.fingerprint(), sorted(checkout.rglob("*"))
     for task in (["status"], ["status", "--json"], ["backups"], ["render"], ["migrate", "--dry-run"]):
-        on(*task)
-    after = [path for path in sorted(clone.rglob("*")) if "__pycache__" not in path.parts]
+        invoke_on_database(*task)
+    after = [path for path in sorted(checkout.rglob("*")) if "__pycache__" not in path.parts]
     assert (database.fingerprint(), after) == before
 
 
-def test_render_masks_on_the_screen_and_writes_privately(on: Run, clone: Path, database: Database) -> None:
+def test_render_masks_on_the_screen_and_writes_privately(
+    invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
+) -> None:
     secret = database.parameters.get("password", "")
-    shown = on("render").stdout
+    shown = invoke_on_database("render").stdout
     assert f"dbname={database.name}" in shown
     assert not secret or secret not in shown
-    on("render", "--write=pg_service.conf")
-    on("render", "--write=.pgpass")
+    invoke_on_database("render", "--write=pg_service.conf")
+    invoke_on_database("render", "--write=.pgpass")
     if "'" not in secret:
-        on("render", "--write=.env")
+        invoke_on_database("render", "--write=.env")
     for name in ("pg_service.conf", ".pgpass"):
-        assert (clone / name).stat().st_mode & 0o777 == 0o600
+        assert (checkout / name).stat().st_mode & 0o777 == 0o600
     asked = subprocess.run(
         [str(embedded.programs() / "psql"), "-XAtc", "SELECT current_database()"],
         env={
             "PATH": os.environ["PATH"],
-            "PGSERVICEFILE": str(clone / "pg_service.conf"),
-            "PGPASSFILE": str(clone / ".pgpass"),
+            "PGSERVICEFILE": str(checkout / "pg_service.conf"),
+            "PGPASSFILE": str(checkout / ".pgpass"),
             "PGSERVICE": "hyperpage_dev",
         },
         capture_output=True,
@@ -272,24 +287,26 @@ def test_render_masks_on_the_screen_and_writes_privately(on: Run, clone: Path, d
     assert asked.stdout.strip() == database.name, asked.stderr
 
 
-def test_confirmation_takes_a_person_or_yes(on: Run, clone: Path) -> None:
-    dev = clone / "inventory" / "dev.yml"
+def test_confirmation_takes_a_person_or_yes(invoke_on_database: InvokeOnDatabase, checkout: Path) -> None:
+    dev = checkout / "inventory" / "dev.yml"
     dev.write_text(dev.read_text() + "      confirm: true\n")
-    refused = on("migrate", status=2)
+    refused = invoke_on_database("migrate", status=2)
     assert "dev was not confirmed" in refused.stderr
-    assert on("status", "--json").json["applied"] == 0
-    on("migrate", "--yes")
-    assert on("status", "--json").json["applied"] == 1
+    assert invoke_on_database("status", "--json").json["applied"] == 0
+    invoke_on_database("migrate", "--yes")
+    assert invoke_on_database("status", "--json").json["applied"] == 1
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_cancels_the_statement_and_frees_the_lock(
-    clone: Path, database: Database, number: signal.Signals, status: int
+    checkout: Path, database: Database, number: signal.Signals, status: int
 ) -> None:
-    (clone / "sql" / "002_slow.sql").write_text("create table slow (); select pg_sleep(20);")
+    (checkout / "sql" / "002_slow.sql").write_text("create table slow (); select pg_sleep(20);")
     command = [*COMMAND, "migrate", "--json"]
     env = environment({"DATABASE_URL": database.url})
-    process = subprocess.Popen(command, cwd=clone, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=checkout, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
     deadline = time.monotonic() + 30
     while database.rows(sleeping) != [(1,)]:
@@ -335,34 +352,36 @@ ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @pytest.mark.parametrize("columns", [80, 200])
-def test_a_terminal_gets_colour_and_a_table_that_fits(clone: Path, database: Database, columns: int) -> None:
+def test_a_terminal_gets_colour_and_a_table_that_fits(checkout: Path, database: Database, columns: int) -> None:
     env = {"DATABASE_URL": database.url}
-    status, migrated = on_terminal(clone, columns, env, "migrate")
+    status, migrated = on_terminal(checkout, columns, env, "migrate")
     assert status == 0
     assert "applied 001_initial_schema" in ESCAPE.sub("", migrated)
-    status, shown = on_terminal(clone, columns, env, "status")
+    status, shown = on_terminal(checkout, columns, env, "status")
     assert COLOUR.search(shown)
     assert max(len(ESCAPE.sub("", line).rstrip()) for line in shown.splitlines()) <= columns
 
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-def test_no_color_and_dumb_terminals_get_none(clone: Path, database: Database, env: dict[str, str]) -> None:
+def test_no_color_and_dumb_terminals_get_none(checkout: Path, database: Database, env: dict[str, str]) -> None:
     given = {"DATABASE_URL": database.url, **env}
-    written = "".join(on_terminal(clone, 80, given, task)[1] for task in ("migrate", "status"))
+    written = "".join(on_terminal(checkout, 80, given, task)[1] for task in ("migrate", "status"))
     assert "001_initial_schema" in written
     assert not COLOUR.search(written)
     if "TERM" in env:
         assert "\x1b" not in written
 
 
-def test_a_pipe_gets_plain_text(on: Run) -> None:
-    ran = on("migrate")
-    shown = on("status")
+def test_a_pipe_gets_plain_text(invoke_on_database: InvokeOnDatabase) -> None:
+    ran = invoke_on_database("migrate")
+    shown = invoke_on_database("status")
     assert "\x1b" not in ran.stdout + ran.stderr + shown.stdout + shown.stderr
     assert "001_initial_schema  applied" in shown.stdout
 
 
-def test_what_libpq_reads_of_itself_does_not_redirect_a_run(on: Run, database: Database) -> None:
+def test_what_libpq_reads_of_itself_does_not_redirect_a_run(
+    invoke_on_database: InvokeOnDatabase, database: Database
+) -> None:
     stray = {"PGHOSTADDR": "127.0.0.9", "PGOPTIONS": "-c datestyle=German", "PGDATABASE": "x", "PGSERVICE": "y"}
-    assert on("migrate", "--json", env=stray).json["applied"] == ["001_initial_schema"]
+    assert invoke_on_database("migrate", "--json", env=stray).json["applied"] == ["001_initial_schema"]
     assert database.rows("SELECT count(*) FROM ratchet.migrations") == [(1,)]

@@ -15,7 +15,7 @@ import pytest
 
 from pgratchet.database.history import History
 from tests.servers.databases import Database
-from tests.support.invoke import COMMAND, ProcessResult, Run, environment
+from tests.support.invoke import COMMAND, InvokeOnDatabase, ProcessResult, environment
 from tests.support.migrations import history
 from tests.support.waiting import until
 
@@ -30,7 +30,7 @@ BUILD = "-- migrate: no-transaction\ncreate table built ();\ncreate index concur
 
 
 @pytest.fixture
-def watched(database: Database) -> Database:
+def watched_database(database: Database) -> Database:
     """The database, with a table, by way of sessions that are told from those of a run."""
     database.run("CREATE TABLE t (x int)")
     return Database({**database.parameters, "application_name": "watching"})
@@ -45,7 +45,7 @@ def sessions(watched: Database, which: str = "true") -> int:
     return int(str(found))
 
 
-class Running:
+class RunningMigrate:
     """A run as a process of its own, in `sh` where its surroundings need one."""
 
     def __init__(self, clone: Path, database: Database, *, shell: str = "") -> None:
@@ -77,15 +77,15 @@ class Running:
         self.process.communicate()
 
 
-Start = Callable[..., Running]
+StartMigrate = Callable[..., RunningMigrate]
 
 
 @pytest.fixture
-def start(clone: Path, database: Database) -> Iterator[Start]:
-    started: list[Running] = []
+def start_migrate(checkout: Path, database: Database) -> Iterator[StartMigrate]:
+    started: list[RunningMigrate] = []
 
-    def run(**options: str) -> Running:
-        started.append(Running(clone, database, **options))
+    def run(**options: str) -> RunningMigrate:
+        started.append(RunningMigrate(checkout, database, **options))
         return started[-1]
 
     yield run
@@ -93,7 +93,7 @@ def start(clone: Path, database: Database) -> Iterator[Start]:
         each.kill()
 
 
-def stopped(running: Running, watched: Database, number: signal.Signals, times: int) -> ProcessResult:
+def stopped(running: RunningMigrate, watched: Database, number: signal.Signals, times: int) -> ProcessResult:
     """What the signal came to: no traceback, the right status, and within two seconds nothing left on the server."""
     running.send(number, times)
     sent = time.monotonic()
@@ -113,79 +113,98 @@ HELD: list[int] = []
 
 @SIGNALS
 def test_a_signal_during_a_statement(
-    start: Start, watched: Database, clone: Path, on: Run, number: signal.Signals, times: int
+    start_migrate: StartMigrate,
+    watched_database: Database,
+    checkout: Path,
+    invoke_on_database: InvokeOnDatabase,
+    number: signal.Signals,
+    times: int,
 ) -> None:
-    slow = clone / "sql" / "002_slow.sql"
+    slow = checkout / "sql" / "002_slow.sql"
     slow.write_text("create table slow (); select pg_sleep(20);")
-    running = start(shell='exec "$@" <&-')
-    until(lambda: sessions(watched, "wait_event = 'PgSleep'"), 30)
-    done = stopped(running, watched, number, times)
+    running = start_migrate(shell='exec "$@" <&-')
+    until(lambda: sessions(watched_database, "wait_event = 'PgSleep'"), 30)
+    done = stopped(running, watched_database, number, times)
     assert done.json["applied"] == ["001_initial_schema"]
     assert "001_initial_schema was applied, and stays." in done.stderr
-    assert history(watched) == [SEED]
-    assert watched.rows("SELECT to_regclass('slow')") == [(None,)]
+    assert history(watched_database) == [SEED]
+    assert watched_database.rows("SELECT to_regclass('slow')") == [(None,)]
     slow.write_text("create table slow ();")
-    assert on("migrate", "--json").json["applied"] == ["002_slow"]
+    assert invoke_on_database("migrate", "--json").json["applied"] == ["002_slow"]
 
 
 @SIGNALS
 def test_a_signal_while_it_waits_for_the_lock(
-    start: Start, watched: Database, on: Run, number: signal.Signals, times: int
+    start_migrate: StartMigrate,
+    watched_database: Database,
+    invoke_on_database: InvokeOnDatabase,
+    number: signal.Signals,
+    times: int,
 ) -> None:
-    with watched.connect() as holder:
+    with watched_database.connect() as holder:
         holder.execute("SELECT pg_advisory_lock(%s)", (History().lock_key,))
         HELD[:] = [holder.info.backend_pid]
-        before = watched.fingerprint()
-        running = start()
-        until(lambda: sessions(watched, "query LIKE '%advisory%'"), 30)
-        done = stopped(running, watched, number, times)
+        before = watched_database.fingerprint()
+        running = start_migrate()
+        until(lambda: sessions(watched_database, "query LIKE '%advisory%'"), 30)
+        done = stopped(running, watched_database, number, times)
         assert done.json["applied"] == []
-        assert watched.fingerprint() == before
+        assert watched_database.fingerprint() == before
     HELD.clear()
-    assert on("migrate", "--json").json["applied"] == ["001_initial_schema"]
+    assert invoke_on_database("migrate", "--json").json["applied"] == ["001_initial_schema"]
 
 
 @SIGNALS
 def test_a_signal_while_an_index_is_built(
-    start: Start, watched: Database, clone: Path, on: Run, number: signal.Signals, times: int
+    start_migrate: StartMigrate,
+    watched_database: Database,
+    checkout: Path,
+    invoke_on_database: InvokeOnDatabase,
+    number: signal.Signals,
+    times: int,
 ) -> None:
     """What it leaves is an INVALID index, recorded as begun: the next run clears that away and builds it anew."""
-    (clone / "sql" / "002_build.sql").write_text(BUILD)
-    with closing(watched.connect()) as holder:
+    (checkout / "sql" / "002_build.sql").write_text(BUILD)
+    with closing(watched_database.connect()) as holder:
         holder.execute("BEGIN; LOCK TABLE t IN ROW EXCLUSIVE MODE")
-        running = start()
-        until(lambda: sessions(watched, "query LIKE 'create index concurrently%' AND wait_event_type = 'Lock'"), 30)
-        done = stopped(running, watched, number, times)
+        running = start_migrate()
+        until(
+            lambda: sessions(watched_database, "query LIKE 'create index concurrently%' AND wait_event_type = 'Lock'"),
+            30,
+        )
+        done = stopped(running, watched_database, number, times)
     assert done.json["applied"] == ["001_initial_schema"]
-    assert history(watched) == [SEED, ("002_build", False)]
+    assert history(watched_database) == [SEED, ("002_build", False)]
     progress = "SELECT statements_done, statement_begun FROM ratchet.migrations WHERE name = '002_build'"
-    assert watched.rows(progress) == [(1, 2)]
+    assert watched_database.rows(progress) == [(1, 2)]
     valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('i')"
-    assert watched.rows(valid) == [(False,)]
-    assert on("migrate", "--json").json["applied"] == ["002_build"]
-    assert watched.rows(valid) == [(True,)]
-    assert history(watched) == [SEED, ("002_build", True)]
+    assert watched_database.rows(valid) == [(False,)]
+    assert invoke_on_database("migrate", "--json").json["applied"] == ["002_build"]
+    assert watched_database.rows(valid) == [(True,)]
+    assert history(watched_database) == [SEED, ("002_build", True)]
 
 
-def test_under_nohup_a_run_outlives_its_terminal(start: Start, watched: Database, clone: Path) -> None:
-    (clone / "sql" / "002_slow.sql").write_text("select pg_sleep(1);")
-    running = start(shell='trap "" HUP; exec "$@"')
-    until(lambda: sessions(watched, "wait_event = 'PgSleep'"), 30)
+def test_under_nohup_a_run_outlives_its_terminal(
+    start_migrate: StartMigrate, watched_database: Database, checkout: Path
+) -> None:
+    (checkout / "sql" / "002_slow.sql").write_text("select pg_sleep(1);")
+    running = start_migrate(shell='trap "" HUP; exec "$@"')
+    until(lambda: sessions(watched_database, "wait_event = 'PgSleep'"), 30)
     running.send(HUP, 1)
     done = running.ended()
     assert (done.status, done.json["applied"]) == (0, ["001_initial_schema", "002_slow"]), done.stderr
 
 
-def test_a_terminal_that_is_closed_ends_the_run(watched: Database, database: Database, clone: Path) -> None:
+def test_a_terminal_that_is_closed_ends_the_run(watched_database: Database, database: Database, checkout: Path) -> None:
     """The signal comes, and nothing can be written any more."""
-    (clone / "sql" / "002_slow.sql").write_text("select pg_sleep(20);")
+    (checkout / "sql" / "002_slow.sql").write_text("select pg_sleep(20);")
     pid, terminal = pty.fork()
     if pid == 0:
-        os.chdir(clone)
+        os.chdir(checkout)
         os.execve(COMMAND[0], [*COMMAND, "migrate"], environment({"DATABASE_URL": database.url, "TERM": "xterm"}))
-    until(lambda: sessions(watched, "wait_event = 'PgSleep'"), 30)
+    until(lambda: sessions(watched_database, "wait_event = 'PgSleep'"), 30)
     os.close(terminal)
-    until(lambda: not sessions(watched), 2)
+    until(lambda: not sessions(watched_database), 2)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == STATUS[HUP]
-    assert history(watched) == [SEED]
-    assert watched.locks() == []
+    assert history(watched_database) == [SEED]
+    assert watched_database.locks() == []

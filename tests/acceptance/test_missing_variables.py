@@ -36,26 +36,26 @@ TEMPLATES = {
 
 
 @pytest.fixture
-def proxy(database: Database, clone: Path) -> Iterator[Proxy]:
+def proxy(database: Database, checkout: Path) -> Iterator[Proxy]:
     """The way to the database, which counts; the inventory of dev leads there."""
     made = Proxy(database.parameters)
-    (clone / "inventory" / "dev.yml").write_text(INVENTORY.format(**made.database.parameters))
+    (checkout / "inventory" / "dev.yml").write_text(INVENTORY.format(**made.database.parameters))
     yield made
     made.close()
 
 
 def test_nothing_is_connected_to_and_nothing_written(
-    invoke: Invoke, clone: Path, tmp_path: Path, database: Database, proxy: Proxy
+    invoke: Invoke, checkout: Path, tmp_path: Path, database: Database, proxy: Proxy
 ) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     env = {"SECRET": database.parameters.get("password", "x"), "TMPDIR": str(temporary), "EMPTY": ""}
     invoke("status", env=env)
     assert proxy.connections == 1, "without a mistake it connects"
-    inventory = clone / "inventory" / "dev.yml"
+    inventory = checkout / "inventory" / "dev.yml"
     sound = inventory.read_text()
-    (clone / ".env").write_text("as it was")
-    before = database.fingerprint(), files(clone)
+    (checkout / ".env").write_text("as it was")
+    before = database.fingerprint(), files(checkout)
     for line, told in VALUES.items():
         inventory.write_text(f"{sound}      {line}\n")
         refused(invoke("migrate", env=env, status=2).stderr, told, line)
@@ -63,18 +63,18 @@ def test_nothing_is_connected_to_and_nothing_written(
     refused(invoke("render", "--write=.env", env=env, status=2).stderr, "'nothing' is undefined", "render")
     inventory.write_text(sound)
     for (name, right, wrong), told in TEMPLATES.items():
-        template = clone / "templates" / f"{name}.j2"
+        template = checkout / "templates" / f"{name}.j2"
         text = template.read_text()
         template.write_text(text.replace(right, wrong))
         refused(invoke("migrate", env=env, status=2).stderr, told, wrong)
         template.write_text(text)
-    template = clone / "templates" / "database.env.j2"
+    template = checkout / "templates" / "database.env.j2"
     text = template.read_text()
     template.write_text("X='{{ nothing }}'\n" + text)
     refused(invoke("render", "--write=.env", env=env, status=2).stderr, "'nothing' is undefined", "env")
     template.write_text(text)
     assert proxy.connections == 1
-    assert (database.fingerprint(), files(clone)) == before
+    assert (database.fingerprint(), files(checkout)) == before
     assert list(temporary.iterdir()) == []
     assert invoke("migrate", "--json", env=env).json["applied"] == ["001_initial_schema"]
 

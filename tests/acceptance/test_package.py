@@ -115,7 +115,7 @@ def test_from_init_to_a_migrated_backed_up_drilled_database(installed: Installed
     assert (project / "backups" / "dev" / "shop_dev" / outcome["backup"] / "manifest.json").exists()
     backup = json.loads(pgratchet("backup", "--json").stdout)["backup"]
     drill = json.loads(pgratchet("drill", f"--backup={backup}", "--json").stdout)
-    assert (drill["good"], drill["tables"], drill["rows"]) == (True, 1, 1)
+    assert (drill["good"], drill["tables"], drill["rows"]) == (True, 2, 2), "the table and the history"
     assert "applied 1, pending 0" in pgratchet("status").stdout
     assert "pgratchet restore --env=dev" in pgratchet("rollback", status=2).stderr
 
@@ -188,9 +188,11 @@ print(json.dumps({name: [before[name], after[name]] for name in before if before
 
 
 def test_importing_it_changes_nothing_in_the_process(installed: Installed, tmp_path: Path) -> None:
-    environ = {"PGHOST": "elsewhere", "PGSERVICE": "s", "AWS_ENDPOINT_URL": "http://x"}
     installed.run("pip", "install", "-q", "--disable-pip-version-check", "pytest", cwd=tmp_path)
-    assert installed.run("python", "-c", SIDE_EFFECTS, cwd=tmp_path, **environ).stdout == "{}\n"
+    imported = installed.run(
+        "python", "-c", SIDE_EFFECTS, cwd=tmp_path, PGHOST="x", PGSERVICE="s", AWS_ENDPOINT_URL="y"
+    )
+    assert imported.stdout == "{}\n"
 
 
 FOREIGN = """
@@ -202,13 +204,22 @@ from invoke import Collection, task
 import pgratchet
 
 
-@task
-def show(c):
+def show_state():
     print(os.environ.get("PGHOST"), os.environ.get("PGSERVICE"), os.environ.get("AWS_ENDPOINT_URL"),
           signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)
 
 
-ns = Collection(show)
+@task
+def before(c):
+    show_state()
+
+
+@task
+def after(c):
+    show_state()
+
+
+ns = Collection(before, after)
 ns.add_collection(pgratchet.ns, name="db")
 ns.configure({"pgratchet": {"sql": "db/migrations", "inventory": "db/inventory", "backups": "var/backups"}})
 """
@@ -240,7 +251,7 @@ def test_it_works_as_a_collection_of_a_foreign_project(
     foreign: Callable[..., subprocess.CompletedProcess[str]], project: Path
 ) -> None:
     """Its tasks run between others without a trace in their environment or signals."""
-    done = foreign("show", "db.migrate", "show", **LIBPQ)
+    done = foreign("before", "db.migrate", "after", **LIBPQ)
     lines = done.stdout.splitlines()
     assert lines[0] == lines[-1] == "/nowhere missing http://nowhere True"
     assert "1 migration applied" in done.stdout

@@ -28,14 +28,14 @@ def test_slow(pg_database):
 
 
 @pytest.fixture
-def given(tmp_path: Path) -> Iterator[dict[str, str]]:
+def outside_server(tmp_path: Path) -> Iterator[dict[str, str]]:
     """A server of which the sample is given the URL, and which outlives it."""
     with embedded.scratch() as made:
         yield {**made.parameters(), "dbname": "postgres"}
 
 
 @pytest.fixture
-def sample(tmp_path: Path) -> Path:
+def sample_project(tmp_path: Path) -> Path:
     folder = tmp_path / "sample"
     shutil.copytree(ROOT / "tests" / "sample_project", folder)
     return folder
@@ -67,75 +67,77 @@ def answers(folder: Path) -> list[Path]:
     return list(folder.parent.rglob("pgratchet-server.json"))
 
 
-def test_the_sample_passes_on_a_server_of_its_own_that_ends(sample: Path) -> None:
-    with start(sample, "-q") as run:
+def test_the_sample_passes_on_a_server_of_its_own_that_ends(sample_project: Path) -> None:
+    with start(sample_project, "-q") as run:
         said, _ = run.communicate(timeout=180)
     assert re.search(r"24 passed", said), said
-    assert not answers(sample)
+    assert not answers(sample_project)
 
 
 @requires("xdist")
-def test_two_workers_share_a_server_and_a_template(sample: Path) -> None:
-    with start(sample, "-q", "-n", "2") as run:
+def test_two_workers_share_a_server_and_a_template(sample_project: Path) -> None:
+    with start(sample_project, "-q", "-n", "2") as run:
         said, _ = run.communicate(timeout=180)
     assert re.search(r"24 passed", said), said
-    until(lambda: not answers(sample))
+    until(lambda: not answers(sample_project))
 
 
-def test_a_failing_test_leaves_nothing(sample: Path, given: dict[str, str]) -> None:
-    (sample / "tests" / "test_fails.py").write_text("def test_it(pg_database):\n    assert not pg_database\n")
-    with start(sample, "-q", "tests/test_fails.py", given=given) as run:
+def test_a_failing_test_leaves_nothing(sample_project: Path, outside_server: dict[str, str]) -> None:
+    (sample_project / "tests" / "test_fails.py").write_text("def test_it(pg_database):\n    assert not pg_database\n")
+    with start(sample_project, "-q", "tests/test_fails.py", given=outside_server) as run:
         said, _ = run.communicate(timeout=120)
     assert "1 failed" in said, said
-    assert ours(given) == []
+    assert ours(outside_server) == []
 
 
-def test_an_interrupt_leaves_nothing(sample: Path, given: dict[str, str]) -> None:
-    (sample / "tests" / "test_slow.py").write_text(SLOW)
-    with start(sample, "tests/test_slow.py", given=given) as run:
-        until((sample / "ready").exists)
-        assert ours(given)
+def test_an_interrupt_leaves_nothing(sample_project: Path, outside_server: dict[str, str]) -> None:
+    (sample_project / "tests" / "test_slow.py").write_text(SLOW)
+    with start(sample_project, "tests/test_slow.py", given=outside_server) as run:
+        until((sample_project / "ready").exists)
+        assert ours(outside_server)
         run.send_signal(signal.SIGINT)
         said, _ = run.communicate(timeout=60)
     assert "KeyboardInterrupt" in said
-    assert ours(given) == []
+    assert ours(outside_server) == []
 
 
-def test_what_a_killed_run_left_is_dropped_by_the_next_and_nothing_else(sample: Path, given: dict[str, str]) -> None:
-    (sample / "tests" / "test_slow.py").write_text(SLOW)
-    with connection.connect(given) as session:
+def test_what_a_killed_run_left_is_dropped_by_the_next_and_nothing_else(
+    sample_project: Path, outside_server: dict[str, str]
+) -> None:
+    (sample_project / "tests" / "test_slow.py").write_text(SLOW)
+    with connection.connect(outside_server) as session:
         session.execute("CREATE DATABASE pgratchet_testing")
-    with start(sample, "tests/test_slow.py", given=given) as run:
-        until((sample / "ready").exists)
+    with start(sample_project, "tests/test_slow.py", given=outside_server) as run:
+        until((sample_project / "ready").exists)
         run.kill()
-    assert len(ours(given)) > 1, "the killed run left nothing to drop"
-    with start(sample, "-q", "tests/test_orders.py", "-k", "url", given=given) as run:
+    assert len(ours(outside_server)) > 1, "the killed run left nothing to drop"
+    with start(sample_project, "-q", "tests/test_orders.py", "-k", "url", given=outside_server) as run:
         said, _ = run.communicate(timeout=120)
     assert "1 passed" in said, said
-    assert ours(given) == [("pgratchet_testing",)]
+    assert ours(outside_server) == [("pgratchet_testing",)]
 
 
-def test_a_run_leaves_those_of_a_living_one_alone(sample: Path, given: dict[str, str]) -> None:
-    (sample / "tests" / "test_slow.py").write_text(SLOW)
-    with start(sample, "tests/test_slow.py", given=given) as living:
-        until((sample / "ready").exists)
-        before = ours(given)
-        with start(sample, "-q", "tests/test_orders.py", "-k", "url", given=given) as run:
+def test_a_run_leaves_those_of_a_living_one_alone(sample_project: Path, outside_server: dict[str, str]) -> None:
+    (sample_project / "tests" / "test_slow.py").write_text(SLOW)
+    with start(sample_project, "tests/test_slow.py", given=outside_server) as living:
+        until((sample_project / "ready").exists)
+        before = ours(outside_server)
+        with start(sample_project, "-q", "tests/test_orders.py", "-k", "url", given=outside_server) as run:
             said, _ = run.communicate(timeout=120)
         assert "1 passed" in said, said
-        assert ours(given) == before
+        assert ours(outside_server) == before
         living.send_signal(signal.SIGINT)
         living.communicate(timeout=60)
-    assert ours(given) == []
+    assert ours(outside_server) == []
 
 
-def test_the_server_ends_with_a_run_that_is_killed(sample: Path) -> None:
-    (sample / "tests" / "test_slow.py").write_text(SLOW)
-    with start(sample, "tests/test_slow.py") as run:
-        until((sample / "ready").exists)
-        assert answers(sample)
+def test_the_server_ends_with_a_run_that_is_killed(sample_project: Path) -> None:
+    (sample_project / "tests" / "test_slow.py").write_text(SLOW)
+    with start(sample_project, "tests/test_slow.py") as run:
+        until((sample_project / "ready").exists)
+        assert answers(sample_project)
         run.kill()
-    until(lambda: not answers(sample))
+    until(lambda: not answers(sample_project))
 
 
 def test_the_plugin_imports_nothing_heavy_at_start_up() -> None:

@@ -11,21 +11,21 @@ import pytest
 from tests.support.invoke import Invoke
 
 
-def test_from_nothing_to_a_migrated_database_with_a_backup_behind_it(invoke: Invoke, clone: Path) -> None:
+def test_from_nothing_to_a_migrated_database_with_a_backup_behind_it(invoke: Invoke, checkout: Path) -> None:
     first = invoke("migrate", "--env=dev")
     assert "started PostgreSQL for dev" in first.stderr
     assert "001_initial_schema" in first.stderr
     assert "1 migration applied" in first.stdout
-    (manifest,) = clone.glob("backups/dev/hyperpage_dev/*/manifest.json")
+    (manifest,) = checkout.glob("backups/dev/hyperpage_dev/*/manifest.json")
     assert json.loads(manifest.read_text())["files"]["database.dump"]["size"] > 0
-    assert str(manifest.parent.relative_to(clone)) in first.stdout
+    assert str(manifest.parent.relative_to(checkout)) in first.stdout
 
     status = invoke("status", "--json").json
     assert (status["total"], status["applied"], status["pending"]) == (1, 1, 0)
 
     second = invoke("migrate", "--json")
     assert (second.json["applied"], second.json["backup"], second.json["pending"]) == ([], None, 0)
-    assert len(list(clone.glob("backups/dev/hyperpage_dev/*"))) == 1
+    assert len(list(checkout.glob("backups/dev/hyperpage_dev/*"))) == 1
 
     assert "0001" not in invoke("status", "--check").stdout
     rolled = invoke("rollback", status=2)
@@ -48,8 +48,8 @@ def test_from_nothing_to_a_migrated_database_with_a_backup_behind_it(invoke: Inv
     assert invoke("migrate", "--json").json["applied"] == ["001_initial_schema"]
 
 
-def test_a_new_migration_is_pending_until_it_is_applied(invoke: Invoke, clone: Path) -> None:
-    path = clone / invoke("new", "Add e-mail!").stdout.strip()
+def test_a_new_migration_is_pending_until_it_is_applied(invoke: Invoke, checkout: Path) -> None:
+    path = checkout / invoke("new", "Add e-mail!").stdout.strip()
     assert re.fullmatch(r"\d{8}T\d{6}_add_e_mail\.sql", path.name)
     path.write_text(path.read_text() + "ALTER TABLE users ADD COLUMN phone text;\n")
     dry = invoke("migrate", "--dry-run", "--json", status=None)
@@ -63,10 +63,10 @@ def test_a_new_migration_is_pending_until_it_is_applied(invoke: Invoke, clone: P
 
 
 @pytest.mark.parametrize("unwanted", ["", "1"])
-def test_byte_code_is_kept_unless_python_is_told_not_to(invoke: Invoke, clone: Path, unwanted: str) -> None:
+def test_byte_code_is_kept_unless_python_is_told_not_to(invoke: Invoke, checkout: Path, unwanted: str) -> None:
     """Without it, all rooms are compiled again at each start; Invoke by itself keeps none."""
     invoke("--list", env={"PYTHONDONTWRITEBYTECODE": unwanted})
-    kept = {path.name.split(".")[0] for path in (clone / "ops" / "pgratchet").rglob("__pycache__/*")}
+    kept = {path.name.split(".")[0] for path in (checkout / "ops" / "pgratchet").rglob("__pycache__/*")}
     assert ("settings" in kept) == (not unwanted)
 
 

@@ -95,18 +95,18 @@ def test_an_env_file_is_read_as_it_was_meant(tmp_path: Path, read: Callable[[Pat
     assert refused == REFUSED
 
 
-def test_a_refused_value_leaves_the_file_as_it_was(invoke: Invoke, clone: Path) -> None:
+def test_a_refused_value_leaves_the_file_as_it_was(invoke: Invoke, checkout: Path) -> None:
     env = {f"POSTGRES_{key}": "x" for key in ("HOST", "DB", "USER", "PASSWORD")}
     invoke("render", "--write=.env", env=env)
-    before = (clone / ".env").read_text()
+    before = (checkout / ".env").read_text()
     assert PARTS.search(invoke("render", "--write=.env", env=env | {"POSTGRES_PASSWORD": "${X}"}, status=2).stderr)
-    assert (clone / ".env").read_text() == before
+    assert (checkout / ".env").read_text() == before
 
 
 @pytest.mark.parametrize("server", ["embedded"], indirect=True)
-def test_a_service_file_leads_psql_there(invoke: Invoke, clone: Path, server: Server) -> None:
+def test_a_service_file_leads_psql_there(invoke: Invoke, checkout: Path, server: Server) -> None:
     names = [f"psql {value}" for value in VALUES if value.strip() == value]
-    path = clone / "pg_service.conf"
+    path = checkout / "pg_service.conf"
     refused = set()
     with connection.connect(server.parameters) as session:
         for name in names:

@@ -31,7 +31,7 @@ TRACED = {"INVOKE_RUN_ECHO": "1", "INVOKE_DEBUG": "1"}
 
 
 @dataclass
-class Seen:
+class ObservedProcesses:
     """What the children of a process were started with: their arguments and variables, by program."""
 
     arguments: dict[str, set[bytes]] = field(default_factory=dict)
@@ -70,12 +70,12 @@ def _children(pid: int) -> list[int]:
     return [int(each) for text in found for each in text.split()]
 
 
-def watched(command: list[str], cwd: Path, env: Mapping[str, str]) -> tuple[ProcessResult, Seen]:
+def watched(command: list[str], cwd: Path, env: Mapping[str, str]) -> tuple[ProcessResult, ObservedProcesses]:
     """Run it; what it said, and what its children were started with."""
     process = subprocess.Popen(
         command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    seen, done = Seen(), threading.Event()
+    seen, done = ObservedProcesses(), threading.Event()
 
     def look() -> None:
         while not done.wait(0.001):
@@ -90,7 +90,7 @@ def watched(command: list[str], cwd: Path, env: Mapping[str, str]) -> tuple[Proc
 
 
 @pytest.fixture
-def guarded(server: Server) -> Iterator[Database]:
+def database_with_secret(server: Server) -> Iterator[Database]:
     """A database whose owner has the canary for a password."""
     made = server.create()
     with connection.connect(server.parameters) as session:
@@ -128,12 +128,12 @@ def by_command(given: Database, clone: Path, outside: Path) -> dict[str, str]:
     return variables
 
 
-Source = Callable[[Database, Path, Path], dict[str, str]]
-SOURCES: tuple[Source, ...] = (by_url, by_variable, by_command)
+PasswordSource = Callable[[Database, Path, Path], dict[str, str]]
+SOURCES: tuple[PasswordSource, ...] = (by_url, by_variable, by_command)
 
 
 @pytest.fixture
-def outside(tmp_path: Path) -> Path:
+def outside_checkout(tmp_path: Path) -> Path:
     """For what is not in the checkout: temporary files, and what the user keeps secrets in."""
     folder = tmp_path / "outside"
     (folder / "temporary").mkdir(parents=True)
@@ -154,38 +154,42 @@ def test_the_watch_would_see_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_password_reaches_the_server_and_nothing_else(
-    clone: Path, guarded: Database, outside: Path, source: Source
+    checkout: Path, database_with_secret: Database, outside_checkout: Path, source: PasswordSource
 ) -> None:
-    given = source(guarded, clone, outside)
-    env = environment({**given, **TRACED, "TMPDIR": str(outside / "temporary")})
-    assert CANARY in "".join([*given.values(), *(p.read_text() for p in outside.glob("secret"))]), "it is in there"
-    (clone / "sql" / "002_more.sql").write_text(
+    given = source(database_with_secret, checkout, outside_checkout)
+    env = environment({**given, **TRACED, "TMPDIR": str(outside_checkout / "temporary")})
+    assert CANARY in "".join([*given.values(), *(p.read_text() for p in outside_checkout.glob("secret"))]), (
+        "it is in there"
+    )
+    (checkout / "sql" / "002_more.sql").write_text(
         "create table more as select repeat('x', 900) from generate_series(1, 9999)"
     )
     programs: set[str] = set()
 
     def run(*arguments: str, status: int = 0) -> ProcessResult:
-        done, seen = watched([*COMMAND, "-d", *arguments], clone, env)
+        done, seen = watched([*COMMAND, "-d", *arguments], checkout, env)
         assert done.status == status, done.stderr[-300:]
         assert CANARY not in done.stdout + done.stderr, arguments
         assert seen.leaks() == [], arguments
-        assert holding(clone) == holding(outside / "temporary") == [], arguments
+        assert holding(checkout) == holding(outside_checkout / "temporary") == [], arguments
         programs.update(seen.programs)
         return done
 
     backup = run("migrate", "--json").json["backup"]
     assert "********" in run("render").stdout
-    run("restore", f"--backup={backup}", f"--into={guarded.name}_r")
-    guarded.run(f"DROP DATABASE {guarded.name}_r")
+    run("restore", f"--backup={backup}", f"--into={database_with_secret.name}_r")
+    database_with_secret.run(f"DROP DATABASE {database_with_secret.name}_r")
     assert programs >= {"pg_dump", "pg_restore"}
-    (clone / "sql" / "003_bad.sql").write_text("select emial")
+    (checkout / "sql" / "003_bad.sql").write_text("select emial")
     run("migrate", "--json", status=5)
-    (clone / "sql" / "003_bad.sql").unlink()
-    rows = guarded.rows("SELECT m::text FROM ratchet.migrations AS m")
+    (checkout / "sql" / "003_bad.sql").unlink()
+    rows = database_with_secret.rows("SELECT m::text FROM ratchet.migrations AS m")
     assert len(rows) == 2
     assert CANARY not in str(rows)
-    written = subprocess.run([*COMMAND, "render", f"--write={outside}/pgpass"], cwd=clone, env=env, capture_output=True)
-    assert CANARY in (outside / "pgpass").read_text(), "unmasked it would have shown"
+    written = subprocess.run(
+        [*COMMAND, "render", f"--write={outside_checkout}/pgpass"], cwd=checkout, env=env, capture_output=True
+    )
+    assert CANARY in (outside_checkout / "pgpass").read_text(), "unmasked it would have shown"
     assert CANARY.encode() not in written.stdout + written.stderr
 
 
@@ -201,43 +205,51 @@ FAILURES: dict[str, tuple[dict[str, str], int]] = {
 }
 
 
-def test_what_fails_does_not_show_it_either(clone: Path, outside: Path) -> None:
+def test_what_fails_does_not_show_it_either(checkout: Path, outside_checkout: Path) -> None:
     for kind, (given, status) in FAILURES.items():
         assert CANARY in str(given)
-        env = environment({**given, **TRACED, "TMPDIR": str(outside / "temporary")})
-        done, seen = watched([*COMMAND, "-d", "migrate", "--json"], clone, env)
+        env = environment({**given, **TRACED, "TMPDIR": str(outside_checkout / "temporary")})
+        done, seen = watched([*COMMAND, "-d", "migrate", "--json"], checkout, env)
         assert done.status == status, f"{kind}: {done.stderr[-300:]}"
         assert CANARY not in done.stdout + done.stderr, kind
         assert done.json["error"]["hint"], kind
-        assert seen.leaks() == holding(clone) == holding(outside) == [], kind
+        assert seen.leaks() == holding(checkout) == holding(outside_checkout) == [], kind
 
 
-def test_a_password_command_that_fails_does_not_show_what_it_printed(clone: Path, outside: Path) -> None:
-    dev = clone / "inventory" / "dev.yml"
+def test_a_password_command_that_fails_does_not_show_what_it_printed(checkout: Path, outside_checkout: Path) -> None:
+    dev = checkout / "inventory" / "dev.yml"
     sound = dev.read_text()
     for script in (f"echo {CANARY}; exit 1", f"echo {CANARY}; echo {CANARY}"):
-        (outside / "command").write_text(script)
-        printed = subprocess.run(["sh", str(outside / "command")], capture_output=True)
+        (outside_checkout / "command").write_text(script)
+        printed = subprocess.run(["sh", str(outside_checkout / "command")], capture_output=True)
         assert CANARY.encode() in printed.stdout
-        dev.write_text(f"{sound}      password_command: [sh, {outside / 'command'}]\n")
+        dev.write_text(f"{sound}      password_command: [sh, {outside_checkout / 'command'}]\n")
         env = environment({"POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": "1", **TRACED})
-        done, _ = watched([*COMMAND, "-d", "migrate", "--json"], clone, env)
+        done, _ = watched([*COMMAND, "-d", "migrate", "--json"], checkout, env)
         assert done.status == 10
         assert "gave no password" in done.stderr
         assert CANARY not in done.stdout + done.stderr, script
 
 
-def test_a_password_that_is_refused_is_not_shown(clone: Path, server: Server, guarded: Database, outside: Path) -> None:
-    wrong = Database({**guarded.parameters, "password": f"not {CANARY}"})
+def test_a_password_that_is_refused_is_not_shown(
+    checkout: Path, server: Server, database_with_secret: Database, outside_checkout: Path
+) -> None:
+    wrong = Database({**database_with_secret.parameters, "password": f"not {CANARY}"})
     if "password" not in server.parameters:
         pytest.skip("this server asks for no password")
     with pytest.raises(Unreachable, match="cannot connect"):
         wrong.connect()
-    before = guarded.fingerprint()
-    env = environment({**by_variable(guarded, clone, outside), "POSTGRES_PASSWORD": f"not {CANARY}", **TRACED})
-    done, seen = watched([*COMMAND, "-d", "migrate", "--json"], clone, env)
+    before = database_with_secret.fingerprint()
+    env = environment(
+        {
+            **by_variable(database_with_secret, checkout, outside_checkout),
+            "POSTGRES_PASSWORD": f"not {CANARY}",
+            **TRACED,
+        }
+    )
+    done, seen = watched([*COMMAND, "-d", "migrate", "--json"], checkout, env)
     assert (done.status, done.json["error"]["code"]) == (10, 10)
     assert "password authentication failed" in done.stderr
     assert CANARY not in done.stdout + done.stderr
     assert seen.leaks() == []
-    assert guarded.fingerprint() == before
+    assert database_with_secret.fingerprint() == before

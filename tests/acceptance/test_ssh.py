@@ -16,12 +16,13 @@ import pytest
 
 from tests.hosts import Host, Hosts, LocalSshd
 from tests.servers.databases import Database
-from tests.support.invoke import COMMAND, PARTS, Invoke, ProcessResult, Run, environment
+from tests.support.invoke import COMMAND, PARTS, Invoke, InvokeOnDatabase, ProcessResult, environment
+from tests.support.processes import command_lines, environments
 from tests.support.waiting import until
 
 
 @dataclass
-class Target:
+class RemoteTarget:
     """A database of one test on a host, and the inventory that leads there."""
 
     hosts: Hosts
@@ -47,10 +48,10 @@ class Target:
 
 
 @pytest.fixture
-def far(hosts: Hosts, clone: Path, invoke: Invoke) -> Iterator[Target]:
+def remote(hosts: Hosts, checkout: Path, invoke: Invoke) -> Iterator[RemoteTarget]:
     name = f"test_{uuid.uuid4().hex[:12]}"
     hosts.db1.psql(f"CREATE DATABASE {name} OWNER owner", "postgres")
-    target = Target(hosts, hosts.db1, clone, invoke, name)
+    target = RemoteTarget(hosts, hosts.db1, checkout, invoke, name)
     target.describe()
     yield target
     hosts.know()
@@ -62,24 +63,26 @@ SLEEPING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
 LOCKED = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
 
 
-def test_a_run_through_a_bastion_is_as_one_here(far: Target) -> None:
-    done = far("migrate")
+def test_a_run_through_a_bastion_is_as_one_here(remote: RemoteTarget) -> None:
+    done = remote("migrate")
     assert "applied 001_initial_schema" in done.stderr
     assert "1 migration applied" in done.stdout
     assert "backup before it: db1:/home/deploy/.pgratchet/backups/far/app/" in done.stdout
-    assert far.rows("SELECT name, source FROM ratchet.migrations") == ["001_initial_schema|run"]
+    assert remote.rows("SELECT name, source FROM ratchet.migrations") == ["001_initial_schema|run"]
     look = f"stat -c %Z {BUNDLES}/* {BUNDLES}; ls {BUNDLES}"
-    before = far.host.run(look)
-    assert "nothing to apply: total 1, pending 0" in far("migrate").stdout
-    assert far("status", "--json").json["applied"] == 1
-    assert far.host.run(look) == before, "nothing was sent again"
-    assert far.host.run("stat -c %a /home/deploy/.pgratchet /home/deploy/.pgratchet/runs").split() == ["700", "700"]
+    before = remote.host.run(look)
+    assert "nothing to apply: total 1, pending 0" in remote("migrate").stdout
+    assert remote("status", "--json").json["applied"] == 1
+    assert remote.host.run(look) == before, "nothing was sent again"
+    assert remote.host.run("stat -c %a /home/deploy/.pgratchet /home/deploy/.pgratchet/runs").split() == ["700", "700"]
 
 
-def test_what_it_prints_and_keeps_is_what_a_local_run_does(far: Target, on: Run, database: Database) -> None:
+def test_what_it_prints_and_keeps_is_what_a_local_run_does(
+    remote: RemoteTarget, invoke_on_database: InvokeOnDatabase, database: Database
+) -> None:
     """But for times, ids, and where the backup lies."""
-    far.sql(m002_people="create table people (id int)", m003_wrong="create table a ();\nselect emial from people")
-    here, there = on("migrate", "--json", status=5), far("migrate", "--json", status=5)
+    remote.sql(m002_people="create table people (id int)", m003_wrong="create table a ();\nselect emial from people")
+    here, there = invoke_on_database("migrate", "--json", status=5), remote("migrate", "--json", status=5)
     for done in (here, there):
         assert done.json["applied"] == ["001_initial_schema", "002_people"]
         assert (done.json["error"]["line"], done.json["error"]["column"]) == (2, 8)
@@ -87,8 +90,8 @@ def test_what_it_prints_and_keeps_is_what_a_local_run_does(far: Target, on: Run,
     assert here.json["error"].keys() == there.json["error"].keys()
     kept = "id, name, checksum, executed_at IS NULL, backup_id IS NULL, backup_waived, tool_version, source, md5(body)"
     history = f"SELECT concat_ws(' ', {kept}, statements_done, statement_begun) FROM ratchet.migrations ORDER BY id"
-    assert far.rows(history) == [str(told) for (told,) in database.rows(history)]
-    assert len(far.rows(history)) == 2
+    assert remote.rows(history) == [str(told) for (told,) in database.rows(history)]
+    assert len(remote.rows(history)) == 2
 
 
 def _steady(text: str) -> str:
@@ -96,9 +99,9 @@ def _steady(text: str) -> str:
 
 
 @pytest.mark.parametrize("which", ["unknown", "changed", "changed on the gateway"])
-def test_a_host_key_that_is_not_the_known_one_is_refused(far: Target, which: str) -> None:
+def test_a_host_key_that_is_not_the_known_one_is_refused(remote: RemoteTarget, which: str) -> None:
     """Row 19: before anything is sent, and nothing on the host is touched."""
-    known, other = far.hosts.known_hosts, far.hosts.db2.key()
+    known, other = remote.hosts.known_hosts, remote.hosts.db2.key()
     bastion, db1, db2 = known.read_text().splitlines()
     lines = {
         "unknown": [bastion, db2],
@@ -106,25 +109,25 @@ def test_a_host_key_that_is_not_the_known_one_is_refused(far: Target, which: str
         "changed on the gateway": [f"{bastion.split()[0]} {other}", db1, db2],
     }
     known.write_text("\n".join(lines[which]) + "\n")
-    far.host.run("rm -rf /home/deploy/.pgratchet")
+    remote.host.run("rm -rf /home/deploy/.pgratchet")
     for task in ("status", "migrate"):
-        done = far(task, status=10)
+        done = remote(task, status=10)
         assert "is not known" in done.stderr if which == "unknown" else "is not the one that is known" in done.stderr
         assert PARTS.search(done.stderr)
-    assert far.host.run("ls -A /home/deploy") == far.host.run("ls -A /home/deploy | grep -v pgratchet")
-    assert far.rows("SELECT count(*) FROM pg_namespace WHERE nspname = 'ratchet'") == ["0"]
+    assert remote.host.run("ls -A /home/deploy") == remote.host.run("ls -A /home/deploy | grep -v pgratchet")
+    assert remote.rows("SELECT count(*) FROM pg_namespace WHERE nspname = 'ratchet'") == ["0"]
 
 
-def test_a_key_that_was_changed_on_the_host_itself_is_refused(far: Target) -> None:
-    assert far("status").status == 0
-    far.host.change_key()
-    assert "is not the one that is known" in far("status", status=10).stderr
-    far.hosts.know()
-    assert far("status").status == 0
+def test_a_key_that_was_changed_on_the_host_itself_is_refused(remote: RemoteTarget) -> None:
+    assert remote("status").status == 0
+    remote.host.change_key()
+    assert "is not the one that is known" in remote("status", status=10).stderr
+    remote.hosts.know()
+    assert remote("status").status == 0
 
 
 @dataclass
-class Running:
+class RunningInvoke:
     """An invoke that goes on while the test does something to it."""
 
     process: subprocess.Popen[str]
@@ -136,14 +139,14 @@ class Running:
 
 
 @pytest.fixture
-def start(far: Target) -> Iterator[Callable[..., Running]]:
+def start_invoke(remote: RemoteTarget) -> Iterator[Callable[..., RunningInvoke]]:
     started: list[subprocess.Popen[str]] = []
 
-    def begin(*arguments: str) -> Running:
+    def begin(*arguments: str) -> RunningInvoke:
         process = subprocess.Popen(
             [*COMMAND, *arguments, "--env=far"],
-            cwd=far.clone,
-            env=environment({"SECRET": far.hosts.password}),
+            cwd=remote.clone,
+            env=environment({"SECRET": remote.hosts.password}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -152,11 +155,11 @@ def start(far: Target) -> Iterator[Callable[..., Running]]:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
         )
         started.append(process)
-        return Running(process)
+        return RunningInvoke(process)
 
     yield begin
-    far.host.thaw_sessions()
-    far.host.mend()
+    remote.host.thaw_sessions()
+    remote.host.mend()
     for process in started:
         process.kill()
         process.communicate()
@@ -171,132 +174,138 @@ CUTS: dict[str, tuple[Callable[[Host], None], Callable[[Host], None]]] = {
 
 @pytest.mark.parametrize("how", CUTS)
 def test_a_run_whose_line_is_cut_goes_on_and_is_found_again(
-    far: Target, start: Callable[..., Running], how: str
+    remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke], how: str
 ) -> None:
     """Row 20: by the same process, over another line, which tells each event once."""
     cut, mend = CUTS[how]
-    far.sql(m002_slow="create table a (); select pg_sleep(8)", m003_last="create table b ()")
-    running = start("migrate")
-    until(lambda: far.rows(SLEEPING) == ["1"], 30)
-    cut(far.host)
+    remote.sql(m002_slow="create table a (); select pg_sleep(8)", m003_last="create table b ()")
+    running = start_invoke("migrate")
+    until(lambda: remote.rows(SLEEPING) == ["1"], 30)
+    cut(remote.host)
     time.sleep(1)
     if how == "sshd was killed":
-        assert "sshd: deploy" not in far.host.processes()
+        assert "sshd: deploy" not in remote.host.processes()
     time.sleep(4)
-    mend(far.host)
+    mend(remote.host)
     done = running.ended()
     assert done.status == 0, done.stderr
     for name in ("001_initial_schema", "002_slow", "003_last"):
         assert done.stderr.count(f"applied {name},") == 1
-    assert far.rows("SELECT count(*), count(DISTINCT run_id) FROM ratchet.migrations") == ["3|1"]
+    assert remote.rows("SELECT count(*), count(DISTINCT run_id) FROM ratchet.migrations") == ["3|1"]
 
 
-def test_a_cut_at_any_moment_leaves_nothing_half_done(far: Target, start: Callable[..., Running]) -> None:
+def test_a_cut_at_any_moment_leaves_nothing_half_done(
+    remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke]
+) -> None:
     """Row 20: before, during and behind every step. What was begun ends by itself, and the next run finds it so."""
-    far.describe(ssh_patience=8)
+    remote.describe(ssh_patience=8)
     ends: list[int] = []
     for number in range(8):
-        far.sql(**{f"m{number + 100}_step": f"create table step_{number} (); select pg_sleep(0.4)"})
-        running = start("migrate")
+        remote.sql(**{f"m{number + 100}_step": f"create table step_{number} (); select pg_sleep(0.4)"})
+        running = start_invoke("migrate")
         time.sleep(0.25 + number * 0.35)
-        far.host.kill_sessions()
+        remote.host.kill_sessions()
         done = running.ended()
         ends.append(done.status)
         assert done.status in (0, 7, 9, 10), done.stderr
-        until(lambda: far.rows(LOCKED) == ["0"], 20)
-        state = {each["name"]: each["status"] for each in far("status", "--json").json["migrations"]}
+        until(lambda: remote.rows(LOCKED) == ["0"], 20)
+        state = {each["name"]: each["status"] for each in remote("status", "--json").json["migrations"]}
         if done.status == 0:
             assert set(state.values()) == {"applied"}
     assert len(set(ends)) > 1, "some were cut before they began, and some behind that"
-    far("migrate")
+    remote("migrate")
     counted = "count(*), count(DISTINCT name), count(executed_at)"
-    assert far.rows(f"SELECT {counted} FROM ratchet.migrations") == ["9|9|9"]
+    assert remote.rows(f"SELECT {counted} FROM ratchet.migrations") == ["9|9|9"]
 
 
 @pytest.mark.parametrize("how", CUTS)
 def test_a_line_that_stays_cut_is_given_up_and_attach_tells_the_truth(
-    far: Target, start: Callable[..., Running], how: str
+    remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke], how: str
 ) -> None:
     """Row 38: within the time that the inventory gives, with the exit code of an outcome that is not known."""
     cut, mend = CUTS[how]
-    far.describe(ssh_patience=2, ssh_timeout=2)
-    far.sql(m002_slow="create table a (); select pg_sleep(12)")
-    running = start("migrate")
-    until(lambda: far.rows(SLEEPING) == ["1"], 30)
+    remote.describe(ssh_patience=2, ssh_timeout=2)
+    remote.sql(m002_slow="create table a (); select pg_sleep(12)")
+    running = start_invoke("migrate")
+    until(lambda: remote.rows(SLEEPING) == ["1"], 30)
     if how == "sshd was killed":
-        far.host.cut()
-    cut(far.host)
+        remote.host.cut()
+    cut(remote.host)
     done = running.ended(25)
     assert done.status == 7, done.stderr
     assert "may go on there" in done.stderr
     assert PARTS.search(done.stderr)
-    assert far.rows(SLEEPING) == ["1"], "it goes on"
-    mend(far.host)
-    attached = far("attach")
+    assert remote.rows(SLEEPING) == ["1"], "it goes on"
+    mend(remote.host)
+    attached = remote("attach")
     assert "applied 002_slow" in attached.stderr
     assert "is done, 2 migrations applied" in attached.stdout
-    assert far("status", "--json").json["pending"] == 0
+    assert remote("status", "--json").json["pending"] == 0
 
 
-def test_a_killed_control_process_ends_nothing(far: Target, start: Callable[..., Running]) -> None:
-    far.sql(m002_slow="create table a (); select pg_sleep(5)", m003_wrong="select emial")
-    running = start("migrate")
-    until(lambda: far.rows(SLEEPING) == ["1"], 30)
+def test_a_killed_control_process_ends_nothing(
+    remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke]
+) -> None:
+    remote.sql(m002_slow="create table a (); select pg_sleep(5)", m003_wrong="select emial")
+    running = start_invoke("migrate")
+    until(lambda: remote.rows(SLEEPING) == ["1"], 30)
     running.process.kill()
-    assert far("runs", "--json").json["runs"][0]["state"] == "running"
-    attached = far("attach", status=5)
+    assert remote("runs", "--json").json["runs"][0]["state"] == "running"
+    attached = remote("attach", status=5)
     assert "applied 002_slow" in attached.stderr
     assert "migration 003_wrong failed at line 1, column 8" in attached.stderr
-    assert far("runs", "--json").json["runs"][0]["status"] == "5"
+    assert remote("runs", "--json").json["runs"][0]["status"] == "5"
 
 
 def test_a_run_that_was_killed_on_the_host_is_settled_by_the_database(
-    far: Target, start: Callable[..., Running]
+    remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke]
 ) -> None:
-    far.sql(m002_done="create table a ()", m003_slow="create table b (); select pg_sleep(60)")
-    far.describe(migration_batch_size=1)
-    running = start("migrate")
-    until(lambda: far.rows(SLEEPING) == ["1"], 30)
-    run_id = far("runs", "--json").json["runs"][0]["run_id"]
-    far.host.run(f"kill -9 $(cat /home/deploy/.pgratchet/runs/{run_id}/pid)")
+    remote.sql(m002_done="create table a ()", m003_slow="create table b (); select pg_sleep(60)")
+    remote.describe(migration_batch_size=1)
+    running = start_invoke("migrate")
+    until(lambda: remote.rows(SLEEPING) == ["1"], 30)
+    run_id = remote("runs", "--json").json["runs"][0]["run_id"]
+    remote.host.run(f"kill -9 $(cat /home/deploy/.pgratchet/runs/{run_id}/pid)")
     done = running.ended()
     assert done.status == 5
     assert "was ended on db1, by no doing of its own" in done.stderr
     assert "001_initial_schema, 002_done were applied, and nothing else" in done.stderr
-    assert far.rows(LOCKED) == ["0"]
-    assert far.rows("SELECT to_regclass('b')") == []
+    assert remote.rows(LOCKED) == ["0"]
+    assert remote.rows("SELECT to_regclass('b')") == []
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_here_ends_the_run_there(
-    far: Target, start: Callable[..., Running], number: signal.Signals, status: int
+    remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke], number: signal.Signals, status: int
 ) -> None:
     """Row 39: the statement is cancelled, the lock released."""
-    far.sql(m002_slow="create table a (); select pg_sleep(60)")
-    running = start("migrate")
-    until(lambda: far.rows(SLEEPING) == ["1"], 30)
+    remote.sql(m002_slow="create table a (); select pg_sleep(60)")
+    running = start_invoke("migrate")
+    until(lambda: remote.rows(SLEEPING) == ["1"], 30)
     running.process.send_signal(number)
     done = running.ended()
     assert done.status == status, done.stderr
     assert "001_initial_schema was applied, and stays." in done.stderr
-    assert far.rows(SLEEPING) == ["0"]
-    assert far.rows(LOCKED) == ["0"]
+    assert remote.rows(SLEEPING) == ["0"]
+    assert remote.rows(LOCKED) == ["0"]
 
 
-def test_a_terminal_that_is_gone_ends_nothing(far: Target, start: Callable[..., Running]) -> None:
-    far.sql(m002_slow="create table a (); select pg_sleep(4)")
-    running = start("migrate")
-    until(lambda: far.rows(SLEEPING) == ["1"], 30)
+def test_a_terminal_that_is_gone_ends_nothing(remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke]) -> None:
+    remote.sql(m002_slow="create table a (); select pg_sleep(4)")
+    running = start_invoke("migrate")
+    until(lambda: remote.rows(SLEEPING) == ["1"], 30)
     running.process.send_signal(signal.SIGHUP)
     assert running.ended().status == 129
-    assert "is done, 2 migrations applied" in far("attach").stdout
+    assert "is done, 2 migrations applied" in remote("attach").stdout
 
 
-def test_a_signal_to_attach_stops_no_more_than_the_following(far: Target, start: Callable[..., Running]) -> None:
-    far.sql(m002_slow="create table a (); select pg_sleep(6)")
-    running = start("migrate")
-    until(lambda: far.rows(SLEEPING) == ["1"], 30)
-    following = start("attach")
+def test_a_signal_to_attach_stops_no_more_than_the_following(
+    remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke]
+) -> None:
+    remote.sql(m002_slow="create table a (); select pg_sleep(6)")
+    running = start_invoke("migrate")
+    until(lambda: remote.rows(SLEEPING) == ["1"], 30)
+    following = start_invoke("attach")
     time.sleep(2.5)
     following.process.send_signal(signal.SIGINT)
     done = following.ended()
@@ -305,102 +314,104 @@ def test_a_signal_to_attach_stops_no_more_than_the_following(far: Target, start:
     assert running.ended().status == 0
 
 
-def test_cancel_ends_a_run(far: Target, start: Callable[..., Running]) -> None:
-    far.sql(m002_slow="create table a (); select pg_sleep(60)")
-    running = start("migrate")
-    until(lambda: far.rows(SLEEPING) == ["1"], 30)
-    assert "told to end" in far("cancel").stdout
+def test_cancel_ends_a_run(remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke]) -> None:
+    remote.sql(m002_slow="create table a (); select pg_sleep(60)")
+    running = start_invoke("migrate")
+    until(lambda: remote.rows(SLEEPING) == ["1"], 30)
+    assert "told to end" in remote("cancel").stdout
     assert running.ended().status == 143
-    assert far.rows(SLEEPING) == ["0"]
-    assert "it was over already" in far("cancel").stdout
+    assert remote.rows(SLEEPING) == ["0"]
+    assert "it was over already" in remote("cancel").stdout
 
 
 @pytest.mark.parametrize("where", ["host", "here"])
-def test_no_secret_is_anywhere_while_it_runs(far: Target, start: Callable[..., Running], where: str) -> None:
+def test_no_secret_is_anywhere_while_it_runs(
+    remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke], where: str
+) -> None:
     """Row 28: sampled on both machines while pg_dump waits for a table and while a statement runs, and looked for
     behind it in every file that was written."""
-    far.describe(backup_at=where)
-    far.host.psql("CREATE TABLE held (); ALTER TABLE held OWNER TO owner", far.name)
-    far.sql(m002_slow="create table a (); select pg_sleep(3)", m003_wrong="select emial")
-    marks = [far.hosts.password, far.hosts.password.replace("\\", "\\\\"), "c4n4ry"]
-    holder = far.host.container.client.api.exec_create(
-        far.host.container.id,
-        ["su", "postgres", "-c", f"psql -d {far.name} -c 'BEGIN; LOCK held; SELECT pg_sleep(3)'"],
+    remote.describe(backup_at=where)
+    remote.host.psql("CREATE TABLE held (); ALTER TABLE held OWNER TO owner", remote.name)
+    remote.sql(m002_slow="create table a (); select pg_sleep(3)", m003_wrong="select emial")
+    marks = [remote.hosts.password, remote.hosts.password.replace("\\", "\\\\"), "c4n4ry"]
+    holder = remote.host.container.client.api.exec_create(
+        remote.host.container.id,
+        ["su", "postgres", "-c", f"psql -d {remote.name} -c 'BEGIN; LOCK held; SELECT pg_sleep(3)'"],
     )
-    far.host.container.client.api.exec_start(holder["Id"], detach=True)
-    until(lambda: far.rows(SLEEPING) == ["1"], 10)
-    running = start("migrate")
+    remote.host.container.client.api.exec_start(holder["Id"], detach=True)
+    until(lambda: remote.rows(SLEEPING) == ["1"], 10)
+    running = start_invoke("migrate")
     samples: list[str] = []
     while running.process.poll() is None:
-        samples.append(far.host.processes())
-        samples.append(
-            subprocess.run(["ps", "axewww", "-o", "args"], capture_output=True, text=True, check=True).stdout
-        )
-        samples.append(far.host.run("grep -rl 'c4n4r[y]' /home/deploy /tmp /run /var/log 2>/dev/null; true"))
+        samples.append(remote.host.processes())
+        samples += [*command_lines(), *environments()]
+        samples.append(remote.host.run("grep -rl 'c4n4r[y]' /home/deploy /tmp /run /var/log 2>/dev/null; true"))
         time.sleep(0.1)
     done = running.ended()
     assert done.status == 5
-    everything = "\n".join(samples).replace(f"SECRET={far.hosts.password}", "")
+    everything = "\n".join(samples).replace(f"SECRET={remote.hosts.password}", "")
     assert "pg_dump" in everything, "it was looked at while the dump ran"
     assert "host.py" in everything or ".pgratchet" in everything
-    left = far.host.run("cat $(find /home/deploy/.pgratchet/runs -type f) /var/log/postgresql/*")
-    files = b"".join(path.read_bytes() for path in far.clone.rglob("*") if path.is_file()).decode(errors="replace")
+    left = remote.host.run("cat $(find /home/deploy/.pgratchet/runs -type f) /var/log/postgresql/*")
+    files = b"".join(path.read_bytes() for path in remote.clone.rglob("*") if path.is_file()).decode(errors="replace")
     for text in (everything, done.stdout + done.stderr, left, files):
         assert not [line for line in text.splitlines() for mark in marks if mark in line]
-    assert "c4n4ry" not in "".join(far.rows("SELECT row(m.*)::text FROM ratchet.migrations AS m"))
+    assert "c4n4ry" not in "".join(remote.rows("SELECT row(m.*)::text FROM ratchet.migrations AS m"))
 
 
-def test_backups_stay_on_the_host_or_come_here(far: Target) -> None:
-    there = far("migrate", "--json").json["backup"]
-    assert far("backups", "--json").json["backups"][0]["id"] == there
-    assert "is good" in far("verify").stdout
-    far.describe(backup_at="here")
-    here = far("backup", "--json").json["backup"]
-    assert (far.clone / "backups" / "far" / "app" / here / "manifest.json").exists()
-    assert far.host.run(f"find /home/deploy/.pgratchet -name '*{here}*'") == "", "nothing of it stays"
-    assert "is good" in far("verify").stdout
-    assert "restores" in far("drill").stdout
-    far.host.psql("CREATE TABLE later ()", far.name)
-    far("restore", f"--backup={here}", "--yes")
-    assert far.rows("SELECT to_regclass('later')") == []
-    assert "1 database dropped" in far("restore", "--drop-old", "--yes").stdout
-    far.describe()
-    far("restore", f"--backup={there}", "--yes", "--drop-old")
-    assert far.rows("SELECT to_regclass('users')") == []
-    assert "restores" in far("drill").stdout
-    assert far("backups", "--json").json["drills"][-1]["good"]
+def test_backups_stay_on_the_host_or_come_here(remote: RemoteTarget) -> None:
+    there = remote("migrate", "--json").json["backup"]
+    assert remote("backups", "--json").json["backups"][0]["id"] == there
+    assert "is good" in remote("verify").stdout
+    remote.describe(backup_at="here")
+    here = remote("backup", "--json").json["backup"]
+    assert (remote.clone / "backups" / "far" / "app" / here / "manifest.json").exists()
+    assert remote.host.run(f"find /home/deploy/.pgratchet -name '*{here}*'") == "", "nothing of it stays"
+    assert "is good" in remote("verify").stdout
+    assert "restores" in remote("drill").stdout
+    remote.host.psql("CREATE TABLE later ()", remote.name)
+    remote("restore", f"--backup={here}", "--yes")
+    assert remote.rows("SELECT to_regclass('later')") == []
+    assert "1 database dropped" in remote("restore", "--drop-old", "--yes").stdout
+    remote.describe()
+    remote("restore", f"--backup={there}", "--yes", "--drop-old")
+    assert remote.rows("SELECT to_regclass('users')") == []
+    assert "restores" in remote("drill").stdout
+    assert remote("backups", "--json").json["drills"][-1]["good"]
 
 
-def test_the_doctor_examines_the_host(far: Target) -> None:
+def test_the_doctor_examines_the_host(remote: RemoteTarget) -> None:
     """Its server, its programs, its disk; and says that it cannot be reached where it cannot."""
-    far.host.psql("CREATE TABLE d (x int); CREATE INDEX odd ON d (x); UPDATE pg_index SET indisvalid = false "
-                  "WHERE indexrelid = 'odd'::regclass", far.name)  # fmt: skip
-    shape = far("doctor", "--json", status=None).json
+    remote.host.psql("CREATE TABLE d (x int); CREATE INDEX odd ON d (x); UPDATE pg_index SET indisvalid = false "
+                  "WHERE indexrelid = 'odd'::regclass", remote.name)  # fmt: skip
+    shape = remote("doctor", "--json", status=None).json
     told = {each["subject"]: each for each in shape["findings"]}
     assert "15" in told["pg_dump"]["what"]
     assert "/usr/lib/postgresql/15/bin" in json.dumps(shape) or "/usr/bin" in told["pg_dump"]["what"]
     assert "/home/deploy/.pgratchet" in json.dumps(shape)
     assert "odd" in json.dumps(shape)
-    far.hosts.known_hosts.write_text("")
-    refused = far("doctor", "--json", status=10).json["findings"]
+    remote.hosts.known_hosts.write_text("")
+    refused = remote("doctor", "--json", status=10).json["findings"]
     assert "is not known" in refused[-1]["what"]
 
 
-def test_a_tunnel_leads_to_the_server_by_its_own_name(far: Target) -> None:
-    leads = {"pg_host": "db1", "pg_sslmode": "verify-full", "pg_sslrootcert": str(far.hosts.authority)}
-    through = {"reach": "tunnel", "ssh_host": far.hosts.bastion.address, "ssh_gateway": ""}
-    far.describe(**leads, **through)
-    assert "applied 001_initial_schema" in far("migrate", "--without-backup=no pg_dump with TLS is a must here").stderr
-    assert far.rows("SELECT count(*) FROM ratchet.migrations") == ["1"]
-    far.describe(**(leads | {"pg_host": "db2", "pg_sslrootcert": "/nonexistent"}), **through)
-    assert "root certificate" in far("status", status=10).stderr
-    _, *others = far.hosts.known_hosts.read_text().splitlines()
-    far.hosts.known_hosts.write_text("\n".join(others) + "\n")
-    far.describe(**leads, **through)
-    refused = far("status", status=10)
+def test_a_tunnel_leads_to_the_server_by_its_own_name(remote: RemoteTarget) -> None:
+    leads = {"pg_host": "db1", "pg_sslmode": "verify-full", "pg_sslrootcert": str(remote.hosts.authority)}
+    through = {"reach": "tunnel", "ssh_host": remote.hosts.bastion.address, "ssh_gateway": ""}
+    remote.describe(**leads, **through)
+    assert (
+        "applied 001_initial_schema" in remote("migrate", "--without-backup=no pg_dump with TLS is a must here").stderr
+    )
+    assert remote.rows("SELECT count(*) FROM ratchet.migrations") == ["1"]
+    remote.describe(**(leads | {"pg_host": "db2", "pg_sslrootcert": "/nonexistent"}), **through)
+    assert "root certificate" in remote("status", status=10).stderr
+    _, *others = remote.hosts.known_hosts.read_text().splitlines()
+    remote.hosts.known_hosts.write_text("\n".join(others) + "\n")
+    remote.describe(**leads, **through)
+    refused = remote("status", status=10)
     assert "its host key is not one that is known" in refused.stderr
     assert PARTS.search(refused.stderr)
-    assert " -f -N -M " not in subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True).stdout
+    assert not [line for line in command_lines() if " -f -N -M " in line]
 
 
 @pytest.mark.parametrize(
@@ -421,46 +432,52 @@ def test_a_tunnel_leads_to_the_server_by_its_own_name(far: Target) -> None:
         ("history_table", "m" * 63),
     ],
 )
-def test_hostile_values_go_through_whole_or_are_refused(far: Target, variable: str, value: str) -> None:
+def test_hostile_values_go_through_whole_or_are_refused(remote: RemoteTarget, variable: str, value: str) -> None:
     """Row 29: in every field that reaches a shell, a file name or a statement."""
     if variable == "pg_user":
-        far.host.psql(f"""CREATE ROLE "{value}" SUPERUSER LOGIN PASSWORD '{far.hosts.password.replace("'", "''")}'""")
-    far.describe(**{variable: value})
-    done = far("migrate", status=None)
+        remote.host.psql(
+            f"""CREATE ROLE "{value}" SUPERUSER LOGIN PASSWORD '{remote.hosts.password.replace("'", "''")}'"""
+        )
+    remote.describe(**{variable: value})
+    done = remote("migrate", status=None)
     goes_through = variable.startswith(("backup_", "pg_", "history_"))
     assert done.status == (0 if goes_through else 2), done.stderr
     assert not Path("/tmp/executed").exists()
-    assert far.host.run("ls /tmp") == far.host.run("ls /tmp | grep -v executed || true")
+    assert remote.host.run("ls /tmp") == remote.host.run("ls /tmp | grep -v executed || true")
     if variable == "backup_dir":
-        assert far("verify").status == 0
+        assert remote("verify").status == 0
     if variable == "pg_user":
-        far.host.psql(f'DROP OWNED BY "{value}"', far.name)
-        far.host.psql(f'DROP ROLE "{value}"')
+        remote.host.psql(f'DROP OWNED BY "{value}"', remote.name)
+        remote.host.psql(f'DROP ROLE "{value}"')
 
 
-def test_what_a_host_lacks_is_named(far: Target) -> None:
-    far.describe(ssh_python="python4")
-    assert "db1 has no python4" in far("status", status=2).stderr
-    far.host.run(f"rm -rf {BUNDLES} && mkdir -p /root/away && mv /usr/lib/*/libpq.so.5* /root/away && ldconfig")
+def test_what_a_host_lacks_is_named(remote: RemoteTarget) -> None:
+    remote.describe(ssh_python="python4")
+    assert "db1 has no python4" in remote("status", status=2).stderr
+    remote.host.run(f"rm -rf {BUNDLES} && mkdir -p /root/away && mv /usr/lib/*/libpq.so.5* /root/away && ldconfig")
     try:
-        far.describe()
-        done = far("status", status=2)
+        remote.describe()
+        done = remote("status", status=2)
     finally:
-        far.host.run("mv /root/away/* /usr/lib/$(uname -m)-linux-gnu/ && ldconfig")
+        remote.host.run("mv /root/away/* /usr/lib/$(uname -m)-linux-gnu/ && ldconfig")
     assert "db1 cannot run migrations" in done.stderr
     assert "It has no libpq" in done.stderr
-    assert far.host.run("ls /home/deploy/.pgratchet/bundles 2>/dev/null || true") == ""
+    assert remote.host.run("ls /home/deploy/.pgratchet/bundles 2>/dev/null || true") == ""
 
 
-def test_over_the_loopback_without_docker(line: LocalSshd, on: Run, clone: Path, database: Database) -> None:
+def test_over_the_loopback_without_docker(
+    local_sshd: LocalSshd, invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
+) -> None:
     """The same, to a server that this machine reaches."""
-    given = line.variables(pg_password="{{ env('SECRET', '') }}")
+    given = local_sshd.variables(pg_password="{{ env('SECRET', '') }}")
     given |= {f"pg_{key}": value for key, value in database.parameters.items() if key not in ("password", "port")}
     given["pg_port"] = int(database.parameters["port"])
-    (clone / "inventory" / "near.yml").write_text(json.dumps({"all": {"hosts": {"app": given}}}))
+    (checkout / "inventory" / "near.yml").write_text(json.dumps({"all": {"hosts": {"app": given}}}))
     secret = {"SECRET": database.parameters.get("password", "")}
-    done = on("migrate", "--env=near", env=secret)
+    done = invoke_on_database("migrate", "--env=near", env=secret)
     assert "applied 001_initial_schema" in done.stderr
-    assert (line.folder / ".pgratchet" / "backups" / "near" / "app").is_dir(), "it was done at the line's other end"
-    assert on("status", "--env=near", "--check", env=secret).status == 0
-    assert "is good" in on("verify", "--env=near", env=secret).stdout
+    assert (local_sshd.folder / ".pgratchet" / "backups" / "near" / "app").is_dir(), (
+        "it was done at the line's other end"
+    )
+    assert invoke_on_database("status", "--env=near", "--check", env=secret).status == 0
+    assert "is good" in invoke_on_database("verify", "--env=near", env=secret).stdout

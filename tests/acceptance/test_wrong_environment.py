@@ -18,16 +18,16 @@ def pin(clone: Path, identifier: object) -> None:
 
 
 def test_every_task_that_writes_refuses_another_cluster(
-    invoke: Invoke, clone: Path, server: Server, database: Database
+    invoke: Invoke, checkout: Path, server: Server, database: Database
 ) -> None:
     ((own,),) = database.rows("SELECT system_identifier::text FROM pg_control_system()")
     shown = server.create()
-    (clone / "sql" / "002_shown.sql").write_text("create table shown ();")
+    (checkout / "sql" / "002_shown.sql").write_text("create table shown ();")
     backup = invoke("migrate", "--json", env={"DATABASE_URL": shown.url}).json["backup"]
     assert shown.rows("SELECT to_regclass('shown') IS NOT NULL") == [(True,)], "no one but the pin would have minded"
     server.drop(shown)
-    pin(clone, int(str(own)) + 1)
-    before = database.fingerprint(), sorted(clone.glob("backups/**/*"))
+    pin(checkout, int(str(own)) + 1)
+    before = database.fingerprint(), sorted(checkout.glob("backups/**/*"))
     for task in (
         ("migrate",),
         ("migrate", "--yes", "--without-backup=none"),
@@ -39,18 +39,18 @@ def test_every_task_that_writes_refuses_another_cluster(
         assert "is not on the server that this environment is pinned to" in failed.stderr, task
         assert f"Its system identifier is {own}; the inventory says {int(str(own)) + 1}." in failed.stderr
         assert PARTS.search(failed.stderr)
-    assert (database.fingerprint(), sorted(clone.glob("backups/**/*"))) == before
-    pin(clone, own)
+    assert (database.fingerprint(), sorted(checkout.glob("backups/**/*"))) == before
+    pin(checkout, own)
     assert "002_shown" in invoke("migrate", "--json", env={"DATABASE_URL": database.url}).json["applied"]
 
 
 def test_a_variable_of_development_reaches_no_other_environment(
-    invoke: Invoke, clone: Path, database: Database
+    invoke: Invoke, checkout: Path, database: Database
 ) -> None:
     """Nor the other way round: what is set for one of them is no word about another."""
     assert invoke("status", "--json", env={"DATABASE_URL": database.url}).json["pending"] == 1
     for name in ("staging", "prod"):
-        path = clone / "inventory" / f"{name}.yml"
+        path = checkout / "inventory" / f"{name}.yml"
         path.write_text(re.sub(r"password_command: .*", "pg_connect_timeout: 2", path.read_text()))
     before = database.fingerprint()
     for arguments in (["--env=staging"], ["--env=prod", "--yes"]):

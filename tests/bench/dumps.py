@@ -18,7 +18,7 @@ from pgratchet.backups import pg_programs
 from tests.bench.cases import Dump
 from tests.bench.measure import Command, Measured
 from tests.bench.results import Row, Table
-from tests.bench.server import Database, Server
+from tests.bench.server import BenchDatabase, BenchServer
 from tests.bench.tools import Ours, tables
 
 Run = Callable[[Command], Measured]
@@ -32,7 +32,7 @@ _ROW_SIZE = 160
 _TABLES = 8
 
 
-def compare(case: Dump, server: Server, folder: Path, run: Run) -> Table:
+def compare(case: Dump, server: BenchServer, folder: Path, run: Run) -> Table:
     """Both forms, each to the bare program, in turn."""
     database = server.create()
     try:
@@ -44,7 +44,7 @@ def compare(case: Dump, server: Server, folder: Path, run: Run) -> Table:
     return Table(case.name, case.title, "time, to that of the bare program", rows, notes)
 
 
-def _fill(database: Database, megabytes: int) -> int:
+def _fill(database: BenchDatabase, megabytes: int) -> int:
     each = megabytes * 1_000_000 // _ROW_SIZE // _TABLES
     with database.connect() as session:
         for number in range(_TABLES):
@@ -53,7 +53,7 @@ def _fill(database: Database, megabytes: int) -> int:
     return database.number("SELECT pg_database_size(current_database())")
 
 
-def _turns(case: Dump, database: Database, folder: Path, run: Run) -> list[Row]:
+def _turns(case: Dump, database: BenchDatabase, folder: Path, run: Run) -> list[Row]:
     programs = pg_programs.Programs(embedded.programs(), pg_programs.version_of(embedded.programs() / "pg_dump") or "?")
     rows: list[Row] = []
     for form, jobs in (("custom", 1), ("directory", 2)):
@@ -84,7 +84,7 @@ def _lay_out(folder: Path, jobs: int) -> Path:
 
 
 def _bare(
-    programs: pg_programs.Programs, form: str, jobs: int, database: Database, folder: Path, run: Run
+    programs: pg_programs.Programs, form: str, jobs: int, database: BenchDatabase, folder: Path, run: Run
 ) -> tuple[Measured, Measured]:
     dump = folder / "bare.dump"
     url, secret = database.url(password=False), {"PGPASSWORD": database.password}
@@ -97,7 +97,7 @@ def _bare(
     return dumped, read
 
 
-def _ours(checkout: Path, database: Database, run: Run) -> tuple[Measured, int, int]:
+def _ours(checkout: Path, database: BenchDatabase, run: Run) -> tuple[Measured, int, int]:
     arguments = (sys.executable, "-m", "invoke", "backup", "--env=dev", "--json")
     done = run(Command(arguments, checkout, {"DATABASE_URL": database.url()}))
     (manifest,) = (checkout / "backups").rglob("manifest.json")

@@ -21,7 +21,7 @@ from pathlib import Path
 from pgratchet.errors import ConfigurationError
 from tests import ROOT
 from tests.bench.measure import Command
-from tests.bench.server import Database
+from tests.bench.server import BenchDatabase
 from tests.bench.tools import Files, Tool, compile_all, write_files
 
 FOLDER = ROOT / ".pgratchet" / "bench"
@@ -47,7 +47,7 @@ class Peer(Tool):
     def program(self) -> Path: ...
 
 
-class Dbmate(Peer):
+class DbmatePeer(Peer):
     """The program that its npm package brings, without that package's wrapper, which would cost a Node start."""
 
     name = "dbmate"
@@ -64,18 +64,18 @@ class Dbmate(Peer):
     def lay_out(self, folder: Path, files: Files) -> None:
         write_files(folder / "migrations", files, lambda n: f"{n:014d}_file.sql", _dbmate_file)
 
-    def migrate(self, folder: Path, database: Database) -> Command:
+    def migrate(self, folder: Path, database: BenchDatabase) -> Command:
         return self._command(folder, database, "migrate")  # not `up`, which first looks for the database
 
-    def status(self, folder: Path, database: Database) -> Command:
+    def status(self, folder: Path, database: BenchDatabase) -> Command:
         return self._command(folder, database, "status")
 
-    def _command(self, folder: Path, database: Database, verb: str) -> Command:
+    def _command(self, folder: Path, database: BenchDatabase, verb: str) -> Command:
         options = ("--env-file", "/dev/null", "--no-dump-schema", "--migrations-dir", "migrations")
         return Command((str(self.program), *options, verb), folder, {"DATABASE_URL": database.url("postgres")})
 
 
-class NodePgMigrate(Peer):
+class NodePgMigratePeer(Peer):
     name = "node-pg-migrate"
     program = _MODULES / "node-pg-migrate" / "bin" / "node-pg-migrate.js"
 
@@ -87,19 +87,19 @@ class NodePgMigrate(Peer):
         # Thirteen digits: milliseconds since 1970. Seventeen would be read as a date.
         write_files(folder / "migrations", files, lambda n: f"{1_700_000_000_000 + n}_file.sql", _node_file)
 
-    def migrate(self, folder: Path, database: Database) -> Command:
+    def migrate(self, folder: Path, database: BenchDatabase) -> Command:
         return self._command(folder, database)
 
-    def status(self, folder: Path, database: Database) -> Command:
+    def status(self, folder: Path, database: BenchDatabase) -> Command:
         return self._command(folder, database, "--dry-run")  # it has no status: this lists what is pending
 
-    def _command(self, folder: Path, database: Database, *extra: str) -> Command:
+    def _command(self, folder: Path, database: BenchDatabase, *extra: str) -> Command:
         options = ("--migrations-dir", "migrations", "--no-single-transaction", "--no-verbose")
         called = ("node", str(self.program), "up", *options, *extra)
         return Command(called, folder, {"DATABASE_URL": database.url("postgres")})
 
 
-class Alembic(Peer):
+class AlembicPeer(Peer):
     """A revision a file, with its SQL as one string; byte code is there, as from the second run on."""
 
     name = "alembic"
@@ -115,18 +115,18 @@ class Alembic(Peer):
         (folder / "scripts" / "env.py").write_text(_ALEMBIC_ENV, encoding="utf-8")
         compile_all(str(_VENV / "bin" / "python"), folder / "scripts")
 
-    def migrate(self, folder: Path, database: Database) -> Command:
+    def migrate(self, folder: Path, database: BenchDatabase) -> Command:
         return self._command(folder, database, "upgrade", "head")
 
-    def status(self, folder: Path, database: Database) -> Command:
+    def status(self, folder: Path, database: BenchDatabase) -> Command:
         return self._command(folder, database, "current", "--check-heads")
 
-    def _command(self, folder: Path, database: Database, *arguments: str) -> Command:
+    def _command(self, folder: Path, database: BenchDatabase, *arguments: str) -> Command:
         url = database.url("postgresql+psycopg")
         return Command((str(self.program), "-c", "alembic.ini", *arguments), folder, {"DATABASE_URL": url})
 
 
-class Yoyo(Peer):
+class YoyoPeer(Peer):
     name = "yoyo-migrations"
     program = _VENV / "bin" / "yoyo"
 
@@ -137,13 +137,13 @@ class Yoyo(Peer):
     def lay_out(self, folder: Path, files: Files) -> None:
         write_files(folder / "migrations", files)
 
-    def migrate(self, folder: Path, database: Database) -> Command:
+    def migrate(self, folder: Path, database: BenchDatabase) -> Command:
         return self._command(folder, database, "apply")
 
-    def status(self, folder: Path, database: Database) -> Command:
+    def status(self, folder: Path, database: BenchDatabase) -> Command:
         return self._command(folder, database, "list")
 
-    def _command(self, folder: Path, database: Database, verb: str) -> Command:
+    def _command(self, folder: Path, database: BenchDatabase, verb: str) -> Command:
         # It takes the URL as an argument only; libpq has the password by its variable.
         url = database.url("postgresql+psycopg", password=False)
         called = (str(self.program), "--batch", "--no-config-file", verb, "--database", url, "migrations")
@@ -152,7 +152,7 @@ class Yoyo(Peer):
 
 def find() -> tuple[list[Peer], list[str]]:
     """The peers that are installed, and the names of those that are not."""
-    every: Sequence[Peer] = (Dbmate(), NodePgMigrate(), Alembic(), Yoyo())
+    every: Sequence[Peer] = (DbmatePeer(), NodePgMigratePeer(), AlembicPeer(), YoyoPeer())
     return [peer for peer in every if peer.program.exists()], [p.name for p in every if not p.program.exists()]
 
 

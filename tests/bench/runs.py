@@ -19,7 +19,7 @@ from tests.bench.cases import Act, AnyCase, Case, Dump, Growth, Memory
 from tests.bench.measure import Command, Measured, measure
 from tests.bench.peers import Peer
 from tests.bench.results import MEGABYTE, Row, Table, number, spread
-from tests.bench.server import Database, Server
+from tests.bench.server import BenchDatabase, BenchServer
 from tests.bench.tools import BareQuery, Files, Ours, Tool, tables
 
 _PATIENCE = 1_200.0
@@ -50,12 +50,12 @@ class _Entry:
 class Bench:
     """A server, a folder to work in, and the peers that take part. `bare_peak`: see `warm`."""
 
-    server: Server
+    server: BenchServer
     folder: Path
     peers: Sequence[Tool]
     bare_peak: int = 0
     _laid_out: dict[tuple[str, str], Path] = field(default_factory=dict)
-    _applied: dict[tuple[str, str], Database] = field(default_factory=dict)
+    _applied: dict[tuple[str, str], BenchDatabase] = field(default_factory=dict)
 
     def warm(self) -> list[str]:
         """Run everyone once on one file, so that byte code and caches are there; and learn the bare task's peak.
@@ -162,7 +162,7 @@ class Bench:
     @contextmanager
     def _migrated(
         self, tool: Tool, files: Files, bound: float, *, delayed: bool = False
-    ) -> Iterator[tuple[Measured, Database]]:
+    ) -> Iterator[tuple[Measured, BenchDatabase]]:
         """How the tool migrated a fresh database, and that database, for the block; FailedError where it did not."""
         database = self.server.create()
         try:
@@ -174,7 +174,7 @@ class Bench:
         finally:
             self.server.drop(database.name)
 
-    def _database_with(self, tool: Tool, files: Files) -> Database:
+    def _database_with(self, tool: Tool, files: Files) -> BenchDatabase:
         """A database with the files applied by the tool; made once, since what is then run changes nothing in it."""
         key = (tool.name, files.name)
         if key not in self._applied:
@@ -185,7 +185,7 @@ class Bench:
             self._applied[key] = database
         return self._applied[key]
 
-    def _command(self, tool: Tool, files: Files, database: Database, act: Act) -> Command:
+    def _command(self, tool: Tool, files: Files, database: BenchDatabase, act: Act) -> Command:
         key = (tool.name, files.name)
         if key not in self._laid_out:
             folder = self.folder / f"{tool.name}-{files.name}".replace(" ", "-")
@@ -210,7 +210,7 @@ class Bench:
 
 
 @contextmanager
-def _way(database: Database, delayed: bool) -> Iterator[Database]:
+def _way(database: BenchDatabase, delayed: bool) -> Iterator[BenchDatabase]:
     if not delayed:
         yield database
         return
@@ -218,7 +218,7 @@ def _way(database: Database, delayed: bool) -> Iterator[Database]:
         yield database.by(port)
 
 
-def _prove(tool: Tool, files: Files, database: Database) -> None:
+def _prove(tool: Tool, files: Files, database: BenchDatabase) -> None:
     if (found := database.number(files.proof)) != files.proven:
         raise FailedError(f"{tool.name} ended well, but did {found} of {files.proven}")
 

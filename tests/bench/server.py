@@ -29,7 +29,7 @@ _NO_URL = "BENCH_DATABASE_URL cannot be used"
 
 
 @dataclass(frozen=True, slots=True)
-class Database:
+class BenchDatabase:
     """Where a database is. TLS is off unless the URL says otherwise: the package's own psql has none."""
 
     host: str
@@ -45,7 +45,7 @@ class Database:
         path = f"{host}:{self.port}/{quote(self.name, safe='')}?{urlencode(self.options)}"
         return f"{scheme}://{quote(self.user, safe='')}{secret}@{path}"
 
-    def by(self, port: int) -> Database:
+    def by(self, port: int) -> BenchDatabase:
         """The same, by another port of the loopback."""
         return replace(self, host="127.0.0.1", port=port)
 
@@ -60,14 +60,14 @@ class Database:
 
 
 @dataclass(slots=True)
-class Server:
+class BenchServer:
     """A server by its maintenance database; `made` are those that are still to be dropped."""
 
-    maintenance: Database
+    maintenance: BenchDatabase
     version: str
     made: list[str] = field(default_factory=list)
 
-    def create(self) -> Database:
+    def create(self) -> BenchDatabase:
         """An empty database. What earlier runs left to be written is written first, so that no one pays for it."""
         name = f"bench_{secrets.token_hex(6)}"
         self.made.append(name)
@@ -84,13 +84,13 @@ class Server:
 
 
 @contextmanager
-def running() -> Iterator[Server]:
+def running() -> Iterator[BenchServer]:
     """The server for the block; every database of the benchmark is dropped behind it."""
     given = os.environ.get("BENCH_DATABASE_URL")
     with _throwaway() if not given else _given(given) as maintenance:
         with maintenance.connect() as session:
             row = session.execute("SHOW server_version").fetchone()
-        server = Server(maintenance, str(row[0]).split()[0] if row else "?")
+        server = BenchServer(maintenance, str(row[0]).split()[0] if row else "?")
         try:
             yield server
         finally:
@@ -99,14 +99,14 @@ def running() -> Iterator[Server]:
 
 
 @contextmanager
-def _given(url: str) -> Iterator[Database]:
+def _given(url: str) -> Iterator[BenchDatabase]:
     parts = connection.parse_url(url)
     host = parts.pop("host", "localhost")
     if host.startswith("/") or "," in host:
         raise ConfigurationError(_NO_URL, detail="It does not lead to one host over TCP.", hint="Name one host.")
     known = {key: parts.pop(key, "") for key in ("port", "user", "password", "dbname")}
     options = {"sslmode": "disable", **parts}
-    yield Database(
+    yield BenchDatabase(
         host,
         int(known["port"] or 5432),
         known["user"] or "postgres",
@@ -117,7 +117,7 @@ def _given(url: str) -> Iterator[Database]:
 
 
 @contextmanager
-def _throwaway() -> Iterator[Database]:
+def _throwaway() -> Iterator[BenchDatabase]:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         server = embedded.locate(Path(folder), "bench", make=True)
         try:
@@ -130,7 +130,7 @@ def _throwaway() -> Iterator[Database]:
             embedded.remove(server)
 
 
-def _start(server: embedded.Server) -> Database:
+def _start(server: embedded.Server) -> BenchDatabase:
     """Start it on a free port, and set the password by the socket, which is its owner's alone."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -143,4 +143,4 @@ def _start(server: embedded.Server) -> Database:
     local = {**server.parameters(), "port": str(port), "dbname": "postgres"}
     with connection.connect(local) as session:
         session.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(embedded.USER), password))
-    return Database("127.0.0.1", port, embedded.USER, password, "postgres")
+    return BenchDatabase("127.0.0.1", port, embedded.USER, password, "postgres")

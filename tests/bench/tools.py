@@ -22,7 +22,7 @@ from pathlib import Path
 from pgratchet import __version__, embedded
 from tests import ROOT
 from tests.bench.measure import Command
-from tests.bench.server import Database
+from tests.bench.server import BenchDatabase
 
 _PARTS = ("ops", "inventory", "templates")
 
@@ -52,14 +52,14 @@ class Tool(ABC):
     def lay_out(self, folder: Path, files: Files) -> None: ...
 
     @abstractmethod
-    def migrate(self, folder: Path, database: Database) -> Command:
+    def migrate(self, folder: Path, database: BenchDatabase) -> Command:
         """Apply what is pending."""
 
-    def again(self, folder: Path, database: Database) -> Command:
+    def again(self, folder: Path, database: BenchDatabase) -> Command:
         """Find that nothing is pending."""
         return self.migrate(folder, database)
 
-    def status(self, folder: Path, database: Database) -> Command:
+    def status(self, folder: Path, database: BenchDatabase) -> Command:
         """Say what is applied. The nearest thing where a tool has no word for it."""
         return self.again(folder, database)
 
@@ -77,13 +77,13 @@ class Ours(Tool):
         compile_all(sys.executable, folder / "ops")
         write_files(folder / "migrations", files)
 
-    def migrate(self, folder: Path, database: Database) -> Command:
+    def migrate(self, folder: Path, database: BenchDatabase) -> Command:
         return self._invoke(folder, database, "migrate", "--without-backup=benchmark")
 
-    def status(self, folder: Path, database: Database) -> Command:
+    def status(self, folder: Path, database: BenchDatabase) -> Command:
         return self._invoke(folder, database, "status")
 
-    def _invoke(self, folder: Path, database: Database, *arguments: str) -> Command:
+    def _invoke(self, folder: Path, database: BenchDatabase, *arguments: str) -> Command:
         called = (*arguments, "--env=dev", "--sql=migrations", "--json")
         return Command((sys.executable, "-m", "invoke", *called), folder, {"DATABASE_URL": database.url()})
 
@@ -96,7 +96,7 @@ class _Psql(Tool):
         said = subprocess.run([_psql(), "--version"], capture_output=True, text=True, check=True)
         return said.stdout.split()[2]
 
-    def _command(self, folder: Path, database: Database, *arguments: str) -> Command:
+    def _command(self, folder: Path, database: BenchDatabase, *arguments: str) -> Command:
         options = ("-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", database.url(password=False))
         return Command((_psql(), *options, *arguments), folder, {"PGPASSWORD": database.password})
 
@@ -113,7 +113,7 @@ class PsqlByFile(_Psql):
             script.write(_HISTORY)
             script.writelines(_recorded(path) for path in paths)
 
-    def migrate(self, folder: Path, database: Database) -> Command:
+    def migrate(self, folder: Path, database: BenchDatabase) -> Command:
         return self._command(folder / "migrations", database, "-f", "all.psql")
 
 
@@ -125,7 +125,7 @@ class PsqlOneFile(_Psql):
     def lay_out(self, folder: Path, files: Files) -> None:
         write_files(folder, files)
 
-    def migrate(self, folder: Path, database: Database) -> Command:
+    def migrate(self, folder: Path, database: BenchDatabase) -> Command:
         return self._command(folder, database, "-1", "-f", file_name(1))
 
 
@@ -141,7 +141,7 @@ class _Bare(PsqlByFile):
         (folder / "tasks.py").write_text(_BARE_TASKS, encoding="utf-8")
         compile_all(sys.executable, folder)
 
-    def _task(self, folder: Path, database: Database, name: str) -> Command:
+    def _task(self, folder: Path, database: BenchDatabase, name: str) -> Command:
         return Command((sys.executable, "-m", "invoke", name), folder, {"DATABASE_URL": database.url()})
 
 
@@ -150,11 +150,11 @@ class BareQuery(_Bare):
 
     name = "bare task, one query"
 
-    def migrate(self, folder: Path, database: Database) -> Command:
+    def migrate(self, folder: Path, database: BenchDatabase) -> Command:
         made = super().migrate(folder, database)
         return replace(made, env={**made.env, "PGOPTIONS": "-c synchronous_commit=off"})  # never timed
 
-    def again(self, folder: Path, database: Database) -> Command:
+    def again(self, folder: Path, database: BenchDatabase) -> Command:
         return self._task(folder, database, "ask")
 
 
@@ -163,7 +163,7 @@ class BareSend(_Bare):
 
     name = "bare task, one message"
 
-    def migrate(self, folder: Path, database: Database) -> Command:
+    def migrate(self, folder: Path, database: BenchDatabase) -> Command:
         return self._task(folder, database, "send")
 
 

@@ -70,7 +70,7 @@ class Proxy:
         self._flows = threading.Event()
         self._flows.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._lines: list[_Line] = []
+        self._lines: list[_ProxiedConnection] = []
         self._filtered: list[socket.socket] = []
         self._given = upstream
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -153,7 +153,7 @@ class Proxy:
         for line in self._lines:
             line.join()
 
-    def spring(self, trap: Trap, line: _Line) -> None:
+    def spring(self, trap: Trap, line: _ProxiedConnection) -> None:
         self.witnessed = trap.meanwhile()
         self.sprung += 1
         if trap.fault is ConnectionFault.CUT:
@@ -168,12 +168,12 @@ class Proxy:
             except OSError:
                 return
             try:
-                self._lines.append(_Line(self, client, _connect(self.upstream)))
+                self._lines.append(_ProxiedConnection(self, client, _connect(self.upstream)))
             except OSError:
                 client.close()
 
 
-class _Line:
+class _ProxiedConnection:
     """One connection of a client and ours to the server, with a thread for each direction."""
 
     def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:

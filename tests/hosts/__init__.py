@@ -16,6 +16,8 @@ from typing import Any
 
 from pgratchet import embedded
 from tests.requirements import require
+from tests.support.processes import children
+from tests.support.ssh_keys import write_key_pair
 from tests.support.waiting import until
 
 PASSWORD = "it's: a c4n4ry \\ $(touch /tmp/executed)"
@@ -178,7 +180,7 @@ def running_hosts(folder: Path) -> Iterator[Hosts]:
     from testcontainers.core.image import DockerImage
     from testcontainers.core.network import Network
 
-    _new_key(folder / "id")
+    write_key_pair(folder / "id")
     authorized = (folder / "id.pub").read_text().strip()
     _authority(folder)
     with ExitStack() as stack:
@@ -250,14 +252,14 @@ class LocalSshd(_SshServer):
         assert self.process is not None
         for name in ("host", "host.pub"):
             (self.folder / name).unlink()
-        _new_key(self.folder / "host")
+        write_key_pair(self.folder / "host")
         self.process.send_signal(signal.SIGHUP)
         until(lambda: self._host_key() in _keys_served(self.port))
 
     def kill_sessions(self) -> None:
         """End the processes that serve connections, and not the one that listens."""
         assert self.process is not None
-        for child in _children(self.process.pid):
+        for child in children(self.process.pid):
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
 
@@ -265,28 +267,18 @@ class LocalSshd(_SshServer):
         return " ".join((self.folder / "host.pub").read_text().split()[:2])
 
 
-def _children(parent: int) -> list[int]:
-    said = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], check=True, capture_output=True, text=True).stdout
-    pairs = (line.split() for line in said.splitlines())
-    return [int(child) for child, of in pairs if int(of) == parent]
-
-
 def _keys_served(port: int) -> str:
     asked = ["ssh-keyscan", "-t", "ed25519", "-p", str(port), "127.0.0.1"]
     return subprocess.run(asked, capture_output=True, text=True).stdout
 
 
-def _new_key(file: Path) -> None:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", file], check=True)
-
-
 @contextmanager
-def local_sshd(folder: Path) -> Iterator[LocalSshd]:
+def running_local_sshd(folder: Path) -> Iterator[LocalSshd]:
     """That sshd, while the block lasts. Its users have their home in the folder: what is left there is gone with it."""
     sshd = require("sshd")
     made = LocalSshd(free_port(), folder)
     for name in ("host", "id"):
-        _new_key(folder / name)
+        write_key_pair(folder / name)
     settings = {
         "Port": made.port,
         "ListenAddress": "127.0.0.1",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts import Hosts, LocalSshd, local_sshd, running_hosts
+from tests.hosts import Hosts, LocalSshd, running_hosts, running_local_sshd
 from tests.requirements import require
 
 
@@ -20,10 +20,10 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
 
 
 @pytest.fixture
-def line(tmp_path: Path) -> Iterator[LocalSshd]:
+def local_sshd(tmp_path: Path) -> Iterator[LocalSshd]:
     """An sshd on this machine."""
     require("sshd")
-    folder = tmp_path / "line"
+    folder = tmp_path / "sshd"
     folder.mkdir()
-    with local_sshd(folder) as started:
+    with running_local_sshd(folder) as started:
         yield started

@@ -15,6 +15,7 @@ import pytest
 from docker.errors import NotFound
 
 from tests.hosts import Host, Hosts, LocalSshd, free_port, running_hosts
+from tests.support.ssh_keys import write_key_pair
 from tests.support.waiting import until
 
 CHANGED = "REMOTE HOST IDENTIFICATION HAS CHANGED"
@@ -29,11 +30,11 @@ def ssh(hosts: Hosts) -> Ssh:
 
 
 @pytest.fixture
-def near(line: LocalSshd) -> list[str]:
+def ssh_command(local_sshd: LocalSshd) -> list[str]:
     """OpenSSH's client, to the sshd on this machine."""
-    options = [f"UserKnownHostsFile={line.known_hosts}", "StrictHostKeyChecking=yes", "BatchMode=yes"]
+    options = [f"UserKnownHostsFile={local_sshd.known_hosts}", "StrictHostKeyChecking=yes", "BatchMode=yes"]
     flags = [part for option in options for part in ("-o", option)]
-    return ["ssh", "-F", "none", "-i", str(line.key), "-p", str(line.port), *flags, "127.0.0.1"]
+    return ["ssh", "-F", "none", "-i", str(local_sshd.key), "-p", str(local_sshd.port), *flags, "127.0.0.1"]
 
 
 def ran(command: list[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -87,7 +88,7 @@ def test_each_host_lets_its_user_in_and_has_python(ssh: Ssh, hosts: Hosts, name:
 
 def test_no_other_key_and_no_password_lets_anyone_in(ssh: Ssh, hosts: Hosts, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other], check=True)
+    write_key_pair(other)
     done = ran(["ssh", "-F", str(_with_key(hosts, other, tmp_path)), "bastion", "true"])
     assert done.returncode == 255
     assert "Permission denied (publickey)" in done.stderr
@@ -213,21 +214,21 @@ def test_hosts_are_ended_after_a_failure_too(hosts: Hosts, tmp_path: Path) -> No
         client.close()
 
 
-def test_the_line_lets_us_in(near: list[str], line: LocalSshd) -> None:
-    assert said([*near, "echo $HOME"]) == str(line.folder)
+def test_the_line_lets_us_in(ssh_command: list[str], local_sshd: LocalSshd) -> None:
+    assert said([*ssh_command, "echo $HOME"]) == str(local_sshd.folder)
 
 
-def test_sessions_of_the_line_are_killed_and_its_listener_is_not(near: list[str], line: LocalSshd) -> None:
-    with session(near) as standing:
-        line.kill_sessions()
+def test_sessions_of_the_line_are_killed_and_its_listener_is_not(ssh_command: list[str], local_sshd: LocalSshd) -> None:
+    with session(ssh_command) as standing:
+        local_sshd.kill_sessions()
         assert standing.wait(10) == 255
-    assert said([*near, "echo here"]) == "here"
+    assert said([*ssh_command, "echo here"]) == "here"
 
 
-def test_another_key_of_the_line_is_refused_until_it_is_known(near: list[str], line: LocalSshd) -> None:
-    line.change_key()
-    done = ran([*near, "true"])
+def test_another_key_of_the_line_is_refused_until_it_is_known(ssh_command: list[str], local_sshd: LocalSshd) -> None:
+    local_sshd.change_key()
+    done = ran([*ssh_command, "true"])
     assert done.returncode == 255
     assert CHANGED in done.stderr
-    line.know()
-    assert said([*near, "echo here"]) == "here"
+    local_sshd.know()
+    assert said([*ssh_command, "echo here"]) == "here"

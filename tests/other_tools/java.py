@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.other_tools import histories
-from tests.other_tools.sample import Step
+from tests.other_tools.sample import SampleMigration
 from tests.other_tools.tool import OtherTool, npm, put, run
 from tests.servers.databases import Database
 
@@ -37,7 +37,7 @@ class Liquibase(OtherTool):
                 jar.rename(home / "lib" / jar.name)
         shutil.rmtree(home / "node_modules")
 
-    def write(self, project: Path, steps: Sequence[Step]) -> None:
+    def write(self, project: Path, steps: Sequence[SampleMigration]) -> None:
         for step in steps:
             put(project / self.files / f"{step.number:03d}_{step.name}.sql", _changesets(step))
         includes = "".join(f"  - include:\n      file: {self.files}/{s.number:03d}_{s.name}.sql\n" for s in steps)
@@ -53,7 +53,7 @@ class Liquibase(OtherTool):
             run((*java, "--show-banner=false", "update", "--changelog-file=changelog.yaml"), project, given)
 
 
-def _changesets(step: Step) -> str:
+def _changesets(step: SampleMigration) -> str:
     """A changeset a statement; the first is for another database."""
     parts = ["--liquibase formatted sql\n", "--changeset mover:0 dbms:mysql\nCREATE TABLE nowhere (id int);\n"]
     for number, statement in enumerate(step.statements, 1):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.other_tools import histories
-from tests.other_tools.sample import Step
+from tests.other_tools.sample import SampleMigration
 from tests.other_tools.tool import OtherTool, npm, put, run
 from tests.servers.databases import Database
 
@@ -37,7 +37,7 @@ class Drizzle(_Drizzle):
     version = "0.45.4"
     history = histories.DRIZZLE
 
-    def write(self, project: Path, steps: Sequence[Step]) -> None:
+    def write(self, project: Path, steps: Sequence[SampleMigration]) -> None:
         folder = project / self.files
         entries = []
         for step in steps:
@@ -53,7 +53,7 @@ class Drizzle1(_Drizzle):
     version = "1.0.0-rc.5"
     history = histories.DRIZZLE_1
 
-    def write(self, project: Path, steps: Sequence[Step]) -> None:
+    def write(self, project: Path, steps: Sequence[SampleMigration]) -> None:
         for step in steps:
             put(project / self.files / f"{step.moment}_{step.name}" / "migration.sql", _broken(step))
 
@@ -70,7 +70,7 @@ class Dbmate(OtherTool):
     def fetch(self, home: Path) -> None:
         npm(home, f"dbmate@{self.version}")
 
-    def write(self, project: Path, steps: Sequence[Step]) -> None:
+    def write(self, project: Path, steps: Sequence[SampleMigration]) -> None:
         for step in steps:
             mark = "" if step.transactional else " transaction:false"
             text = f"-- migrate:up{mark}\n{step.text}\n-- migrate:down{mark}\n"
@@ -95,7 +95,7 @@ class NodePgMigrate(OtherTool):
     def fetch(self, home: Path) -> None:
         npm(home, f"node-pg-migrate@{self.version}", _PG)
 
-    def write(self, project: Path, steps: Sequence[Step]) -> None:
+    def write(self, project: Path, steps: Sequence[SampleMigration]) -> None:
         for step in steps:
             # Thirteen digits: milliseconds since 1970. Seventeen would be read as a date.
             name = f"{1_704_067_200_000 + step.number}_{step.name.replace('_', '-')}.sql"
@@ -125,7 +125,7 @@ class Prisma(OtherTool):
     def fetch(self, home: Path) -> None:
         npm(home, f"prisma@{self.version}", "@prisma/adapter-pg@7.10.0")
 
-    def write(self, project: Path, steps: Sequence[Step]) -> None:
+    def write(self, project: Path, steps: Sequence[SampleMigration]) -> None:
         put(project / "prisma" / "schema.prisma", _PRISMA_SCHEMA)
         put(project / "prisma.config.mjs", _PRISMA_CONFIG)
         put(project / self.files / "migration_lock.toml", 'provider = "postgresql"\n')
@@ -141,7 +141,7 @@ class Prisma(OtherTool):
         run(("node", "node_modules/prisma/build/index.js", "migrate", "deploy"), project, extra)
 
 
-def _broken(step: Step) -> str:
+def _broken(step: SampleMigration) -> str:
     return ";\n--> statement-breakpoint\n".join(step.statements) + ";"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.other_tools import histories
-from tests.other_tools.sample import Step
+from tests.other_tools.sample import SampleMigration
 from tests.other_tools.tool import OtherTool, fetched, put, run
 from tests.servers.databases import Database
 
@@ -38,7 +38,7 @@ class Alembic(_Python):
     rebuilds = False
     history = histories.ALEMBIC
 
-    def write(self, project: Path, steps: Sequence[Step]) -> None:
+    def write(self, project: Path, steps: Sequence[SampleMigration]) -> None:
         put(project / "alembic.ini", _ALEMBIC_INI)
         put(project / "scripts" / "env.py", _ALEMBIC_ENV)
         for step in steps:
@@ -55,7 +55,7 @@ class Yoyo(_Python):
     packages = (f"yoyo-migrations=={version}", "sqlparse==0.6.1", *_DRIVER)
     history = histories.YOYO
 
-    def write(self, project: Path, steps: Sequence[Step]) -> None:
+    def write(self, project: Path, steps: Sequence[SampleMigration]) -> None:
         names = [f"{step.number:04d}.{step.name.replace('_', '-')}" for step in steps]
         for step, name, before in zip(steps, names, [None, *names], strict=False):
             lines = [f"-- {step.name}", f"-- depends: {before}" if before else ""]
@@ -75,7 +75,7 @@ def _revision(number: int) -> str:
     return f"1a2b3c4d5e{number:02d}"
 
 
-def _module(step: Step) -> str:
+def _module(step: SampleMigration) -> str:
     lines = [f"op.execute({each!r})" for each in step.statements]
     if not step.transactional:
         lines = ["with op.get_context().autocommit_block():", *(f"    {line}" for line in lines)]

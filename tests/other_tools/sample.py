@@ -13,7 +13,7 @@ _CONCURRENTLY = "CREATE INDEX CONCURRENTLY"
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SampleMigration:
     """One migration: its name in lower case and underscores, its statements without their semicolons."""
 
     number: int
@@ -33,7 +33,7 @@ class Step:
         """A time in fourteen digits, as most tools begin a file's name; a minute apart."""
         return f"2024010100{self.number:02d}00"
 
-    def in_transaction(self) -> Step:
+    def in_transaction(self) -> SampleMigration:
         """The same outcome, for a tool that runs everything in a transaction."""
         return replace(self, statements=tuple(each.replace(_CONCURRENTLY, "CREATE INDEX") for each in self.statements))
 
@@ -60,12 +60,12 @@ INSERT INTO items (name, price) VALUES
     ('/* nor; this */', 0)"""
 _VIEW = "CREATE VIEW labels AS SELECT id, item_label(items) AS label, '; it''s'::text AS sign FROM items"
 
-SAMPLE: Sequence[Step] = (
-    Step(1, "create_items", (_TABLE, "CREATE INDEX items_name ON items (lower(name))")),
-    Step(2, "label_items", (_FUNCTION, _VIEW, _ROWS)),
-    Step(3, "index_prices", (f"{_CONCURRENTLY} items_price ON items (price)",)),
+SAMPLE: Sequence[SampleMigration] = (
+    SampleMigration(1, "create_items", (_TABLE, "CREATE INDEX items_name ON items (lower(name))")),
+    SampleMigration(2, "label_items", (_FUNCTION, _VIEW, _ROWS)),
+    SampleMigration(3, "index_prices", (f"{_CONCURRENTLY} items_price ON items (price)",)),
 )
-FURTHER = Step(
+FURTHER = SampleMigration(
     4,
     "add_stock",
     (
@@ -73,6 +73,6 @@ FURTHER = Step(
         "CREATE VIEW in_stock AS SELECT id, stock FROM items WHERE stock > 0",
     ),
 )
-BROKEN = Step(4, "break_off", ("SELECT 1 / 0",))
+BROKEN = SampleMigration(4, "break_off", ("SELECT 1 / 0",))
 CONTENT = "SELECT label, sign FROM labels ORDER BY id"
 LABELS = [('it\'s; "quoted" -- no comment; 1.50', "; it's"), ("/* nor; this */", "; it's")]

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from tests import ROOT
 from tests.other_tools.histories import Tables
-from tests.other_tools.sample import Step
+from tests.other_tools.sample import SampleMigration
 from tests.requirements import require, skip_without
 from tests.servers.databases import Database
 
@@ -50,14 +50,14 @@ class OtherTool(ABC):
         """Put the tool into a new folder."""
 
     @abstractmethod
-    def write(self, project: Path, steps: Sequence[Step]) -> None:
+    def write(self, project: Path, steps: Sequence[SampleMigration]) -> None:
         """The project as the tool wants it, with those migrations."""
 
     @abstractmethod
     def migrate(self, project: Path, database: Database) -> None:
         """Apply what is pending."""
 
-    def lay_out(self, project: Path, steps: Sequence[Step]) -> None:
+    def lay_out(self, project: Path, steps: Sequence[SampleMigration]) -> None:
         self.write(project, steps if self.concurrent else [step.in_transaction() for step in steps])
 
     def home(self) -> Path:

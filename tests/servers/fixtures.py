@@ -22,10 +22,11 @@ from pgratchet.database import connection
 from pgratchet.database.history import History
 from pgratchet.migrations import files as migrations
 from tests import ROOT
-from tests.requirements import docker_answers, skip_without
+from tests.requirements import docker_answers, require, skip_without
 from tests.servers import majors
 from tests.servers.clusters import Clusters
 from tests.servers.databases import Database, Server
+from tests.servers.pgbouncer import PgBouncer, StartPooler, running_pgbouncer
 
 # The fixtures that start containers end them; the reaper's image cannot be fetched everywhere.
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
@@ -145,3 +146,18 @@ def clusters(tmp_path: Path) -> Iterator[Clusters]:
     made = Clusters(tmp_path)
     yield made
     made.remove()
+
+
+@pytest.fixture
+def pool(database: Database) -> Iterator[StartPooler]:
+    """Puts a PgBouncer of so many server connections before the test's database."""
+    require("pgbouncer")
+    open_ones = []
+
+    def make(size: int = 5) -> tuple[Database, PgBouncer]:
+        open_ones.append(running_pgbouncer(database.parameters, size))
+        return open_ones[-1].__enter__()
+
+    yield make
+    for each in open_ones:
+        each.__exit__(None, None, None)

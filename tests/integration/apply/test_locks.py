@@ -23,7 +23,7 @@ BUILD = HEAD + "create index concurrently i on t (x);"
 
 
 @pytest.fixture
-def table(database: Database) -> Database:
+def database_with_table(database: Database) -> Database:
     database.run("CREATE TABLE t (x int); INSERT INTO t VALUES (1)")
     return database
 
@@ -65,13 +65,15 @@ class Holder:
         self._session.rollback()
 
 
-def test_a_concurrent_build_and_a_run_that_waits_both_finish(table: Database, write: WriteMigrations) -> None:
+def test_a_concurrent_build_and_a_run_that_waits_both_finish(
+    database_with_table: Database, write: WriteMigrations
+) -> None:
     files = write(m1_a=BUILD)
-    with Holder(table, "LOCK TABLE t IN ROW EXCLUSIVE MODE") as holder:
-        first = Attempt(table, files, run_id="first")
-        second = Attempt(table, files, run_id="second")
+    with Holder(database_with_table, "LOCK TABLE t IN ROW EXCLUSIVE MODE") as holder:
+        first = Attempt(database_with_table, files, run_id="first")
+        second = Attempt(database_with_table, files, run_id="second")
         threads = [started(first)]
-        until(lambda: active(table, "create index concurrently"))
+        until(lambda: active(database_with_table, "create index concurrently"))
         threads.append(started(second))
         until(lambda: second.ran.of(events.LockAwaited))
         time.sleep(1.5)  # a deadlock is looked for after one second
@@ -80,10 +82,10 @@ def test_a_concurrent_build_and_a_run_that_waits_both_finish(table: Database, wr
             thread.join(30)
     assert (first.error, second.error) == (None, None)
     assert (first.applied, second.applied) == (["1_a"], [])
-    assert valid(table) is True
+    assert valid(database_with_table) is True
 
 
-def test_waiting_inside_the_lock_would_have_been_a_deadlock(table: Database) -> None:
+def test_waiting_inside_the_lock_would_have_been_a_deadlock(database_with_table: Database) -> None:
     """What the polling is for: the same two sessions, one of them waiting where a simple runner would."""
     key = History().lock_key
     failed: list[str | None] = []
@@ -94,41 +96,43 @@ def test_waiting_inside_the_lock_would_have_been_a_deadlock(table: Database) -> 
         except psycopg.Error as error:
             failed.append(error.sqlstate)
 
-    with table.connect() as holder, table.connect() as waiter:
+    with database_with_table.connect() as holder, database_with_table.connect() as waiter:
         holder.execute("SELECT pg_advisory_lock(%s)", (key,))
         thread = threading.Thread(target=attempt, args=(waiter, f"SELECT pg_advisory_lock({key})"))
         thread.start()
-        until(lambda: active(table, "SELECT pg_advisory_lock"))
+        until(lambda: active(database_with_table, "SELECT pg_advisory_lock"))
         attempt(holder, "CREATE INDEX CONCURRENTLY i ON t (x)")
         holder.execute("SELECT pg_advisory_unlock_all()")
         thread.join(10)
     assert failed == ["40P01"]
 
 
-def test_an_old_snapshot_is_named_and_nothing_is_begun(table: Database, write: WriteMigrations) -> None:
+def test_an_old_snapshot_is_named_and_nothing_is_begun(database_with_table: Database, write: WriteMigrations) -> None:
     files = write(m1_a=BUILD)
-    with Holder(table, "SELECT 1", isolation="REPEATABLE READ") as holder:
-        with table.connect() as simple:
+    with Holder(database_with_table, "SELECT 1", isolation="REPEATABLE READ") as holder:
+        with database_with_table.connect() as simple:
             simple.execute("SET statement_timeout = '300ms'")
             with pytest.raises(psycopg.errors.QueryCanceled):
                 simple.execute("CREATE INDEX CONCURRENTLY i ON t (x)")
-        assert valid(table) is False, "the server begins it, waits, and leaves an INVALID index"
-        table.run("DROP INDEX i")
+        assert valid(database_with_table) is False, "the server begins it, waits, and leaves an INVALID index"
+        database_with_table.run("DROP INDEX i")
         began = time.monotonic()
         with pytest.raises(StoppedPartWay, match="open transactions would keep it waiting") as caught:
-            migrate(table, files, wait=1_000)
+            migrate(database_with_table, files, wait=1_000)
         assert time.monotonic() - began < 3, "the wait is 1 s"
         assert f"pid {holder.pid}, in the way as " in caught.value.detail
         assert "pg_terminate_backend" in caught.value.hint
-    assert valid(table) is None
-    assert table.rows("SELECT statements_done, statement_begun FROM ratchet.migrations") == [(0, None)]
-    assert migrate(table, files).applied == ["1_a"]
-    assert valid(table) is True
+    assert valid(database_with_table) is None
+    assert database_with_table.rows("SELECT statements_done, statement_begun FROM ratchet.migrations") == [(0, None)]
+    assert migrate(database_with_table, files).applied == ["1_a"]
+    assert valid(database_with_table) is True
 
 
-def test_it_goes_on_by_itself_when_the_snapshot_ends_in_time(table: Database, write: WriteMigrations) -> None:
-    attempt = Attempt(table, write(m1_a=BUILD), wait=20_000)
-    with Holder(table, "SELECT 1", isolation="REPEATABLE READ") as holder:
+def test_it_goes_on_by_itself_when_the_snapshot_ends_in_time(
+    database_with_table: Database, write: WriteMigrations
+) -> None:
+    attempt = Attempt(database_with_table, write(m1_a=BUILD), wait=20_000)
+    with Holder(database_with_table, "SELECT 1", isolation="REPEATABLE READ") as holder:
         thread = started(attempt)
         until(lambda: attempt.ran.of(events.SnapshotsAwaited))
         (awaited,) = attempt.ran.of(events.SnapshotsAwaited)
@@ -139,17 +143,19 @@ def test_it_goes_on_by_itself_when_the_snapshot_ends_in_time(table: Database, wr
     assert f"pid {holder.pid}" in awaited.holders[0]
     assert time.monotonic() - ended < 2
     assert (attempt.error, attempt.applied) == (None, ["1_a"])
-    assert valid(table) is True
+    assert valid(database_with_table) is True
 
 
-def test_a_snapshot_that_is_taken_during_the_build_bounds_it_too(table: Database, write: WriteMigrations) -> None:
+def test_a_snapshot_that_is_taken_during_the_build_bounds_it_too(
+    database_with_table: Database, write: WriteMigrations
+) -> None:
     """It came too late to be seen before: then the statement's own lock_timeout ends the wait."""
     files = write(m1_a=BUILD)
-    attempt = Attempt(table, files, wait=1_500, lock_timeout=500)
-    with Holder(table, "LOCK TABLE t IN ROW EXCLUSIVE MODE") as first:
+    attempt = Attempt(database_with_table, files, wait=1_500, lock_timeout=500)
+    with Holder(database_with_table, "LOCK TABLE t IN ROW EXCLUSIVE MODE") as first:
         thread = started(attempt)
-        until(lambda: active(table, "create index concurrently"))
-        with Holder(table, "SELECT 1", isolation="REPEATABLE READ") as second:
+        until(lambda: active(database_with_table, "create index concurrently"))
+        with Holder(database_with_table, "SELECT 1", isolation="REPEATABLE READ") as second:
             first.end()
             began = time.monotonic()
             thread.join(30)
@@ -157,27 +163,35 @@ def test_a_snapshot_that_is_taken_during_the_build_bounds_it_too(table: Database
             assert isinstance(attempt.error, StoppedPartWay)
             assert "lock timeout" in attempt.error.message
             assert f"It waited for pid {second.pid}, in the way" in attempt.error.detail
-    assert valid(table) is False
-    assert migrate(table, files).applied == ["1_a"]
-    assert valid(table) is True
+    assert valid(database_with_table) is False
+    assert migrate(database_with_table, files).applied == ["1_a"]
+    assert valid(database_with_table) is True
 
 
-def test_what_a_file_has_set_holds_when_a_lock_is_tried_for_again(table: Database, write: WriteMigrations) -> None:
-    table.run("CREATE SCHEMA s; CREATE TABLE s.t ()")
+def test_what_a_file_has_set_holds_when_a_lock_is_tried_for_again(
+    database_with_table: Database, write: WriteMigrations
+) -> None:
+    database_with_table.run("CREATE SCHEMA s; CREATE TABLE s.t ()")
     files = write(m1_a=HEAD + "set search_path = s;\ncreate temp table kept ();\nalter table t add column y int")
-    attempt = Attempt(table, files, wait=20_000, lock_timeout=200)
-    with Holder(table, "LOCK TABLE s.t IN ACCESS SHARE MODE") as holder:
+    attempt = Attempt(database_with_table, files, wait=20_000, lock_timeout=200)
+    with Holder(database_with_table, "LOCK TABLE s.t IN ACCESS SHARE MODE") as holder:
         thread = started(attempt)
         until(lambda: attempt.ran.of(events.Retrying))
         holder.end()
         thread.join(30)
     assert (attempt.error, attempt.applied) == (None, ["1_a"])
-    assert table.rows("SELECT attrelid::regclass::text FROM pg_attribute WHERE attname = 'y'") == [("s.t",)]
+    assert database_with_table.rows("SELECT attrelid::regclass::text FROM pg_attribute WHERE attname = 'y'") == [
+        ("s.t",)
+    ]
 
 
-def test_who_blocks_a_file_with_a_shorter_lock_timeout_is_named_too(table: Database, write: WriteMigrations) -> None:
-    attempt = Attempt(table, write(m1_a="-- migrate: lock-timeout=300ms\nalter table t add column y int"), wait=300)
-    with Holder(table, "LOCK TABLE t IN ACCESS SHARE MODE") as holder:
+def test_who_blocks_a_file_with_a_shorter_lock_timeout_is_named_too(
+    database_with_table: Database, write: WriteMigrations
+) -> None:
+    attempt = Attempt(
+        database_with_table, write(m1_a="-- migrate: lock-timeout=300ms\nalter table t add column y int"), wait=300
+    )
+    with Holder(database_with_table, "LOCK TABLE t IN ACCESS SHARE MODE") as holder:
         attempt.run()
     assert isinstance(attempt.error, MigrationFailed)
     assert f"It waited for pid {holder.pid}, in the way as " in attempt.error.detail
@@ -205,52 +219,56 @@ class Reader:
                 self.slowest = max(self.slowest, time.monotonic() - began)
 
 
-def test_readers_wait_no_longer_than_one_try_and_the_holder_is_named(table: Database, write: WriteMigrations) -> None:
+def test_readers_wait_no_longer_than_one_try_and_the_holder_is_named(
+    database_with_table: Database, write: WriteMigrations
+) -> None:
     files = write(m1_a="alter table t add column y int")
-    attempt = Attempt(table, files, wait=3_000, lock_timeout=700)
-    with Holder(table, "SELECT 1 FROM t") as holder:
-        reader = Reader(table)
+    attempt = Attempt(database_with_table, files, wait=3_000, lock_timeout=700)
+    with Holder(database_with_table, "SELECT 1 FROM t") as holder:
+        reader = Reader(database_with_table)
         began = time.monotonic()
         attempt.run()
         took = time.monotonic() - began
         reader.stop()
     assert 0.2 < reader.slowest < 0.7 + 0.4, "readers did queue behind the waiting ALTER, for one try at most"
     assert 3 < took < 3 + 0.7 + 2
-    named = f"pid {holder.pid}, in the way as {table.parameters['user']}"
+    named = f"pid {holder.pid}, in the way as {database_with_table.parameters['user']}"
     tries = [each for each in attempt.ran.events if isinstance(each, events.Retrying)]
     assert len(tries) >= 2
     assert all(named in "".join(each.blockers) for each in tries)
     assert isinstance(attempt.error, MigrationFailed)
     assert f"It waited for {named}" in attempt.error.detail
     assert "lock-timeout=" in attempt.error.hint
-    assert history(table) == []
+    assert history(database_with_table) == []
 
 
-def test_a_session_that_calls_itself_pg_dump_is_called_one(table: Database, write: WriteMigrations) -> None:
-    attempt = Attempt(table, write(m1_a="alter table t add column y int"), wait=300, lock_timeout=300)
-    with Holder(table, "SET application_name = 'pg_dump'; LOCK TABLE t IN ACCESS SHARE MODE") as holder:
+def test_a_session_that_calls_itself_pg_dump_is_called_one(
+    database_with_table: Database, write: WriteMigrations
+) -> None:
+    attempt = Attempt(database_with_table, write(m1_a="alter table t add column y int"), wait=300, lock_timeout=300)
+    with Holder(database_with_table, "SET application_name = 'pg_dump'; LOCK TABLE t IN ACCESS SHARE MODE") as holder:
         attempt.run()
     assert isinstance(attempt.error, MigrationFailed)
     assert f"It waited for pid {holder.pid}, a running pg_dump as " in attempt.error.detail
 
 
 @pytest.fixture
-def dump(table: Database) -> Iterator[Callable[[], int]]:
+def stopped_pg_dump(database_with_table: Database) -> Iterator[Callable[[], int]]:
     """Starts a real pg_dump and stops it with its locks held: no one reads its output, so that it cannot have ended."""
-    table.run("INSERT INTO t SELECT generate_series(1, 100000)")
+    database_with_table.run("INSERT INTO t SELECT generate_series(1, 100000)")
     running: list[subprocess.Popen[bytes]] = []
 
     def start() -> int:
-        given = table.parameters
+        given = database_with_table.parameters
         address = ["-h", given["host"], "-p", given["port"], "-U", given["user"], given["dbname"]]
         environ = {"PGPASSWORD": given.get("password", "")}
         running.append(
             subprocess.Popen([str(embedded.programs() / "pg_dump"), *address], stdout=subprocess.PIPE, env=environ)
         )
         held = "SELECT pid FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE relation = 't'::regclass"
-        until(lambda: table.rows(f"{held} AND application_name = 'pg_dump'"))
+        until(lambda: database_with_table.rows(f"{held} AND application_name = 'pg_dump'"))
         running[-1].send_signal(signal.SIGSTOP)
-        ((pid,),) = table.rows(f"{held} AND application_name = 'pg_dump'")
+        ((pid,),) = database_with_table.rows(f"{held} AND application_name = 'pg_dump'")
         return int(str(pid))
 
     yield start
@@ -261,13 +279,13 @@ def dump(table: Database) -> Iterator[Callable[[], int]]:
 
 @pytest.mark.parametrize("text", ["alter table t add column y int", BUILD])
 def test_a_running_pg_dump_is_recognised(
-    table: Database, dump: Callable[[], int], write: WriteMigrations, text: str
+    database_with_table: Database, stopped_pg_dump: Callable[[], int], write: WriteMigrations, text: str
 ) -> None:
-    pid = dump()
-    attempt = Attempt(table, write(m1_a=text), wait=500, lock_timeout=300).run()
+    pid = stopped_pg_dump()
+    attempt = Attempt(database_with_table, write(m1_a=text), wait=500, lock_timeout=300).run()
     assert isinstance(attempt.error, MigrationFailed | StoppedPartWay)
     assert f"pid {pid}, a running pg_dump as " in attempt.error.detail
-    assert valid(table) is None
+    assert valid(database_with_table) is None
 
 
 GIVES_THE_LOCK_AWAY = {
@@ -280,25 +298,25 @@ GIVES_THE_LOCK_AWAY = {
 @pytest.mark.every_major
 @pytest.mark.parametrize("way", GIVES_THE_LOCK_AWAY)
 def test_a_file_that_gives_the_lock_away_is_still_applied_once(
-    table: Database, write: WriteMigrations, way: str
+    database_with_table: Database, write: WriteMigrations, way: str
 ) -> None:
     """The second run has the lock, in the middle of the first one's file: the row is what keeps them apart."""
-    table.run("CREATE TABLE effects (name text)")
+    database_with_table.run("CREATE TABLE effects (name text)")
     mark = "insert into effects values ('%s')"
     files = write(m1_a=GIVES_THE_LOCK_AWAY[way].format(mark=mark % "1_a"), m2_b=mark % "2_b")
-    first, second = (Attempt(table, files, run_id=name, wait=20_000) for name in ("first", "second"))
+    first, second = (Attempt(database_with_table, files, run_id=name, wait=20_000) for name in ("first", "second"))
     held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
     asleep = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
     threads = [started(first)]
-    until(lambda: table.rows(asleep) and table.rows(held) == [(0,)])
+    until(lambda: database_with_table.rows(asleep) and database_with_table.rows(held) == [(0,)])
     threads.append(started(second))
-    until(lambda: table.rows(held) == [(1,)])
+    until(lambda: database_with_table.rows(held) == [(1,)])
     assert threads[0].is_alive(), "both are at work, and the lock is the second one's"
     for thread in threads:
         thread.join(60)
     assert sorted([*first.applied, *second.applied]) == ["1_a", "2_b"]
-    assert history(table) == [("1_a", True), ("2_b", True)]
-    assert table.rows("SELECT name FROM effects ORDER BY name") == [("1_a",), ("2_b",)]
+    assert history(database_with_table) == [("1_a", True), ("2_b", True)]
+    assert database_with_table.rows("SELECT name FROM effects ORDER BY name") == [("1_a",), ("2_b",)]
     assert second.error is None
     if way == "a transaction":
         assert (first.error, first.applied[0]) == (None, "1_a")
@@ -313,28 +331,28 @@ CANCEL = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE '
 @pytest.mark.parametrize("exists", ["", "if not exists "])
 @pytest.mark.parametrize("how", ["cancelled", "out of time"])
 def test_a_build_that_is_ended_is_never_passed_over(
-    table: Database, write: WriteMigrations, how: str, exists: str
+    database_with_table: Database, write: WriteMigrations, how: str, exists: str
 ) -> None:
     timeout = "-- migrate: statement-timeout=700ms\n" if how == "out of time" else ""
     statement = f"create unique index concurrently {exists}i on t (x)"
-    attempt = Attempt(table, write(m1_a=f"{HEAD}{timeout}{statement};"))
-    with Holder(table, "LOCK TABLE t IN ROW EXCLUSIVE MODE"):
+    attempt = Attempt(database_with_table, write(m1_a=f"{HEAD}{timeout}{statement};"))
+    with Holder(database_with_table, "LOCK TABLE t IN ROW EXCLUSIVE MODE"):
         thread = started(attempt)
-        until(lambda: active(table, "create unique index") and valid(table) is False)
+        until(lambda: active(database_with_table, "create unique index") and valid(database_with_table) is False)
         if how == "cancelled":
-            table.rows(CANCEL)
+            database_with_table.rows(CANCEL)
         thread.join(20)
     assert isinstance(attempt.error, StoppedPartWay)
     assert attempt.error.message.endswith("user request" if how == "cancelled" else "statement timeout")
-    assert valid(table) is False
+    assert valid(database_with_table) is False
     if exists:
-        table.run(statement)
-        assert valid(table) is False, "the server passes it over, and reports success"
-    table.run("INSERT INTO t VALUES (1)")
-    again = Attempt(table, write(m1_a=f"{HEAD}{timeout}{statement};")).run()
+        database_with_table.run(statement)
+        assert valid(database_with_table) is False, "the server passes it over, and reports success"
+    database_with_table.run("INSERT INTO t VALUES (1)")
+    again = Attempt(database_with_table, write(m1_a=f"{HEAD}{timeout}{statement};")).run()
     assert isinstance(again.error, StoppedPartWay), "there is a duplicate now: what was built before proves nothing"
     assert again.error.place is not None
     assert again.error.place.sqlstate == "23505"
-    table.run("TRUNCATE t")
-    assert migrate(table, write()).applied == ["1_a"]
-    assert valid(table) is True
+    database_with_table.run("TRUNCATE t")
+    assert migrate(database_with_table, write()).applied == ["1_a"]
+    assert valid(database_with_table) is True

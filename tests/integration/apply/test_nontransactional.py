@@ -46,7 +46,7 @@ def test_statements_run_one_by_one_and_each_is_recorded(database: Database, writ
     assert migrate(database, files).applied == []
 
 
-def test_it_stops_at_the_statement_and_goes_on_there(doubles: Database, write: WriteMigrations) -> None:
+def test_it_stops_at_the_statement_and_goes_on_there(table_with_duplicates: Database, write: WriteMigrations) -> None:
     files = write(
         m1_a=NO_TRANSACTION
         + "create table one ();\ncreate table t2 (x int);\n  insert into t2 values (1 / 0);\nselect 1"
@@ -54,13 +54,13 @@ def test_it_stops_at_the_statement_and_goes_on_there(doubles: Database, write: W
     with pytest.raises(
         StoppedPartWay, match="stopped at statement 3 of 4, line 4, column 3: division by zero"
     ) as caught:
-        migrate(doubles, files)
+        migrate(table_with_duplicates, files)
     assert caught.value.detail.endswith("Statements 1 to 2 took effect, and that stays.")
-    assert last_row(doubles) == (2, None, False)
+    assert last_row(table_with_duplicates) == (2, None, False)
     fixed = write(m1_a=files[0].text().decode().replace("1 / 0", "7"))
-    assert migrate(doubles, fixed).applied == ["1_a"]
-    assert doubles.rows("SELECT x FROM t2") == [(7,)]
-    assert doubles.rows("SELECT checksum FROM ratchet.migrations") == [(fixed[0].checksum,)]
+    assert migrate(table_with_duplicates, fixed).applied == ["1_a"]
+    assert table_with_duplicates.rows("SELECT x FROM t2") == [(7,)]
+    assert table_with_duplicates.rows("SELECT checksum FROM ratchet.migrations") == [(fixed[0].checksum,)]
 
 
 def test_a_file_that_fails_behind_it_says_that_it_was_applied(database: Database, write: WriteMigrations) -> None:

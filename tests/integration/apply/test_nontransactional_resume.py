@@ -24,33 +24,35 @@ pytestmark = pytest.mark.every_major
 
 @pytest.mark.parametrize("exists", ["", "if not exists "])
 def test_the_invalid_index_that_our_statement_left_is_built_anew(
-    doubles: Database, write: WriteMigrations, exists: str
+    table_with_duplicates: Database, write: WriteMigrations, exists: str
 ) -> None:
     files = write(m1_a=NO_TRANSACTION + f"create unique index concurrently {exists}i on t (x);")
     for _ in range(2):
         with pytest.raises(StoppedPartWay, match="could not create unique index"):
-            migrate(doubles, files)
-        assert index_state(doubles, "i") is False
-        assert last_row(doubles) == (0, 1, False)
-    doubles.run("TRUNCATE t; INSERT INTO t VALUES (1), (2)")
-    assert migrate(doubles, files).applied == ["1_a"]
-    assert index_state(doubles, "i") is True
+            migrate(table_with_duplicates, files)
+        assert index_state(table_with_duplicates, "i") is False
+        assert last_row(table_with_duplicates) == (0, 1, False)
+    table_with_duplicates.run("TRUNCATE t; INSERT INTO t VALUES (1), (2)")
+    assert migrate(table_with_duplicates, files).applied == ["1_a"]
+    assert index_state(table_with_duplicates, "i") is True
 
 
-def test_an_invalid_index_of_someone_elses_is_named_with_its_repair(doubles: Database, write: WriteMigrations) -> None:
+def test_an_invalid_index_of_someone_elses_is_named_with_its_repair(
+    table_with_duplicates: Database, write: WriteMigrations
+) -> None:
     with pytest.raises(Exception, match="could not create"):
-        doubles.run("CREATE UNIQUE INDEX CONCURRENTLY i ON t (x)")
-    doubles.run("TRUNCATE t")
-    doubles.run("CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS i ON t (x)")
-    assert index_state(doubles, "i") is False, "the server passes it over and reports success"
+        table_with_duplicates.run("CREATE UNIQUE INDEX CONCURRENTLY i ON t (x)")
+    table_with_duplicates.run("TRUNCATE t")
+    table_with_duplicates.run("CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS i ON t (x)")
+    assert index_state(table_with_duplicates, "i") is False, "the server passes it over and reports success"
     files = write(m1_a=NO_TRANSACTION + "create unique index concurrently if not exists i on t (x);")
     with pytest.raises(StoppedPartWay, match="i is there already, and it is INVALID") as caught:
-        migrate(doubles, files)
+        migrate(table_with_duplicates, files)
     (repair,) = [line for line in caught.value.hint.splitlines() if line.startswith("DROP")]
     assert repair == 'DROP INDEX CONCURRENTLY "public"."i";'
-    doubles.run(repair)
-    assert migrate(doubles, files).applied == ["1_a"]
-    assert index_state(doubles, "i") is True
+    table_with_duplicates.run(repair)
+    assert migrate(table_with_duplicates, files).applied == ["1_a"]
+    assert index_state(table_with_duplicates, "i") is True
 
 
 @pytest.mark.parametrize(

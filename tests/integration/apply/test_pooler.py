@@ -2,96 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
-from pgratchet import embedded, events
+from pgratchet import events
 from pgratchet.apply import applier
 from pgratchet.apply.run import MigrateOptions
 from pgratchet.database.history import History
 from pgratchet.errors import ConfigurationError, LockBusy, MigrationFailed, RatchetError
-from tests.requirements import require
 from tests.servers.databases import Database
+from tests.servers.pgbouncer import StartPooler
 from tests.support.migrations import RunEvents, WriteMigrations, migrate
 
-ROOT = os.geteuid() == 0
 SLOW = "select pg_sleep(0.05);"
-
-
-@dataclass
-class Bouncer:
-    """A PgBouncer before one database, on a Unix socket of its own."""
-
-    folder: Path
-    user: str | None
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
-
-    def start(self) -> None:
-        user = {"user": self.user} if self.user else {}
-        self.processes.append(subprocess.Popen([require("pgbouncer"), "-q", str(self.folder / "ini")], **user))  # type: ignore[call-overload]
-        deadline = time.monotonic() + 10
-        while not (self.folder / ".s.PGSQL.6432").exists():
-            assert time.monotonic() < deadline, "PgBouncer did not start"
-            time.sleep(0.02)
-
-    def kill(self) -> None:
-        self.processes[-1].kill()
-        self.processes[-1].wait(10)
-        for left in self.folder.glob(".s.PGSQL.*"):
-            left.unlink()
-        (self.folder / "pid").unlink(missing_ok=True)
-
-
-Pool = Callable[..., tuple[Database, Bouncer]]
-
-
-@contextmanager
-def bouncer(given: dict[str, str], size: int) -> Iterator[tuple[Database, Bouncer]]:
-    folder = Path(tempfile.mkdtemp(prefix="pgratchet-bouncer-"))
-    local = given["host"].startswith("/")
-    user = (embedded.SYSTEM_USER if local else "postgres") if ROOT else None
-    (folder / "users").write_text(f'"{given["user"]}" "{given.get("password", "")}"\n')
-    (folder / "ini").write_text(
-        "[databases]\n"
-        f"* = host={given['host']} port={given['port']}\n"
-        "[pgbouncer]\npool_mode = transaction\nlisten_addr =\nlisten_port = 6432\n"
-        f"default_pool_size = {size}\nunix_socket_dir = {folder}\npidfile = {folder}/pid\n"
-        f"auth_type = trust\nauth_file = {folder}/users\nlogfile = {folder}/log\n"
-    )
-    for path in (folder, *folder.iterdir()):
-        shutil.chown(path, user or os.getuid())
-    running = Bouncer(folder, user)
-    try:
-        running.start()
-        yield Database({**given, "host": str(folder), "port": "6432"}), running
-    finally:
-        running.kill()
-        shutil.rmtree(folder)
-
-
-@pytest.fixture
-def pool(database: Database) -> Iterator[Pool]:
-    """Puts a PgBouncer of so many server connections before the test's database."""
-    require("pgbouncer")
-    open_ones = []
-
-    def make(size: int = 5) -> tuple[Database, Bouncer]:
-        open_ones.append(bouncer(database.parameters, size))
-        return open_ones[-1].__enter__()
-
-    yield make
-    for each in open_ones:
-        each.__exit__(None, None, None)
 
 
 def applied(database: Database) -> list[object]:
@@ -99,7 +24,7 @@ def applied(database: Database) -> list[object]:
     return [name for (name,) in rows]
 
 
-def test_a_session_lock_would_stay_behind(database: Database, pool: Pool) -> None:
+def test_a_session_lock_would_stay_behind(database: Database, pool: StartPooler) -> None:
     """The fault that all of this is about: what a session does through a pooler is not its own."""
     pooled, _ = pool(1)
     with pooled.connect() as one:
@@ -111,7 +36,7 @@ def test_a_session_lock_would_stay_behind(database: Database, pool: Pool) -> Non
 
 
 def test_several_runners_through_and_past_the_pooler_apply_each_file_once(
-    database: Database, pool: Pool, write: WriteMigrations
+    database: Database, pool: StartPooler, write: WriteMigrations
 ) -> None:
     pooled, _ = pool()
     files = write(**{f"m{n}_x": f"create table t{n} (); {SLOW} insert into e values ({n})" for n in range(2, 12)})
@@ -150,7 +75,7 @@ LEFT_BEHIND = (
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_nothing_is_left_on_the_poolers_connections(
-    database: Database, pool: Pool, write: WriteMigrations, *, fails: bool
+    database: Database, pool: StartPooler, write: WriteMigrations, *, fails: bool
 ) -> None:
     database.run(f"ALTER DATABASE {database.name} SET idle_in_transaction_session_timeout = '7s'")
     database.run("DO $$ BEGIN CREATE ROLE someone NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
@@ -175,7 +100,7 @@ def test_nothing_is_left_on_the_poolers_connections(
     assert pooled.rows("SELECT count(*) FROM pg_prepared_statements WHERE NOT from_sql") == [(1,)], "not ours to end"
 
 
-def test_what_others_left_there_does_not_matter(database: Database, pool: Pool, write: WriteMigrations) -> None:
+def test_what_others_left_there_does_not_matter(database: Database, pool: StartPooler, write: WriteMigrations) -> None:
     pooled, _ = pool(1)
     with pooled.connect() as other:
         other.execute("SET search_path = pg_catalog; SET statement_timeout = '40ms'")
@@ -184,7 +109,7 @@ def test_what_others_left_there_does_not_matter(database: Database, pool: Pool, 
 
 
 def test_what_others_leave_there_during_a_run_does_not_matter(
-    database: Database, pool: Pool, write: WriteMigrations
+    database: Database, pool: StartPooler, write: WriteMigrations
 ) -> None:
     pooled, _ = pool(1)
     files = write(m1_a=f"create table t (); {SLOW}")
@@ -196,7 +121,9 @@ def test_what_others_leave_there_during_a_run_does_not_matter(
     assert database.rows("SELECT to_regclass('public.t') IS NOT NULL") == [(True,)]
 
 
-def test_an_error_is_placed_and_what_came_before_stays(database: Database, pool: Pool, write: WriteMigrations) -> None:
+def test_an_error_is_placed_and_what_came_before_stays(
+    database: Database, pool: StartPooler, write: WriteMigrations
+) -> None:
     pooled, _ = pool()
     files = write(m1_a="create table a ()", m2_b="select 1;\nselect 1 / 0", m3_c="create table c ()")
     with pytest.raises(MigrationFailed, match="2_b failed at line 2, column 1: division by zero"):
@@ -204,7 +131,7 @@ def test_an_error_is_placed_and_what_came_before_stays(database: Database, pool:
     assert applied(database) == ["1_a"]
 
 
-def test_large_files_and_rows_go_through(database: Database, pool: Pool, write: WriteMigrations) -> None:
+def test_large_files_and_rows_go_through(database: Database, pool: StartPooler, write: WriteMigrations) -> None:
     pooled, _ = pool(1)
     files = write(
         m1_a="create table a (x int);\n" + "insert into a values (1);\n" * 20_000,
@@ -214,7 +141,7 @@ def test_large_files_and_rows_go_through(database: Database, pool: Pool, write: 
     assert database.rows("SELECT (SELECT count(*) FROM a), (SELECT count(*) FROM b)") == [(20_000, 2)]
 
 
-def test_a_pooler_that_dies_is_returned_to(database: Database, pool: Pool, write: WriteMigrations) -> None:
+def test_a_pooler_that_dies_is_returned_to(database: Database, pool: StartPooler, write: WriteMigrations) -> None:
     pooled, running = pool()
     files = write(m1_a="create table e (n int)", m2_b="insert into e values (1); select pg_sleep(1.5)")
     migrate(pooled, files[:1])
@@ -258,7 +185,7 @@ def no_backup(*_: object) -> events.Stream:
     ],
 )
 def test_what_is_no_transaction_is_refused_before_anything_is_done(
-    database: Database, pool: Pool, write: WriteMigrations, text: str, backup: applier.Backup | None, reason: str
+    database: Database, pool: StartPooler, write: WriteMigrations, text: str, backup: applier.Backup | None, reason: str
 ) -> None:
     pooled, _ = pool(1)
     files = write(m1_a=text)
@@ -270,7 +197,9 @@ def test_what_is_no_transaction_is_refused_before_anything_is_done(
     assert database.fingerprint() == before
 
 
-def test_with_nothing_to_do_a_pooler_is_no_obstacle(database: Database, pool: Pool, write: WriteMigrations) -> None:
+def test_with_nothing_to_do_a_pooler_is_no_obstacle(
+    database: Database, pool: StartPooler, write: WriteMigrations
+) -> None:
     pooled, _ = pool(1)
     files = write(m1_a="-- migrate: no-transaction\ncreate table a ()")
     migrate(database, files)
@@ -283,7 +212,7 @@ def test_with_nothing_to_do_a_pooler_is_no_obstacle(database: Database, pool: Po
 )
 @pytest.mark.parametrize("released", [True, False])
 def test_a_run_past_the_pooler_is_given_way_to(
-    database: Database, pool: Pool, write: WriteMigrations, text: str, *, released: bool
+    database: Database, pool: StartPooler, write: WriteMigrations, text: str, *, released: bool
 ) -> None:
     """It has the lock for its session, as this one cannot: each transaction here asks for it anew."""
     pooled, _ = pool()

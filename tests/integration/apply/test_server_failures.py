@@ -28,7 +28,7 @@ FILES = {
 
 
 @pytest.fixture
-def lazy(clusters: Clusters) -> Cluster:
+def lazily_writing_cluster(clusters: Clusters) -> Cluster:
     """A server that writes what no one waits for only once in ten seconds, so that a crash surely loses it."""
     cluster = clusters.make("lazy", wal_writer_delay="10s")
     cluster.database.run("CREATE TABLE gate (); CREATE TABLE loss (x int)")
@@ -55,39 +55,45 @@ def crash(cluster: Cluster) -> None:
 
 
 def test_a_crash_in_the_middle_of_ddl_is_resolved_once_the_server_is_back(
-    lazy: Cluster, write: WriteMigrations
+    lazily_writing_cluster: Cluster, write: WriteMigrations
 ) -> None:
     files = write(**FILES)
-    with closing(lazy.database.connect()) as holder:
+    with closing(lazily_writing_cluster.database.connect()) as holder:
         holder.execute("BEGIN; LOCK TABLE gate IN ACCESS SHARE MODE")
-        attempt, thread = stopped_at_the_gate(lazy.database, files, wait=20_000)
-        crash(lazy)
+        attempt, thread = stopped_at_the_gate(lazily_writing_cluster.database, files, wait=20_000)
+        crash(lazily_writing_cluster)
         time.sleep(0.7)
-        lazy.start()
+        lazily_writing_cluster.start()
         thread.join(30)
-    assert lazy.database.rows("SELECT count(*) FROM loss") == [(0,)], "the crash lost what was not on the disk"
+    assert lazily_writing_cluster.database.rows("SELECT count(*) FROM loss") == [(0,)], (
+        "the crash lost what was not on the disk"
+    )
     assert isinstance(attempt.error, MigrationFailed)
     assert "1_a and 2_b were applied; 3_c was rolled back." in attempt.error.detail
-    assert history(lazy.database) == [("1_a", True), ("2_b", True)], "what was reported as applied is on the disk"
-    assert lazy.database.rows("SELECT to_regclass('b') IS NULL, to_regclass('c')") == [(False, None)]
-    assert migrate(lazy.database, files).applied == ["3_c", "4_d"]
+    assert history(lazily_writing_cluster.database) == [("1_a", True), ("2_b", True)], (
+        "what was reported as applied is on the disk"
+    )
+    assert lazily_writing_cluster.database.rows("SELECT to_regclass('b') IS NULL, to_regclass('c')") == [(False, None)]
+    assert migrate(lazily_writing_cluster.database, files).applied == ["3_c", "4_d"]
 
 
-def test_a_server_that_stays_away_leaves_the_outcome_unknown(lazy: Cluster, write: WriteMigrations) -> None:
+def test_a_server_that_stays_away_leaves_the_outcome_unknown(
+    lazily_writing_cluster: Cluster, write: WriteMigrations
+) -> None:
     files = write(**FILES)
-    with closing(lazy.database.connect()) as holder:
+    with closing(lazily_writing_cluster.database.connect()) as holder:
         holder.execute("BEGIN; LOCK TABLE gate IN ACCESS SHARE MODE")
-        attempt, thread = stopped_at_the_gate(lazy.database, files, wait=2_000)
-        crash(lazy)
+        attempt, thread = stopped_at_the_gate(lazily_writing_cluster.database, files, wait=2_000)
+        crash(lazily_writing_cluster)
         began = time.monotonic()
         thread.join(30)
     assert time.monotonic() - began < 5, "the wait is 2 s"
     assert isinstance(attempt.error, OutcomeUnknown)
     assert attempt.error.status == 7
     assert "whether 3_c and 4_d took effect is unknown" in attempt.error.message
-    lazy.start()
-    assert history(lazy.database) == [("1_a", True), ("2_b", True)]
-    assert migrate(lazy.database, files).applied == ["3_c", "4_d"]
+    lazily_writing_cluster.start()
+    assert history(lazily_writing_cluster.database) == [("1_a", True), ("2_b", True)]
+    assert migrate(lazily_writing_cluster.database, files).applied == ["3_c", "4_d"]
 
 
 def test_a_crash_on_any_server_is_resolved_once_it_is_back(database: Database, write: WriteMigrations) -> None:
@@ -253,7 +259,7 @@ def standby_in_docker(server: Server) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def followed(server: Server, database: Database, clusters: Clusters) -> Iterator[tuple[Database, Database]]:
+def primary_and_standby(server: Server, database: Database, clusters: Clusters) -> Iterator[tuple[Database, Database]]:
     """A database, and the same on a standby of its server."""
     if server.direct:
         with standby_in_docker(server) as standby:
@@ -265,9 +271,11 @@ def followed(server: Server, database: Database, clusters: Clusters) -> Iterator
         pytest.skip("no standby can be made of a server that was given")
 
 
-def test_a_standby_is_refused_before_the_lock(followed: tuple[Database, Database], write: WriteMigrations) -> None:
+def test_a_standby_is_refused_before_the_lock(
+    primary_and_standby: tuple[Database, Database], write: WriteMigrations
+) -> None:
     files = write(m1_a="create table a ()")
-    primary, standby = followed
+    primary, standby = primary_and_standby
     assert standby.rows("SELECT pg_is_in_recovery()") == [(True,)]
     before = primary.fingerprint(), standby.fingerprint()
     proxy = Proxy(standby.parameters)

@@ -36,7 +36,7 @@ FILES = {
 
 
 @pytest.fixture
-def signalled(database: Database) -> Iterator[Callable[[int], None]]:
+def signal_during_sleep(database: Database) -> Iterator[Callable[[int], None]]:
     """Sends this process a signal once the server sleeps in the file; SIGTERM is an interrupt as in the tasks."""
 
     def terminate(*_: object) -> None:
@@ -64,11 +64,16 @@ def signalled(database: Database) -> Iterator[Callable[[int], None]]:
 @pytest.mark.parametrize("kind", FILES)
 @pytest.mark.parametrize(("which", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_cancels_the_statement_and_tells_what_stays(
-    database: Database, write: WriteMigrations, signalled: Callable[[int], None], kind: str, which: int, status: int
+    database: Database,
+    write: WriteMigrations,
+    signal_during_sleep: Callable[[int], None],
+    kind: str,
+    which: int,
+    status: int,
 ) -> None:
     files = write(m1_a="create table a ()", **FILES[kind])
     applied: list[str] = []
-    signalled(which)
+    signal_during_sleep(which)
     with pytest.raises(Interrupted) as caught:
         applied += _applied(applier.migrate(database.connect, History(), files, None, MigrateOptions("run")))
     assert caught.value.status == status
@@ -80,7 +85,7 @@ def test_a_signal_cancels_the_statement_and_tells_what_stays(
 
 
 def test_a_file_that_swallows_the_signals_cancel_is_told_as_it_ended(
-    database: Database, write: WriteMigrations, signalled: Callable[[int], None]
+    database: Database, write: WriteMigrations, signal_during_sleep: Callable[[int], None]
 ) -> None:
     """The statement is cancelled, and the file's own handler makes that no error: what is there is what is said."""
     swallows = "do $$ begin perform pg_sleep(20); exception when query_canceled then null; end $$"
@@ -88,7 +93,7 @@ def test_a_file_that_swallows_the_signals_cancel_is_told_as_it_ended(
         session.execute("SET statement_timeout = '100ms'")
         session.execute(swallows.encode())
     files = write(m1_a="create table a ()", m2_b=f"{swallows}; create table b ()")
-    signalled(signal.SIGINT)
+    signal_during_sleep(signal.SIGINT)
     with pytest.raises(Interrupted) as caught:
         list(applier.migrate(database.connect, History(), files, None, MigrateOptions("run")))
     rows = database.rows("SELECT name, executed_at IS NOT NULL FROM ratchet.migrations ORDER BY id")
@@ -105,10 +110,14 @@ def test_a_file_that_swallows_the_signals_cancel_is_told_as_it_ended(
     ],
 )
 def test_a_signal_tells_all_that_stays(
-    database: Database, write: WriteMigrations, signalled: Callable[[int], None], before: dict[str, str], told: str
+    database: Database,
+    write: WriteMigrations,
+    signal_during_sleep: Callable[[int], None],
+    before: dict[str, str],
+    told: str,
 ) -> None:
     files = write(**before, m3_c=SLEEP)
-    signalled(signal.SIGINT)
+    signal_during_sleep(signal.SIGINT)
     with pytest.raises(Interrupted) as caught:
         list(applier.migrate(database.connect, History(), files, None, MigrateOptions("run")))
     assert caught.value.detail.startswith(told)
@@ -119,7 +128,7 @@ def _applied(stream: Iterator[events.Event]) -> list[str]:
 
 
 def test_a_signal_while_the_server_is_gone_says_that_it_cannot_tell(
-    database: Database, write: WriteMigrations, signalled: Callable[[int], None]
+    database: Database, write: WriteMigrations, signal_during_sleep: Callable[[int], None]
 ) -> None:
     """The line is closed under the cancelled statement, so that the history cannot be asked."""
     files = write(m1_a=f"create table a (); {SLEEP}")
@@ -134,7 +143,7 @@ def test_a_signal_while_the_server_is_gone_says_that_it_cannot_tell(
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGUSR1, cut)
-    signalled(signal.SIGUSR1)
+    signal_during_sleep(signal.SIGUSR1)
     try:
         with pytest.raises(Interrupted) as caught:
             list(applier.migrate(connect, History(), files, None, MigrateOptions("run")))

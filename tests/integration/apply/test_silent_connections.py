@@ -41,7 +41,7 @@ IMPATIENT_SERVER = {
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     real = dict(setting.split(b" = ") for _, setting in session._SETTINGS)
     assert set(IMPATIENT_SERVER) <= set(real), "the run sets them, and only the numbers are the test's"
     assert int(real[b"tcp_user_timeout"]) >= 30_000
@@ -51,7 +51,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def by_tcp(server: Server, database: Database, clusters: Clusters) -> Database:
+def database_by_tcp(server: Server, database: Database, clusters: Clusters) -> Database:
     """By TCP, since a Unix socket loses nothing, and from end to end: where the server has no such way, to another."""
     if not database.parameters["host"].startswith("/"):
         return Database({**database.parameters, **server.direct})
@@ -71,22 +71,22 @@ def silenced(database: Database, files: Sequence[Migration], fault: ConnectionFa
 @requires("Linux")  # its socket filter makes the black hole
 @pytest.mark.parametrize("seconds", [60, 0.5])
 def test_behind_a_black_hole_both_sides_give_up(
-    by_tcp: Database, write: WriteMigrations, impatient: None, seconds: float
+    database_by_tcp: Database, write: WriteMigrations, short_timeouts: None, seconds: float
 ) -> None:
     """Whether the statement goes on, or has ended and its answer is under way to no one."""
     files = write(m1_a=f"create table a (); select pg_sleep({seconds})")
-    proxy, attempt = silenced(by_tcp, files, ConnectionFault.BLACK_HOLE)
+    proxy, attempt = silenced(database_by_tcp, files, ConnectionFault.BLACK_HOLE)
     began = time.monotonic()
     thread = threading.Thread(target=attempt.run)
     thread.start()
     until(lambda: proxy.sprung)
-    assert count_working_sessions(by_tcp) == 1, "the server does not know"
+    assert count_working_sessions(database_by_tcp) == 1, "the server does not know"
     thread.join(20)
     assert 3 < time.monotonic() - began < 12
     assert isinstance(attempt.error, OutcomeUnknown)
     assert "whether 1_a took effect is unknown" in attempt.error.message
     locks = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"
-    until(lambda: not by_tcp.rows(locks), began + 12 - time.monotonic())
+    until(lambda: not database_by_tcp.rows(locks), began + 12 - time.monotonic())
     done = seconds < 1
-    assert history(by_tcp) == ([("1_a", True)] if done else [])
+    assert history(database_by_tcp) == ([("1_a", True)] if done else [])
     proxy.close()

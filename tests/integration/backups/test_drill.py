@@ -32,6 +32,7 @@ from tests.integration.backups.test_restore import fake_pg_restore, roles, site_
 from tests.integration.conftest import source_of
 from tests.servers.databases import Database
 from tests.support.invoke import COMMAND, Invoke, environment
+from tests.support.processes import command_lines
 from tests.support.waiting import until
 
 GOOD = 2 + 1
@@ -240,22 +241,15 @@ def test_a_line_that_is_cut_leaves_no_scratch_database(
         proxy.close()
 
 
-def processes(part: str, parent: int | None = None) -> list[str]:
-    """The commands with that in them; of a parent's children alone."""
-    listed = subprocess.run(["ps", "-ewwo", "ppid=,args="], capture_output=True, text=True, check=True).stdout
-    pairs = [line.split(maxsplit=1) for line in listed.splitlines()]
-    return [args for ppid, args in pairs if part in args and parent in (None, int(ppid))]
-
-
 @pytest.mark.parametrize("during", ["initdb", "pg_ctl", "pg_restore --exit-on-error"])
-def test_a_drill_that_is_interrupted_leaves_nothing(invoke: Invoke, clone: Path, during: str) -> None:
+def test_a_drill_that_is_interrupted_leaves_nothing(invoke: Invoke, checkout: Path, during: str) -> None:
     rows = "CREATE TABLE bytes AS SELECT sha256(n::text::bytea) FROM generate_series(1, 300000) n"
-    (clone / "sql" / "900_rows.sql").write_text(rows)
+    (checkout / "sql" / "900_rows.sql").write_text(rows)
     invoke("migrate", "--env=dev")
     invoke("backup", "--env=dev")
     drilling = subprocess.Popen(
         [*COMMAND, "drill", "--env=dev"],
-        cwd=clone,
+        cwd=checkout,
         env=environment({}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -265,7 +259,7 @@ def test_a_drill_that_is_interrupted_leaves_nothing(invoke: Invoke, clone: Path,
     found: set[str] = set()
 
     def has_come() -> bool:
-        lines = processes("", drilling.pid)
+        lines = command_lines(drilling.pid)
         found.update(name for line in lines for name in re.findall(r"scratch-[0-9a-f]{8}", line))
         return bool(found) and any(during in line for line in lines)
 
@@ -279,6 +273,6 @@ def test_a_drill_that_is_interrupted_leaves_nothing(invoke: Invoke, clone: Path,
     assert drilling.returncode == 130, told
     assert "interrupted" in told
     (name,) = found
-    until(lambda: not processes(name), 5)
+    until(lambda: not any(name in line for line in command_lines()), 5)
     assert not list(embedded.state_folder().glob(f"{name}*"))
-    assert not list((clone / "backups").rglob("drills/*"))
+    assert not list((checkout / "backups").rglob("drills/*"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from pgratchet.errors import BackupFailed, ConfigurationError
 from tests.integration.backups.test_backup import fake_programs, manifest_of, small_disk
 from tests.integration.backups.test_drill import drilled
 from tests.servers.databases import Database
+from tests.support.ssh_keys import write_key_pair
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
@@ -48,8 +48,7 @@ def age_pair(folder: Path, name: str = "age") -> Pair:
 
 def ssh_pair(folder: Path) -> Pair:
     identity = folder / "ssh"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(identity)], check=True)
-    return Pair(identity.with_suffix(".pub").read_text().strip(), identity)
+    return Pair(write_key_pair(identity), identity)
 
 
 @pytest.fixture

@@ -18,9 +18,10 @@ from pgratchet.database.history import History
 from pgratchet.operations.base import Machine
 from pgratchet.operations.examine import Examine
 from tests.faults.proxy import Proxy
-from tests.integration.apply.test_pooler import Pool, pool
 from tests.integration.conftest import settings_of
 from tests.servers.databases import Database
+from tests.servers.fixtures import pool
+from tests.servers.pgbouncer import StartPooler
 from tests.support.migrations import WriteMigrations
 from tests.support.waiting import until
 
@@ -162,7 +163,7 @@ def test_another_cluster_than_the_one_that_is_pinned(database: Database) -> None
     assert str(identifier) in found.what
 
 
-def test_a_pooler_in_between(database: Database, pool: Pool) -> None:
+def test_a_pooler_in_between(database: Database, pool: StartPooler) -> None:
     pooled, _ = pool(1)
     with closing(pooled.connect()) as connection:
         found = of(list(doctor.check_server(connection, DoctorOptions(History()))), "pooler")

@@ -166,7 +166,7 @@ Encoded = Callable[[str], Database]
 
 
 @pytest.fixture
-def encoded(server: Server) -> Iterator[Encoded]:
+def create_encoded(server: Server) -> Iterator[Encoded]:
     """A database in another encoding."""
     made: list[Database] = []
 
@@ -184,8 +184,8 @@ def encoded(server: Server) -> Iterator[Encoded]:
         server.drop(each)
 
 
-def test_a_database_without_an_encoding_is_refused(encoded: Encoded, write: WriteMigrations) -> None:
-    database = encoded("SQL_ASCII")
+def test_a_database_without_an_encoding_is_refused(create_encoded: Encoded, write: WriteMigrations) -> None:
+    database = create_encoded("SQL_ASCII")
     database.run("CREATE TABLE unchecked AS SELECT E'\\xff'::text AS x")
     before = database.fingerprint()
     with pytest.raises(ConfigurationError, match="has the encoding SQL_ASCII"):
@@ -193,8 +193,8 @@ def test_a_database_without_an_encoding_is_refused(encoded: Encoded, write: Writ
     assert database.fingerprint() == before
 
 
-def test_a_database_in_another_encoding_takes_what_it_can_hold(encoded: Encoded, write: WriteMigrations) -> None:
-    database = encoded("LATIN1")
+def test_a_database_in_another_encoding_takes_what_it_can_hold(create_encoded: Encoded, write: WriteMigrations) -> None:
+    database = create_encoded("LATIN1")
     files = write(m1_a="create table a as select 'café'::text as x -- né")
     assert migrate(database, files).applied == ["1_a"]
     assert database.rows("SELECT x, length(x) FROM a") == [("café", 4)]
@@ -203,9 +203,9 @@ def test_a_database_in_another_encoding_takes_what_it_can_hold(encoded: Encoded,
 
 @pytest.mark.parametrize(("batch_size", "behind"), [(1, ["m3_c"]), (10, ["m3_c"]), (10, [])])
 def test_a_file_that_an_encoding_cannot_hold_is_the_one_to_blame(
-    encoded: Encoded, write: WriteMigrations, batch_size: int, behind: list[str]
+    create_encoded: Encoded, write: WriteMigrations, batch_size: int, behind: list[str]
 ) -> None:
-    database = encoded("LATIN1")
+    database = create_encoded("LATIN1")
     texts = {"m1_a": "create table a ()", "m2_b": "create table b ();\n-- 100 €\n"}
     files = write(**texts, **dict.fromkeys(behind, "create table c ()"))
     with pytest.raises(MigrationFailed, match=r"2_b failed.* has no equivalent in encoding") as caught:

@@ -58,15 +58,18 @@ def test_it_is_made_in_less_than_a_second() -> None:
 
 
 @pytest.fixture
-def unpacked(tmp_path: Path) -> Path:
+def unpacked_bundle(tmp_path: Path) -> Path:
     zipfile.ZipFile(io.BytesIO(bundle.build())).extractall(tmp_path / "bundle")
     return tmp_path / "bundle"
 
 
-def test_it_runs_on_a_bare_python(unpacked: Path, tmp_path: Path) -> None:
+def test_it_runs_on_a_bare_python(unpacked_bundle: Path, tmp_path: Path) -> None:
     """With nothing of this environment in reach."""
     done = subprocess.run(
-        [sys.executable, "-I", "-S", str(unpacked), "runs"], env={"HOME": str(tmp_path)}, capture_output=True, text=True
+        [sys.executable, "-I", "-S", str(unpacked_bundle), "runs"],
+        env={"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
     )
     assert json.loads(done.stdout) == {"result": []}, done.stderr
 

@@ -18,7 +18,7 @@ PACKAGE = Path(ssh.__file__).parents[1]
 
 
 @pytest.fixture
-def way(tmp_path: Path) -> Route:
+def route(tmp_path: Path) -> Route:
     return Route(
         host="db",
         port=0,
@@ -43,34 +43,34 @@ def hops(way: Route) -> list[str]:
     return found
 
 
-def test_each_hop_that_the_inventory_names_is_trusting_connection(way: Route) -> None:
-    assert hops(replace(way, user="u", port=2200, gateway="a@one:22,b@two:2222")) == [
+def test_each_hop_that_the_inventory_names_is_trusting_connection(route: Route) -> None:
+    assert hops(replace(route, user="u", port=2200, gateway="a@one:22,b@two:2222")) == [
         "u@db:2200",
         "b@two:2222",
         "a@one:22",
     ]
 
 
-def test_each_hop_that_ssh_config_names_is_trusting_connection(way: Route) -> None:
+def test_each_hop_that_ssh_config_names_is_trusting_connection(route: Route) -> None:
     """Fabric would make these by itself, and take any key of them."""
-    way.config.write_text(
+    route.config.write_text(
         "Host db\n HostName db.internal\n User deploy\n Port 2022\n ProxyJump inner\n"
         "Host inner\n HostName inner.internal\n User jump\n ProxyJump outer:2222\n"
         "Host outer\n User first\n"
     )
-    assert hops(way) == ["deploy@db.internal:2022", "jump@inner.internal:22", "first@outer:2222"]
-    assert hops(replace(way, gateway="me@mine"))[1:] == ["me@mine:22"], "the inventory's own wins"
+    assert hops(route) == ["deploy@db.internal:2022", "jump@inner.internal:22", "first@outer:2222"]
+    assert hops(replace(route, gateway="me@mine"))[1:] == ["me@mine:22"], "the inventory's own wins"
 
 
-def test_a_jump_through_itself_ends(way: Route) -> None:
-    way.config.write_text("Host *\n User u\n ProxyJump outer\n")
-    assert hops(way)[0] == "u@db:22"
+def test_a_jump_through_itself_ends(route: Route) -> None:
+    route.config.write_text("Host *\n User u\n ProxyJump outer\n")
+    assert hops(route)[0] == "u@db:22"
 
 
-def test_a_configuration_that_cannot_be_read_is_named(way: Route) -> None:
-    way.config.write_text("Host db\n Match nonsense\n")
+def test_a_configuration_that_cannot_be_read_is_named(route: Route) -> None:
+    route.config.write_text("Host db\n Match nonsense\n")
     with pytest.raises(ConfigurationError, match="cannot be read"):
-        ssh.prepare_connection(way)
+        ssh.prepare_connection(route)
 
 
 def test_connections_are_made_in_one_place_and_with_a_gateway_that_is_said() -> None:

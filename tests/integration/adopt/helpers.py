@@ -1,0 +1,82 @@
+"""A database and files that another tool has left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pgratchet.adopt import adoption
+from pgratchet.adopt.adoption import Adoption, AdoptionOptions
+from pgratchet.apply import applier
+from pgratchet.apply.run import MigrateOptions
+from pgratchet.database import connection
+from pgratchet.database.history import History
+from pgratchet.database.session import Session
+from pgratchet.errors import HistoryDisagrees, RatchetError
+from pgratchet.migrations import files as migrations
+from pgratchet.migrations.plan import make_plan
+from tests.other_tools.handwritten import ONE, SAMPLES, TWO, ToolLeftovers
+from tests.servers.databases import Database
+
+LEDGER = History()
+
+
+@dataclass
+class ToolProject:
+    """A database that a tool has been at work in, its files, and a folder for ours."""
+
+    database: Database
+    files: Path
+    sql: Path
+
+    def given(self, name: str, rows: str | None = None) -> ToolLeftovers:
+        """The sample's tables and files, its rows or others."""
+        sample = SAMPLES[name]
+        for path, text in sample.files.items():
+            self.write(path, text)
+        self.database.run(f"{ONE} {TWO}")
+        self.database.run(sample.table)
+        self.database.run(sample.rows if rows is None else rows)
+        return sample
+
+    def write(self, path: str, text: str) -> None:
+        whole = self.files / path
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        whole.write_bytes(text.encode())
+
+    def look(self, **wishes: Path | str) -> Adoption:
+        return self._run(dry=True, wait=100, wishes=wishes)
+
+    def adopt(self, wait: int = 100, **wishes: Path | str) -> Adoption:
+        return self._run(dry=False, wait=wait, wishes=wishes)
+
+    def _run(self, *, dry: bool, wait: int, wishes: Mapping[str, Path | str]) -> Adoption:
+        given = AdoptionOptions(**{"sql": self.sql, "files": self.files, **wishes})  # type: ignore[arg-type]
+        with closing(Session(self.database.connect, LEDGER, wait)) as session, connection.translate_errors():
+            past = session.open()
+            found = adoption.preview(session, past, given)
+            adoption.require_adoptable(found, past, given.sql)
+            if not dry:
+                adoption.write(session, found, given, "run")
+        return found
+
+    def migrate(self) -> list[str]:
+        files = migrations.read(self.sql)
+        list(applier.migrate(self.database.connect, LEDGER, files, None, MigrateOptions("later")))
+        with self.database.connect() as session:
+            plan = make_plan(files, LEDGER.read(session))
+        return [entry.state for entry in plan.entries]
+
+    def refuses(self, kind: type[RatchetError] = HistoryDisagrees) -> str:
+        """What it is refused with; nothing changes by it, on the server or in the folder."""
+        before = self.database.fingerprint()
+        with pytest.raises(kind) as caught:
+            self.adopt()
+        assert self.database.fingerprint() == before
+        assert not self.sql.exists()
+        assert caught.value.hint
+        return str(caught.value)

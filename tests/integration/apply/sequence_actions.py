@@ -1,0 +1,296 @@
+"""Actions of a sequence, and the comparison of the database with the model after each, for test_sequences.py."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+from tests.faults.round_trips import RoundTripAction, RoundTripFault, RoundTripMoment
+from tests.integration.apply.sequence_model import File, Model
+from tests.servers.databases import Database
+from tests.support.runner_process import LOST, Outcome, Runner, false_claims, lies_of_a_lost_line
+
+happened = Counter[str]()
+"""What befell the runs, and how the others ended, over all sequences."""
+
+
+@dataclass(frozen=True)
+class PlannedFault:
+    """A fault at one of the round trips that a run will have, so that most of them strike."""
+
+    act: RoundTripAction
+    pick: int
+    moment: RoundTripMoment
+    again: int = 0
+
+    def fault(self, model: Model) -> RoundTripFault:
+        return RoundTripFault(self.act, 1 + self.pick % model.trips(), self.moment, self.again)
+
+
+@dataclass
+class SequenceState:
+    """A sequence's database, folder and model, and what has happened so far."""
+
+    database: Database
+    folder: Path
+    runners: Sequence[Runner]
+    model: Model = field(default_factory=Model)
+    told: list[str] = field(default_factory=list)
+    version: int = 0
+
+    def put(self, file: File) -> None:
+        self.model.folder[file.name] = file
+        (self.folder / f"{file.name}.sql").write_text(file.text)
+
+    def take(self, name: str) -> None:
+        del self.model.folder[name]
+        (self.folder / f"{name}.sql").unlink()
+
+    def run(self, blow: PlannedFault | None = None) -> Outcome:
+        return self._together([blow])[0]
+
+    def race(self, blow: PlannedFault | None) -> list[Outcome]:
+        return self._together([blow, None])
+
+    def _together(self, blows: Sequence[PlannedFault | None]) -> list[Outcome]:
+        """As many runs at once; what befell them is counted."""
+        faults = [blow.fault(self.model) if blow else None for blow in blows]
+        for runner, fault in zip(self.runners, faults, strict=False):
+            runner.begin(self.database, self.folder, fault)
+        outcomes = [runner.end() for runner, _ in zip(self.runners, faults, strict=False)]
+        for fault, outcome in zip(faults, outcomes, strict=True):
+            self.told.append(f"  {fault or 'whole'}: {outcome}")
+            struck = fault is not None and (outcome.killed or outcome.trips >= fault.at)
+            happened[f"{fault.act} {fault.moment}" if fault and struck else f"whole, {outcome.error or 'well'}"] += 1
+        return outcomes
+
+
+@dataclass(frozen=True)
+class Add:
+    """A file newer than all others."""
+
+    kind: str
+
+    def play(self, world: SequenceState) -> None:
+        world.version += 10
+        world.put(File.make(world.version, self.kind))
+
+
+@dataclass(frozen=True)
+class Late:
+    """A file that is older than the newest one."""
+
+    kind: str
+
+    def play(self, world: SequenceState) -> None:
+        versions = {file.version for file in world.model.folder.values()}
+        version = max(1, world.version - 5)
+        if version not in versions:
+            world.put(File.make(version, self.kind))
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A comment behind a file that has a row."""
+
+    pick: int
+
+    def play(self, world: SequenceState) -> None:
+        if names := sorted(world.model.rows() & set(world.model.folder)):
+            file = world.model.folder[names[self.pick % len(names)]]
+            world.put(replace(file, comment=file.comment + "-- edited\n"))
+
+
+@dataclass(frozen=True)
+class Remove:
+    """Any file, applied or not."""
+
+    pick: int
+
+    def play(self, world: SequenceState) -> None:
+        if names := sorted(world.model.folder):
+            world.take(names[self.pick % len(names)])
+
+
+@dataclass(frozen=True)
+class PutBack:
+    """What was edited or removed is put back, and what came late is taken away."""
+
+    def play(self, world: SequenceState) -> None:
+        model = world.model
+        for file in (*model.finished.values(), *([model.stopped] if model.stopped else [])):
+            world.put(file)
+        for name in model.late():
+            world.take(name)
+
+
+@dataclass(frozen=True)
+class FixFiles:
+    """Every file that has not run."""
+
+    def play(self, world: SequenceState) -> None:
+        model = world.model
+        for name in set(model.folder) - set(model.finished):
+            begun = model.begun if model.in_doubt(name) else None
+            world.put(model.folder[name].mended(begun))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that nothing befalls, right behind others that something does."""
+
+    blows: tuple[PlannedFault, ...] = ()
+
+    def play(self, world: SequenceState) -> None:
+        expected = world.model.expects()
+        reported = [name for blow in self.blows for name in faulty(world, blow, expected).applied]
+        compare_behind_a_whole_run(world, [world.run()], reported, expected)
+
+
+@dataclass(frozen=True)
+class Race:
+    """Two runs at once, of which something may befall the first."""
+
+    blow: PlannedFault | None = None
+
+    def play(self, world: SequenceState) -> None:
+        expected = world.model.expects()
+        befallen, whole = world.race(self.blow)
+        reported = list(befallen.applied) if self.blow else []
+        assert befallen.killed or befallen.error in (None, expected[1], *LOST), str(befallen)
+        compare_behind_a_whole_run(world, [whole] if self.blow else [befallen, whole], reported, expected)
+
+
+@dataclass(frozen=True)
+class Crash:
+    """A run that something befalls, and then silence."""
+
+    blow: PlannedFault
+
+    def play(self, world: SequenceState) -> None:
+        expected = world.model.expects()
+        outcome = faulty(world, self.blow, expected)
+        wait_for_silence(world.database)
+        adopt(world, expected[0])
+        assert set(outcome.applied) <= set(world.model.finished)
+        if not outcome.killed and outcome.error is None:
+            assert world.model.expects() == ([], None), "a run ended well, and left something to do"
+
+
+Action = Add | Late | Edit | Remove | PutBack | FixFiles | Run | Race | Crash
+
+
+def faulty(world: SequenceState, blow: PlannedFault, expected: tuple[list[str], str | None]) -> Outcome:
+    """A run that something befalls: it is killed, or ends as it would without, or says that the line was lost."""
+    outcome = world.run(blow)
+    if not outcome.killed:
+        usual = outcome.error == expected[1] and outcome.exit == 0
+        lies = (false_claims if usual else lies_of_a_lost_line)(outcome, world.database)
+        assert not lies, "\n".join(lies)
+    return outcome
+
+
+def compare_behind_a_whole_run(
+    world: SequenceState, whole: Sequence[Outcome], reported: Sequence[str], expected: tuple[list[str], str | None]
+) -> None:
+    """Whatever came before: behind a run that nothing befell nothing is left to do but what its error says."""
+    wait_for_silence(world.database)
+    before = set(world.model.finished)
+    adopt(world, expected[0])
+    left, error = world.model.expects()
+    told = [*reported, *(name for outcome in whole for name in outcome.applied)]
+    assert not left, f"left to do: {left}"
+    assert {outcome.exit for outcome in whole} == {0}
+    assert {outcome.error for outcome in whole} == {error}
+    assert len(told) == len(set(told)), f"reported twice: {told}"
+    assert set(told) <= set(world.model.finished) - before
+    lies = [lie for outcome in whole for lie in false_claims(outcome, world.database)]
+    assert not lies, "\n".join(lies)
+    if not reported and len(whole) == 2:
+        assert set(told) == set(world.model.finished) - before
+
+
+def wait_for_silence(database: Database) -> None:
+    """Until the sessions of those that are gone have ended, and their locks with them."""
+    query = (
+        "SELECT pid, state, query FROM pg_stat_activity WHERE datname = current_database()"
+        " AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    )
+    deadline = time.monotonic() + 15
+    while still := database.rows(query):
+        assert time.monotonic() < deadline, f"still there: {still}"
+        time.sleep(0.02)
+
+
+def adopt(world: SequenceState, expected: Sequence[str]) -> None:
+    """Take from the history how far it came, if it can have come there; and compare all the rest with that."""
+    model, rows = world.model, history_rows(world.database)
+    names = [name for name, *_ in rows]
+    assert names == sorted(names) or model.disagrees(), f"out of order: {names}"
+    new = [name for name, _, ended, *_ in rows if ended and name not in model.finished]
+    assert new == list(expected[: len(new)]), f"finished {new} instead of the first of {expected}"
+    model.finished |= {name: model.folder[name] for name in new}
+    unfinished = [(name, done, begun) for name, _, ended, done, begun in rows if not ended]
+    assert len(unfinished) <= 1, f"more than one is unfinished: {unfinished}"
+    if not unfinished:
+        model.stopped, model.done, model.begun = None, 0, None
+    for name, done, begun in unfinished:
+        adopt_unfinished(model, name, done, begun)
+    checksums = {name: checksum for name, checksum, ended, *_ in rows if ended}
+    assert checksums == {name: file.checksum for name, file in model.finished.items()}
+    compare(world.database, model)
+
+
+def adopt_unfinished(model: Model, name: str, done: int, begun: int | None) -> None:
+    same = model.stopped is not None and model.stopped.name == name
+    assert same or (not model.disagrees() and model.folder[name].stepwise), f"{name} is unfinished"
+    assert not same or done >= model.done, f"{name} went back from {model.done} to {done}"
+    if not (model.disagrees() and same):
+        model.stopped = model.folder[name]
+    model.done, model.begun = done, begun
+    if begun is not None and model.stopped and model.stopped.statements[begun - 1].startswith("DO "):
+        model.doubtful.add((name, begun))
+
+
+def history_rows(database: Database) -> list[tuple[str, str, bool, int, int | None]]:
+    if database.rows("SELECT to_regclass('ratchet.migrations')") == [(None,)]:
+        return []
+    query = (
+        "SELECT name, checksum, executed_at IS NOT NULL, coalesce(statements_done, 0), statement_begun"
+        " FROM ratchet.migrations ORDER BY id"
+    )
+    return cast(list[tuple[str, str, bool, int, int | None]], database.rows(query))
+
+
+def compare(database: Database, model: Model) -> None:
+    effects = Counter({(str(n), int(str(k))): int(str(c)) for n, k, c in database.rows(EFFECTS)})
+    expected = model.effects()
+    for each in model.doubtful:
+        assert effects.pop(each, 0) <= 1, f"twice: {each}"
+        expected.pop(each, 0)
+    assert effects == expected, f"effects: {effects - expected} too many, {expected - effects} too few"
+    assert database.rows(TABLES) == model.tables()
+    valid = {str(name) for name, valid in database.rows(INDEXES) if valid}
+    invalid = {str(name) for name, valid in database.rows(INDEXES) if not valid}
+    if model.stopped is None or model.begun is None:
+        assert (valid, invalid) == (model.indexes(), set())
+    assert database.locks() == []
+
+
+EFFECTS = "SELECT name, number, count(*) FROM effects GROUP BY 1, 2"
+
+
+TABLES = (
+    "SELECT schemaname::text, tablename::text FROM pg_tables WHERE tablename ~ '^t[0-9]+$'"
+    ' ORDER BY schemaname COLLATE "C", tablename COLLATE "C"'
+)
+
+
+INDEXES = (
+    "SELECT relname::text, indisvalid FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
+    " WHERE relname ~ '^[iu][0-9]+$'"
+)
