@@ -243,10 +243,8 @@ def test_bad_input_has_its_own_words_and_loses_nothing(
 @embedded
 def test_no_room_is_told_before_a_byte_is_written(invoke: Invoke, migrated: Database, checkout: Path) -> None:
     """A disk too small for it, by the clone's own word for how much is free."""
-    text = (checkout / "ops" / "pgratchet" / "backups" / "disk_store.py").read_text()
-    (checkout / "ops" / "pgratchet" / "backups" / "disk_store.py").write_text(
-        text.replace("shutil.disk_usage(existing).free", "10")
-    )
+    module = checkout / "ops" / "pgratchet" / "backups" / "disk_store.py"
+    module.write_text(module.read_text().replace("shutil.disk_usage(existing).free", "10"))
     migrated.run("CREATE TABLE big AS SELECT generate_series(1, 50000) AS n")
     failed = invoke("backup", env={"DATABASE_URL": migrated.url}, status=9)
     assert "there is no room for a backup" in failed.stderr

@@ -489,6 +489,36 @@ def test_options_that_mean_nothing_are_refused_without_their_values(option: str,
     assert option in text
 
 
+def test_the_environment_does_not_lead_to_another_endpoint(s3: S3, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """obstore itself follows AWS_ENDPOINT_URL. Requests to S3's real address end at the proxy."""
+    from obstore import list_with_delimiter
+    from obstore.store import S3Store
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", line.endpoint)
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    for name, value in KEYS.items():
+        monkeypatch.setenv(f"AWS_{name.upper()}", value)
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    list_with_delimiter(S3Store("bucket"))
+    carried = dict(line.carried)
+    assert carried["up"] > 0, "obstore reads the variable"
+    kept = store.open_store("s3://bucket/x", KEYS, Path("nowhere"), "env", "target")
+    assert "https://s3.us-east-1.amazonaws.com/bucket" in told(kept.ids)
+    assert line.carried == carried
+    assert os.environ["AWS_ENDPOINT_URL"] == line.endpoint
+
+
+@pytest.mark.parametrize(
+    "use", [lambda kept: kept.ids(), lambda kept: list(kept.notes()), lambda kept: kept.stat("id", "name")]
+)
+def test_a_missing_obstore_is_named(use: Callable[[Store], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    kept = store.open_store("s3://bucket/x", KEYS, Path("nowhere"), "env", "target")
+    with pytest.raises(ConfigurationError, match="the package obstore is not installed"):
+        use(kept)
+
+
 LARGE = """
 import hashlib, json, re, sys
 from pathlib import Path
@@ -520,7 +550,8 @@ print(peak() - before)
 def test_a_large_file_goes_in_parts_and_comes_back_with_bounded_memory(s3: S3) -> None:
     options = {**KEYS, "endpoint": s3.endpoint}
     arguments = json.dumps(["s3://bucket/large", options])
-    done = subprocess.run([sys.executable, "-c", LARGE, arguments], cwd=ROOT, capture_output=True, text=True)
+    environ = {**os.environ, "PYTHONPATH": str(ROOT / "ops")}
+    done = subprocess.run([sys.executable, "-c", LARGE, arguments], env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (dump, _) = s3.names()
     tag = s3.client.head_object(Bucket="bucket", Key=dump)
