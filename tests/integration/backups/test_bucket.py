@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
@@ -133,68 +134,6 @@ def test_targets_and_environments_below_one_prefix_do_not_see_each_other(s3: S3S
         assert list(kept.notes()) == [str(number).encode()]
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize(
-    "url", ["foo://bucket", "memory:///", "file:///tmp", "http://127.0.0.1:1", "/tmp/folder", "s3"]
-)
-def test_what_is_no_object_store_is_refused(url: str) -> None:
-    """Memory among them, where a backup would be proved good, and be gone."""
-    kept = store.open_store(url, {}, Path("nowhere"), "env", "target")
-    with pytest.raises(ConfigurationError, match="cannot be used") as caught:
-        kept.ids()
-    assert caught.value.detail
-    assert "backup_store" in caught.value.hint
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("secret_acces_key", CANARY),
-        ("endpoint", CANARY),
-        ("aws_endpoint_url", "127.0.0.1:9000"),
-        ("endpoint", "http://"),
-        ("region", "eu west"),
-    ],
-)
-def test_options_that_mean_nothing_are_refused_without_their_values(option: str, value: str) -> None:
-    kept = store.open_store("s3://bucket", {**KEYS, option: value}, Path("nowhere"), "env", "target")
-    text = told(kept.ids)
-    assert "cannot be used" in text
-    assert option in text
-
-
-def test_the_environment_does_not_lead_to_another_endpoint(s3: S3, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    """obstore itself follows AWS_ENDPOINT_URL. Requests to S3's real address end at the proxy."""
-    from obstore import list_with_delimiter
-    from obstore.store import S3Store
-
-    monkeypatch.setenv("AWS_ENDPOINT_URL", line.endpoint)
-    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
-    for name, value in KEYS.items():
-        monkeypatch.setenv(f"AWS_{name.upper()}", value)
-    for name in ("HTTPS_PROXY", "https_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:1")
-    list_with_delimiter(S3Store("bucket"))
-    carried = dict(line.carried)
-    assert carried["up"] > 0, "obstore reads the variable"
-    kept = store.open_store("s3://bucket/x", KEYS, Path("nowhere"), "env", "target")
-    assert "https://s3.us-east-1.amazonaws.com/bucket" in told(kept.ids)
-    assert line.carried == carried
-    assert os.environ["AWS_ENDPOINT_URL"] == line.endpoint
-
-
-@pytest.mark.parametrize(
-    "use", [lambda kept: kept.ids(), lambda kept: list(kept.notes()), lambda kept: kept.stat("id", "name")]
-)
-def test_a_missing_obstore_is_named(use: Callable[[Store], object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "obstore", None)
-    kept = store.open_store("s3://bucket/x", KEYS, Path("nowhere"), "env", "target")
-    with pytest.raises(ConfigurationError, match="the package obstore is not installed"):
-        use(kept)
-
-
-=======
->>>>>>> h-tests
 LARGE = """
 import hashlib, json, re, sys
 from pathlib import Path

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -24,6 +25,7 @@ from pgratchet.backups import (
 from pgratchet.backups.backup import BackupSource
 from pgratchet.backups.bucket_store import BucketStore
 from pgratchet.backups.pg_programs import Programs
+from pgratchet.backups.store import Store
 from pgratchet.errors import BackupFailed, ConfigurationError
 from tests.faults.byte_proxy import ByteLimitProxy
 from tests.integration.backups.bucket_helpers import (
@@ -226,3 +228,35 @@ def test_an_encrypted_upload_that_is_cut_says_so_and_ends(
     assert BackupFailed.exit_code == 9
     byte_proxy.mend()
     assert ids_of_good_backups(kept) == []
+
+
+def test_the_environment_does_not_lead_to_another_endpoint(
+    s3: S3Server, byte_proxy: ByteLimitProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """obstore itself follows AWS_ENDPOINT_URL. Requests to S3's real address end at the proxy."""
+    from obstore import list_with_delimiter
+    from obstore.store import S3Store
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", byte_proxy.endpoint)
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    for name, value in KEYS.items():
+        monkeypatch.setenv(f"AWS_{name.upper()}", value)
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    list_with_delimiter(S3Store("bucket"))
+    carried = dict(byte_proxy.carried)
+    assert carried["up"] > 0, "obstore reads the variable"
+    kept = store.open_store("s3://bucket/x", KEYS, Path("nowhere"), "env", "target")
+    assert "https://s3.us-east-1.amazonaws.com/bucket" in error_text(kept.ids)
+    assert byte_proxy.carried == carried
+    assert os.environ["AWS_ENDPOINT_URL"] == byte_proxy.endpoint
+
+
+@pytest.mark.parametrize(
+    "use", [lambda kept: kept.ids(), lambda kept: list(kept.notes()), lambda kept: kept.stat("id", "name")]
+)
+def test_a_missing_obstore_is_named(use: Callable[[Store], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    kept = store.open_store("s3://bucket/x", KEYS, Path("nowhere"), "env", "target")
+    with pytest.raises(ConfigurationError, match="the package obstore is not installed"):
+        use(kept)

@@ -218,7 +218,8 @@ def test_a_broken_template_stops(tmp_path: Path, template: str, message: str) ->
 
 
 def test_a_template_that_a_project_does_not_have_comes_from_the_package(tmp_path: Path) -> None:
-    target = settings.render_target(InventoryTarget("env", "t", (), {"pg_dbname": "d"}), tmp_path, {}, no_server)
+    variables = {"pg_dbname": "d", "pg_host": "h", "pg_user": "u"}
+    target = settings.render_target(InventoryTarget("env", "t", (), variables), tmp_path, {}, no_server)
     assert target.connection["dbname"] == "d"
 
 
