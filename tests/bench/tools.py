@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
-from pgratchet import __version__, embedded
+from pgratchet.version import __version__, embedded
 from tests import ROOT
 from tests.bench.measure import Command
 from tests.bench.server import BenchDatabase

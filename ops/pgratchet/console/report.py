@@ -313,8 +313,9 @@ def drilled(environment: str, target: str, record: DrillRecord, *, json: bool) -
     if record.good:
         rate = record.database_size * 1000 // max(1, record.restore_ms)
         data(
-            f"{record.backup_id} restores: {format_size(record.database_size)} in {format_duration(record.restore_ms)}, "
-            f"{format_size(rate)} a second; {count_of(record.tables, 'table')}, {count_of(record.rows, 'row')} as in the manifest"
+            f"{record.backup_id} restores: {format_size(record.database_size)} "
+            f"in {format_duration(record.restore_ms)}, {format_size(rate)} a second; "
+            f"{count_of(record.tables, 'table')}, {count_of(record.rows, 'row')} as in the manifest"
         )
     for note in record.notes:
         data(f"not compared: {note}")

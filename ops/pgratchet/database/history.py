@@ -17,12 +17,12 @@ from psycopg import Connection
 from psycopg.pq import Escaping
 from psycopg.pq.abc import Escaping as Quote
 
-from pgratchet import __version__
 from pgratchet.database import queries
 from pgratchet.database.connection import Answer, rows, send
 from pgratchet.errors import HistoryDisagrees
 from pgratchet.migrations.plan import HistoryRow
 from pgratchet.migrations.scripts import Script
+from pgratchet.version import __version__
 
 _Value = str | bytes | int | list[str] | None
 _NO_TABLE = ("42P01", "3F000")

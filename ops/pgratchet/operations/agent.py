@@ -21,12 +21,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pgratchet import __version__
 from pgratchet.errors import Interrupted, RatchetError, Terminated
 from pgratchet.operations import backups, examine, migrate, protocol, restore
 from pgratchet.operations.base import Machine
 from pgratchet.operations.protocol import Request
 from pgratchet.operations.runs import BASE, RunFolder, detach, list_runs, move_into_scope, prune
+from pgratchet.version import __version__
 
 Send = Callable[[Mapping[str, object]], object]
 

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-MODULES = ("__init__", "embedded", "environment", "errors", "events", "formatting", "variables")
+MODULES = ("__init__", "embedded", "environment", "errors", "events", "formatting", "variables", "version")
 FOLDERS = ("apply", "backups", "checks", "database", "migrations", "operations")
 NO_LIBPQ = 95
 """The exit status of the bundle on a host without libpq."""

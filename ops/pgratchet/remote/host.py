@@ -199,7 +199,7 @@ class AgentSession:
             self._channel.sendall(content)
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        """The agent's messages until it ends. Raises ConnectionLost when the connection is cut or silent for too long."""
+        """The agent's messages until it ends; ConnectionLost when the connection is cut or silent for too long."""
         yield from self._incoming
         if _status(self._channel) < 0:
             raise ConnectionLost

@@ -1,8 +1,8 @@
 """Opens a tunnel to a server that is reached through another host, with OpenSSH's own client.
 
 Fabric's forwarder copies a kilobyte at a time, and its local port may be taken by another process before it listens.
-OpenSSH is faster, and its master connection answers whether it forwards a port (`ssh -O forward`, ssh(1)), so nothing is
-sent to a port of another process. The master ends by itself a while after its last connection, should we be killed.
+OpenSSH is faster, and its master connection answers whether it forwards a port (`ssh -O forward`, ssh(1)), so nothing
+is sent to a port of another process. The master ends by itself a while after its last connection, should we be killed.
 """
 
 from __future__ import annotations
