@@ -14,7 +14,8 @@ import psycopg
 import pytest
 from docker.errors import NotFound
 
-from tests.hosts import Host, Hosts, LocalSshd, free_port, running_hosts
+from tests.hosts.containers import Host, Hosts, running_hosts
+from tests.hosts.local_sshd import LocalSshd, free_port
 from tests.requirements import require
 from tests.support.ssh_keys import write_key_pair
 from tests.support.waiting import until
