@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from pgratchet import events
 from pgratchet.backups import encryption, pg_programs
 from pgratchet.backups import manifest as manifests
 from pgratchet.backups.dump_writer import DumpWriter
@@ -25,7 +26,7 @@ from pgratchet.backups.store import Store
 from pgratchet.backups.verification import BackupReader, verify_files
 from pgratchet.errors import BackupFailed
 from pgratchet.formatting import milliseconds
-from pgratchet.version import __version__, events
+from pgratchet.version import __version__
 
 if TYPE_CHECKING:
     import psycopg
