@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def format_size(number: int) -> str:
     """Bytes for people: 512 B, 12.3 kB, 4.5 GB."""
@@ -29,3 +31,8 @@ def count_of(number: int, noun: str) -> str:
 
 def milliseconds(since: float, until: float) -> int:
     return round((until - since) * 1000)
+
+
+def few(names: Sequence[str]) -> str:
+    """Names for a line: all of a few, the ends of many."""
+    return ", ".join(names) if len(names) < 3 else f"{names[0]} to {names[-1]}, {len(names)}"
