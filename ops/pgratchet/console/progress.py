@@ -146,6 +146,6 @@ def _backup_line(event: events.Event) -> str:
         told = "all as in the manifest" if not event.differences else f"{len(event.differences)} differences"
         return f"compared {event.tables} tables with {event.rows} rows: {told}"
     if isinstance(event, events.Swapped):
-        kept = f'; the old one is kept as "{event.kept}"' if event.kept else ""
+        kept = f'; the old one is kept as "{event.old_database}"' if event.old_database else ""
         return f'"{event.database}" is what was restored{kept}'
     return ""

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from pgratchet.console import commands
 from pgratchet.errors import ConfigurationError, RatchetError
-from pgratchet.formatting import count_of, format_duration, format_size
+from pgratchet.formatting import abbreviate_names, format_count, format_duration, format_size
 
 if TYPE_CHECKING:
     from pgratchet.adopt.adoption import Adoption
@@ -96,7 +96,7 @@ def migrations(plan: Plan) -> dict[str, Any]:
 
 
 def _entry(entry: Entry) -> dict[str, Any]:
-    record, file = entry.record, entry.migration
+    record, file = entry.row, entry.migration
     return {
         "name": entry.name,
         "status": entry.state,
@@ -108,9 +108,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
 
 def status(environment: str, target: str, plan: Plan) -> None:
     """The table of `status` and its last line, on stdout."""
-    rows = [
-        (e.name, e.state, _when(e), format_duration(e.record.duration_ms if e.record else None)) for e in plan.entries
-    ]
+    rows = [(e.name, e.state, _when(e), format_duration(e.row.duration_ms if e.row else None)) for e in plan.entries]
     table(f"{environment}: {target}", ("migration", "state", "applied at", "took"), rows)
     counts = [f"total {len(plan.entries)}"]
     counts += [f"{name} {len(plan.names(name))}" for name in ("applied", "pending")]
@@ -127,7 +125,7 @@ def doctor(environment: str, target: str, findings: Sequence[Finding]) -> None:
         rows += [("", "", line) for line in (*more, *each.remedy.splitlines())]
     table(f"{environment}: {target}", ("subject", "state", "finding"), rows)
     counts = (sum(each.severity == severity for each in findings) for severity in ("problem", "warning"))
-    data(", ".join(count_of(number, word) for number, word in zip(counts, ("problem", "warning"), strict=True)))
+    data(", ".join(format_count(number, word) for number, word in zip(counts, ("problem", "warning"), strict=True)))
 
 
 def adoption(environment: str, target: str, found: Adoption) -> None:
@@ -146,8 +144,10 @@ def adopted(environment: str, target: str, found: Adoption) -> None:
     if found.is_complete:
         data(f"{environment}: {target}: nothing to adopt")
         return
-    written = f"{count_of(len(found.rows), 'row')} of the history and {count_of(len(found.files), 'file')} written"
-    data(f"{environment}: {target}: {written}, {count_of(len(found.pending), 'migration')} pending")
+    written = (
+        f"{format_count(len(found.rows), 'row')} of the history and {format_count(len(found.files), 'file')} written"
+    )
+    data(f"{environment}: {target}: {written}, {format_count(len(found.pending), 'migration')} pending")
 
 
 def adoption_json(
@@ -183,7 +183,8 @@ def baselined(environment: str, target: str, names: Sequence[str], *, done: bool
         adopted = list(names) if done else []
         as_json({"env": environment, "target": target, "from": "baseline", "adopted": adopted, "files": list(names)})
     elif names:
-        data(f"{environment}: {target}: {few(names)}: {'adopted' if done else 'to be adopted'} as the baseline")
+        state = "adopted" if done else "to be adopted"
+        data(f"{environment}: {target}: {abbreviate_names(names)}: {state} as the baseline")
     else:
         data(f"{environment}: {target}: nothing to adopt")
 
@@ -193,7 +194,7 @@ def planned(outcome: RunResult, *, only: bool) -> None:
     stream = sys.stdout if only else sys.stderr
     where, todo = f"{outcome.environment}: {outcome.target}", outcome.plan
     rows = [(str(number), name) for number, name in enumerate(todo[:_SHOWN_AT_MOST], 1)]
-    table(f"{where}: {count_of(len(todo), 'migration')} to apply", ("", "migration"), rows, stream)
+    table(f"{where}: {format_count(len(todo), 'migration')} to apply", ("", "migration"), rows, stream)
     if len(todo) > _SHOWN_AT_MOST:
         print(f"... and {len(todo) - _SHOWN_AT_MOST} more, up to {todo[-1]}", file=stream, flush=True)
     if not todo and only:
@@ -287,8 +288,8 @@ def losing(made: Manifest, database: str, outlook: RestorePreview) -> None:
 def _age(seconds: int) -> str:
     for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds >= length:
-            return count_of(seconds // length, unit)
-    return count_of(max(0, seconds), "second")
+            return format_count(seconds // length, unit)
+    return format_count(max(0, seconds), "second")
 
 
 def restored(outcome: RunResult, *, json: bool) -> None:
@@ -315,7 +316,7 @@ def drilled(environment: str, target: str, record: DrillRecord, *, json: bool) -
         data(
             f"{record.backup_id} restores: {format_size(record.database_size)} "
             f"in {format_duration(record.restore_ms)}, {format_size(rate)} a second; "
-            f"{count_of(record.tables, 'table')}, {count_of(record.rows, 'row')} as in the manifest"
+            f"{format_count(record.tables, 'table')}, {format_count(record.rows, 'row')} as in the manifest"
         )
     for note in record.notes:
         data(f"not compared: {note}")
@@ -327,7 +328,7 @@ def finished(outcome: RunResult) -> None:
         where = f"{outcome.environment}: {outcome.target}"
         data(f"{where}: nothing to apply: total {outcome.total}, pending {outcome.pending}")
         return
-    applied = count_of(len(outcome.applied), "migration")
+    applied = format_count(len(outcome.applied), "migration")
     data(f"{applied} applied in {format_duration(outcome.duration_ms)}, {outcome.pending} pending")
     data(f"backup before it: {outcome.backup_path}" if outcome.backup_path else "no backup was taken before it")
 
@@ -337,20 +338,17 @@ def runs(environment: str, target: str, found: Sequence[RunInfo]) -> None:
     rows = []
     for each in found:
         state = each.state if each.status is None else "done" if each.status == "0" else f"exit {each.status}"
-        rows.append((each.run_id, state, each.task, each.started[:19].replace("T", " ") + "Z", few(each.names)))
+        rows.append(
+            (each.run_id, state, each.task, each.started[:19].replace("T", " ") + "Z", abbreviate_names(each.names))
+        )
     table(f"{environment}: {target}", ("run", "state", "task", "started", "migrations"), rows)
     if not rows:
         data(f"{environment}: {target}: no runs")
 
 
-def few(names: Sequence[str]) -> str:
-    """Names for a line: all of a few, the ends of many."""
-    return ", ".join(names) if len(names) < 3 else f"{names[0]} to {names[-1]}, {len(names)}"
-
-
 def followed(outcome: RunResult, about: RunInfo) -> None:
     """The last line of a run that was followed to its end, on stdout."""
-    told = f", {count_of(len(outcome.applied), 'migration')} applied" if about.task == "migrate" else ""
+    told = f", {format_count(len(outcome.applied), 'migration')} applied" if about.task == "migrate" else ""
     data(f"{outcome.environment}: {outcome.target}: {about.task} {about.run_id} is done{told}")
 
 
@@ -395,10 +393,11 @@ def no_rollback(environment: str, target: str, newest: Manifest | None) -> Confi
             detail=detail,
             hint=f"Mend forward with a new migration; `invoke backup --env={environment}` takes a backup.",
         )
+    applied = format_count(len(newest.contents.history), "migration")
     return ConfigurationError(
         "there is no rollback",
         detail=f"{detail}\nThe newest backup of {target} is {newest.backup_id}, of {newest.created_at}, "
-        f"of the database {newest.database.name} with {count_of(len(newest.contents.history), 'migration')} applied.",
+        f"of the database {newest.database.name} with {applied} applied.",
         hint="Mend forward with a new migration; or go back to the backup, which keeps the database of now beside it:\n"
         f"invoke restore --env={environment} --backup={newest.backup_id}\n"
         f"With --into={newest.database.name}_restored it is restored beside it, and nothing else is changed.",
@@ -437,7 +436,7 @@ def _draw_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 def _when(entry: Entry) -> str:
-    moment = entry.record.moment if entry.record else None
+    moment = entry.row.moment if entry.row else None
     return f"{moment.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S}Z" if moment else ""
 
 

@@ -42,7 +42,7 @@ class RunResult:
         elif isinstance(event, events.Restored):
             self.database = event.database
         elif isinstance(event, events.Swapped):
-            self.database, self.kept = event.database, event.kept
+            self.database, self.kept = event.database, event.old_database
         elif isinstance(event, events.Finished):
             self.total, self.pending = event.total, event.pending
 

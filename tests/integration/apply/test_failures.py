@@ -42,8 +42,8 @@ def test_a_failing_file_leaves_nothing_and_earlier_ones_stay(
     error = caught.value
     assert error.message.startswith("migration 2_b failed at line 3, column 3: duplicate key")
     assert "1_a was applied; 2_b was rolled back." in error.detail
-    assert error.place is not None
-    assert (error.place.line, error.place.column, error.place.sqlstate) == (3, 3, "23505")
+    assert error.location is not None
+    assert (error.location.line, error.location.column, error.location.sqlstate) == (3, 3, "23505")
     assert history(database) == [("1_a", True)]
     assert database.rows("SELECT to_regclass('b'), to_regclass('c')") == [(None, None)]
     assert migrate(database, write(m2_b="create table b ()")).applied == ["2_b", "3_c"]
