@@ -44,7 +44,7 @@ def migration_failed(
     return MigrationFailed(
         f"migration {script.name} failed{at}: {describe(error)}",
         detail="\n".join(details),
-        hint=f"{_advice(error, location)} {script.migration.path}; then run `invoke migrate` again.{backup}",
+        hint=f"{_advice(error)} {script.migration.path}; then run `invoke migrate` again.{backup}",
         location=location,
     )
 
@@ -120,11 +120,11 @@ def _was(names: Sequence[str]) -> str:
     return "was" if len(names) == 1 else "were"
 
 
-def _advice(error: psycopg.Error, location: Location) -> str:
+def _advice(error: psycopg.Error) -> str:
     """Return the beginning of the hint; the name of the file follows."""
     if error.sqlstate is None or error.sqlstate.startswith("57P"):
         return "The connection was lost, which need not be the fault of"
-    if failed_assertion(error) and location.line is None:
+    if failed_assertion(error):
         return "It must leave its own row of the history, and its transaction, alone: fix"
     if error.sqlstate == "57014":
         return "Give it time with `-- migrate: statement-timeout=5min` in"

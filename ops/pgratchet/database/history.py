@@ -6,6 +6,7 @@ The queries are in history.sql. Their names are schema-qualified, because a migr
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -29,7 +30,8 @@ _Value = str | bytes | int | list[str] | None
 _NO_TABLE = ("42P01", "3F000")
 _CREATED_MEANWHILE = ("23505", "42P07", "42P06")
 _DENIED = "42501"
-_ASSERTION_SQLSTATE = "22012"
+_ASSERTION_SQLSTATE = "22P02"
+_ASSERTION_TEXT = re.compile(r"pgratchet: ([^()]+ \([^()]+\))")
 _AS_OURSELVES = (
     b"SET LOCAL transaction_read_only = off;\nSET LOCAL SESSION AUTHORIZATION DEFAULT;\nSET LOCAL ROLE NONE;\n"
 )
@@ -215,7 +217,8 @@ def failed_assertion(error: psycopg.Error) -> str | None:
     """Return the text of a failed assertion of history.sql, or None for any other error."""
     if error.sqlstate != _ASSERTION_SQLSTATE:
         return None
-    return error.diag.message_primary
+    match = _ASSERTION_TEXT.search(error.diag.message_primary or "")
+    return match[1] if match else None
 
 
 def read_rows(answer: Answer) -> list[HistoryRow] | None:

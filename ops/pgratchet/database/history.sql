@@ -1,7 +1,8 @@
 -- Queries of the history table. {schema} and {table} are quoted names, other names in braces are literals. Names of
 -- functions are qualified where a migration may have changed search_path before the query runs.
 --
--- An assertion is a query that fails with a division by zero.
+-- An assertion is a query that fails with SQLSTATE 22P02 and a message that begins with "pgratchet:": the cast of that
+-- message to a number fails. pg_catalog.concat is not immutable, so the planner does not evaluate the cast early.
 
 -- name: create_schema
 CREATE SCHEMA IF NOT EXISTS {schema};
@@ -54,7 +55,8 @@ SELECT name, body FROM {table} WHERE name = ANY ({names});
 
 -- name: lock_transaction
 -- Asserts that the migration lock was free, and holds it until the end of the transaction.
-SELECT 1 / pg_catalog.pg_try_advisory_xact_lock({lock_key})::int;
+SELECT CASE WHEN pg_catalog.pg_try_advisory_xact_lock({lock_key}) THEN 1 ELSE
+    pg_catalog.concat('pgratchet: another run holds the migration lock (key ', {lock_key}, ')')::int END;
 
 -- name: begin_migration
 -- The first statement of a migration's transaction. A second runner waits here for the first one's transaction, and
@@ -72,7 +74,10 @@ WITH finished AS (
     WHERE name = {name} AND checksum = {checksum} AND xmin = pg_catalog.pg_current_xact_id()::xid
     RETURNING executed_at
 )
-SELECT 1 / pg_catalog.count(executed_at) FROM finished;
+SELECT CASE pg_catalog.count(executed_at) WHEN 1 THEN 1 ELSE pg_catalog.concat(
+    'pgratchet: the history row of this migration is not the one that this run wrote (',
+    pg_catalog.count(executed_at), ' rows finished)')::int END
+FROM finished;
 
 -- name: read_progress
 -- How many statements of an unfinished migration without a transaction took effect.
@@ -102,7 +107,9 @@ WITH updated AS (
     WHERE name = {name} AND run_id = {run_id} AND executed_at IS NULL
     RETURNING 1
 )
-SELECT 1 / pg_catalog.count(*) FROM updated;
+SELECT CASE pg_catalog.count(*) WHEN 1 THEN 1 ELSE pg_catalog.concat(
+    'pgratchet: this run has no unfinished history row of this migration (', pg_catalog.count(*), ' rows)')::int END
+FROM updated;
 
 -- name: record_step_done
 -- In the transaction of a statement, or after a statement outside a transaction. The same assertion.
@@ -111,7 +118,9 @@ WITH updated AS (
     WHERE name = {name} AND run_id = {run_id} AND executed_at IS NULL
     RETURNING 1
 )
-SELECT 1 / pg_catalog.count(*) FROM updated;
+SELECT CASE pg_catalog.count(*) WHEN 1 THEN 1 ELSE pg_catalog.concat(
+    'pgratchet: this run has no unfinished history row of this migration (', pg_catalog.count(*), ' rows)')::int END
+FROM updated;
 
 -- name: finish_steps
 -- After the last statement of a migration without a transaction. No row if this run has no row to finish.
