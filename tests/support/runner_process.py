@@ -163,7 +163,7 @@ def _run(number: int, job: dict[str, Any]) -> None:
                 _say(applied=event.name)
     except BaseException as raised:  # noqa: BLE001
         error = raised
-    place = error.place if isinstance(error, RatchetError) else None
+    place = error.location if isinstance(error, RatchetError) else None
     _say(
         error=type(error).__name__ if error else None,
         text=_text(error),

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from pgratchet.config import validation
-from pgratchet.errors import ConfigurationError, several
+from pgratchet.errors import ConfigurationError, combine_mistakes
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _SUFFIXES = (".yml", ".yaml")
@@ -58,7 +58,7 @@ def load(folder: Path, environment: str, limit: str | None = None) -> tuple[Inve
     try:
         groups = _groups(path, mistakes)
     except RecursionError:
-        raise several(
+        raise combine_mistakes(
             "the inventory cannot be used", [f"{path}: a group inside itself, by an anchor."], _HINT
         ) from None
     targets = tuple(_targets(folder, environment, groups, mistakes))
@@ -66,7 +66,7 @@ def load(folder: Path, environment: str, limit: str | None = None) -> tuple[Inve
     if not targets and not mistakes:
         mistakes.append(f"{path}: no target. Put a database below all: hosts:.")
     if mistakes:
-        raise several("the inventory cannot be used", list(dict.fromkeys(mistakes)), _HINT)
+        raise combine_mistakes("the inventory cannot be used", list(dict.fromkeys(mistakes)), _HINT)
     return _limited(targets, limit, environment)
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from pgratchet.config import inventory, validation
 from pgratchet.config.templates import MASK, _Environment, _reason, _Templates, _Unasked, template_folders
 from pgratchet.database.target import Target
-from pgratchet.errors import ConfigurationError, RatchetError, Unreachable, several
+from pgratchet.errors import ConfigurationError, RatchetError, Unreachable, combine_mistakes
 from pgratchet.variables import Variables
 
 FORMATS = {
@@ -226,7 +226,7 @@ def _render_values(
         except Exception as error:  # noqa: BLE001  an expression in a value can raise anything
             mistakes.append(f"{target.environment}: {target.name}: {name}: {_reason(error)}")
     if mistakes:
-        raise several(
+        raise combine_mistakes(
             "the settings cannot be rendered",
             mistakes,
             "Set what is missing, or mend inventory/; nothing was connected to.",
@@ -247,7 +247,9 @@ def _render_value(renderer: _Templates, value: object) -> object:
 def _typed(target: inventory.InventoryTarget, values: Mapping[str, Any], kind: type[_Group]) -> _Group:
     mistakes = [f"{target.environment}: {target.name}: {m}" for m in validation.mistakes(values, kind)]
     if mistakes:
-        raise several("the settings cannot be used", mistakes, "Fix inventory/ or the environment variables it names.")
+        raise combine_mistakes(
+            "the settings cannot be used", mistakes, "Fix inventory/ or the environment variables it names."
+        )
     return validation.convert(values, kind)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgratchet.console.output import say, show_table, write, write_json
 from pgratchet.errors import RatchetError
-from pgratchet.formatting import count_of, few
+from pgratchet.formatting import abbreviate_names, format_count
 
 if TYPE_CHECKING:
     from pgratchet.adopt.adoption import Adoption
@@ -30,8 +30,10 @@ def show_adopted(environment: str, target: str, found: Adoption) -> None:
     if found.is_complete:
         write(f"{environment}: {target}: nothing to adopt")
         return
-    written = f"{count_of(len(found.rows), 'row')} of the history and {count_of(len(found.files), 'file')} written"
-    write(f"{environment}: {target}: {written}, {count_of(len(found.pending), 'migration')} pending")
+    written = (
+        f"{format_count(len(found.rows), 'row')} of the history and {format_count(len(found.files), 'file')} written"
+    )
+    write(f"{environment}: {target}: {written}, {format_count(len(found.pending), 'migration')} pending")
 
 
 def write_adoption_json(
@@ -67,6 +69,8 @@ def show_baseline(environment: str, target: str, names: Sequence[str], *, done: 
         adopted = list(names) if done else []
         write_json({"env": environment, "target": target, "from": "baseline", "adopted": adopted, "files": list(names)})
     elif names:
-        write(f"{environment}: {target}: {few(names)}: {'adopted' if done else 'to be adopted'} as the baseline")
+        write(
+            f"{environment}: {target}: {abbreviate_names(names)}: {'adopted' if done else 'to be adopted'} as the baseline"
+        )
     else:
         write(f"{environment}: {target}: nothing to adopt")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pgratchet.console import commands
 from pgratchet.console.output import say, show_table, write, write_json
 from pgratchet.errors import ConfigurationError
-from pgratchet.formatting import count_of, format_duration, format_size
+from pgratchet.formatting import format_count, format_duration, format_size
 
 if TYPE_CHECKING:
     from pgratchet.backups.drill_records import DrillRecord
@@ -108,8 +108,8 @@ def show_losses(made: Manifest, database: str, outlook: RestorePreview) -> None:
 def _age(seconds: int) -> str:
     for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds >= length:
-            return count_of(seconds // length, unit)
-    return count_of(max(0, seconds), "second")
+            return format_count(seconds // length, unit)
+    return format_count(max(0, seconds), "second")
 
 
 def show_restored(outcome: RunResult, *, json: bool) -> None:
@@ -140,7 +140,7 @@ def show_drill(environment: str, target: str, record: DrillRecord, *, json: bool
         write(
             f"{record.backup_id} restores: {format_size(record.database_size)} "
             f"in {format_duration(record.restore_ms)}, {format_size(rate)} a second; "
-            f"{count_of(record.tables, 'table')}, {count_of(record.rows, 'row')} as in the manifest"
+            f"{format_count(record.tables, 'table')}, {format_count(record.rows, 'row')} as in the manifest"
         )
     for note in record.notes:
         write(f"not compared: {note}")
@@ -173,7 +173,7 @@ def no_rollback_error(environment: str, target: str, newest: Manifest | None) ->
     return ConfigurationError(
         "there is no rollback",
         detail=f"{detail}\nThe newest backup of {target} is {newest.backup_id}, of {newest.created_at}, "
-        f"of the database {newest.database.name} with {count_of(len(newest.contents.history), 'migration')} applied.",
+        f"of the database {newest.database.name} with {format_count(len(newest.contents.history), 'migration')} applied.",
         hint="Mend forward with a new migration; or go back to the backup, which keeps the database of now beside it:\n"
         f"invoke restore --env={environment} --backup={newest.backup_id}\n"
         f"With --into={newest.database.name}_restored it is restored beside it, and nothing else is changed.",

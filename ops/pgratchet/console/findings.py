@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pgratchet.console.output import show_table, write
-from pgratchet.formatting import count_of
+from pgratchet.formatting import format_count
 
 if TYPE_CHECKING:
     from pgratchet.checks.doctor import Finding
@@ -21,4 +21,4 @@ def show_findings(environment: str, target: str, findings: Sequence[Finding]) ->
         rows += [("", "", line) for line in (*more, *each.remedy.splitlines())]
     show_table(f"{environment}: {target}", ("subject", "state", "finding"), rows)
     counts = (sum(each.severity == severity for each in findings) for severity in ("problem", "warning"))
-    write(", ".join(count_of(number, word) for number, word in zip(counts, ("problem", "warning"), strict=True)))
+    write(", ".join(format_count(number, word) for number, word in zip(counts, ("problem", "warning"), strict=True)))

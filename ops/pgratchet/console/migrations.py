@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from pgratchet.console.output import show_table, write
-from pgratchet.formatting import count_of, format_duration
+from pgratchet.formatting import format_count, format_duration
 
 if TYPE_CHECKING:
     from pgratchet.console.result import RunResult
@@ -28,7 +28,7 @@ def status_json(plan: Plan) -> dict[str, Any]:
 
 
 def _entry(entry: Entry) -> dict[str, Any]:
-    record, file = entry.record, entry.migration
+    record, file = entry.row, entry.migration
     return {
         "name": entry.name,
         "status": entry.state,
@@ -40,9 +40,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
 
 def show_status(environment: str, target: str, plan: Plan) -> None:
     """The table of `status` and its last line, on stdout."""
-    rows = [
-        (e.name, e.state, _when(e), format_duration(e.record.duration_ms if e.record else None)) for e in plan.entries
-    ]
+    rows = [(e.name, e.state, _when(e), format_duration(e.row.duration_ms if e.row else None)) for e in plan.entries]
     show_table(f"{environment}: {target}", ("migration", "state", "applied at", "took"), rows)
     counts = [f"total {len(plan.entries)}"]
     counts += [f"{name} {len(plan.names(name))}" for name in ("applied", "pending")]
@@ -55,7 +53,7 @@ def show_plan(outcome: RunResult, *, only: bool) -> None:
     stream = sys.stdout if only else sys.stderr
     where, todo = f"{outcome.environment}: {outcome.target}", outcome.plan
     rows = [(str(number), name) for number, name in enumerate(todo[:_SHOWN_AT_MOST], 1)]
-    show_table(f"{where}: {count_of(len(todo), 'migration')} to apply", ("", "migration"), rows, stream)
+    show_table(f"{where}: {format_count(len(todo), 'migration')} to apply", ("", "migration"), rows, stream)
     if len(todo) > _SHOWN_AT_MOST:
         print(f"... and {len(todo) - _SHOWN_AT_MOST} more, up to {todo[-1]}", file=stream, flush=True)
     if not todo and only:
@@ -68,13 +66,13 @@ def show_outcome(outcome: RunResult) -> None:
         where = f"{outcome.environment}: {outcome.target}"
         write(f"{where}: nothing to apply: total {outcome.total}, pending {outcome.pending}")
         return
-    applied = count_of(len(outcome.applied), "migration")
+    applied = format_count(len(outcome.applied), "migration")
     write(f"{applied} applied in {format_duration(outcome.duration_ms)}, {outcome.pending} pending")
     write(f"backup before it: {outcome.backup_path}" if outcome.backup_path else "no backup was taken before it")
 
 
 def _when(entry: Entry) -> str:
-    moment = entry.record.moment if entry.record else None
+    moment = entry.row.moment if entry.row else None
     return f"{moment.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S}Z" if moment else ""
 
 

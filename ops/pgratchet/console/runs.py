@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pgratchet.console.output import show_table, write
-from pgratchet.formatting import count_of, few
+from pgratchet.formatting import abbreviate_names, format_count
 
 if TYPE_CHECKING:
     from pgratchet.console.result import RunResult
@@ -18,7 +18,9 @@ def show_runs(environment: str, target: str, found: Sequence[RunInfo]) -> None:
     rows = []
     for each in found:
         state = each.state if each.status is None else "done" if each.status == "0" else f"exit {each.status}"
-        rows.append((each.run_id, state, each.task, each.started[:19].replace("T", " ") + "Z", few(each.names)))
+        rows.append(
+            (each.run_id, state, each.task, each.started[:19].replace("T", " ") + "Z", abbreviate_names(each.names))
+        )
     show_table(f"{environment}: {target}", ("run", "state", "task", "started", "migrations"), rows)
     if not rows:
         write(f"{environment}: {target}: no runs")
@@ -26,5 +28,5 @@ def show_runs(environment: str, target: str, found: Sequence[RunInfo]) -> None:
 
 def show_followed(outcome: RunResult, about: RunInfo) -> None:
     """The last line of a run that was followed to its end, on stdout."""
-    told = f", {count_of(len(outcome.applied), 'migration')} applied" if about.task == "migrate" else ""
+    told = f", {format_count(len(outcome.applied), 'migration')} applied" if about.task == "migrate" else ""
     write(f"{outcome.environment}: {outcome.target}: {about.task} {about.run_id} is done{told}")

@@ -19,7 +19,7 @@ from pgratchet.console.backups import (
 )
 from pgratchet.console.result import RunResult
 from pgratchet.errors import ConfigurationError
-from pgratchet.formatting import count_of
+from pgratchet.formatting import format_count
 from pgratchet.remote import dispatch
 from pgratchet.tasks.project import Project
 from pgratchet.tasks.support import consent, task
@@ -153,7 +153,7 @@ def _drop_kept_databases(project: Project, env: str | None, limit: str | None, y
         if names:
             consent(target.environment, yes)
             dispatch.ask(target, DropKeptDatabases(names), project.root)
-        output.write(f"{target.environment}: {target.target}: {count_of(len(names), 'database')} dropped")
+        output.write(f"{target.environment}: {target.target}: {format_count(len(names), 'database')} dropped")
 
 
 @task("env", "backup", "limit", "json")

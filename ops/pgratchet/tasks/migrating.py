@@ -100,7 +100,7 @@ def status(
         if check:
             changed = plan.names("changed")
             require_agreement(plan, dispatch.ask(target, ReadTexts(changed), project.root) if changed else {})
-        pending += plan.left
+        pending += plan.pending_count
     if check and pending:
         raise Exit(code=3)
 

@@ -53,18 +53,18 @@ def test_what_was_broken_is_as_at_the_backup(
             with pytest.raises(psycopg.OperationalError):
                 session.execute("SELECT 1")
     assert isinstance(swapped, events.Swapped)
-    assert swapped.kept is not None
-    assert swapped.kept.startswith(f"{live.name}_old_")
-    assert restorable.beside() == [swapped.kept]
+    assert swapped.old_database is not None
+    assert swapped.old_database.startswith(f"{live.name}_old_")
+    assert restorable.beside() == [swapped.old_database]
     assert restorable.likeness() == before
     assert restorable.oid() != live_oid
-    assert restorable.likeness(swapped.kept) == broken
+    assert restorable.likeness(swapped.old_database) == broken
     with closing(live.connect()) as again:
         applied = History().read(again)
     assert {record.name: record.checksum for record in applied} == archived.manifest.contents.history
     assert migrate(live, write()).applied == ["900_more"]
-    assert kept_databases.list_kept_databases(restorable.site, live.name) == (swapped.kept,)
-    kept_databases.drop_kept_databases(restorable.site, live.name, [swapped.kept])
+    assert kept_databases.list_kept_databases(restorable.site, live.name) == (swapped.old_database,)
+    kept_databases.drop_kept_databases(restorable.site, live.name, [swapped.old_database])
     assert restorable.beside() == []
 
 
@@ -100,7 +100,7 @@ def test_what_belongs_to_the_database_itself_is_as_at_the_backup(restorable: Res
         kept = restorable.restore(archived)[-1]
         assert restorable.likeness() == before
         assert isinstance(kept, events.Swapped)
-        restorable.postgres.run(f'DROP DATABASE "{kept.kept}"')
+        restorable.postgres.run(f'DROP DATABASE "{kept.old_database}"')
         live.run(f"ALTER DATABASE {name} OWNER TO CURRENT_USER")
 
 
@@ -202,22 +202,22 @@ def test_slots_and_subscriptions_are_named_and_left_behind_only_when_told(
         logical_restorable.postgres.run("DROP DATABASE app_into")
     swapped = logical_restorable.restore(archived, leave_behind=True)[-1]
     assert isinstance(swapped, events.Swapped)
-    assert swapped.kept is not None
+    assert swapped.old_database is not None
     slots = "SELECT slot_name, database FROM pg_replication_slots"
-    assert logical_restorable.postgres.rows(slots) == [("the_slot", swapped.kept)]
-    assert logical_restorable.named(swapped.kept).rows(
+    assert logical_restorable.postgres.rows(slots) == [("the_slot", swapped.old_database)]
+    assert logical_restorable.named(swapped.old_database).rows(
         "SELECT subname FROM pg_subscription AS s JOIN pg_database AS d"
         " ON d.oid = subdbid WHERE datname = current_database()"
     ) == [("the_subscription",)]
     with pytest.raises(ConfigurationError, match="cannot be dropped") as caught:
-        kept_databases.drop_kept_databases(logical_restorable.site, "app", [swapped.kept])
+        kept_databases.drop_kept_databases(logical_restorable.site, "app", [swapped.old_database])
     assert "the replication slot the_slot" in caught.value.detail
     assert "the subscription the_subscription" in caught.value.detail
-    assert logical_restorable.postgres.rows(slots) == [("the_slot", swapped.kept)]
-    old = logical_restorable.named(swapped.kept)
+    assert logical_restorable.postgres.rows(slots) == [("the_slot", swapped.old_database)]
+    old = logical_restorable.named(swapped.old_database)
     old.run("ALTER SUBSCRIPTION the_subscription SET (slot_name = NONE)")
     old.run("DROP SUBSCRIPTION the_subscription; SELECT pg_drop_replication_slot('the_slot')")
-    kept_databases.drop_kept_databases(logical_restorable.site, "app", [swapped.kept])
+    kept_databases.drop_kept_databases(logical_restorable.site, "app", [swapped.old_database])
 
 
 def test_a_slot_that_is_read_is_left_behind_too(logical_restorable: RestorableDatabase, tmp_path: Path) -> None:
@@ -235,7 +235,9 @@ def test_a_slot_that_is_read_is_left_behind_too(logical_restorable: RestorableDa
         swapped = logical_restorable.restore(archived, leave_behind=True)[-1]
         assert isinstance(swapped, events.Swapped)
         assert reader.wait(10) != 0, "it was ended"
-        assert logical_restorable.postgres.rows("SELECT database FROM pg_replication_slots") == [(swapped.kept,)]
+        assert logical_restorable.postgres.rows("SELECT database FROM pg_replication_slots") == [
+            (swapped.old_database,)
+        ]
     finally:
         reader.kill()
         reader.wait()
@@ -323,7 +325,7 @@ def test_odd_names_are_restored_and_swapped(restorable: RestorableDatabase, serv
         odd.database.run("DROP TABLE jobs CASCADE")
         swapped = list(restore.restore(odd.site, name, archived, RestoreOptions()))[-1]
         assert isinstance(swapped, events.Swapped)
-        assert kept_databases.list_kept_databases(odd.site, name) == (swapped.kept,)
+        assert kept_databases.list_kept_databases(odd.site, name) == (swapped.old_database,)
         kept_databases.drop_kept_databases(odd.site, name, kept_databases.list_kept_databases(odd.site, name))
         assert kept_databases.list_kept_databases(odd.site, name) == ()
         assert odd.database.rows("SELECT count(*) FROM jobs") == [(0,)]

@@ -117,7 +117,7 @@ def test_a_line_that_is_cut_at_the_swap_is_asked_about(
     if swapped:
         assert told is None
         assert isinstance(last, events.Swapped)
-        assert [last.kept] == restorable.beside()
+        assert [last.old_database] == restorable.beside()
     else:
         assert isinstance(told, BackupFailed)
         assert "The live database is as it was" in told.detail
