@@ -28,6 +28,8 @@ from typing import Any, NoReturn
 
 import pytest
 
+from tests.faults import socket_filter
+
 SUMMARY_LINES = 10
 _PREFIX = "needs "
 _FOLDERS = os.pathsep.join(
@@ -92,6 +94,7 @@ def _node_reads_env_files() -> bool:
 _SYSTEMS: dict[str, tuple[Callable[[], bool], str]] = {
     "a Docker engine": (docker_answers, "start one"),
     "Linux": (lambda: sys.platform == "linux", "run the tests there"),
+    "a socket filter": (socket_filter.is_permitted, "run the tests as root on Linux, with CAP_NET_ADMIN"),
     "libpq": (lambda: ctypes.util.find_library("pq") is not None, "apt-get install libpq5"),
     "files in memory": (lambda: hasattr(os, "memfd_create"), "run the tests on Linux"),
     "Node.js 20.6": (_node_reads_env_files, "install Node.js 20.6 or later"),
