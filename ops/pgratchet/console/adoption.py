@@ -14,41 +14,40 @@ if TYPE_CHECKING:
     from pgratchet.adopt.matching import AdoptionItem
 
 
-def show_adoption(environment: str, target: str, found: Adoption) -> None:
-    """What a takeover would come to, on stdout."""
+def show_adoption(environment: str, target: str, adoption: Adoption) -> None:
+    """Show what an adoption would write."""
     rows = [
-        (item.file.name if item.file else "", item.state, item.original, " ".join(item.remarks)) for item in found.items
+        (item.file.name if item.file else "", item.state, item.original, " ".join(item.remarks))
+        for item in adoption.items
     ]
-    title = f"{environment}: {target}: {found.tool}, from {found.origin}"
+    title = f"{environment}: {target}: {adoption.tool}, from {adoption.origin}"
     show_table(title, ("migration", "state", "was", "remarks"), rows)
-    for note in found.notes:
+    for note in adoption.notes:
         say(note)
 
 
-def show_adopted(environment: str, target: str, found: Adoption) -> None:
-    """What it came to, on stdout."""
-    if found.is_complete:
+def show_adopted(environment: str, target: str, adoption: Adoption) -> None:
+    """Show what an adoption has written."""
+    if adoption.is_complete:
         write(f"{environment}: {target}: nothing to adopt")
         return
-    written = (
-        f"{format_count(len(found.rows), 'row')} of the history and {format_count(len(found.files), 'file')} written"
-    )
-    write(f"{environment}: {target}: {written}, {format_count(len(found.pending), 'migration')} pending")
+    written = f"{format_count(len(adoption.rows), 'row')} of the history and {format_count(len(adoption.files), 'file')} written"
+    write(f"{environment}: {target}: {written}, {format_count(len(adoption.pending), 'migration')} pending")
 
 
 def write_adoption_json(
-    environment: str, target: str, found: Adoption, *, done: bool, error: RatchetError | None = None
+    environment: str, target: str, adoption: Adoption, *, done: bool, error: RatchetError | None = None
 ) -> None:
-    """Both as one object, on stdout; `adopted` and `files` are what was written."""
+    """Print an adoption as JSON. `adopted` and `files` are the names that were written."""
     shape = {
         "env": environment,
         "target": target,
-        "from": found.tool,
-        "adopted": [each.file.name for each in found.rows if each.file] if done else [],
-        "files": [each.name for each in found.files] if done else [],
-        "pending": len(found.pending),
-        "notes": list(found.notes),
-        "migrations": [_item(each) for each in found.items],
+        "from": adoption.tool,
+        "adopted": [each.file.name for each in adoption.rows if each.file] if done else [],
+        "files": [each.name for each in adoption.files] if done else [],
+        "pending": len(adoption.pending),
+        "notes": list(adoption.notes),
+        "migrations": [_item(each) for each in adoption.items],
     }
     write_json(shape | ({"error": error.as_json()} if error else {}))
 
@@ -64,13 +63,12 @@ def _item(item: AdoptionItem) -> dict[str, Any]:
 
 
 def show_baseline(environment: str, target: str, names: Sequence[str], *, done: bool, json: bool) -> None:
-    """What a baseline marks, or has marked once it is `done`, on stdout."""
+    """Show the files that a baseline marks, or has marked when it is `done`."""
     if json:
         adopted = list(names) if done else []
         write_json({"env": environment, "target": target, "from": "baseline", "adopted": adopted, "files": list(names)})
     elif names:
-        write(
-            f"{environment}: {target}: {abbreviate_names(names)}: {'adopted' if done else 'to be adopted'} as the baseline"
-        )
+        state = "adopted" if done else "to be adopted"
+        write(f"{environment}: {target}: {abbreviate_names(names)}: {state} as the baseline")
     else:
         write(f"{environment}: {target}: nothing to adopt")

@@ -19,15 +19,16 @@ if TYPE_CHECKING:
     from pgratchet.console.result import RunResult
 
 
-def show_backups(environment: str, target: str, found: Sequence[BackupEntry], drills: Sequence[DrillRecord]) -> None:
-    """The list of `backups`, newest first, and the last drills, oldest first; an id begins with the time in UTC."""
+def show_backups(environment: str, target: str, entries: Sequence[BackupEntry], drills: Sequence[DrillRecord]) -> None:
+    """Show the backups, newest first, and the last drills, oldest first. A backup's id begins with the time in UTC."""
     rows = []
-    for each in found:
-        made = each.manifest
-        if made:
-            state = "complete, kept" if made.keep else "complete"
-            applied = str(len(made.contents.history))
-            rows.append((each.backup_id, state, format_size(made.size), applied, made.database.name, made.label or ""))
+    for each in entries:
+        manifest = each.manifest
+        if manifest:
+            state = "complete, kept" if manifest.keep else "complete"
+            applied = str(len(manifest.contents.history))
+            size, label = format_size(manifest.size), manifest.label or ""
+            rows.append((each.backup_id, state, size, applied, manifest.database.name, label))
         else:
             rows.append((each.backup_id, each.problem, "", "", "", ""))
     show_table(f"{environment}: {target}", ("backup", "state", "size", "applied", "database", "label"), rows)
@@ -63,7 +64,7 @@ def _drilled(each: DrillRecord, longest: int) -> tuple[str, ...]:
     )
 
 
-def backups_json(found: Sequence[BackupEntry], drills: Sequence[DrillRecord], where: str) -> dict[str, Any]:
+def backups_json(entries: Sequence[BackupEntry], drills: Sequence[DrillRecord], where: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {
@@ -79,24 +80,24 @@ def backups_json(found: Sequence[BackupEntry], drills: Sequence[DrillRecord], wh
                 "label": each.manifest.label if each.manifest else None,
                 "keep": each.manifest.keep if each.manifest else None,
             }
-            for each in found
+            for each in entries
         ],
         "drills": [asdict(each) for each in drills],
     }
 
 
-def show_verified(made: Manifest, *, closed: bool) -> None:
-    """The result of `verify`, on stdout; `closed` where it is encrypted to others and only its hashes were read."""
+def show_verified(manifest: Manifest, *, closed: bool) -> None:
+    """Show the result of `verify`. A `closed` backup is encrypted for others: only its hashes were read."""
     if closed:
-        write(f"{made.backup_id}: every file is as its manifest says; it is encrypted, so its content was not read")
+        write(f"{manifest.backup_id}: every file is as its manifest says; it is encrypted, so its content was not read")
     else:
-        write(f"{made.backup_id} is good: every file is as its manifest says, and the archive reads to its end")
+        write(f"{manifest.backup_id} is good: every file is as its manifest says, and the archive reads to its end")
 
 
-def show_losses(made: Manifest, database: str, outlook: RestorePreview) -> None:
-    """What a restore undoes, on stderr, before it is asked for."""
-    age = datetime.now(timezone.utc) - made.moment
-    say(f'backup {made.backup_id} of {made.created_at} takes the place of the database "{database}"')
+def show_losses(manifest: Manifest, database: str, outlook: RestorePreview) -> None:
+    """Show what a restore undoes, before the restore asks for consent."""
+    age = datetime.now(timezone.utc) - manifest.moment
+    say(f'backup {manifest.backup_id} of {manifest.created_at} takes the place of the database "{database}"')
     if not outlook.exists:
         say("there is no such database now: nothing is lost")
         return
@@ -113,7 +114,7 @@ def _age(seconds: int) -> str:
 
 
 def show_restored(outcome: RunResult, *, json: bool) -> None:
-    """The result of `restore`, on stdout."""
+    """Show the result of `restore`."""
     database, kept_database = outcome.database, outcome.kept_database
     if json:
         shape = {"env": outcome.environment, "target": outcome.target, "backup": outcome.backup_id}
@@ -129,7 +130,7 @@ def show_restored(outcome: RunResult, *, json: bool) -> None:
 
 
 def show_drill(environment: str, target: str, record: DrillRecord, *, json: bool) -> None:
-    """The result of `drill`, on stdout."""
+    """Show the result of `drill`."""
     if json:
         from dataclasses import asdict
 
@@ -147,7 +148,7 @@ def show_drill(environment: str, target: str, record: DrillRecord, *, json: bool
 
 
 def show_backup(outcome: RunResult, *, json: bool) -> None:
-    """The result of `backup`, on stdout."""
+    """Show the result of `backup`."""
     if json:
         write_json(
             {
@@ -168,13 +169,14 @@ def no_rollback_error(environment: str, target: str, newest: Manifest | None) ->
         return ConfigurationError(
             "there is no rollback, and there is no backup",
             detail=detail,
-            hint=f"Mend forward with a new migration; `invoke backup --env={environment}` takes a backup.",
+            hint=f"Fix forward with a new migration; `invoke backup --env={environment}` takes a backup.",
         )
+    applied = format_count(len(newest.contents.history), "migration")
     return ConfigurationError(
         "there is no rollback",
         detail=f"{detail}\nThe newest backup of {target} is {newest.backup_id}, of {newest.created_at}, "
-        f"of the database {newest.database.name} with {format_count(len(newest.contents.history), 'migration')} applied.",
-        hint="Mend forward with a new migration; or go back to the backup, which keeps the database of now beside it:\n"
+        f"of the database {newest.database.name} with {applied} applied.",
+        hint="Fix forward with a new migration; or go back to the backup, which keeps the database of now beside it:\n"
         f"invoke restore --env={environment} --backup={newest.backup_id}\n"
         f"With --into={newest.database.name}_restored it is restored beside it, and nothing else is changed.",
     )

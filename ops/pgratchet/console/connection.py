@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def show_connection(environment: str, target: str, variables: str, embedded: bool) -> None:
-    """How to connect, on stdout; what it is, beside it."""
+    """Show how to connect: the variables on standard output, a note on standard error."""
     if not embedded:
         say(commands.typed(f"{environment}: {target}: a server of your own; `invoke render` shows the settings"))
         return

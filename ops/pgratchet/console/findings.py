@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def show_findings(environment: str, target: str, findings: Sequence[Finding]) -> None:
-    """The list of `doctor`, each remedy below its finding, and the counts, on stdout."""
+    """Show the findings of `doctor`, each remedy below its finding, and the counts."""
     rows: list[tuple[str, ...]] = []
     for each in findings:
         what, *more = each.what.splitlines()

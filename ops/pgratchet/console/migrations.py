@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pgratchet.migrations.plan import Entry, Plan
 
 _SHOWN_AT_MOST = 40
-"""Rows of a plan's table; the count is told, and `invoke status` lists all."""
+"""Rows of a plan's table. The total is shown too, and `invoke status` lists all."""
 
 
 def status_json(plan: Plan) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
 
 
 def show_status(environment: str, target: str, plan: Plan) -> None:
-    """The table of `status` and its last line, on stdout."""
+    """Show the table of `status` and its counts."""
     rows = [(e.name, e.state, _when(e), format_duration(e.row.duration_ms if e.row else None)) for e in plan.entries]
     show_table(f"{environment}: {target}", ("migration", "state", "applied at", "took"), rows)
     counts = [f"total {len(plan.entries)}"]
@@ -49,7 +49,7 @@ def show_status(environment: str, target: str, plan: Plan) -> None:
 
 
 def show_plan(outcome: RunResult, *, only: bool) -> None:
-    """What a run is going to do, on stderr; where that is all that was asked for, on stdout."""
+    """Show what a run is going to apply: on standard error, or with `only` on standard output."""
     stream = sys.stdout if only else sys.stderr
     where, todo = f"{outcome.environment}: {outcome.target}", outcome.plan
     rows = [(str(number), name) for number, name in enumerate(todo[:_SHOWN_AT_MOST], 1)]
@@ -61,7 +61,7 @@ def show_plan(outcome: RunResult, *, only: bool) -> None:
 
 
 def show_outcome(outcome: RunResult) -> None:
-    """The last lines of a run that went well, on stdout."""
+    """Show the last lines of a successful run."""
     if not outcome.applied:
         where = f"{outcome.environment}: {outcome.target}"
         write(f"{where}: nothing to apply: total {outcome.total}, pending {outcome.pending}")

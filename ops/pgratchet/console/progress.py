@@ -50,7 +50,7 @@ def follow(stream: events.Stream, show: Callable[[events.Event], None]) -> None:
                 for event in stream:
                     show(event)
                 return
-            except StopIteration:  # the stream ended at the signal, without another event
+            except StopIteration:  # noqa: PERF203  the stream ended at the signal, without another event
                 return
             except KeyboardInterrupt as stop:
                 if inspect.getgeneratorstate(stream) == inspect.GEN_CLOSED:

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from pgratchet.operations.protocol import RunInfo
 
 
-def show_runs(environment: str, target: str, found: Sequence[RunInfo]) -> None:
-    """The list of `runs`, on stdout."""
+def show_runs(environment: str, target: str, runs: Sequence[RunInfo]) -> None:
+    """Show the list of `runs`."""
     rows = []
-    for each in found:
+    for each in runs:
         state = each.state if each.status is None else "done" if each.status == "0" else f"exit {each.status}"
         rows.append(
             (each.run_id, state, each.task, each.started[:19].replace("T", " ") + "Z", abbreviate_names(each.names))
@@ -27,6 +27,6 @@ def show_runs(environment: str, target: str, found: Sequence[RunInfo]) -> None:
 
 
 def show_followed(outcome: RunResult, about: RunInfo) -> None:
-    """The last line of a run that was followed to its end, on stdout."""
-    told = f", {format_count(len(outcome.applied), 'migration')} applied" if about.task == "migrate" else ""
-    write(f"{outcome.environment}: {outcome.target}: {about.task} {about.run_id} is done{told}")
+    """Show the last line of a run that was followed to its end."""
+    applied = f", {format_count(len(outcome.applied), 'migration')} applied" if about.task == "migrate" else ""
+    write(f"{outcome.environment}: {outcome.target}: {about.task} {about.run_id} is done{applied}")

@@ -24,7 +24,7 @@ class Stream:
             for event in (FIRST, SECOND, LAST):
                 try:
                     yield event
-                except KeyboardInterrupt as signal:
+                except KeyboardInterrupt as signal:  # noqa: PERF203
                     self.signals.append(signal)
                     if not self.goes_on:
                         raise
