@@ -31,7 +31,8 @@ def show_adopted(environment: str, target: str, adoption: Adoption) -> None:
     if adoption.is_complete:
         write(f"{environment}: {target}: nothing to adopt")
         return
-    written = f"{format_count(len(adoption.rows), 'row')} of the history and {format_count(len(adoption.files), 'file')} written"
+    rows, files = format_count(len(adoption.rows), "row"), format_count(len(adoption.files), "file")
+    written = f"{rows} of the history and {files} written"
     write(f"{environment}: {target}: {written}, {format_count(len(adoption.pending), 'migration')} pending")
 
 
