@@ -11,6 +11,7 @@ lists each of them.
 
 from __future__ import annotations
 
+import ctypes.util
 import gc
 import os
 import re
@@ -27,6 +28,8 @@ from typing import Any, NoReturn
 
 import pytest
 
+from tests.faults import socket_filter
+
 SUMMARY_LINES = 10
 _PREFIX = "needs "
 _FOLDERS = os.pathsep.join(
@@ -41,10 +44,8 @@ _PROGRAMS = {
     "npm": "install Node.js",
     "openssl": "apt-get install openssl",
     "pgbouncer": "apt-get install pgbouncer",
-    "ps": "apt-get install procps",
     "squawk": "pip install squawk-cli",
     "ssh": "apt-get install openssh-client",
-    "ssh-keygen": "apt-get install openssh-client",
     "ssh-keyscan": "apt-get install openssh-client",
     "sshd": "apt-get install openssh-server",
 }
@@ -93,6 +94,8 @@ def _node_reads_env_files() -> bool:
 _SYSTEMS: dict[str, tuple[Callable[[], bool], str]] = {
     "a Docker engine": (docker_answers, "start one"),
     "Linux": (lambda: sys.platform == "linux", "run the tests there"),
+    "a socket filter": (socket_filter.is_permitted, "run the tests as root on Linux, with CAP_NET_ADMIN"),
+    "libpq": (lambda: ctypes.util.find_library("pq") is not None, "apt-get install libpq5"),
     "files in memory": (lambda: hasattr(os, "memfd_create"), "run the tests on Linux"),
     "Node.js 20.6": (_node_reads_env_files, "install Node.js 20.6 or later"),
     "root": (lambda: os.geteuid() == 0, "run the tests as root"),

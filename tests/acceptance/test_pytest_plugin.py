@@ -45,7 +45,7 @@ def start(folder: Path, *arguments: str, given: dict[str, str] | None = None) ->
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("TEST_", "PYTEST_"))}
     if given:
         kept["TEST_DATABASE_URL"] = f"postgresql://{given['user']}@/postgres?host={given['host']}&port={given['port']}"
-    kept |= {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder.parent)}
+    kept |= {"PYTHONPATH": str(ROOT / "ops"), "TMPDIR": str(folder.parent)}
     # By its entry point it may be loaded already, where the package is installed.
     command = [sys.executable, "-m", "pytest", "-p", "pgratchet.testing.pytest_plugin", *arguments]
     return subprocess.Popen(command, cwd=folder, env=kept, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.invoke import Invoke
+from tests.support.invoke import PARTS, Invoke
 
 
 def test_from_nothing_to_a_migrated_database_with_a_backup_behind_it(invoke: Invoke, checkout: Path) -> None:
@@ -68,6 +68,16 @@ def test_byte_code_is_kept_unless_python_is_told_not_to(invoke: Invoke, checkout
     invoke("--list", env={"PYTHONDONTWRITEBYTECODE": unwanted})
     kept = {path.name.split(".")[0] for path in (checkout / "ops" / "pgratchet").rglob("__pycache__/*")}
     assert ("settings" in kept) == (not unwanted)
+
+
+def test_a_psycopg_without_libpq_is_named_with_what_to_install(invoke: Invoke, tmp_path: Path) -> None:
+    broken = tmp_path / "broken" / "psycopg"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('no pq wrapper available: libpq library not found')")
+    failed = invoke("status", env={"PYTHONPATH": str(broken.parent), "DATABASE_URL": "postgres://db/app"}, status=2)
+    assert PARTS.search(failed.stderr)
+    assert "libpq is not installed" in failed.stderr
+    assert "pip install 'psycopg[binary]'" in failed.stderr
 
 
 def test_list_reads_like_a_table_of_contents(invoke: Invoke) -> None:

@@ -4,63 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-import subprocess
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.hosts import Host, Hosts, LocalSshd
+from tests.hosts.local_sshd import LocalSshd
+from tests.hosts.remote_target import SLEEPING, RemoteTarget, RunningInvoke
 from tests.servers.databases import Database
-from tests.support.invoke import COMMAND, PARTS, Invoke, InvokeOnDatabase, ProcessResult, environment
+from tests.support.invoke import PARTS, InvokeOnDatabase
 from tests.support.processes import command_lines, environments
 from tests.support.waiting import until
 
-
-@dataclass
-class RemoteTarget:
-    """A database of one test on a host, and the inventory that leads there."""
-
-    hosts: Hosts
-    host: Host
-    clone: Path
-    invoke: Invoke
-    name: str
-
-    def describe(self, **more: object) -> None:
-        variables = self.hosts.variables(self.host, pg_dbname=self.name, **more)
-        shape = {"all": {"hosts": {"app": {key: value for key, value in variables.items() if value is not None}}}}
-        (self.clone / "inventory" / "far.yml").write_text(json.dumps(shape))
-
-    def __call__(self, *arguments: str, status: int | None = 0) -> ProcessResult:
-        return self.invoke(*arguments, "--env=far", env={"SECRET": self.hosts.password}, status=status)
-
-    def rows(self, query: str) -> list[str]:
-        return self.host.psql(query, self.name).splitlines()
-
-    def sql(self, **files: str) -> None:
-        for name, text in files.items():
-            (self.clone / "sql" / f"{name.removeprefix('m')}.sql").write_text(text)
-
-
-@pytest.fixture
-def remote(hosts: Hosts, checkout: Path, invoke: Invoke) -> Iterator[RemoteTarget]:
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    hosts.db1.psql(f"CREATE DATABASE {name} OWNER owner", "postgres")
-    target = RemoteTarget(hosts, hosts.db1, checkout, invoke, name)
-    target.describe()
-    yield target
-    hosts.know()
-    hosts.db1.psql(f"DROP DATABASE {name} WITH (FORCE)", "postgres")
-
-
 BUNDLES = "/home/deploy/.pgratchet/bundles"
-SLEEPING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
-LOCKED = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
 
 
 def test_a_run_through_a_bastion_is_as_one_here(remote: RemoteTarget) -> None:
@@ -124,204 +81,6 @@ def test_a_key_that_was_changed_on_the_host_itself_is_refused(remote: RemoteTarg
     assert "is not the one that is known" in remote("status", status=10).stderr
     remote.hosts.know()
     assert remote("status").status == 0
-
-
-@dataclass
-class RunningInvoke:
-    """An invoke that goes on while the test does something to it."""
-
-    process: subprocess.Popen[str]
-
-    def ended(self, seconds: float = 60) -> ProcessResult:
-        stdout, stderr = self.process.communicate(timeout=seconds)
-        assert "Traceback" not in stdout + stderr
-        return ProcessResult(self.process.returncode, stdout, stderr)
-
-
-@pytest.fixture
-def start_invoke(remote: RemoteTarget) -> Iterator[Callable[..., RunningInvoke]]:
-    started: list[subprocess.Popen[str]] = []
-
-    def begin(*arguments: str) -> RunningInvoke:
-        process = subprocess.Popen(
-            [*COMMAND, *arguments, "--env=far"],
-            cwd=remote.clone,
-            env=environment({"SECRET": remote.hosts.password}),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
-        )
-        started.append(process)
-        return RunningInvoke(process)
-
-    yield begin
-    remote.host.thaw_sessions()
-    remote.host.mend()
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-CUTS: dict[str, tuple[Callable[[Host], None], Callable[[Host], None]]] = {
-    "sshd was killed": (Host.kill_sessions, Host.mend),
-    "the cable was pulled": (Host.cut, Host.mend),
-    "the host's sshd is frozen": (Host.freeze_sessions, Host.thaw_sessions),
-}
-
-
-@pytest.mark.parametrize("how", CUTS)
-def test_a_run_whose_line_is_cut_goes_on_and_is_found_again(
-    remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke], how: str
-) -> None:
-    """Row 20: by the same process, over another line, which tells each event once."""
-    cut, mend = CUTS[how]
-    remote.sql(m002_slow="create table a (); select pg_sleep(8)", m003_last="create table b ()")
-    running = start_invoke("migrate")
-    until(lambda: remote.rows(SLEEPING) == ["1"], 30)
-    cut(remote.host)
-    time.sleep(1)
-    if how == "sshd was killed":
-        assert "sshd: deploy" not in remote.host.processes()
-    time.sleep(4)
-    mend(remote.host)
-    done = running.ended()
-    assert done.status == 0, done.stderr
-    for name in ("001_initial_schema", "002_slow", "003_last"):
-        assert done.stderr.count(f"applied {name},") == 1
-    assert remote.rows("SELECT count(*), count(DISTINCT run_id) FROM ratchet.migrations") == ["3|1"]
-
-
-def test_a_cut_at_any_moment_leaves_nothing_half_done(
-    remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke]
-) -> None:
-    """Row 20: before, during and behind every step. What was begun ends by itself, and the next run finds it so."""
-    remote.describe(ssh_patience=8)
-    ends: list[int] = []
-    for number in range(8):
-        remote.sql(**{f"m{number + 100}_step": f"create table step_{number} (); select pg_sleep(0.4)"})
-        running = start_invoke("migrate")
-        time.sleep(0.25 + number * 0.35)
-        remote.host.kill_sessions()
-        done = running.ended()
-        ends.append(done.status)
-        assert done.status in (0, 7, 9, 10), done.stderr
-        until(lambda: remote.rows(LOCKED) == ["0"], 20)
-        state = {each["name"]: each["status"] for each in remote("status", "--json").json["migrations"]}
-        if done.status == 0:
-            assert set(state.values()) == {"applied"}
-    assert len(set(ends)) > 1, "some were cut before they began, and some behind that"
-    remote("migrate")
-    counted = "count(*), count(DISTINCT name), count(executed_at)"
-    assert remote.rows(f"SELECT {counted} FROM ratchet.migrations") == ["9|9|9"]
-
-
-@pytest.mark.parametrize("how", CUTS)
-def test_a_line_that_stays_cut_is_given_up_and_attach_tells_the_truth(
-    remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke], how: str
-) -> None:
-    """Row 38: within the time that the inventory gives, with the exit code of an outcome that is not known."""
-    cut, mend = CUTS[how]
-    remote.describe(ssh_patience=2, ssh_timeout=2)
-    remote.sql(m002_slow="create table a (); select pg_sleep(12)")
-    running = start_invoke("migrate")
-    until(lambda: remote.rows(SLEEPING) == ["1"], 30)
-    if how == "sshd was killed":
-        remote.host.cut()
-    cut(remote.host)
-    done = running.ended(25)
-    assert done.status == 7, done.stderr
-    assert "may go on there" in done.stderr
-    assert PARTS.search(done.stderr)
-    assert remote.rows(SLEEPING) == ["1"], "it goes on"
-    mend(remote.host)
-    attached = remote("attach")
-    assert "applied 002_slow" in attached.stderr
-    assert "is done, 2 migrations applied" in attached.stdout
-    assert remote("status", "--json").json["pending"] == 0
-
-
-def test_a_killed_control_process_ends_nothing(
-    remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke]
-) -> None:
-    remote.sql(m002_slow="create table a (); select pg_sleep(5)", m003_wrong="select emial")
-    running = start_invoke("migrate")
-    until(lambda: remote.rows(SLEEPING) == ["1"], 30)
-    running.process.kill()
-    assert remote("runs", "--json").json["runs"][0]["state"] == "running"
-    attached = remote("attach", status=5)
-    assert "applied 002_slow" in attached.stderr
-    assert "migration 003_wrong failed at line 1, column 8" in attached.stderr
-    assert remote("runs", "--json").json["runs"][0]["status"] == "5"
-
-
-def test_a_run_that_was_killed_on_the_host_is_settled_by_the_database(
-    remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke]
-) -> None:
-    remote.sql(m002_done="create table a ()", m003_slow="create table b (); select pg_sleep(60)")
-    remote.describe(migration_batch_size=1)
-    running = start_invoke("migrate")
-    until(lambda: remote.rows(SLEEPING) == ["1"], 30)
-    run_id = remote("runs", "--json").json["runs"][0]["run_id"]
-    remote.host.run(f"kill -9 $(cat /home/deploy/.pgratchet/runs/{run_id}/pid)")
-    done = running.ended()
-    assert done.status == 5
-    assert "was ended on db1, by no doing of its own" in done.stderr
-    assert "001_initial_schema, 002_done were applied, and nothing else" in done.stderr
-    assert remote.rows(LOCKED) == ["0"]
-    assert remote.rows("SELECT to_regclass('b')") == []
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_here_ends_the_run_there(
-    remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke], number: signal.Signals, status: int
-) -> None:
-    """Row 39: the statement is cancelled, the lock released."""
-    remote.sql(m002_slow="create table a (); select pg_sleep(60)")
-    running = start_invoke("migrate")
-    until(lambda: remote.rows(SLEEPING) == ["1"], 30)
-    running.process.send_signal(number)
-    done = running.ended()
-    assert done.status == status, done.stderr
-    assert "001_initial_schema was applied, and stays." in done.stderr
-    assert remote.rows(SLEEPING) == ["0"]
-    assert remote.rows(LOCKED) == ["0"]
-
-
-def test_a_terminal_that_is_gone_ends_nothing(remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke]) -> None:
-    remote.sql(m002_slow="create table a (); select pg_sleep(4)")
-    running = start_invoke("migrate")
-    until(lambda: remote.rows(SLEEPING) == ["1"], 30)
-    running.process.send_signal(signal.SIGHUP)
-    assert running.ended().status == 129
-    assert "is done, 2 migrations applied" in remote("attach").stdout
-
-
-def test_a_signal_to_attach_stops_no_more_than_the_following(
-    remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke]
-) -> None:
-    remote.sql(m002_slow="create table a (); select pg_sleep(6)")
-    running = start_invoke("migrate")
-    until(lambda: remote.rows(SLEEPING) == ["1"], 30)
-    following = start_invoke("attach")
-    time.sleep(2.5)
-    following.process.send_signal(signal.SIGINT)
-    done = following.ended()
-    assert done.status == 130
-    assert "goes on, on db1" in done.stderr
-    assert running.ended().status == 0
-
-
-def test_cancel_ends_a_run(remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke]) -> None:
-    remote.sql(m002_slow="create table a (); select pg_sleep(60)")
-    running = start_invoke("migrate")
-    until(lambda: remote.rows(SLEEPING) == ["1"], 30)
-    assert "told to end" in remote("cancel").stdout
-    assert running.ended().status == 143
-    assert remote.rows(SLEEPING) == ["0"]
-    assert "it was over already" in remote("cancel").stdout
 
 
 @pytest.mark.parametrize("where", ["host", "here"])
@@ -454,12 +213,16 @@ def test_hostile_values_go_through_whole_or_are_refused(remote: RemoteTarget, va
 def test_what_a_host_lacks_is_named(remote: RemoteTarget) -> None:
     remote.describe(ssh_python="python4")
     assert "db1 has no python4" in remote("status", status=2).stderr
-    remote.host.run(f"rm -rf {BUNDLES} && mkdir -p /root/away && mv /usr/lib/*/libpq.so.5* /root/away && ldconfig")
+    remote.describe()
+    remote("status")
+    remote.host.run("mkdir -p /root/away && mv /usr/lib/*/libpq.so.5* /root/away && ldconfig")
     try:
-        remote.describe()
+        with_bundle = remote("status", status=2)
+        remote.host.run(f"rm -rf {BUNDLES}")
         done = remote("status", status=2)
     finally:
         remote.host.run("mv /root/away/* /usr/lib/$(uname -m)-linux-gnu/ && ldconfig")
+    assert "db1 has no libpq" in with_bundle.stderr
     assert "db1 cannot run migrations" in done.stderr
     assert "It has no libpq" in done.stderr
     assert remote.host.run("ls /home/deploy/.pgratchet/bundles 2>/dev/null || true") == ""

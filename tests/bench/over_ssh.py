@@ -24,7 +24,7 @@ from pgratchet.remote import host as remote
 from pgratchet.remote.ssh import Route
 from tests import ROOT
 from tests.bench.delay import line as delayed
-from tests.hosts import Host, Hosts, running_hosts
+from tests.hosts.containers import Host, Hosts, running_hosts
 
 ROUNDS = 7
 

@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
-from pgratchet import __version__, embedded
+from pgratchet import embedded
+from pgratchet.version import __version__
 from tests import ROOT
 from tests.bench.measure import Command
 from tests.bench.server import BenchDatabase

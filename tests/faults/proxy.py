@@ -6,27 +6,23 @@ TCP: encrypted messages could not be told apart.
 
 A line falls silent in two ways. Frozen, nothing is forwarded, while the kernel goes on to acknowledge what
 arrives, as with a stopped process or a stuck middlebox. A black hole acknowledges nothing, as with a cable pulled
-out or a firewall that drops: a socket filter throws every packet away before TCP sees it, which takes neither
-rights nor a change to the machine's own firewall.
+out or a firewall that drops: a socket filter throws every packet away before TCP sees it, which takes no change
+to the machine's own firewall.
 """
 
 from __future__ import annotations
 
-import ctypes
 import socket
-import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
+from tests.faults import socket_filter
 from tests.servers.databases import Database
 
-_SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
 _LOGIN_OK, _LAST_OF_SASL = 0, 12
-_PASS_NOTHING = struct.pack("HBBI", 0x06, 0, 0, 0)
-"""One instruction of the kernel's packet filter: return 0, which keeps no byte of the packet."""
 
 COPY_DONE = b"c\0\0\0\4"
 """The client's message behind the last row of a COPY; it holds no text to find it by."""
@@ -126,13 +122,12 @@ class Proxy:
             lines = [line for line in self._lines if line.open]
             self._filtered = [self._listener, *(each for line in lines for each in line.ends)]
             for each in self._filtered:
-                _drop_everything(each)
+                socket_filter.drop_everything(each)
 
     def thaw(self) -> None:
         """Let the lines that are left go on."""
         for each in self._filtered:
-            with suppress(OSError):
-                each.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+            socket_filter.drop_nothing(each)
         self._filtered = []
         self._flows.set()
 
@@ -269,9 +264,3 @@ def _connect(upstream: Mapping[str, str] | None) -> socket.socket:
         line.close()
         raise
     return line
-
-
-def _drop_everything(line: socket.socket) -> None:
-    if line.family != socket.AF_UNIX:
-        program = ctypes.create_string_buffer(_PASS_NOTHING)
-        line.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))

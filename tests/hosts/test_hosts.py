@@ -14,7 +14,9 @@ import psycopg
 import pytest
 from docker.errors import NotFound
 
-from tests.hosts import Host, Hosts, LocalSshd, free_port, running_hosts
+from tests.hosts.containers import Host, Hosts, running_hosts
+from tests.hosts.local_sshd import LocalSshd, free_port
+from tests.requirements import require
 from tests.support.ssh_keys import write_key_pair
 from tests.support.waiting import until
 
@@ -26,7 +28,8 @@ Ssh = Callable[..., list[str]]
 @pytest.fixture
 def ssh(hosts: Hosts) -> Ssh:
     """OpenSSH's client with the configuration of the hosts; what is given comes behind it."""
-    return lambda *arguments: ["ssh", "-F", str(hosts.ssh_config), *arguments]
+    program = require("ssh")
+    return lambda *arguments: [program, "-F", str(hosts.ssh_config), *arguments]
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def ssh_command(local_sshd: LocalSshd) -> list[str]:
     """OpenSSH's client, to the sshd on this machine."""
     options = [f"UserKnownHostsFile={local_sshd.known_hosts}", "StrictHostKeyChecking=yes", "BatchMode=yes"]
     flags = [part for option in options for part in ("-o", option)]
-    return ["ssh", "-F", "none", "-i", str(local_sshd.key), "-p", str(local_sshd.port), *flags, "127.0.0.1"]
+    return [require("ssh"), "-F", "none", "-i", str(local_sshd.key), "-p", str(local_sshd.port), *flags, "127.0.0.1"]
 
 
 def ran(command: list[str], stdin: str = "") -> subprocess.CompletedProcess[str]:

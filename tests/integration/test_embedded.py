@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,6 +86,26 @@ def test_as_root_it_runs_where_the_programs_cannot_be_reached(
     finally:
         embedded.stop(server)
         shutil.rmtree(copy.parents[2])
+
+
+def test_programs_that_are_copied_at_once_are_copied_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by two first runs of different checkouts: the second one finds the copy of the first in its place."""
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "file").touch()
+    target = tmp_path / "programs-1"
+    copy = shutil.copytree
+
+    def copy_late(source: Path, *arguments: Any, **options: Any) -> None:
+        copy(source, *arguments, **options)
+        if not target.exists():
+            monkeypatch.setattr(shutil, "copytree", copy)
+            embedded._copy_programs(package, target)
+
+    monkeypatch.setattr(shutil, "copytree", copy_late)
+    embedded._copy_programs(package, target)
+    assert (target / "package" / "file").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"package", "programs-1"}
 
 
 def test_a_long_checkout_path_gets_a_short_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,11 @@ class Runner:
 def started() -> Iterator[Runner]:
     """A runner that has imported what it needs."""
     command = [sys.executable, "-m", "tests.support.runner_process"]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    paths = os.pathsep.join([str(ROOT / "ops"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": paths}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             yield Runner(process)
         finally:
@@ -159,7 +163,7 @@ def _run(number: int, job: dict[str, Any]) -> None:
                 _say(applied=event.name)
     except BaseException as raised:  # noqa: BLE001
         error = raised
-    place = error.place if isinstance(error, RatchetError) else None
+    place = error.location if isinstance(error, RatchetError) else None
     _say(
         error=type(error).__name__ if error else None,
         text=_text(error),

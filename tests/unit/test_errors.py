@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pgratchet import errors
-from pgratchet.errors import Location, RatchetError, several
+from pgratchet.errors import Location, RatchetError, combine_mistakes
 
 PACKAGE = Path(errors.__file__).parent
 FAMILY = {
@@ -41,7 +41,7 @@ def test_the_three_parts_are_shown_one_below_the_other() -> None:
 
 def test_json_has_every_key_whatever_is_known() -> None:
     place = Location("0009_y", 12, 8, "42703")
-    assert errors.MigrationFailed("m", detail="d", hint="h", place=place).as_json() == {
+    assert errors.MigrationFailed("m", detail="d", hint="h", location=place).as_json() == {
         "code": 5,
         "message": "m",
         "detail": "d",
@@ -63,8 +63,8 @@ def test_places(place: Location, shown: str) -> None:
 
 
 def test_several_counts() -> None:
-    assert several("bad", ["a."], "h").message == "bad: 1 mistake"
-    assert several("bad", ["a.", "b."], "h").detail == "a.\nb."
+    assert combine_mistakes("bad", ["a."], "h").message == "bad: 1 mistake"
+    assert combine_mistakes("bad", ["a.", "b."], "h").detail == "a.\nb."
 
 
 def raised() -> Iterator[tuple[str, ast.Call]]:

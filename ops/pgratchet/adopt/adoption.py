@@ -16,11 +16,11 @@ import psycopg
 
 from pgratchet.adopt import source
 from pgratchet.adopt.matching import ADOPTED, PENDING, AdoptionItem, ConvertedFile, State, match_rows
-from pgratchet.database.connection import refuse_pooled
 from pgratchet.database.history import AdoptedRow
+from pgratchet.database.inspection import refuse_pooled
 from pgratchet.database.session import Session
-from pgratchet.errors import HistoryDisagrees, several
-from pgratchet.formatting import count_of
+from pgratchet.errors import HistoryDisagrees, combine_mistakes
+from pgratchet.formatting import format_count
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations import plan
 from pgratchet.migrations.files import Migration
@@ -123,8 +123,9 @@ def require_adoptable(adoption: Adoption, history: Sequence[HistoryRow], folder:
     """Raise unless every migration can be adopted, and files and history will agree afterwards."""
     unsettled = [item for item in adoption.items if item.state not in (*ADOPTED, *PENDING, "applied")]
     if unsettled:
+        count = format_count(len(unsettled), "migration")
         raise HistoryDisagrees(
-            f"{adoption.tool}'s history cannot be taken over: {count_of(len(unsettled), 'migration')} to be settled",
+            f"{adoption.tool}'s history cannot be taken over: {count} to be settled",
             detail="\n".join(" ".join((f"{item.original}: {item.state}.", *item.remarks)) for item in unsettled),
             hint="\n".join(dict.fromkeys(_ADVICE[item.state] for item in unsettled)) + "\nNothing was changed.",
         )
@@ -157,7 +158,9 @@ def _require_no_conflict(converted: Mapping[str, Migration], existing: Mapping[s
         if names.get(file.version, name) != name
     ]
     if conflicts:
-        raise several("files are in the way", conflicts, "Move them away, or give another folder with --sql=DIR.")
+        raise combine_mistakes(
+            "files are in the way", conflicts, "Move them away, or give another folder with --sql=DIR."
+        )
 
 
 def _has_other_text(existing: Migration | None, file: Migration) -> bool:

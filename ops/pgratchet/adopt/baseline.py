@@ -19,8 +19,8 @@ from pgratchet.apply import applier, run
 from pgratchet.backups.kept_databases import derive_name
 from pgratchet.backups.restore_server import RestoreServer, new_database
 from pgratchet.backups.snapshot import open_snapshot
-from pgratchet.database.connection import refuse_pooled
 from pgratchet.database.history import AdoptedRow, History
+from pgratchet.database.inspection import refuse_pooled
 from pgratchet.database.session import Session
 from pgratchet.errors import HistoryDisagrees
 from pgratchet.migrations import lexer, plan
@@ -74,8 +74,8 @@ def _drop(maintenance: psycopg.Connection, name: str) -> None:
 def schema(dump: bytes, history: History) -> list[str]:
     """The lines of a dump's statements, sorted by statement, without session settings and the history's schema."""
     text = re.sub(rb"(?m)^\\(un)?restrict .*$", b"", dump)
-    tokens = (token for token in lexer.scan(text, rows=False) if isinstance(token, lexer.Statement))
-    statements = sorted(text[t.start : t.end].decode() for t in tokens if t.head[0] not in _SESSION_STATEMENTS)
+    parsed = lexer.split_statements(text, rows=False)
+    statements = sorted(text[s.start : s.end].decode() for s in parsed if s.head[0] not in _SESSION_STATEMENTS)
     ours = {f"CREATE SCHEMA {history.schema}", f'CREATE SCHEMA "{history.schema}"'}
     return [line for statement in statements if statement not in ours for line in f"{statement};".splitlines()]
 

@@ -205,7 +205,7 @@ def _mistakes(file: ConvertedFile) -> str:
     if b"\0" in file.body:
         return "It has a NUL byte."
     try:
-        scripts.prepare([file])
+        scripts.prepare_scripts([file])
     except ConfigurationError as error:
         return " ".join(error.detail.splitlines())
     return ""

@@ -16,15 +16,16 @@ from dataclasses import dataclass
 import psycopg
 
 from pgratchet import events
-from pgratchet.apply.run import MigrateOptions, _Run
+from pgratchet.apply.run import MigrateOptions, Run
 from pgratchet.database import connection as sessions
+from pgratchet.database import inspection
 from pgratchet.database.history import History, RunColumns
-from pgratchet.database.session import Connect, Session, listed
+from pgratchet.database.session import Connect, Session
 from pgratchet.errors import ConfigurationError, HistoryDisagrees, Location
+from pgratchet.formatting import join_names
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.plan import HistoryRow, Plan, make_plan, require_agreement
-from pgratchet.migrations.scripts import Script, only_adds
-from pgratchet.migrations.scripts import prepare as prepare_scripts
+from pgratchet.migrations.scripts import Script, only_adds, prepare_scripts
 
 Backup = Callable[[psycopg.Connection], events.Stream]
 """Takes a backup of the database that the connection leads to; its BackupTaken event names the backup."""
@@ -88,16 +89,16 @@ def _prepare(
 
 def _require_agreement(session: Session, plan: Plan) -> None:
     """Raise HistoryDisagrees where files and history differ; the texts that ran are read to show what changed."""
-    require_agreement(plan, session.history.bodies(session.connection, plan.names("changed")))
+    require_agreement(plan, session.history.read_bodies(session.connection, plan.names("changed")))
 
 
-def _refuse_pooled(server: sessions.Server, scripts: Sequence[Script], backup: Backup | None) -> None:
+def _refuse_pooled(server: inspection.Server, scripts: Sequence[Script], backup: Backup | None) -> None:
     """A pooler in transaction mode carries neither a dump nor statements outside a transaction."""
     alone = [script.name for script in scripts if not script.directives.transactional]
     if alone:
-        sessions.refuse_pooled(server, f"{listed(alone)} cannot run: there is no transaction in it")
+        inspection.refuse_pooled(server, f"{join_names(alone)} cannot run: there is no transaction in it")
     if scripts and backup:
-        sessions.refuse_pooled(server, "no backup can be taken")
+        inspection.refuse_pooled(server, "no backup can be taken")
 
 
 def _shortest_lock_timeout(scripts: Sequence[Script], lock_timeout: int) -> int:
@@ -121,7 +122,7 @@ class PreparedRun:
     def planned(self) -> events.Planned:
         """What the run would apply, as the event that begins its stream."""
         names = tuple(script.name for script in self.scripts)
-        return events.Planned(names, total=len(self.plan.entries), pending=self.plan.left)
+        return events.Planned(names, total=len(self.plan.entries), pending=self.plan.pending_count)
 
     def apply(self) -> events.Stream:
         """Apply what is pending; the last event is Finished.
@@ -133,7 +134,7 @@ class PreparedRun:
             rows = yield from self._apply_under_lock()
             plan = make_plan(self.files, rows, self.options.to)
             _require_agreement(self.session, plan)
-        yield events.Finished(total=len(plan.entries), pending=plan.left)
+        yield events.Finished(total=len(plan.entries), pending=plan.pending_count)
 
     def _apply_under_lock(self) -> Generator[events.Event, None, list[HistoryRow]]:
         """Lock, plan again because another run may have been first, back up and apply; return the history after it."""
@@ -163,16 +164,16 @@ class PreparedRun:
         return backup_id
 
     def _run(self, scripts: Sequence[Script], backup_id: str | None) -> Generator[events.Event, None, list[HistoryRow]]:
-        from pgratchet.apply.batch import batches
+        from pgratchet.apply.batch import split_into_batches
 
         options, session = self.options, self.session
         reason = options.without_backup or (
             NOTHING_DESTRUCTIVE if options.only_destructive and not self.backup else None
         )
-        run = _Run(session, options, RunColumns(options.run_id, backup_id, reason))
-        for batch in batches(scripts, options.batch_size):
+        run = Run(session, options, RunColumns(options.run_id, backup_id, reason))
+        for batch in split_into_batches(scripts, options.batch_size):
             run.is_last = batch[-1] is scripts[-1]
-            yield from run.apply(batch) if batch[0].directives.transactional else run.step_through(batch[0])
+            yield from run.apply(batch)
         return run.history if run.history is not None else session.history.read(session.connection)
 
 
@@ -185,5 +186,5 @@ def _refuse_half_done(scripts: Sequence[Script], plan: Plan) -> None:
                 f"{script.name} is in the history without an end, and runs in one transaction",
                 detail="Its row was written or changed by something else than a run of it.",
                 hint="See whether its changes are there; then finish the row, or delete it, by hand.",
-                place=Location(script.name),
+                location=Location(script.name),
             )

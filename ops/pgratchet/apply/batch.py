@@ -1,12 +1,12 @@
-"""What travels in one round trip: several small migrations, or a part of a large one; and where in it an error belongs.
+"""Composes the text for a round trip, and locates errors by migration, line and column. Pure functions.
 
-Pure text and arithmetic. In a batch each migration is framed by its own BEGIN and COMMIT, so it is not one
-transaction but several that travel together: an error ends the string at its place, what was committed before
-it stays, and only the migration it stands in is rolled back. A syntax error is found before anything runs,
-wherever it stands, because the server parses the whole string first.
+In a batch each migration has a BEGIN and a COMMIT. An error ends the batch: earlier migrations are committed, the
+migration with the error is rolled back, and later ones do not run. The server parses the whole text before it runs the
+first statement, so nothing has run after a syntax error anywhere
+(https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-MULTI-STATEMENT).
 
-A migration that is larger than a batch may be, or that holds the rows of a COPY, travels alone and in windows
-of whole statements, all in one transaction: no more of it than a window is in flight, however large it is.
+A migration above the size limit, or with the rows of a COPY, is sent alone: in a single transaction, in windows of
+whole statements. Only a window at a time is in flight, however large the migration is.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pgratchet.errors import Location
-from pgratchet.migrations.lexer import Statement, byte_offset, line_and_column, scan
+from pgratchet.migrations.lexer import split_statements
+from pgratchet.migrations.positions import byte_offset, line_and_column
 from pgratchet.migrations.scripts import SIZE_LIMIT, Script, Window
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The statements around a migration's text, without semicolons."""
+    """The statements before and after a migration's text, without semicolons."""
 
     opening: Sequence[bytes]
     closing: Sequence[bytes]
@@ -29,87 +30,86 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`text` is what is sent. Per script: where its text is in it, and how many results come before that."""
+    """Scripts composed into a text; for each script, the slice of the text and the number of earlier results."""
 
     scripts: tuple[Script, ...]
     text: bytes
-    places: tuple[slice, ...]
-    results: tuple[int, ...]
+    slices: tuple[slice, ...]
+    results_before: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Where an error belongs. `framing`: it lies in our own opening."""
+    """The location of an error. `framing`: the error is in the opening of the migration's frame."""
 
-    place: Location
+    location: Location
     framing: bool = False
 
 
 def compose(
-    parts: Sequence[tuple[Script, bytes]], frame: Callable[[Script, bytes], Frame], behind: Sequence[bytes] = ()
+    parts: Sequence[tuple[Script, bytes]], frame: Callable[[Script, bytes], Frame], trailing: Sequence[bytes] = ()
 ) -> Batch:
-    """Put the scripts with their texts, each in its frame, into one string; `behind` are statements that end it."""
+    """Compose scripts with their texts into a single text, each in a frame; `trailing` statements end the text."""
     pieces: list[bytes] = []
-    places: list[slice] = []
-    results: list[int] = []
+    slices: list[slice] = []
+    results_before: list[int] = []
     length = count = 0
     for script, text in parts:
-        around = frame(script, text)
-        opening = b"".join(b"%b;\n" % statement for statement in around.opening)
-        # The line end closes a comment on the last line, the semicolon a statement that has none.
-        closing = b"\n;\n" + b"".join(b"%b;\n" % statement for statement in around.closing)
-        places.append(slice(length + len(opening), length + len(opening) + len(text)))
-        results.append(count + len(around.opening))
+        statements = frame(script, text)
+        opening = b"".join(b"%b;\n" % statement for statement in statements.opening)
+        # The line end closes a comment on the last line, the semicolon a last statement without one.
+        closing = b"\n;\n" + b"".join(b"%b;\n" % statement for statement in statements.closing)
+        slices.append(slice(length + len(opening), length + len(opening) + len(text)))
+        results_before.append(count + len(statements.opening))
         pieces += (opening, text, closing)
         length += len(opening) + len(text) + len(closing)
-        count += len(around.opening) + script.statements + len(around.closing)
-    pieces += (b"%b;\n" % statement for statement in behind)
-    return Batch(tuple(script for script, _ in parts), b"".join(pieces), tuple(places), tuple(results))
+        count += len(statements.opening) + script.statements + len(statements.closing)
+    pieces += (b"%b;\n" % statement for statement in trailing)
+    return Batch(tuple(script for script, _ in parts), b"".join(pieces), tuple(slices), tuple(results_before))
 
 
 def locate(batch: Batch, answered: int, position: int | None, sqlstate: str | None) -> Failure:
-    """The place of an error: `answered` statements succeeded before it; `position` is in characters of the text."""
+    """Locate an error. `answered` statements succeeded before the error; `position` is in characters of the text."""
     if position is not None:
         offset = byte_offset(batch.text, position)
-        for index, place in enumerate(batch.places):
-            # An unfinished last statement is noticed at the semicolon that was put behind the text.
-            if place.start <= offset <= place.stop + 1:
-                return _fault(batch, index, min(offset, place.stop) - place.start, sqlstate)
-    index = max((i for i, first in enumerate(_beginnings(batch)) if first <= answered), default=0)
-    script, number = batch.scripts[index], answered - batch.results[index]
+        for index, part in enumerate(batch.slices):
+            # The server notices an unfinished last statement at the semicolon behind the text.
+            if part.start <= offset <= part.stop + 1:
+                return _failure_at(batch, index, min(offset, part.stop) - part.start, sqlstate)
+    index = max((i for i, count in enumerate(_results_before_openings(batch)) if count <= answered), default=0)
+    script, number = batch.scripts[index], answered - batch.results_before[index]
     if 0 <= number < script.statements:
-        found = [piece for piece in scan(batch.text[batch.places[index]]) if isinstance(piece, Statement)]
-        return _fault(batch, index, found[number].start, sqlstate)
+        statements = split_statements(batch.text[batch.slices[index]])
+        return _failure_at(batch, index, statements[number].start, sqlstate)
     return Failure(Location(script.name, sqlstate=sqlstate), framing=number < 0)
 
 
-def _beginnings(batch: Batch) -> Iterator[int]:
-    """How many results come before each script's opening."""
-    opening = batch.results[0]
-    return (first - opening for first in batch.results)
+def _results_before_openings(batch: Batch) -> Iterator[int]:
+    opening = batch.results_before[0]
+    return (count - opening for count in batch.results_before)
 
 
-def _fault(batch: Batch, index: int, offset: int, sqlstate: str | None) -> Failure:
-    line, column = line_and_column(batch.text[batch.places[index]], offset)
+def _failure_at(batch: Batch, index: int, offset: int, sqlstate: str | None) -> Failure:
+    line, column = line_and_column(batch.text[batch.slices[index]], offset)
     return Failure(Location(batch.scripts[index].name, line, column, sqlstate))
 
 
 def locate_in_window(
     script: Script, text: bytes, window: Window, answered: int, position: int | None, sqlstate: str | None
 ) -> Failure:
-    """The place, in the whole text, of an error that a window met."""
+    """Locate an error in a window of `text`, the whole text of the script."""
     if position is not None:
         offset = window.start + byte_offset(text[window.start : window.end], position)
     else:
-        found = [piece for piece in scan(text[window.start : window.end], rows=False) if isinstance(piece, Statement)]
-        offset = window.start + found[min(answered, len(found) - 1)].start
+        statements = split_statements(text[window.start : window.end], rows=False)
+        offset = window.start + statements[min(answered, len(statements) - 1)].start
     return Failure(Location(script.name, *line_and_column(text, offset), sqlstate))
 
 
-def batches(scripts: Iterable[Script], size: int) -> Iterator[tuple[Script, ...]]:
-    """Cut the scripts, in order, into runs of at most `size` that stay under the size limit together.
+def split_into_batches(scripts: Iterable[Script], size: int) -> Iterator[tuple[Script, ...]]:
+    """Split the scripts, in order, into batches of at most `size` scripts and SIZE_LIMIT bytes.
 
-    One without a transaction is alone, and so is one that travels in windows.
+    A script without a transaction, or with windows, makes a batch alone.
     """
     current: list[Script] = []
     for script in scripts:
@@ -121,11 +121,11 @@ def batches(scripts: Iterable[Script], size: int) -> Iterator[tuple[Script, ...]
         yield tuple(current)
 
 
-def travels_alone(script: Script) -> bool:
+def is_sent_alone(script: Script) -> bool:
     return bool(script.windows) or not script.directives.transactional
 
 
 def _fits(script: Script, current: Sequence[Script], size: int) -> bool:
-    alone = travels_alone(script) or travels_alone(current[-1])
-    total = sum(each.size for each in current) + script.size
+    alone = is_sent_alone(script) or is_sent_alone(current[-1])
+    total = sum(other.size for other in current) + script.size
     return not alone and len(current) < size and total <= SIZE_LIMIT

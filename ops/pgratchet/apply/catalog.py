@@ -1,10 +1,11 @@
-"""What the catalog tells of a statement that cannot share a transaction with its record.
+"""Asks the catalog for the effect of a statement outside a transaction, and says how to repair a half-done one.
 
-Owns the questions to the catalog, and the statement that mends what is half done. Refuses to know progress and runs.
-
-What it rests on, measured (facts 2d): a CREATE INDEX CONCURRENTLY that fails leaves an INVALID index, a REINDEX
-CONCURRENTLY that is broken off an INVALID one whose name ends in _ccnew, or _ccold where only the old one's end is
-missing, and a DETACH PARTITION CONCURRENTLY a partition that is neither in nor out, which FINALIZE takes out.
+A failed CREATE INDEX CONCURRENTLY leaves an INVALID index
+(https://www.postgresql.org/docs/current/sql-createindex.html#SQL-CREATEINDEX-CONCURRENTLY). An interrupted REINDEX
+CONCURRENTLY leaves an INVALID index whose name ends in _ccnew, or in _ccold when the old index could not be
+dropped (https://www.postgresql.org/docs/current/sql-reindex.html#SQL-REINDEX-CONCURRENTLY). An interrupted DETACH
+PARTITION CONCURRENTLY leaves a partition for FINALIZE to detach
+(https://www.postgresql.org/docs/current/sql-altertable.html).
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from enum import Enum, auto
 
 from psycopg import Connection, sql
 
-from pgratchet.migrations.classify import Effect
+from pgratchet.migrations.effects import Effect
 
 
 class ObjectState(Enum):
-    """How the catalog shows an object: not, whole, or left half made or half gone by a statement that broke off."""
+    """The state of an object in the catalog. HALF: an interrupted statement left the object half created or dropped."""
 
     ABSENT = auto()
     WHOLE = auto()
     HALF = auto()
 
 
-_QUESTIONS: dict[str, str] = {
-    "made index": """
+_STATE_QUERIES: dict[str, str] = {
+    "new index": """
         SELECT i.indisvalid FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
         WHERE c.relname = %(last)s AND i.indrelid = to_regclass(%(table)s)""",
     "index": "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%(name)s)",
@@ -34,7 +35,7 @@ _QUESTIONS: dict[str, str] = {
     "subscription": """
         SELECT true FROM pg_subscription AS s JOIN pg_database AS d ON d.oid = s.subdbid
         WHERE s.subname = %(last)s AND d.datname = current_database()""",
-    # As JSON, since a server older than 14 has no such column, and no such statement.
+    # As JSON, because a server older than 14 has neither the column nor the statement.
     "partition": """
         SELECT NOT coalesce((to_jsonb(i) ->> 'inhdetachpending')::bool, false) FROM pg_inherits AS i
         WHERE i.inhrelid = to_regclass(%(name)s) AND i.inhparent = to_regclass(%(table)s)""",
@@ -57,40 +58,45 @@ SELECT nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespa
 """
 
 
-def object_state(connection: Connection, effect: Effect) -> ObjectState:
-    """How the object of a statement stands in the catalog. An index that is made is looked for on its table only."""
-    question = "made index" if effect.kind == "index" and effect.creates else effect.kind
-    row = connection.execute(_QUESTIONS[question].encode(), _names(connection, effect.name, effect.table)).fetchone()
+def read_object_state(connection: Connection, effect: Effect) -> ObjectState:
+    """Read the state of a statement's object. A new index is looked up on the table only."""
+    query = "new index" if effect.kind == "index" and effect.creates else effect.kind
+    parameters = _name_parameters(connection, effect.name, effect.table)
+    row = connection.execute(_STATE_QUERIES[query].encode(), parameters).fetchone()
     return ObjectState.ABSENT if row is None else ObjectState.WHOLE if row[0] else ObjectState.HALF
 
 
 def repair_statement(connection: Connection, effect: Effect) -> str | None:
-    """The statement that clears away, or brings to its end, what was left HALF; None where that is to run it again."""
+    """Return a statement to remove or complete a HALF object; None when running the first statement again does."""
     if effect.kind == "index" and effect.creates:
-        return drop_statement(connection, index_name(connection, effect))
+        return drop_statement(connection, _read_index_name(connection, effect))
     if effect.kind == "partition":
         statement = sql.SQL("ALTER TABLE {} DETACH PARTITION {} FINALIZE;")
         return statement.format(sql.Identifier(*effect.table), sql.Identifier(*effect.name)).as_string(connection)
     return None
 
 
-def left_by_reindex(connection: Connection, kind: str, name: tuple[str, ...]) -> list[tuple[str, str]]:
-    """The INVALID indexes, by schema and name, that a REINDEX CONCURRENTLY of this left when it broke off."""
-    return connection.execute(_LEFT_BY_REINDEX.encode(), {"kind": kind, **_names(connection, name)}).fetchall()
+def find_reindex_leftovers(connection: Connection, kind: str, name: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Find the INVALID indexes, by schema and name, left by an interrupted REINDEX CONCURRENTLY."""
+    return connection.execute(
+        _LEFT_BY_REINDEX.encode(), {"kind": kind, **_name_parameters(connection, name)}
+    ).fetchall()
 
 
 def drop_statement(connection: Connection, index: tuple[str, ...]) -> str:
     return sql.SQL("DROP INDEX CONCURRENTLY {};").format(sql.Identifier(*index)).as_string(connection)
 
 
-def index_name(connection: Connection, effect: Effect) -> tuple[str, ...]:
-    """An index is made in the schema of its table."""
+def _read_index_name(connection: Connection, effect: Effect) -> tuple[str, ...]:
+    """Return the name of a new index with the schema, which is always the table's."""
     table = sql.Identifier(*effect.table).as_string(connection)
     row = connection.execute(_SCHEMA.encode(), (table,)).fetchone()
     return (str(row[0]), effect.name[-1]) if row else effect.name[-1:]
 
 
-def _names(connection: Connection, name: tuple[str, ...], table: tuple[str, ...] = ()) -> dict[str, str | None]:
-    """A name as to_regclass reads it, its last part, and that of a table; null where there is none."""
+def _name_parameters(
+    connection: Connection, name: tuple[str, ...], table: tuple[str, ...] = ()
+) -> dict[str, str | None]:
+    """Return query parameters: the quoted name for to_regclass, the last part, and the quoted table; None if empty."""
     quoted = [sql.Identifier(*parts).as_string(connection) if parts else None for parts in (name, table)]
     return {"name": quoted[0], "last": name[-1] if name else None, "table": quoted[1]}

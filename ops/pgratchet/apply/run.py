@@ -1,4 +1,14 @@
-"""Applies the pending migrations of one run, batch by batch."""
+"""Applies the pending migrations of one run, batch by batch, and verifies each batch in the history.
+
+Settings of a file outlive the file's transaction, so each migration is followed by a transaction to reset the session.
+When the answer to a COMMIT is lost, the COMMIT may have happened. So the history, and never the answer, shows whether a
+migration was committed.
+
+Only the last COMMIT of a batch waits for the disk. The write-ahead log is written in order: with a COMMIT all earlier
+ones are on disk, and a crash that loses a migration loses the migration's row and all later migrations too
+(https://www.postgresql.org/docs/current/wal-async-commit.html). A migration is reported as applied after the last
+COMMIT was answered. When an error prevents the last COMMIT, `_read_committed` commits a transaction that waits.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +19,14 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from pgratchet import events
-from pgratchet.database import connection as sessions
+from pgratchet.apply import failures
+from pgratchet.apply.retry import Retry
+from pgratchet.database import simple_query
+from pgratchet.database.connection import first_line
 from pgratchet.database.history import RunColumns, read_rows
-from pgratchet.database.session import Retry, Session, listed
-from pgratchet.errors import (
-    HistoryDisagrees,
-    Interrupted,
-    Location,
-    LockBusy,
-    MigrationFailed,
-    OutcomeUnknown,
-    StoppedPartWay,
-)
+from pgratchet.database.session import Session
+from pgratchet.database.simple_query import Answer
+from pgratchet.errors import Location, MigrationFailed
 from pgratchet.migrations.plan import HistoryRow, make_plan, require_agreement
 from pgratchet.migrations.scripts import Script
 
@@ -28,312 +34,14 @@ if TYPE_CHECKING:
     from pgratchet.apply.batch import Failure, Frame
 
 
-@dataclass(slots=True)
-class _Run:
-    """The applying part of one run. `applied` are the names of all that it has applied so far.
-
-    The last batch asks for the whole `history` where the others ask for their own rows: a run ends with what is there.
-    """
-
-    session: Session
-    options: MigrateOptions
-    run: RunColumns
-    applied: list[str] = field(default_factory=list)
-    is_last: bool = False
-    history: list[HistoryRow] | None = None
-
-    def apply(self, scripts: Sequence[Script]) -> Iterator[events.Event]:
-        """Apply the scripts, in one round trip where nothing goes wrong; a lock not had in time is tried for again."""
-        retry = Retry(self.options.wait)
-        while scripts:
-            yield events.BatchSent(tuple(script.name for script in scripts))
-            try:
-                sent = self._send(scripts)
-            except KeyboardInterrupt as signal:
-                yield from self._interrupted(signal, scripts)
-            yield from self.session.notices()
-            committed = yield from self._committed(scripts, sent.rows)
-            scripts = [script for script in scripts if script.name not in committed]
-            error = sent.answer.error
-            if error is None or not scripts:
-                self._insist(scripts)
-                continue
-            self._refuse_broken_out(scripts)
-            fault = _attributed(sent, scripts[0], ran=bool(committed))
-            failed = next(script for script in scripts if script.name == fault.place.migration)
-            if self._is_fence(error):
-                scripts = self._applied_elsewhere(scripts, failed)
-            elif len(scripts) > 1 and _is_unread(sent):
-                yield from self.apply(scripts[:1])
-                scripts = scripts[1:]
-            elif before := scripts[: scripts.index(failed)]:
-                # The server parsed the whole string and found a syntax error before it ran any of it.
-                yield from self.apply(before)
-                raise self._failure(error, fault, failed)
-            else:
-                yield from self._pause(retry, error, fault, failed)
-
-    def _pause(self, retry: Retry, error: psycopg.Error, fault: Failure, failed: Script) -> Iterator[events.Event]:
-        """Wait before another try, where one can help; else raise what the error comes to."""
-        busy = self.session.is_busy(error, framing=fault.framing)
-        if busy and retry.is_over():
-            raise self.session.busy("another run")
-        if not busy and not retry.allows(error):
-            raise self._failure(error, fault, failed)
-        reason = "another run holds the migration lock" if busy else sessions.first_line(error)
-        yield from retry.pause(failed.name, reason, self.session.blockers)
-
-    def step_through(self, script: Script) -> Iterator[events.Event]:
-        """Run a script that declares no-transaction, statement by statement."""
-        from pgratchet.apply import nontransactional
-
-        try:
-            yield from nontransactional.run(self.session, script, self.run, self.options.lock_timeout)
-        except KeyboardInterrupt as signal:
-            yield from self._interrupted(signal, [script])
-        self.applied.append(script.name)
-
-    def _send(self, scripts: Sequence[Script]) -> _Sent:
-        """Send the scripts and the question what became of them; where that got no answer, ask once more."""
-        from pgratchet.apply.batch import travels_alone
-
-        if travels_alone(scripts[0]):
-            answer, fault = self._send_in_windows(scripts[0])
-        else:
-            answer, fault = self._send_together(scripts)
-        self.history = None
-        if answer.lost:
-            self._insist_on_applied()
-        if answer.error is not None:
-            names = [script.name for script in scripts]
-            return _Sent(answer, self.session.surely(names, lambda _: self._settled(scripts)), fault)
-        found = read_rows(answer) or []
-        self.history = found if self.is_last else None
-        return _Sent(answer, found, fault)
-
-    def _send_together(self, scripts: Sequence[Script]) -> tuple[sessions.Answer, Failure | None]:
-        from pgratchet.apply.batch import compose, locate
-
-        names, last = [script.name for script in scripts], scripts[-1]
-        parts = [(script, script.migration.text()) for script in scripts]
-        batch = compose(parts, lambda s, text: self._frame(s, text, waits=s is last), [self._question(names)])
-        answer = self.session.send(batch.text, names)
-        return answer, locate(batch, answer.answered, *_told(answer.error)) if answer.error else None
-
-    def _send_in_windows(self, script: Script) -> tuple[sessions.Answer, Failure | None]:
-        """One transaction over as many round trips as the text has windows."""
-        from pgratchet.apply.batch import Failure, locate_in_window
-
-        names, text = [script.name], script.migration.text()
-        frame = self._frame(script, text, waits=True)
-        answer = self.session.send(b";\n".join(frame.opening), names)
-        if answer.error is not None:
-            return answer, Failure(Location(script.name, sqlstate=answer.error.sqlstate), framing=True)
-        for window in script.windows:
-            rows = memoryview(text)[slice(*window.rows)] if window.rows else None
-            answer = self.session.send(text[window.start : window.end], names, rows=rows)
-            if answer.error is not None:
-                return answer, locate_in_window(script, text, window, answer.answered, *_told(answer.error))
-        answer = self.session.send(b";\n".join((*frame.closing, self._question(names))), names)
-        return answer, Failure(Location(script.name, sqlstate=answer.error.sqlstate)) if answer.error else None
-
-    def _question(self, names: Sequence[str]) -> bytes:
-        """What a batch ends with: what became of it."""
-        if self.is_last:
-            return self.session.history.reading(self.session.connection)
-        return self.session.history.reading_run(self.session.connection, self.run.run_id, names)
-
-    def _settled(self, scripts: Sequence[Script]) -> list[HistoryRow]:
-        """The history's own word on what is committed, once a COMMIT behind all of it is on the disk."""
-        names = [script.name for script in scripts]
-        question = self.session.history.reading_run(self.session.connection, self.run.run_id, names)
-        commit = b"BEGIN READ WRITE; SELECT pg_catalog.pg_current_xact_id(); COMMIT;\n"
-        return read_rows(sessions.send(self.session.connection, commit + question)) or []
-
-    def _frame(self, script: Script, text: bytes, *, waits: bool) -> Frame:
-        """The transaction around a script; its COMMIT `waits` for the disk or leaves that to a later one."""
-        from pgratchet.apply.batch import Frame
-
-        given, options = script.directives, self.options
-        lock = options.lock_timeout if given.lock_timeout is None else given.lock_timeout
-        statement = options.statement_timeout if given.statement_timeout is None else given.statement_timeout
-        connection, history, session = self.session.connection, self.session.history, self.session
-        opening = (
-            *session.entering(),
-            b"BEGIN",
-            *session.guarding(),
-            b"SET LOCAL lock_timeout = %d" % lock,
-            b"SET LOCAL statement_timeout = %d" % statement,
-            history.begin(connection, script, text, self.run),
-        )
-        closing = (
-            b"RESET SESSION AUTHORIZATION",
-            b"RESET ROLE",
-            b"RESET synchronous_commit" if waits else b"SET LOCAL synchronous_commit = off",
-            history.finish(connection, script),
-            b"COMMIT",
-        )
-        return Frame(opening, (*closing, *session.clearing()))
-
-    def _committed(
-        self, scripts: Sequence[Script], found: Sequence[HistoryRow]
-    ) -> Generator[events.Event, None, set[str]]:
-        """Report which of the scripts this run has committed, by the history's own word; returns their names."""
-        wanted = {script.name: script.migration.checksum for script in scripts}
-        committed = set[str]()
-        for record in found:
-            if record.executed_at and record.checksum == wanted.get(record.name):
-                committed.add(record.name)
-                self.applied.append(record.name)
-                yield events.MigrationApplied(record.name, record.duration_ms or 0)
-        return committed
-
-    def _is_fence(self, error: psycopg.Error) -> bool:
-        """Whether the unique name of the history refused us: another run was first."""
-        history, told = self.session.history, error.diag
-        return error.sqlstate == "23505" and (told.schema_name, told.table_name) == (history.schema, history.table)
-
-    def _refuse_broken_out(self, scripts: Sequence[Script]) -> None:
-        """A row of ours without an end, after an error: the file ended our transaction, and part of it stays."""
-        names = [script.name for script in scripts]
-        rows = self.session.history.read_run(self.session.connection, self.run.run_id, names)
-        if rows:
-            raise StoppedPartWay(
-                f"migration {rows[0].name} ended its own transaction and then failed",
-                detail="What came before that end took effect, and stays; its row in the history has no end.",
-                hint="See what is there, and put it right by hand: finish the row, or undo that part and delete it.",
-                place=Location(rows[0].name),
-            )
-
-    def _applied_elsewhere(self, scripts: Sequence[Script], failed: Script) -> Sequence[Script]:
-        """The lock did not hold another runner off, as behind a pooler; the history's unique name did."""
-        rows = self.session.history.read(self.session.connection)
-        recorded = {record.name: record.checksum for record in rows if record.executed_at}
-        ours = [script.migration for script in scripts]
-        require_agreement(
-            make_plan(ours, [row for row in rows if row.name in {migration.name for migration in ours}]), {}
-        )
-        if failed.name not in recorded:
-            raise LockBusy(
-                f"another run has begun {failed.name} and not finished it",
-                detail="Its row is in the history without an end.",
-                hint="Wait for that run, then look at `invoke status`.",
-                place=Location(failed.name),
-            )
-        return [script for script in scripts if script.name not in recorded]
-
-    def _interrupted(self, signal: KeyboardInterrupt, scripts: Sequence[Script]) -> Iterator[events.Event]:
-        """Ask the history what stays, since part of a batch may have been committed; then raise Interrupted."""
-        try:
-            self.session.clear()
-            yield from self._committed(scripts, self._settled(scripts))
-            stays = "stays" if len(self.applied) == 1 else "stay"
-            done = f"{listed(self.applied)} {_was(self.applied)} applied, and {stays}."
-            told = done if self.applied else "Nothing was applied."
-        except psycopg.Error:
-            told = "What took effect could not be asked: `invoke status` tells."
-        raise Interrupted(
-            signal,
-            detail=f"{told} What was under way was rolled back; a file without a transaction keeps what it finished.",
-            hint="Run `invoke migrate` again to go on.",
-        ) from None
-
-    def _insist(self, unrecorded: Sequence[Script]) -> None:
-        """No error and yet no row: what the server acknowledged is not what the history holds."""
-        if unrecorded:
-            names = listed([script.name for script in unrecorded])
-            raise HistoryDisagrees(
-                f"the server acknowledged {names}, but the history has no finished row",
-                detail="The migration must have ended its transaction or changed the history itself.",
-                hint="See what it did before anything else is run; `invoke rollback` names the backup.",
-                place=Location(unrecorded[0].name),
-            )
-
-    def _insist_on_applied(self) -> None:
-        """What was reported as applied is there, or the server that was returned to has an older history."""
-        names, history, run_id = self.applied, self.session.history, self.run.run_id
-        there = self.session.surely(names, lambda connection: history.read_run(connection, run_id, names))
-        if gone := sorted(set(names) - {record.name for record in there if record.executed_at}):
-            raise OutcomeUnknown(
-                f"the server that was returned to does not know of {listed(gone)}",
-                detail="The connection was lost, and what this run had committed before is not in the history there: "
-                "it was restored from an older state, or another server has taken its place.",
-                hint="Find out which server is the right one before anything else is run.",
-                place=Location(gone[0]),
-            )
-
-    def _failure(self, error: psycopg.Error, fault: Failure, failed: Script) -> MigrationFailed:
-        place, reason = fault.place, sessions.first_line(error)
-        at = "" if place.line is None else f" at line {place.line}, column {place.column}"
-        done = f"{listed(self.applied)} {_was(self.applied)} applied; " if self.applied else ""
-        backup = f" The backup taken before this run is {self.run.backup_id}." if self.run.backup_id else ""
-        waited = [f"It waited for {blocker}." for blocker in self.session.blockers if error.sqlstate in Retry.ERRORS]
-        return MigrationFailed(
-            f"migration {failed.name} failed{at}: {reason}",
-            detail="\n".join([*sessions.error_details(error), *waited, f"{done}{failed.name} was rolled back."]),
-            hint=f"{_advice(error, place)} {failed.migration.path}; then run `invoke migrate` again.{backup}",
-            place=place,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    """What became of a batch: the answer, the rows that the history has of it, and where an error belongs."""
-
-    answer: sessions.Answer
-    rows: list[HistoryRow]
-    fault: Failure | None
-
-
-def _is_unread(sent: _Sent) -> bool:
-    """Whether the server could not convert the string to its own encoding; where in it, one by one shows."""
-    error = sent.answer.error
-    return error is not None and not sent.answer.answered and error.sqlstate in ("22P05", "22021")
-
-
-def _attributed(sent: _Sent, first: Script, *, ran: bool) -> Failure:
-    """Where the error belongs: where something ran, to the first script that is not committed, and no other.
-
-    Of a lost connection that is all that is known; and a rule of the database can add results of its own, so
-    that counting them leads astray.
-    """
-    from pgratchet.apply.batch import Failure
-
-    assert sent.fault is not None
-    if sent.answer.lost or (ran and sent.fault.place.migration != first.name):
-        return Failure(Location(first.name, sqlstate=sent.fault.place.sqlstate))
-    return sent.fault
-
-
-def _told(error: psycopg.Error) -> tuple[int | None, str | None]:
-    """The position and the code of an error."""
-    position = error.diag.statement_position
-    return int(position) if position else None, error.sqlstate
-
-
-def _was(names: Sequence[str]) -> str:
-    return "was" if len(names) == 1 else "were"
-
-
-def _advice(error: psycopg.Error, place: Location) -> str:
-    if error.sqlstate is None or error.sqlstate.startswith("57P"):
-        return "The connection was lost, which need not be the fault of"
-    if error.sqlstate == "22012" and place.line is None:
-        return "It must leave its own row of the history, and its transaction, alone: fix"
-    if error.sqlstate == "57014":
-        return "Give it time with `-- migrate: statement-timeout=5min` in"
-    if error.sqlstate in Retry.ERRORS:
-        return "See who holds the lock, or give it time with `-- migrate: lock-timeout=10s` in"
-    return "Fix"
-
-
 @dataclass(frozen=True, slots=True)
 class MigrateOptions:
-    """What a run may take. Times in milliseconds.
+    """Options of a run. Times are in milliseconds.
 
-    `wait` is how long to wait for the migration lock, and for a lock inside a migration over all its tries;
-    each try waits `lock_timeout`. `statement_timeout` bounds each statement; 0 is no bound. With
-    `only_destructive`, the backup is left out where all that is to run is known to add only.
+    `to` is the last migration to run. `without_backup` is the reason for running without a backup. `wait` is how long
+    to wait for the migration lock, and for a lock inside a migration over all tries; each try waits `lock_timeout`.
+    `statement_timeout` is the limit of each statement; 0 means unlimited. With `only_destructive`, no backup is taken
+    before additive migrations.
     """
 
     run_id: str
@@ -345,3 +53,267 @@ class MigrateOptions:
     batch_size: int = 100
     pinned_identifier: str = ""
     only_destructive: bool = False
+
+
+@dataclass(slots=True)
+class Run:
+    """Applies scripts under the lock of a session. `applied` are the names of all migrations applied so far.
+
+    The last batch reads the whole `history` instead of a few rows, because a run ends with reading the history.
+    """
+
+    session: Session
+    options: MigrateOptions
+    columns: RunColumns
+    applied: list[str] = field(default_factory=list)
+    is_last: bool = False
+    history: list[HistoryRow] | None = None
+
+    def apply(self, scripts: Sequence[Script]) -> Iterator[events.Event]:
+        """Apply the scripts of a batch; a script without a transaction is a batch of its own."""
+        if scripts[0].directives.transactional:
+            yield from self._apply_in_transactions(scripts)
+        else:
+            yield from self._apply_without_transaction(scripts[0])
+
+    def _apply_in_transactions(self, scripts: Sequence[Script]) -> Iterator[events.Event]:
+        """Apply the scripts in a single round trip unless an error happens, and again after lock timeouts."""
+        retry = Retry(self.options.wait)
+        while scripts:
+            yield events.BatchSent(tuple(script.name for script in scripts))
+            try:
+                outcome = self._send(scripts)
+            except KeyboardInterrupt as signal:
+                yield from self._interrupted(signal, scripts)
+            yield from self.session.take_notices()
+            committed = yield from self._report_committed(scripts, outcome.rows)
+            scripts = [script for script in scripts if script.name not in committed]
+            if outcome.answer.error is not None and scripts:
+                scripts = yield from self._handle_error(outcome, scripts, retry, ran=bool(committed))
+            else:
+                _require_committed(scripts)
+
+    def _apply_without_transaction(self, script: Script) -> Iterator[events.Event]:
+        from pgratchet.apply import nontransactional
+
+        try:
+            yield from nontransactional.run(self.session, script, self.columns, self.options.lock_timeout)
+        except KeyboardInterrupt as signal:
+            yield from self._interrupted(signal, [script])
+        self.applied.append(script.name)
+
+    def _handle_error(
+        self, outcome: _Outcome, scripts: Sequence[Script], retry: Retry, *, ran: bool
+    ) -> Generator[events.Event, None, Sequence[Script]]:
+        """Return the scripts to send again, or raise. `scripts` are not committed; `ran`: others of the batch are."""
+        error = outcome.answer.error
+        assert error is not None
+        self._refuse_ended_transaction(scripts)
+        failure = _attribute(outcome, scripts[0], ran=ran)
+        failed = next(script for script in scripts if script.name == failure.location.migration)
+        if self._is_duplicate_row(error):
+            return self._skip_applied_elsewhere(scripts, failed)
+        if len(scripts) > 1 and _is_not_convertible(outcome):
+            yield from self._apply_in_transactions(scripts[:1])
+            return scripts[1:]
+        if before := scripts[: scripts.index(failed)]:
+            # A syntax error: the server parsed the whole text and ran nothing.
+            yield from self._apply_in_transactions(before)
+            raise self._failed(error, failure, failed)
+        yield from self._pause(retry, error, failure, failed)
+        return scripts
+
+    def _pause(self, retry: Retry, error: psycopg.Error, failure: Failure, failed: Script) -> Iterator[events.Event]:
+        """Wait before another try; raise when another try cannot help."""
+        busy = self.session.is_lock_busy(error, framing=failure.framing)
+        if busy and retry.is_over():
+            raise self.session.lock_busy("another run")
+        if not busy and not retry.allows(error):
+            raise self._failed(error, failure, failed)
+        reason = "another run holds the migration lock" if busy else first_line(error)
+        yield from retry.pause(failed.name, reason, self.session.blockers)
+
+    def _failed(self, error: psycopg.Error, failure: Failure, failed: Script) -> MigrationFailed:
+        backup_id, blockers = self.columns.backup_id, self.session.blockers
+        return failures.migration_failed(
+            error, failure, failed, applied=self.applied, backup_id=backup_id, blockers=blockers
+        )
+
+    def _send(self, scripts: Sequence[Script]) -> _Outcome:
+        """Send the scripts with a query for their rows; after an error, read the rows with a second query."""
+        from pgratchet.apply.batch import is_sent_alone
+
+        if is_sent_alone(scripts[0]):
+            answer, failure = self._send_in_windows(scripts[0])
+        else:
+            answer, failure = self._send_together(scripts)
+        self.history = None
+        if answer.lost:
+            self._require_applied()
+        if answer.error is not None:
+            names = [script.name for script in scripts]
+            rows = self.session.retry_after_reconnecting(names, lambda _: self._read_committed(scripts))
+            return _Outcome(answer, rows, failure)
+        rows = read_rows(answer) or []
+        self.history = rows if self.is_last else None
+        return _Outcome(answer, rows, failure)
+
+    def _send_together(self, scripts: Sequence[Script]) -> tuple[Answer, Failure | None]:
+        from pgratchet.apply.batch import compose, locate
+
+        names, last = [script.name for script in scripts], scripts[-1]
+        parts = [(script, script.migration.text()) for script in scripts]
+        batch = compose(parts, lambda s, text: self._frame(s, text, durable=s is last), [self._rows_query(names)])
+        answer = self.session.send(batch.text, names)
+        return answer, locate(batch, answer.answered, *_position(answer.error)) if answer.error else None
+
+    def _send_in_windows(self, script: Script) -> tuple[Answer, Failure | None]:
+        """Send a transaction in as many round trips as the text has windows."""
+        from pgratchet.apply.batch import Failure, locate_in_window
+
+        names, text = [script.name], script.migration.text()
+        frame = self._frame(script, text, durable=True)
+        answer = self.session.send(b";\n".join(frame.opening), names)
+        if answer.error is not None:
+            return answer, Failure(Location(script.name, sqlstate=answer.error.sqlstate), framing=True)
+        for window in script.windows:
+            rows = memoryview(text)[slice(*window.rows)] if window.rows else None
+            answer = self.session.send(text[window.start : window.end], names, rows=rows)
+            if answer.error is not None:
+                return answer, locate_in_window(script, text, window, answer.answered, *_position(answer.error))
+        answer = self.session.send(b";\n".join((*frame.closing, self._rows_query(names))), names)
+        return answer, Failure(Location(script.name, sqlstate=answer.error.sqlstate)) if answer.error else None
+
+    def _rows_query(self, names: Sequence[str]) -> bytes:
+        """Return the query at the end of a batch, to see whether the migrations are committed."""
+        history, connection = self.session.history, self.session.connection
+        if self.is_last:
+            return history.read_query(connection)
+        return history.read_run_query(connection, self.columns.run_id, names)
+
+    def _read_committed(self, scripts: Sequence[Script]) -> list[HistoryRow]:
+        """Read the rows of the scripts after a durable COMMIT, which makes all earlier ones durable."""
+        names = [script.name for script in scripts]
+        query = self.session.history.read_run_query(self.session.connection, self.columns.run_id, names)
+        commit = b"BEGIN READ WRITE; SELECT pg_catalog.pg_current_xact_id(); COMMIT;\n"
+        return read_rows(simple_query.send(self.session.connection, commit + query)) or []
+
+    def _frame(self, script: Script, text: bytes, *, durable: bool) -> Frame:
+        """Return the transaction around a script. A `durable` COMMIT waits for the disk."""
+        from pgratchet.apply.batch import Frame
+
+        directives, options = script.directives, self.options
+        lock = options.lock_timeout if directives.lock_timeout is None else directives.lock_timeout
+        statement = options.statement_timeout if directives.statement_timeout is None else directives.statement_timeout
+        connection, history, session = self.session.connection, self.session.history, self.session
+        opening = (
+            *session.before_begin_statements(),
+            b"BEGIN",
+            *session.after_begin_statements(),
+            b"SET LOCAL lock_timeout = %d" % lock,
+            b"SET LOCAL statement_timeout = %d" % statement,
+            history.begin_migration_query(connection, script, text, self.columns),
+        )
+        closing = (
+            b"RESET SESSION AUTHORIZATION",
+            b"RESET ROLE",
+            b"RESET synchronous_commit" if durable else b"SET LOCAL synchronous_commit = off",
+            history.finish_migration_query(connection, script),
+            b"COMMIT",
+        )
+        return Frame(opening, (*closing, *session.reset_statements()))
+
+    def _report_committed(
+        self, scripts: Sequence[Script], rows: Sequence[HistoryRow]
+    ) -> Generator[events.Event, None, set[str]]:
+        """Report the scripts with finished rows; returns their names."""
+        checksums = {script.name: script.migration.checksum for script in scripts}
+        committed = set[str]()
+        for row in rows:
+            if row.executed_at and row.checksum == checksums.get(row.name):
+                committed.add(row.name)
+                self.applied.append(row.name)
+                yield events.MigrationApplied(row.name, row.duration_ms or 0)
+        return committed
+
+    def _is_duplicate_row(self, error: psycopg.Error) -> bool:
+        """Whether the history already has a row of the same name, because another run was first."""
+        history, diagnostic = self.session.history, error.diag
+        table = (diagnostic.schema_name, diagnostic.table_name)
+        return error.sqlstate == "23505" and table == (history.schema, history.table)
+
+    def _refuse_ended_transaction(self, scripts: Sequence[Script]) -> None:
+        """Raise when an unfinished row of this run is committed: the file has ended our transaction."""
+        names = [script.name for script in scripts]
+        rows = self.session.history.read_run(self.session.connection, self.columns.run_id, names)
+        if rows:
+            raise failures.ended_own_transaction(rows[0].name)
+
+    def _skip_applied_elsewhere(self, scripts: Sequence[Script], failed: Script) -> Sequence[Script]:
+        """Return the scripts not applied by another run, which the lock did not exclude, as behind a pooler."""
+        rows = self.session.history.read(self.session.connection)
+        finished = {row.name for row in rows if row.executed_at}
+        migrations = [script.migration for script in scripts]
+        names = {migration.name for migration in migrations}
+        require_agreement(make_plan(migrations, [row for row in rows if row.name in names]), {})
+        if failed.name not in finished:
+            raise failures.begun_by_other_run(failed.name)
+        return [script for script in scripts if script.name not in finished]
+
+    def _interrupted(self, signal: KeyboardInterrupt, scripts: Sequence[Script]) -> Iterator[events.Event]:
+        """Report the committed part of the batch, then raise Interrupted."""
+        applied: list[str] | None = self.applied
+        try:
+            self.session.reset()
+            yield from self._report_committed(scripts, self._read_committed(scripts))
+        except psycopg.Error:
+            applied = None
+        raise failures.interrupted(signal, applied) from None
+
+    def _require_applied(self) -> None:
+        """Raise when the server after reconnecting lacks migrations reported as applied."""
+        names, history, run_id = self.applied, self.session.history, self.columns.run_id
+        rows = self.session.retry_after_reconnecting(names, lambda c: history.read_run(c, run_id, names))
+        if missing := sorted(set(names) - {row.name for row in rows if row.executed_at}):
+            raise failures.not_known_to_server(missing)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """The outcome of sending a batch: the answer, the rows in the history, and the location of an error."""
+
+    answer: Answer
+    rows: list[HistoryRow]
+    failure: Failure | None
+
+
+def _require_committed(scripts: Sequence[Script]) -> None:
+    """Raise when scripts were acknowledged without an error and have no finished rows."""
+    if scripts:
+        raise failures.not_in_history([script.name for script in scripts])
+
+
+def _is_not_convertible(outcome: _Outcome) -> bool:
+    """Whether the server could not convert the text to its encoding. Sent singly, the scripts show the culprit."""
+    error = outcome.answer.error
+    return error is not None and not outcome.answer.answered and error.sqlstate in ("22P05", "22021")
+
+
+def _attribute(outcome: _Outcome, first: Script, *, ran: bool) -> Failure:
+    """Attribute the error to a script: when something ran, to the first uncommitted script.
+
+    Nothing more is known after a lost connection. A rule of the database can add results and make counting wrong.
+    """
+    from pgratchet.apply.batch import Failure
+
+    assert outcome.failure is not None
+    location = outcome.failure.location
+    if outcome.answer.lost or (ran and location.migration != first.name):
+        return Failure(Location(first.name, sqlstate=location.sqlstate))
+    return outcome.failure
+
+
+def _position(error: psycopg.Error) -> tuple[int | None, str | None]:
+    """Return position, in characters, and SQLSTATE of an error."""
+    position = error.diag.statement_position
+    return int(position) if position else None, error.sqlstate

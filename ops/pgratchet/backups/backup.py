@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from pgratchet import __version__, events
+from pgratchet import events
 from pgratchet.backups import encryption, pg_programs
 from pgratchet.backups import manifest as manifests
 from pgratchet.backups.dump_writer import DumpWriter
@@ -25,7 +25,8 @@ from pgratchet.backups.processes import ProgramFailed
 from pgratchet.backups.store import Store
 from pgratchet.backups.verification import BackupReader, verify_files
 from pgratchet.errors import BackupFailed
-from pgratchet.formatting import milliseconds
+from pgratchet.formatting import elapsed_ms
+from pgratchet.version import __version__
 
 if TYPE_CHECKING:
     import psycopg
@@ -112,10 +113,10 @@ def _take(source: BackupSource, store: Store, programs: Programs, options: Backu
                 yield from writer.write(database.name, size)
                 contents = counting.result()
         dumped = time.monotonic()
-        dump = _Dump(backup_id, moment, database, size, contents, milliseconds(started, dumped))
+        dump = _Dump(backup_id, moment, database, size, contents, elapsed_ms(started, dumped))
         manifest = _describe(dump, source, programs, options, writer)
         yield from verify_files(BackupReader(manifest, draft.read, draft.folder), programs)
-        manifest = replace(manifest, verify_ms=milliseconds(dumped, time.monotonic()))
+        manifest = replace(manifest, verify_ms=elapsed_ms(dumped, time.monotonic()))
         draft.finish(manifests.NAME, manifests.dumps(manifest))
     duration = manifest.dump_ms + manifest.verify_ms
     yield events.BackupTaken(backup_id, f"{store.location}/{backup_id}", manifest.size, duration)

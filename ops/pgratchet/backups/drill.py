@@ -18,9 +18,9 @@ from pgratchet.backups.manifest import Contents, Manifest, differences, other_ve
 from pgratchet.backups.pg_programs import PgRestoreOptions
 from pgratchet.backups.restore import BackupArchive, load_archive, read_contents
 from pgratchet.backups.restore_server import RestoreServer, find_missing, new_database, translate_errors
-from pgratchet.database import connection as sessions
+from pgratchet.database import inspection
 from pgratchet.errors import BackupFailed, RatchetError
-from pgratchet.formatting import milliseconds
+from pgratchet.formatting import elapsed_ms
 
 
 @dataclass(slots=True)
@@ -47,8 +47,8 @@ class Drill:
         try:
             yield from self.verification
             with translate_errors(), closing(self.server.connect(self.server.maintenance)) as maintenance:
-                server = sessions.inspect(maintenance)
-                sessions.refuse_other_cluster(server, self.server.pinned_identifier)
+                server = inspection.inspect(maintenance)
+                inspection.refuse_other_cluster(server, self.server.pinned_identifier)
                 self.record = replace(self.record, server_version=server.version)
                 missing_roles = self._prepare(maintenance)
                 yield from self._restore(maintenance, missing_roles)
@@ -78,14 +78,14 @@ class Drill:
             started = time.monotonic()
             yield from load_archive(self.server, self.archive, options)
             restored = time.monotonic()
-            yield events.Restored(name, milliseconds(started, restored))
+            yield events.Restored(name, elapsed_ms(started, restored))
             contents = read_contents(self.server, name)
             compared = time.monotonic()
             size, locale = _size(self.server, name), _locale(maintenance, name)
         self.record = replace(
             self.record,
-            restore_ms=milliseconds(started, restored),
-            compare_ms=milliseconds(restored, compared),
+            restore_ms=elapsed_ms(started, restored),
+            compare_ms=elapsed_ms(restored, compared),
             database_size=size,
             tables=len(contents.tables),
             rows=contents.rows,
@@ -121,4 +121,4 @@ def _locale(maintenance: psycopg.Connection, name: str) -> str:
 
 def _size(server: RestoreServer, name: str) -> int:
     with closing(server.connect(name)) as connection:
-        return sessions.database_size(connection)
+        return inspection.database_size(connection)

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 
 from pgratchet import events
 from pgratchet.errors import BackupFailed
-from pgratchet.formatting import milliseconds
+from pgratchet.formatting import elapsed_ms
 
 
 def run_command(command: Sequence[str], environ: Mapping[str, str], max_age: int) -> events.Stream:
@@ -23,7 +23,7 @@ def run_command(command: Sequence[str], environ: Mapping[str, str], max_age: int
     age = (datetime.now(timezone.utc) - moment).total_seconds()
     if not -60 <= age <= max_age:
         raise _failure(command[0], f"Backup {name} is of {moment.isoformat()}, and may be {max_age} s old at most.")
-    yield events.BackupTaken(name, f"taken by {command[0]}", None, milliseconds(started, time.monotonic()))
+    yield events.BackupTaken(name, f"taken by {command[0]}", None, elapsed_ms(started, time.monotonic()))
 
 
 def _output(command: Sequence[str], environ: Mapping[str, str]) -> str:

@@ -14,8 +14,8 @@ from datetime import datetime, timezone
 from psycopg import sql
 
 from pgratchet.backups.restore_server import NAME_LIMIT, RestoreServer, fetch, take_lock, translate_errors
-from pgratchet.database.session import listed
 from pgratchet.errors import ConfigurationError
+from pgratchet.formatting import join_names
 
 
 def derive_name(database: str, kind: str) -> str:
@@ -57,7 +57,7 @@ def drop_kept_databases(server: RestoreServer, database: str, names: Sequence[st
         ]
         if obstacles:
             raise ConfigurationError(
-                f"{listed(names)} cannot be dropped",
+                f"{join_names(names)} cannot be dropped",
                 detail="\n".join(obstacles),
                 hint="Drop the slots and subscriptions, and finish the prepared transactions, first.",
             )

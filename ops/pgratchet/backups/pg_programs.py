@@ -9,7 +9,6 @@ Archives are read to the end, because `pg_restore --list` accepts truncated and 
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from pgratchet.backups.processes import running
+from pgratchet.database.target import plain_environment
 from pgratchet.errors import BackupFailed
 
 Form = Literal["custom", "directory"]
@@ -104,7 +104,8 @@ def _candidates(tls: bool) -> Iterator[Programs]:
 def version_of(program: Path) -> str | None:
     """The version printed by a program of PostgreSQL, or None when the program does not run."""
     try:
-        process = subprocess.run([str(program), "--version"], capture_output=True, text=True, check=False, timeout=30)
+        command, environ = [str(program), "--version"], plain_environment()
+        process = subprocess.run(command, capture_output=True, text=True, check=False, env=environ, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return None
     match = re.search(r"\b(\d+(?:\.\d+)?)", process.stdout)
@@ -187,7 +188,7 @@ def reading_archive(programs: Programs, path: Path | None = None) -> Iterator[Ca
     reads a file faster than a pipe.
     """
     command = [programs.path("pg_restore"), "--file=/dev/null", *([str(path)] if path else ["--format=custom"])]
-    with running(command, os.environ, has_input=path is None) as program:
+    with running(command, plain_environment(), has_input=path is None) as program:
         yield program.write
         for _ in program.wait():
             pass

@@ -32,10 +32,10 @@ from pgratchet.backups.restore_server import (
 from pgratchet.backups.snapshot import open_snapshot
 from pgratchet.backups.swap import Names, allow_connections, swap
 from pgratchet.backups.throttle import Throttle
-from pgratchet.database import connection as sessions
+from pgratchet.database import inspection
 from pgratchet.database.session import Session
 from pgratchet.errors import BackupFailed, ConfigurationError
-from pgratchet.formatting import milliseconds
+from pgratchet.formatting import elapsed_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class RestorePreview:
     """
 
     exists: bool
-    server: sessions.Server
+    server: inspection.Server
     lost: tuple[str, ...]
     obstacles: tuple[str, ...]
     missing: tuple[str, ...]
@@ -83,9 +83,9 @@ class RestorePreview:
 def preview(server: RestoreServer, database: str, manifest: Manifest) -> RestorePreview:
     """Find the consequences of a restore, without changing anything. Raises ConfigurationError for another cluster."""
     with translate_errors(), closing(server.connect(server.maintenance)) as maintenance:
-        identity = sessions.inspect(maintenance)
-        sessions.refuse_other_cluster(identity, server.pinned_identifier)
-        sessions.refuse_pooled(identity, "nothing can be restored")
+        identity = inspection.inspect(maintenance)
+        inspection.refuse_other_cluster(identity, server.pinned_identifier)
+        inspection.refuse_pooled(identity, "nothing can be restored")
         rows = fetch(maintenance, "database", name=database)
         obstacles = [f"The {kind} {name}." for kind, name in fetch(maintenance, "obstacles", name=database)]
         roles, extensions = find_missing(maintenance, manifest)
@@ -170,7 +170,7 @@ def _fill(
     manifest, started = archive.manifest, time.monotonic()
     with new_database(server, maintenance, name, manifest.database):
         yield from load_archive(server, archive, PgRestoreOptions(name, options.jobs))
-        yield events.Restored(name, milliseconds(started, time.monotonic()))
+        yield events.Restored(name, elapsed_ms(started, time.monotonic()))
         contents = read_contents(server, name)
         for statement in restore_settings(manifest.database, name, manifest.contents.roles):
             maintenance.execute(statement)

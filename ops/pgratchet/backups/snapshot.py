@@ -73,7 +73,7 @@ class Snapshot:
             yield from zip(names, row or (), strict=True)
 
     def _read_history(self, history: History) -> dict[str, str]:
-        exists = self.connection.execute(history.asking(self.connection)).fetchone()
+        exists = self.connection.execute(history.exists_query(self.connection)).fetchone()
         rows = history.read(self.connection) if exists else []
         return {row.name: row.checksum for row in rows if row.executed_at}
 

@@ -15,6 +15,7 @@ from psycopg import sql
 
 from pgratchet.backups.restore_server import RestoreServer, fetch
 from pgratchet.database import connection as sessions
+from pgratchet.database import simple_query
 from pgratchet.errors import BackupFailed, Interrupted, LockBusy, OutcomeUnknown, Unreachable
 
 _SESSION_TIMEOUT = 30.0
@@ -55,7 +56,7 @@ def swap(server: RestoreServer, maintenance: psycopg.Connection, names: Names, t
     try:
         maintenance.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(live))
         _end_sessions(maintenance, names.live)
-        answer = sessions.send(maintenance, statements.as_string(maintenance).encode())
+        answer = simple_query.send(maintenance, statements.as_string(maintenance).encode())
         if answer.error is not None:
             raise answer.error
     except BaseException as error:

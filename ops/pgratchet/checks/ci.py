@@ -25,12 +25,12 @@ from pgratchet.apply.run import MigrateOptions
 from pgratchet.database import connection as sessions
 from pgratchet.database.history import History
 from pgratchet.database.target import program_environment
-from pgratchet.errors import ConfigurationError, MigrationFailed, several
+from pgratchet.errors import ConfigurationError, MigrationFailed, combine_mistakes
 from pgratchet.events import MigrationApplied
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.plan import Entry, HistoryRow, make_plan
-from pgratchet.migrations.scripts import prepare
+from pgratchet.migrations.scripts import prepare_scripts
 
 _MAIN_BRANCHES = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
 """The names tried for the main branch."""
@@ -163,8 +163,8 @@ def _mistake(entry: Entry, newest: str, new_names: Mapping[str, str]) -> str:
     """The mistake in an entry of the plan, or an empty text. `new_names` are names of new files by checksum."""
     if entry.state == "changed":
         return f"{entry.name}: changed, and main has it: it may be applied. Make a new migration instead."
-    if entry.state == "missing" and entry.record:
-        new_name = new_names.get(entry.record.checksum)
+    if entry.state == "missing" and entry.row:
+        new_name = new_names.get(entry.row.checksum)
         change = f"renamed to {new_name}" if new_name else "deleted"
         return f"{entry.name}: {change}, and main has it: it may be applied. Put it back."
     if entry.state == "out-of-order":
@@ -181,7 +181,7 @@ def lint(files: Sequence[Migration]) -> list[str]:
             detail="It finds what locks a table for long, or breaks the application that runs meanwhile.",
             hint="Install it with `pip install '.[ci]'`, or `pip install squawk-cli`.",
         )
-    scripts = prepare(files)
+    scripts = prepare_scripts(files)
     transactional = [script.migration.path for script in scripts if script.directives.transactional]
     others = [script.migration.path for script in scripts if not script.directives.transactional]
     return [*_squawk(program, transactional, "--assume-in-transaction"), *_squawk(program, others)]
@@ -212,7 +212,7 @@ def _squawk(program: str, paths: Sequence[str], *options: str) -> Iterator[str]:
 def require_clean(mistakes: Sequence[str]) -> None:
     """Raise a ConfigurationError with all mistakes."""
     if mistakes:
-        raise several(
+        raise combine_mistakes(
             "the migrations are not fit to be merged",
             list(mistakes),
             "Fix each; `-- squawk-ignore RULE` above a statement takes a finding of squawk's for known.",

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import psycopg
 
-from pgratchet.database import blockers, queries
+from pgratchet.database import blockers, inspection, queries
 from pgratchet.database import connection as sessions
-from pgratchet.database.connection import Server
 from pgratchet.database.history import History
+from pgratchet.database.inspection import Server
 from pgratchet.errors import RatchetError
 from pgratchet.formatting import format_size
 
@@ -71,7 +71,7 @@ def collecting(findings: list[Finding], subject: str, past: tuple[type[RatchetEr
 def check_server(connection: psycopg.Connection, options: DoctorOptions) -> Iterator[Finding]:
     """Run every check on a server. A lost connection ends the checks with a finding."""
     try:
-        server = sessions.inspect(connection)
+        server = inspection.inspect(connection)
     except psycopg.Error as error:
         yield _failed_check("server", error)
         return
@@ -117,7 +117,7 @@ def check_version(server: Server) -> Finding:
     """Check the server's version."""
     oldest, newest = SUPPORTED
     version = f"PostgreSQL {server.major}.{server.version % 10000}"
-    if server.version < sessions.OLDEST:
+    if server.version < inspection.OLDEST:
         remedy = "Upgrade it: 13 is the oldest."
         return Finding("problem", "server", f"{version} has not what exactly-once needs", remedy)
     if not oldest <= server.major <= newest:

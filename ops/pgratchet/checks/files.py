@@ -21,7 +21,7 @@ def check_files(files: Sequence[Migration], history: Sequence[HistoryRow]) -> It
     with collecting(findings, "history"):
         require_agreement(plan, {})
     with collecting(findings, "files"):
-        scripts.prepare(plan.todo)
+        scripts.prepare_scripts(plan.todo)
     yield from findings
     for name in plan.names("unfinished"):
         what = f"{name} was begun without a transaction and is not finished"
@@ -46,7 +46,7 @@ def created_extensions(files: Sequence[Migration]) -> tuple[str, ...]:
 
 
 def _extensions_in(text: bytes) -> Iterator[str]:
-    for token in lexer.scan(text):
-        if isinstance(token, lexer.Statement) and (match := _CREATE_EXTENSION.match(text[token.start : token.end])):
+    for statement in lexer.split_statements(text):
+        if match := _CREATE_EXTENSION.match(text[statement.start : statement.end]):
             name = match[1].decode()
             yield name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()

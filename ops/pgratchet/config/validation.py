@@ -1,4 +1,4 @@
-"""Checks the inventory's variables: their names, types and forms, and values that contradict each other."""
+"""Checks the inventory's variables: names, types, forms, and contradictions between values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _T = TypeVar("_T")
 
 
 def _checked_type(kind: Any) -> Any:
-    """A variable's type with its limits in the form that msgspec checks."""
+    """A variable's type with msgspec's form of the type's limits."""
     if get_origin(kind) is tuple:
         item: Any = _checked_type(get_args(kind)[0])
         return tuple[item, ...]
@@ -41,29 +41,29 @@ _SSH: dict[str, tuple[str, str]] = {
     "ssh_known_hosts": (_PATH, "no path without control characters, double quotes and percent signs"),
     "ssh_python": (r"[A-Za-z0-9_/][A-Za-z0-9_./+-]*", "no name or path of a program"),
 }
-"""What reaches a shell, a configuration of OpenSSH, or a host's name: of what it is made, or refused."""
+"""The form of each variable that reaches a shell, ssh_config or a host name, and the message for other forms."""
 _SECRET_OPTION = re.compile(r"secret|token|password|sas|(account|access|master|customer)_key(_base64)?$", re.IGNORECASE)
 _IN_URL = r".*:[^/@]+@.*"
 
 
 def mistakes(variables: Mapping[str, Any], kind: type | None = None) -> Iterator[str]:
-    """The mistakes in a target's variables, one sentence each.
+    """The mistakes in a target's variables, as sentences.
 
-    With `kind` the variables are rendered, and those that this group requires must be there. Without it they are as
-    written, and a value that holds a template is accepted: its type is known only once it is rendered.
+    With `kind` the variables are rendered, and the required variables of the group must exist. Without `kind` they are
+    as written, and values with templates are accepted, because their types are unknown before rendering.
     """
-    rendered = kind is not None
+    is_rendered = kind is not None
     for name, value in variables.items():
         if name not in _FIELDS and not name.startswith("ansible_"):
             yield f'unknown variable "{name}".{_nearest(name)}'
-        elif name in _FIELDS and (rendered or not _is_template(value)):
-            yield from _type_mistake(name, value, strict=not rendered)
+        elif name in _FIELDS and (is_rendered or not _is_template(value)):
+            yield from _type_mistake(name, value, strict=not is_rendered)
             yield from _name_mistake(name, value)
             yield from _ssh_mistake(name, value)
     for field in fields(kind or Variables):
         if field.default is MISSING and field.default_factory is MISSING and field.name not in variables:
             yield f"{field.name} is missing."
-    if rendered:
+    if is_rendered:
         yield from _contradictions(variables)
     else:
         yield from _secrets(variables)
@@ -77,28 +77,28 @@ def _type_mistake(name: str, value: object, *, strict: bool) -> Iterator[str]:
 
 
 def _name_mistake(name: str, value: object) -> Iterator[str]:
-    """The server would cut a longer name, and libpq ends one at a NUL: that is then another name."""
+    """PostgreSQL would truncate a longer name, and libpq a name with a NUL."""
     text = str(value) if name in ("pg_dbname", "history_schema", "history_table") else ""
     if "\0" in text or len(text.encode(errors="surrogateescape")) > 63:
         yield f"{name}: no name that PostgreSQL can hold, which is at most 63 bytes without a NUL."
 
 
 def _ssh_mistake(name: str, value: object) -> Iterator[str]:
-    form, told = _SSH.get(name, ("", ""))
+    form, message = _SSH.get(name, ("", ""))
     if form and value and not re.fullmatch(form, str(value)):
-        yield f"{name}: {told}."
+        yield f"{name}: {message}."
 
 
 def _contradictions(variables: Mapping[str, Any]) -> Iterator[str]:
-    """What each may be, and both together cannot."""
+    """Mistakes in combinations of valid values."""
     reach = variables.get("reach", "local")
     if reach != "local" and not variables.get("ssh_host"):
         yield f"reach: {reach} needs ssh_host, the host to log in to."
     if reach != "local" and variables.get("embedded"):
         yield f"reach: {reach} leads to another machine, and embedded is a server on this one."
     if reach == "ssh":
-        here = variables.get("backup_at") == "here"
-        for name in ("backup_recipients",) if here else ("backup_recipients", "backup_store"):
+        is_kept_here = variables.get("backup_at") == "here"
+        for name in ("backup_recipients",) if is_kept_here else ("backup_recipients", "backup_store"):
             if variables.get(name):
                 yield f"{name}: what it needs is not on the host. With reach: tunnel it is used from here."
 
@@ -115,7 +115,7 @@ def _secrets(variables: Mapping[str, Any]) -> Iterator[str]:
 
 
 def convert(values: Mapping[str, Any], kind: type[_T]) -> _T:
-    """A group of variables from rendered values in which `mistakes` finds nothing."""
+    """A group of variables from rendered values without mistakes."""
     names = [field.name for field in fields(kind) if field.name in values]  # type: ignore[arg-type]
     return kind(**{name: msgspec.convert(values[name], _FIELDS[name], strict=False) for name in names})
 

@@ -1,0 +1,1 @@
+"""Shows results and progress: to people in a terminal, to programs as JSON."""

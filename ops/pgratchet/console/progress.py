@@ -1,34 +1,61 @@
-"""A run as it goes on: its events drawn on a terminal, written as lines elsewhere, gathered into its outcome.
+"""Draws a run as it goes on: bars on a terminal, lines elsewhere. Everything goes to standard error.
 
-Owns what moves. Everything goes to stderr, so that stdout stays data. Refuses to know where the events come
-from: a local applier and one on another machine look the same.
+A new event that is not handled here is a type error: the functions below end in `assert_never`.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import assert_never
 
 from pgratchet import events
-from pgratchet.console.report import on_terminal, talk
-from pgratchet.console.result import RunResult
+from pgratchet.console.output import on_terminal, say
 from pgratchet.formatting import format_duration, format_size
 
-_T = TypeVar("_T")
+if TYPE_CHECKING:
+    from pgratchet.console.result import RunResult
+
+_PHASES = {"dump": "dumping", "verify": "reading back", "copy": "copying", "restore": "restoring"}
 
 
-def draw(stream: Generator[events.Event, None, _T], outcome: RunResult, *, quiet: bool = False) -> _T:
-    """Follow a run: every event is shown as it comes and gathered into the outcome; returns what the run does."""
-    with _screen(len(outcome.plan), quiet) as screen:
+def draw(stream: events.Stream, result: RunResult, *, quiet: bool = False) -> None:
+    """Run a stream to its end, show every event and add it to the result."""
+    with _screen(len(result.plan), quiet) as screen:
+
+        def show(event: events.Event) -> None:
+            result.take(event)
+            screen.show(event)
+
+        follow(stream, show)
+
+
+def follow(stream: events.Stream, show: Callable[[events.Event], None]) -> None:
+    """Run a stream to its end and show its events. The stream is closed, however this ends.
+
+    A signal while an event is shown is thrown into the stream, so that it reaches whoever runs the work, on a host too.
+    The events that follow are shown. A signal that the stream raises itself has ended it, and is raised here.
+    """
+    signal: KeyboardInterrupt | None = None
+    with closing(stream):
         while True:
             try:
-                event = next(stream)
-            except StopIteration as end:
-                return cast(_T, end.value)
-            outcome.take(event)
-            screen.show(event)
+                if signal is not None:
+                    interrupt, signal = signal, None
+                    show(stream.throw(interrupt))
+                for event in stream:
+                    show(event)
+                return
+            except StopIteration:  # the stream ended at the signal, without another event
+                return
+            except KeyboardInterrupt as stop:
+                if inspect.getgeneratorstate(stream) == inspect.GEN_CLOSED:
+                    raise
+                signal = stop
 
 
 @contextmanager
@@ -37,25 +64,14 @@ def _screen(todo: int, quiet: bool) -> Iterator[_Lines]:
         yield _Lines(quiet)
         return
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (
+    with Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=18),
-        TimeElapsedColumn(),
-    )
-    with Progress(
-        *columns[:3],
         MofNCompleteColumn(),
-        columns[3],
+        TimeElapsedColumn(),
         console=Console(stderr=True, highlight=False),
         transient=True,
     ) as progress:
@@ -63,7 +79,7 @@ def _screen(todo: int, quiet: bool) -> Iterator[_Lines]:
 
 
 class _Lines:
-    """Events as lines of text: for a log, a pipe, a dumb terminal; none where a program reads the result."""
+    """Events as lines of text: for a log, a pipe, a dumb terminal. Nothing when a program reads the result."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
@@ -74,11 +90,11 @@ class _Lines:
             self.write(line)
 
     def write(self, line: str) -> None:
-        talk(line)
+        say(line)
 
 
 class _Bars(_Lines):
-    """Events as lines above a bar that moves."""
+    """Events as lines above a moving bar."""
 
     def __init__(self, progress: Any, todo: int) -> None:
         super().__init__(quiet=False)
@@ -96,18 +112,20 @@ class _Bars(_Lines):
 
     def show(self, event: events.Event) -> None:
         super().show(event)
-        if isinstance(event, events.BackupProgress):
-            word = {"dump": "dumping", "verify": "reading back", "copy": "copying", "restore": "restoring"}[event.phase]
-            written = f", {format_size(event.written)}" if event.written else ""
-            self._progress.update(
-                self._task, description=f"{word}{written}", total=event.total or None, completed=event.done
-            )
-        elif isinstance(event, events.BatchSent):
-            several = f"applying {len(event.names)}, from {event.names[0]}"
-            self._update(several if len(event.names) > 1 else f"applying {event.names[0]}")
-        elif isinstance(event, events.MigrationApplied):
-            self._applied += 1
-            self._update("applying")
+        match event:
+            case events.BackupProgress():
+                written = f", {format_size(event.written)}" if event.written else ""
+                description = f"{_PHASES[event.phase]}{written}"
+                self._progress.update(
+                    self._task, description=description, total=event.total or None, completed=event.done
+                )
+            case events.BatchSent(names):
+                self._update(f"applying {len(names)}, from {names[0]}" if len(names) > 1 else f"applying {names[0]}")
+            case events.MigrationApplied():
+                self._applied += 1
+                self._update("applying")
+            case _:
+                pass  # the line above the bar says it all
 
     def _update(self, description: str) -> None:
         width = max(20, self._progress.console.width - 45)
@@ -116,36 +134,53 @@ class _Bars(_Lines):
 
 
 def _line(event: events.Event) -> str:
-    if isinstance(event, events.LockAwaited):
-        return f"waiting for the migration lock: held by {event.holder}"
-    if isinstance(event, events.StatementDone):
-        return f"{event.name}: statement {event.number} of {event.total}"
-    if isinstance(event, events.Retrying):
-        waited = f", waiting for {'; '.join(event.blockers)}" if event.blockers else ""
-        return f"{event.name}: {event.reason}{waited}; trying again in {format_duration(event.delay_ms)}"
-    if isinstance(event, events.SnapshotsAwaited):
-        return f"{event.name}: waiting for open transactions: {'; '.join(event.holders)}"
-    if isinstance(event, events.MigrationApplied):
-        return f"applied {event.name}, {format_duration(event.duration_ms)}"
-    if isinstance(event, events.ServerNotice):
-        return f"{event.severity}: {event.message}"
-    return _backup_line(event)
+    """The event as a line of text; empty when it has none."""
+    match event:
+        case events.LockAwaited(holder):
+            return f"waiting for the migration lock: held by {holder}"
+        case events.StatementDone(name, number, total):
+            return f"{name}: statement {number} of {total}"
+        case events.Retrying(name, reason, delay_ms, blockers):
+            waiting = f", waiting for {'; '.join(blockers)}" if blockers else ""
+            return f"{name}: {reason}{waiting}; trying again in {format_duration(delay_ms)}"
+        case events.SnapshotsAwaited(name, holders):
+            return f"{name}: waiting for open transactions: {'; '.join(holders)}"
+        case events.MigrationApplied(name, duration_ms):
+            return f"applied {name}, {format_duration(duration_ms)}"
+        case events.ServerNotice(severity, message):
+            return f"{severity}: {message}"
+        case events.Planned() | events.BackupProgress() | events.BatchSent() | events.Finished():
+            return ""
+        case _:
+            return _backup_line(event)
 
 
-def _backup_line(event: events.Event) -> str:
-    if isinstance(event, events.BackupTaken):
-        read = f"{format_size(event.size)}, read back whole" if event.size is not None else event.path
-        return f"backup {event.backup_id}: {read}, {format_duration(event.duration_ms)}"
-    if isinstance(event, events.BackupRetried):
-        return f"pg_dump failed, and is tried once more: {event.reason}"
-    if isinstance(event, events.BackupsRemoved):
-        return f"deleted, as no longer kept: {', '.join(event.backup_ids)}"
-    if isinstance(event, events.Restored):
-        return f'restored into the database "{event.database}", {format_duration(event.duration_ms)}'
-    if isinstance(event, events.Compared):
-        told = "all as in the manifest" if not event.differences else f"{len(event.differences)} differences"
-        return f"compared {event.tables} tables with {event.rows} rows: {told}"
-    if isinstance(event, events.Swapped):
-        kept = f'; the old one is kept as "{event.kept}"' if event.kept else ""
-        return f'"{event.database}" is what was restored{kept}'
-    return ""
+_BackupEvent = (
+    events.BackupTaken
+    | events.BackupRetried
+    | events.BackupsRemoved
+    | events.Restored
+    | events.Compared
+    | events.Swapped
+)
+
+
+def _backup_line(event: _BackupEvent) -> str:
+    match event:
+        case events.BackupTaken(backup_id, path, size, duration_ms):
+            content = f"{format_size(size)}, read back whole" if size is not None else path
+            return f"backup {backup_id}: {content}, {format_duration(duration_ms)}"
+        case events.BackupRetried(reason):
+            return f"pg_dump failed, and is tried once more: {reason}"
+        case events.BackupsRemoved(backup_ids):
+            return f"deleted, as no longer kept: {', '.join(backup_ids)}"
+        case events.Restored(database, duration_ms):
+            return f'restored into the database "{database}", {format_duration(duration_ms)}'
+        case events.Compared(tables, rows, differences):
+            result = "all as in the manifest" if not differences else f"{len(differences)} differences"
+            return f"compared {tables} tables with {rows} rows: {result}"
+        case events.Swapped(database, old):
+            suffix = f'; the old one is kept as "{old}"' if old else ""
+            return f'"{database}" is what was restored{suffix}'
+        case _:
+            assert_never(event)

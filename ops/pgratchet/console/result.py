@@ -1,7 +1,4 @@
-"""What a run of one target came to, gathered from its events; and the JSON of `migrate`.
-
-Owns the gathering. Refuses to know who draws the events or shows the result.
-"""
+"""The result of one target's run, built from its events, and the JSON of `migrate`."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from pgratchet.errors import RatchetError
 
 @dataclass(slots=True)
 class RunResult:
-    """What a run of one target came to, gathered from its events, complete even when it failed."""
+    """The result of one target's run. It is complete even when the run failed."""
 
     environment: str
     target: str
@@ -28,26 +25,30 @@ class RunResult:
     pending: int | None = None
     duration_ms: int = 0
     database: str | None = None
-    kept: str | None = None
+    kept_database: str | None = None
     error: RatchetError | None = None
 
     def take(self, event: events.Event) -> None:
-        if isinstance(event, events.Planned):
-            self.plan, self.total, self.pending = event.todo, event.total, event.pending
-        elif isinstance(event, events.BackupTaken):
-            self.backup_id, self.backup_path = event.backup_id, event.path
-        elif isinstance(event, events.MigrationApplied):
-            self.applied.append(event.name)
-            self.pending = self.pending - 1 if self.pending else self.pending
-        elif isinstance(event, events.Restored):
-            self.database = event.database
-        elif isinstance(event, events.Swapped):
-            self.database, self.kept = event.database, event.kept
-        elif isinstance(event, events.Finished):
-            self.total, self.pending = event.total, event.pending
+        """Add what an event says to the result."""
+        match event:
+            case events.Planned(todo, total, pending):
+                self.plan, self.total, self.pending = todo, total, pending
+            case events.BackupTaken(backup_id, path):
+                self.backup_id, self.backup_path = backup_id, path
+            case events.MigrationApplied(name):
+                self.applied.append(name)
+                self.pending = self.pending - 1 if self.pending else self.pending
+            case events.Restored(database):
+                self.database = database
+            case events.Swapped(database, kept_database):
+                self.database, self.kept_database = database, kept_database
+            case events.Finished(total, pending):
+                self.total, self.pending = total, pending
+            case _:
+                pass  # progress that a result does not record
 
     def as_json(self, *, plan: bool = False) -> dict[str, Any]:
-        """The shape of `migrate --json`; counts are null where the run did not come so far as to know them."""
+        """The shape of `migrate --json`. Counts are null when the run ended before they were known."""
         shape: dict[str, Any] = {
             "env": self.environment,
             "target": self.target,

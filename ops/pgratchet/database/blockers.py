@@ -1,10 +1,7 @@
-"""Who is in the way: the sessions that one of ours waits for, by pid, user, program and how long they have been there.
+"""Describes blockers and holders of locks: pid, user, program, and how long they have been in their state.
 
-Owns the questions to pg_stat_activity and their words. Refuses to end anyone's session. What a role may not see
-of others' sessions (facts: all but pid and user, without pg_read_all_stats) is left out of the words.
-
-A statement that waits cannot be asked whom it waits for: the Watch looks from a second connection, which is made
-only once a statement takes long.
+Without the role pg_read_all_stats, pg_stat_activity shows only pid and user of other roles' sessions
+(https://www.postgresql.org/docs/current/monitoring-stats.html). Hidden columns are left out.
 """
 
 from __future__ import annotations
@@ -18,64 +15,72 @@ import psycopg
 
 from pgratchet.errors import RatchetError
 
-_WHO = """
+_SESSIONS = """
 SELECT a.pid, a.usename::text, coalesce(nullif(a.application_name, ''), nullif(a.backend_type, 'client backend')),
        a.state, extract(epoch FROM clock_timestamp()
                         - CASE a.state WHEN 'active' THEN a.query_start ELSE a.state_change END)::int,
        extract(epoch FROM clock_timestamp() - a.xact_start)::int, a.xact_start::text
 FROM pg_stat_activity AS a
 """
-_ARE_BLOCKING = "WHERE a.pid = ANY (pg_blocking_pids(%s)) ORDER BY a.xact_start"
-_HOLD_LOCK = """
+_THAT_BLOCK = "WHERE a.pid = ANY (pg_blocking_pids(%s)) ORDER BY a.xact_start"
+_THAT_HOLD_LOCK = """
 JOIN pg_locks AS l USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND (l.classid::bigint << 32) | l.objid::bigint = %s
 """
-_HOLD_SNAPSHOT = """
+_THAT_HOLD_SNAPSHOT = """
 WHERE a.backend_xmin IS NOT NULL AND a.xact_start IS NOT NULL AND a.datname = current_database()
   AND a.pid <> pg_backend_pid() AND a.backend_type IN ('client backend', 'parallel worker')
 """
-_PREPARED = "SELECT 0 = ANY (pg_blocking_pids(%s))"
+# pg_blocking_pids has the pid 0 for a prepared transaction.
+_BLOCKED_BY_PREPARED = "SELECT 0 = ANY (pg_blocking_pids(%s))"
 _Row = tuple[int, str | None, str | None, str | None, int | None, int | None, str | None]
 
 
 def lock_holder(connection: psycopg.Connection, key: int) -> str:
-    """Who holds an advisory lock, in a phrase."""
-    found = _who(connection, _HOLD_LOCK, key)
-    return _phrase(found[0]) if found else "a session that has just ended"
+    """Describe the holder of an advisory lock, in a phrase."""
+    sessions = _fetch(connection, _THAT_HOLD_LOCK, key)
+    return _describe(sessions[0]) if sessions else "a session that has just ended"
 
 
-def snapshots(connection: psycopg.Connection) -> dict[tuple[int, str], str]:
-    """The transactions with an open snapshot in this database, each in a phrase: what builds of indexes wait for."""
-    return {(row[0], str(row[6])): _phrase(row) for row in _who(connection, _HOLD_SNAPSHOT)}
+def snapshot_holders(connection: psycopg.Connection) -> dict[tuple[int, str], str]:
+    """Describe the transactions of this database with a snapshot; concurrent index builds wait for these.
+
+    The keys identify each transaction by pid and start time; the values are phrases.
+    """
+    return {(row[0], str(row[6])): _describe(row) for row in _fetch(connection, _THAT_HOLD_SNAPSHOT)}
 
 
-def blocking(connection: psycopg.Connection, pid: int) -> tuple[str, ...]:
-    """Whom the session `pid` waits for at this moment, each in a phrase."""
-    found = _who(connection, _ARE_BLOCKING, pid)
-    prepared = connection.execute(_PREPARED, (pid,)).fetchone()
-    orphan = ("a prepared transaction, listed in pg_prepared_xacts",) if prepared and prepared[0] else ()
-    return (*map(_phrase, found), *orphan)
+def find_blockers(connection: psycopg.Connection, pid: int) -> tuple[str, ...]:
+    """Describe the current blockers of the session `pid`, each in a phrase."""
+    sessions = _fetch(connection, _THAT_BLOCK, pid)
+    row = connection.execute(_BLOCKED_BY_PREPARED, (pid,)).fetchone()
+    prepared = ("a prepared transaction, listed in pg_prepared_xacts",) if row and row[0] else ()
+    return (*map(_describe, sessions), *prepared)
 
 
-def _who(connection: psycopg.Connection, which: str, *values: int) -> list[_Row]:
-    return connection.execute(f"{_WHO}{which}".encode(), values or None).fetchall()
+def _fetch(connection: psycopg.Connection, condition: str, *values: int) -> list[_Row]:
+    return connection.execute(f"{_SESSIONS}{condition}".encode(), values or None).fetchall()
 
 
-def _phrase(row: _Row) -> str:
-    pid, user, program, state, seconds, transaction, _ = row
-    known = "a running pg_dump" if program == "pg_dump" else program or "unnamed"
-    words = [f"pid {pid}", f"{known} as {user}" if user else known]
+def _describe(row: _Row) -> str:
+    pid, user, program, state, seconds, transaction_seconds, _ = row
+    name = "a running pg_dump" if program == "pg_dump" else program or "unnamed"
+    words = [f"pid {pid}", f"{name} as {user}" if user else name]
     if state and seconds is not None:
         words.append(f"{state} for {seconds} s")
-    if transaction is not None and state != "idle":
-        words.append(f"its transaction open for {transaction} s")
+    if transaction_seconds is not None and state != "idle":
+        words.append(f"its transaction open for {transaction_seconds} s")
     return ", ".join(words)
 
 
 class BlockerMonitor:
-    """Looks at who blocks a session, while a statement of it takes longer than `after` seconds."""
+    """Looks for the blockers of a session from a second connection, in a thread.
+
+    A waiting session cannot ask for blockers itself. The second connection is opened when a statement first takes
+    longer than `after` seconds.
+    """
 
     def __init__(self, connect: Callable[[], psycopg.Connection], after: float) -> None:
         self._connect = connect
@@ -83,15 +88,15 @@ class BlockerMonitor:
         self._current: tuple[int, float] | None = None
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
-        self.seen: tuple[str, ...] = ()
+        self.blockers: tuple[str, ...] = ()
 
     @contextmanager
-    def over(self, pid: int) -> Iterator[None]:
-        """For the length of the block; `seen` then holds the last blockers that were met in it."""
+    def watch(self, pid: int) -> Iterator[None]:
+        """Watch the session `pid` during the block. `blockers` then holds the last ones of the block."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._look, daemon=True)
+            self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()
-        self.seen = ()
+        self.blockers = ()
         self._current = (pid, time.monotonic())
         try:
             yield
@@ -101,16 +106,16 @@ class BlockerMonitor:
     def close(self) -> None:
         self._stopped.set()
 
-    def _look(self) -> None:
+    def _run(self) -> None:
         connection: psycopg.Connection | None = None
-        # Who cannot be asked is not named: a watch never disturbs what it watches.
+        # Errors end the monitor and not the run: blockers are only information.
         with suppress(psycopg.Error, RatchetError):
             while not self._stopped.wait(self._after / 4):
                 current = self._current
                 if current and time.monotonic() - current[1] >= self._after:
                     connection = connection or self._connect()
-                    found = blocking(connection, current[0])
-                    if found and self._current is current:
-                        self.seen = found
+                    blockers = find_blockers(connection, current[0])
+                    if blockers and self._current is current:
+                        self.blockers = blockers
         if connection:
             connection.close()

@@ -1,45 +1,49 @@
-"""The ledger table: its SQL, which stands in history.sql, reading it and writing it.
+"""The history table: applied migrations, and the progress of migrations without a transaction.
 
-Owns the table's shape, its name in the database and the key of the advisory lock that guards it. Refuses to
-know files and plans. Every name is schema-qualified, since a migration may set search_path to anything.
+The queries are in history.sql. Their names are schema-qualified, because a migration can set search_path.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
 from string import Formatter
 
+import psycopg
 from psycopg import Connection
 from psycopg.pq import Escaping
-from psycopg.pq.abc import Escaping as Quote
+from psycopg.pq.abc import Escaping as EscapingProtocol
 
-from pgratchet import __version__
 from pgratchet.database import queries
-from pgratchet.database.connection import Answer, rows, send
+from pgratchet.database.simple_query import Answer, rows, send
 from pgratchet.errors import HistoryDisagrees
 from pgratchet.migrations.plan import HistoryRow
 from pgratchet.migrations.scripts import Script
+from pgratchet.version import __version__
 
 _Value = str | bytes | int | list[str] | None
+
 _NO_TABLE = ("42P01", "3F000")
-_MADE_MEANWHILE = ("23505", "42P07", "42P06")
+_CREATED_MEANWHILE = ("23505", "42P07", "42P06")
 _DENIED = "42501"
+_ASSERTION_SQLSTATE = "22P02"
+_ASSERTION_TEXT = re.compile(r"pgratchet: ([^()]+ \([^()]+\))")
 _AS_OURSELVES = (
     b"SET LOCAL transaction_read_only = off;\nSET LOCAL SESSION AUTHORIZATION DEFAULT;\nSET LOCAL ROLE NONE;\n"
 )
-"""Before a step is recorded: what the file has SET for its own statements, a role above all, stays for the next."""
+"""Sent before the record of a step: a role that the file has SET must not write the record, and stays for the file."""
 
 BODY_LIMIT = 1_000_000
-"""Bytes of a migration's text up to which it is kept beside its row."""
+"""Largest text of a migration, in bytes, that is stored in its row."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunColumns:
-    """What every row of one run has in common: its id, and the backup behind it or the reason for none."""
+    """The columns with the same values in all rows of a run: id, and backup or the reason for none."""
 
     run_id: str
     backup_id: str | None = None
@@ -48,8 +52,10 @@ class RunColumns:
 
 @dataclass(frozen=True, slots=True)
 class AdoptedRow:
-    """A migration that was run before this history was there. `moment` is when, in the server's form, None where that
-    is not known; `source` says by whose word it is here."""
+    """A migration from the time before this history existed.
+
+    `moment` is the time in the server's text form, None when unknown. `source` is the value of that column.
+    """
 
     name: str
     checksum: str
@@ -62,7 +68,11 @@ class AdoptedRow:
 
 @dataclass(frozen=True, slots=True)
 class StepProgress:
-    """How far a migration without a transaction has come: statements done, and the one begun on its own."""
+    """Progress of a migration without a transaction, as in the history row.
+
+    `done` counts the completed statements. `begun` is the number of a statement outside a transaction that is recorded
+    as begun and not as done.
+    """
 
     done: int
     begun: int | None
@@ -72,153 +82,171 @@ class StepProgress:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One history table, by schema and name."""
+    """A history table, by schema and name. Methods with the suffix `_query` return SQL text to send with other text."""
 
     schema: str = "ratchet"
     table: str = "migrations"
 
     @property
     def lock_key(self) -> int:
-        """The 64-bit advisory lock key. Advisory locks are per database, so the table's name is enough."""
+        """The 64-bit key of the advisory lock. Such locks are per database, so the table's name makes the key."""
         digest = hashlib.sha256(f"pgratchet:{self.schema}.{self.table}".encode()).digest()
         return int.from_bytes(digest[:8], "big", signed=True)
 
-    def reading(self, connection: Connection) -> bytes:
-        """The query for every row, oldest first, as text; `records` reads its answer. It creates nothing."""
-        return self._text(connection, "read")
+    def read_query(self, connection: Connection) -> bytes:
+        """Return the query for all rows; `read_rows` reads the answer."""
+        return self._query(connection, "read")
 
     def read(self, connection: Connection) -> list[HistoryRow]:
-        """Every row, oldest first; none where the table is not there. Creates nothing, in one round trip."""
-        return read_rows(send(connection, self.reading(connection))) or []
+        """Read all rows, oldest first, in a single round trip; no rows without a table. Creates nothing."""
+        return read_rows(send(connection, self.read_query(connection))) or []
 
-    def reading_run(self, connection: Connection, run_id: str, names: Sequence[str]) -> bytes:
-        """The query for the rows of one run among `names`, in order, as text."""
-        return self._text(connection, "read_run", run_id=run_id, names=list(names))
+    def read_run_query(self, connection: Connection, run_id: str, names: Sequence[str]) -> bytes:
+        """Return the query for the rows of a run with these names; `read_rows` reads the answer."""
+        return self._query(connection, "read_run", run_id=run_id, names=list(names))
 
     def read_run(self, connection: Connection, run_id: str, names: Sequence[str]) -> list[HistoryRow]:
-        """The rows of one run among `names`, in order."""
-        return read_rows(send(connection, self.reading_run(connection, run_id, names))) or []
+        """Read the rows of a run with these names, oldest first."""
+        return read_rows(send(connection, self.read_run_query(connection, run_id, names))) or []
 
-    def bodies(self, connection: Connection, names: Sequence[str]) -> dict[str, str]:
-        """The texts that ran, by name, of those that were kept."""
-        found = self._rows(connection, "bodies", names=list(names)) if names else []
-        return {str(name): body for name, body in found if body is not None}
+    def read_bodies(self, connection: Connection, names: Sequence[str]) -> dict[str, str]:
+        """Read the applied texts, by name; texts above BODY_LIMIT are not stored."""
+        bodies = self._fetch(connection, "read_bodies", names=list(names)) if names else []
+        return {str(name): body for name, body in bodies if body is not None}
 
-    def asking(self, connection: Connection) -> bytes:
-        """The query for a row if the table is there, and for none if not, as text."""
-        return self._text(connection, "exists", schema_name=self.schema, table_name=self.table)
+    def exists_query(self, connection: Connection) -> bytes:
+        """Return a query with a row when the table exists, otherwise without rows."""
+        return self._query(connection, "exists", schema_name=self.schema, table_name=self.table)
 
-    def create(self, connection: Connection, behind: Sequence[AdoptedRow] = ()) -> None:
-        """Make schema and table where they are missing, with these rows, in one round trip and one transaction; twice
-        at once too, where a pooler voids the lock. A role may own the schema without the right to make one: then the
-        table alone is tried for."""
-        adopted = [self._text(connection, "adopt", **_adopted(each)) for each in behind]
-        table = b";\n".join((self._text(connection, "create_table"), *adopted))
-        both = b"%b;\n%b" % (self._text(connection, "create_schema"), table)
-        error = send(connection, both).error
-        if error is not None and error.sqlstate in _MADE_MEANWHILE:
-            error = send(connection, both).error
+    def create(self, connection: Connection, adopted: Sequence[AdoptedRow] = ()) -> None:
+        """Create schema and table where missing and insert the rows, in a single transaction and round trip.
+
+        Two runs can create the table at the same time behind a pooler, where the lock does not exclude them. A role may
+        own the schema without the right to create schemas; then the table is created alone.
+        """
+        inserts = [self._query(connection, "adopt", **_adopted_values(row)) for row in adopted]
+        table = b";\n".join((self._query(connection, "create_table"), *inserts))
+        schema_and_table = b"%b;\n%b" % (self._query(connection, "create_schema"), table)
+        error = send(connection, schema_and_table).error
+        if error is not None and error.sqlstate in _CREATED_MEANWHILE:
+            error = send(connection, schema_and_table).error
         if error is not None and error.sqlstate == _DENIED:
-            alone = send(connection, table).error
-            error = error if alone and alone.sqlstate in _NO_TABLE else alone
+            table_error = send(connection, table).error
+            error = error if table_error and table_error.sqlstate in _NO_TABLE else table_error
         if error is not None:
             raise error
 
     def adopt(self, connection: Connection, adopted: Sequence[AdoptedRow]) -> None:
-        """Write the rows, all or none, and read them back."""
+        """Insert the rows, all or none, and read them back; HistoryDisagrees when a row is missing."""
         self.create(connection, adopted)
-        lost = {each.name for each in adopted} - {record.name for record in self.read(connection)}
-        if lost:
+        missing = {row.name for row in adopted} - {row.name for row in self.read(connection)}
+        if missing:
             raise HistoryDisagrees(
-                f"rows that were written are not in the history: {', '.join(sorted(lost))}",
+                f"rows that were written are not in the history: {', '.join(sorted(missing))}",
                 hint="See what else writes to it, and run again.",
             )
 
-    def begin(self, connection: Connection, script: Script, text: bytes, run: RunColumns) -> bytes:
-        """The statement that opens a migration's transaction, as text for a simple query."""
-        return self._text(connection, "begin_migration", **_values(script, text, run))
+    def lock_transaction_query(self, connection: Connection) -> bytes:
+        """Return the assertion to take the migration lock until the end of the transaction."""
+        return self._query(connection, "lock_transaction", lock_key=self.lock_key)
 
-    def finish(self, connection: Connection, script: Script) -> bytes:
-        """The statement that closes it: finish the row, and fail unless that was done."""
-        return self._text(connection, "finish_migration", name=script.name, checksum=script.migration.checksum)
+    def begin_migration_query(self, connection: Connection, script: Script, text: bytes, run: RunColumns) -> bytes:
+        """Return the first statement of a migration's transaction, to insert the row."""
+        return self._query(connection, "begin_migration", **_row_values(script, text, run))
 
-    def progress(self, connection: Connection, name: str) -> StepProgress | None:
-        """Where an unfinished migration without a transaction stands; None when it has not begun."""
-        for done, begun, body, checksum in self._rows(connection, "progress", name=name):
+    def finish_migration_query(self, connection: Connection, script: Script) -> bytes:
+        """Return the last statement of a migration's transaction, an assertion to finish the row."""
+        return self._query(connection, "finish_migration", name=script.name, checksum=script.migration.checksum)
+
+    def read_progress(self, connection: Connection, name: str) -> StepProgress | None:
+        """Read the progress of an unfinished migration without a transaction; None before the first statement."""
+        for done, begun, body, checksum in self._fetch(connection, "read_progress", name=name):
             return StepProgress(int(done or 0), int(begun) if begun else None, body, str(checksum))
         return None
 
     def begin_steps(self, connection: Connection, script: Script, text: bytes, run: RunColumns) -> None:
-        self._rows(connection, "begin_steps", **_values(script, text, run))
+        """Insert the row of a migration without a transaction."""
+        self._fetch(connection, "begin_steps", **_row_values(script, text, run))
 
     def resume_steps(self, connection: Connection, script: Script, text: bytes, run: RunColumns) -> None:
-        self._rows(connection, "resume_steps", **_values(script, text, run))
+        """Make the unfinished row of a migration without a transaction belong to this run."""
+        self._fetch(connection, "resume_steps", **_row_values(script, text, run))
 
-    def step_begun(self, connection: Connection, run_id: str, name: str, number: int | None) -> None:
-        """Record that a statement is begun; DivisionByZero where the row is not this run's."""
-        _ask(connection, _AS_OURSELVES + self._text(connection, "step_begun", number=number, name=name, run_id=run_id))
+    def record_step_begun(self, connection: Connection, run_id: str, name: str, number: int | None) -> None:
+        """Record the beginning of a statement; None clears the record. Asserts the row to be of this run."""
+        query = self._query(connection, "record_step_begun", number=number, name=name, run_id=run_id)
+        _fetch_last(connection, _AS_OURSELVES + query)
 
-    def record_step(self, connection: Connection, run_id: str, name: str, number: int) -> None:
-        """Record that a statement is done; that can be repeated. DivisionByZero where the row is not this run's."""
-        _ask(connection, self.step_done(connection, run_id, name, number))
+    def record_step_done(self, connection: Connection, run_id: str, name: str, number: int) -> None:
+        """Record the end of a statement; can be repeated. Asserts the row to be of this run."""
+        _fetch_last(connection, self.record_step_done_query(connection, run_id, name, number))
 
-    def step_done(self, connection: Connection, run_id: str, name: str, number: int) -> bytes:
-        """The statements that record it, as text, so that they can share a transaction."""
-        return _AS_OURSELVES + self._text(connection, "step_done", number=number, name=name, run_id=run_id)
+    def record_step_done_query(self, connection: Connection, run_id: str, name: str, number: int) -> bytes:
+        """Return the text of `record_step_done`, to send in the transaction of the statement."""
+        query = self._query(connection, "record_step_done", number=number, name=name, run_id=run_id)
+        return _AS_OURSELVES + query
 
-    def is_there(self, connection: Connection, name: str) -> bool:
-        """Whether there is a row of that name, finished or not, of whatever run."""
-        return bool(self._rows(connection, "taken_up", name=name))
+    def has_row(self, connection: Connection, name: str) -> bool:
+        """Whether the history has a row with this name, of any run, finished or not."""
+        return bool(self._fetch(connection, "has_row", name=name))
 
     def finish_steps(self, connection: Connection, run_id: str, name: str) -> int | None:
-        """Finish the row; the milliseconds since it was begun, None where this run has no row to finish."""
-        finished = self._rows(connection, "finish_steps", name=name, run_id=run_id)
+        """Finish the row; returns the duration in milliseconds, or None when this run has no row to finish."""
+        finished = self._fetch(connection, "finish_steps", name=name, run_id=run_id)
         return int(finished[0][0] or 0) if finished else None
 
-    def _rows(self, connection: Connection, query: str, /, **values: _Value) -> list[tuple[str | None, ...]]:
-        """Send a query on its own; raises what the server says."""
-        return _ask(connection, self._text(connection, query, **values))
+    def _fetch(self, connection: Connection, query: str, /, **values: _Value) -> list[tuple[str | None, ...]]:
+        """Send a query and return the rows; psycopg.Error when the server refuses the query."""
+        return _fetch_last(connection, self._query(connection, query, **values))
 
-    def _text(self, connection: Connection, query: str, /, **values: _Value) -> bytes:
-        """A query with its values as literals, for what travels with other statements in one string."""
+    def _query(self, connection: Connection, query: str, /, **values: _Value) -> bytes:
+        """Return a query of history.sql with names and values filled in, since simple queries have no parameters."""
         names = {"schema": (self.schema,), "table": (self.schema, self.table)}
-        quote = Escaping(connection.pgconn)
+        escaping = Escaping(connection.pgconn)
         pieces: list[bytes] = []
-        for text, place in _pieces(query):
+        for text, field in _split_query(query):
             pieces.append(text)
-            if place in names:
-                pieces.append(b".".join(bytes(quote.escape_identifier(name.encode())) for name in names[place]))
-            elif place:
-                pieces.append(_literal(quote, values[place]))
+            if field in names:
+                pieces.append(b".".join(bytes(escaping.escape_identifier(name.encode())) for name in names[field]))
+            elif field:
+                pieces.append(_literal(escaping, values[field]))
         return b"".join(pieces)
 
 
-def _ask(connection: Connection, text: bytes) -> list[tuple[str | None, ...]]:
-    """The rows of the last of some statements that are one transaction; raises what the server says."""
+def failed_assertion(error: psycopg.Error) -> str | None:
+    """Return the text of a failed assertion of history.sql, or None for any other error."""
+    if error.sqlstate != _ASSERTION_SQLSTATE:
+        return None
+    match = _ASSERTION_TEXT.search(error.diag.message_primary or "")
+    return match[1] if match else None
+
+
+def read_rows(answer: Answer) -> list[HistoryRow] | None:
+    """Read the rows in the answer to `read_query` or `read_run_query`; None without a table."""
+    if answer.error is None:
+        return [_history_row(*row) for row in rows(answer.tables[-1])]
+    if answer.error.sqlstate in _NO_TABLE:
+        return None
+    raise answer.error
+
+
+def _fetch_last(connection: Connection, text: bytes) -> list[tuple[str | None, ...]]:
+    """Send statements as a single transaction; returns the rows of the last statement."""
     answer = send(connection, text)
     if answer.error is not None:
         raise answer.error
     return rows(answer.results[-1])
 
 
-def read_rows(answer: Answer) -> list[HistoryRow] | None:
-    """The rows that a query for them was answered with; None where there is no table yet."""
-    if answer.error is None:
-        return [_record(*row) for row in rows(answer.tables[-1])]
-    if answer.error.sqlstate in _NO_TABLE:
-        return None
-    raise answer.error
-
-
-def _record(
+def _history_row(
     name: str | None, checksum: str | None, executed_ms: str | None, duration_ms: str | None, source: str | None
 ) -> HistoryRow:
-    moment = None if executed_ms is None else datetime.fromtimestamp(int(executed_ms) / 1000, timezone.utc)
-    took = None if duration_ms is None else int(duration_ms)
-    return HistoryRow(name or "", checksum or "", moment, took, source or "")
+    executed_at = None if executed_ms is None else datetime.fromtimestamp(int(executed_ms) / 1000, timezone.utc)
+    duration = None if duration_ms is None else int(duration_ms)
+    return HistoryRow(name or "", checksum or "", executed_at, duration, source or "")
 
 
-def _values(script: Script, text: bytes, run: RunColumns) -> dict[str, _Value]:
+def _row_values(script: Script, text: bytes, run: RunColumns) -> dict[str, _Value]:
     return {
         "name": script.name,
         "checksum": script.migration.checksum,
@@ -230,32 +258,32 @@ def _values(script: Script, text: bytes, run: RunColumns) -> dict[str, _Value]:
     }
 
 
-def _adopted(given: AdoptedRow) -> dict[str, _Value]:
+def _adopted_values(row: AdoptedRow) -> dict[str, _Value]:
     return {
-        "name": given.name,
-        "checksum": given.checksum,
-        "moment": given.moment or "-infinity",
-        "duration_ms": given.duration_ms,
-        "run_id": given.run_id,
+        "name": row.name,
+        "checksum": row.checksum,
+        "moment": row.moment or "-infinity",
+        "duration_ms": row.duration_ms,
+        "run_id": row.run_id,
         "tool_version": __version__,
-        "source": given.source,
-        "body": given.text if len(given.text) <= BODY_LIMIT else None,
+        "source": row.source,
+        "body": row.text if len(row.text) <= BODY_LIMIT else None,
     }
 
 
-def _literal(quote: Quote, value: _Value) -> bytes:
+def _literal(escaping: EscapingProtocol, value: _Value) -> bytes:
     if value is None:
         return b"NULL"
     if isinstance(value, int):
         return b"%d" % value
     if isinstance(value, list):
-        return b"ARRAY[%b]::text[]" % b", ".join(_literal(quote, each) for each in value)
-    return bytes(quote.escape_literal(value if isinstance(value, bytes) else value.encode()))
+        return b"ARRAY[%b]::text[]" % b", ".join(_literal(escaping, item) for item in value)
+    return bytes(escaping.escape_literal(value if isinstance(value, bytes) else value.encode()))
 
 
 @lru_cache
-def _pieces(query: str) -> tuple[tuple[bytes, str], ...]:
-    """A query as text and, behind each piece of it, the name of what stands there."""
+def _split_query(query: str) -> tuple[tuple[bytes, str], ...]:
+    """Split a query into texts, each with the name of the field behind the text, or with an empty name."""
     return tuple(
         (text.encode(), name or "") for text, name, _, _ in Formatter().parse(queries.load(__file__, "history")[query])
     )

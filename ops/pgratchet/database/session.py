@@ -1,17 +1,16 @@
-"""The session of a run: the connection that holds the migration lock and does the work, and the way back to it.
+"""The session of a run: a connection to hold the migration lock and to run the migrations.
 
-Owns the lock, what every session is set to, how it is cleared between migrations, and returning to the server
-when the line is cut. Refuses to know what is run in it.
+A run polls for the lock in autocommit, on the connection of the migrations. A session waiting inside pg_advisory_lock
+would hold a snapshot, and a CREATE INDEX CONCURRENTLY of the lock's holder would wait for this snapshot: a deadlock
+(test_waiting_inside_the_lock_would_have_been_a_deadlock).
 
-What it rests on, measured (facts 2a, 2b, 2e): waiting inside pg_advisory_lock deadlocks with CREATE INDEX
-CONCURRENTLY, so the lock is polled in autocommit, on the connection that works; whatever a file SETs outlives
-its transaction; a COMMIT whose answer was lost may have happened, and once the lock is ours again, the lost
-session has ended, one way or the other.
+When the connection is lost, a COMMIT without an answer may have happened. The session reconnects to the same cluster
+and takes the lock again. By then the lost session has ended, and the history shows the committed migrations.
 
-Behind a pooler in transaction mode there is no session: every transaction may meet another one of the server's,
-and whatever it leaves there meets someone else. So each transaction takes the lock for itself alone, by its
-transaction-level form, sets what it needs for itself alone, and is cleared before and behind. The unique row of
-the history, which keeps two runs apart without any lock, is the same there.
+A pooler in transaction mode gives each transaction another of the server's sessions. Behind a pooler each transaction
+takes the lock and the settings for itself, and the server's session is reset before and after. The unique names of the
+history keep two runs apart even without the lock, behind a pooler too
+(test_several_runners_through_and_past_the_pooler_apply_each_file_once).
 """
 
 from __future__ import annotations
@@ -25,16 +24,19 @@ from typing import TypeVar
 import psycopg
 
 from pgratchet import events
-from pgratchet.database import blockers
-from pgratchet.database import connection as sessions
-from pgratchet.database.history import History, read_rows
+from pgratchet.database import blockers, simple_query
+from pgratchet.database.connection import first_line, sentence, translate_errors
+from pgratchet.database.history import History, failed_assertion, read_rows
+from pgratchet.database.inspection import Server, inspect_and_ask, refuse_unfit
+from pgratchet.database.simple_query import Answer
 from pgratchet.errors import Location, LockBusy, OutcomeUnknown, RatchetError, Unreachable
+from pgratchet.formatting import join_names
 from pgratchet.migrations.plan import HistoryRow
 
 Connect = Callable[[], psycopg.Connection]
 _T = TypeVar("_T")
 
-_CLEAR = (
+_RESET = (
     b"RESET SESSION AUTHORIZATION",
     b"RESET ROLE",
     b"RESET ALL",
@@ -44,12 +46,11 @@ _CLEAR = (
     b"DISCARD SEQUENCES",
     b"DISCARD TEMP",
 )
-"""Leaves the session as new, with the statement for its own case below; advisory locks stay, which DISCARD ALL
-would drop with the rest."""
-_CLEAR_OWN = (b"DEALLOCATE ALL",)
-_CLEAR_POOLED = (
-    # A pooler prepares statements of its own by the protocol, and keeps count of them; and it keeps track of this
-    # setting, which RESET ALL has put to what the pooler began the session with.
+"""Resets a session as DISCARD ALL does, except for advisory locks; with one of the next two for prepared statements."""
+_RESET_DIRECT = (b"DEALLOCATE ALL",)
+_RESET_POOLED = (
+    # Statements that the pooler prepared by the protocol stay: the pooler counts on them. The pooler also tracks
+    # client_encoding, and RESET ALL has set that to the value with which the pooler connected.
     b"""DO $$DECLARE n text; BEGIN FOR n IN SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql LOOP
     EXECUTE pg_catalog.format('DEALLOCATE %I', n); END LOOP; END$$""",
     b"SET client_encoding = 'UTF8'",
@@ -69,16 +70,20 @@ _SETTINGS = (
     (130000, b"tcp_user_timeout = 60000"),
     (170000, b"transaction_timeout = 0"),
 )
-"""By the server_version_num that knows them. No timeout of the role or database may end the session that holds
-the lock; a dead client's statement ends, and its session too where the network has swallowed the client, whose end no
-packet tells (measured: without, the lock stays as long as TCP tries); and strings are read as the lexer reads them."""
+"""Settings of every session, each with the first server_version_num that has it.
+
+The lexer needs standard_conforming_strings. No timeout of the role or the database may end the session with the lock.
+The server ends the statement of a dead client, and ends the session when the network has swallowed the client: without
+tcp_user_timeout the lock stays until TCP gives up (test_behind_a_black_hole_both_sides_give_up).
+"""
 
 
 @dataclass(slots=True)
 class Session:
-    """`wait` is how long to wait for the lock, or for the server to answer again, in milliseconds.
+    """A session on a target's database.
 
-    Someone who is in the way is looked for once a statement has taken half of `lock_timeout`, in milliseconds.
+    `wait` is the longest time to wait for the lock, or for the server to answer again, in milliseconds. Blockers of a
+    statement are looked for after half of `lock_timeout`, in milliseconds.
     """
 
     connect: Connect
@@ -89,10 +94,10 @@ class Session:
     _settings: tuple[bytes, ...] = ()
     _notices: list[events.ServerNotice] = field(default_factory=list)
     _connection: psycopg.Connection | None = None
-    _server: sessions.Server | None = None
-    _watch: blockers.BlockerMonitor | None = None
+    _server: Server | None = None
+    _monitor: blockers.BlockerMonitor | None = None
     _has_history: bool = False
-    _pid: int = 0  # libpq forgets it with the connection
+    _pid: int = 0  # kept here because libpq forgets the pid of a lost connection
 
     @property
     def connection(self) -> psycopg.Connection:
@@ -100,188 +105,191 @@ class Session:
         return self._connection
 
     @property
-    def server(self) -> sessions.Server:
+    def server(self) -> Server:
         assert self._server is not None
         return self._server
 
     @property
     def blockers(self) -> tuple[str, ...]:
-        """Who kept the last statement waiting, each in a phrase; none where no one did or no one could be asked."""
-        return self._watch.seen if self._watch else ()
+        """The blockers of the last statement, each in a phrase; empty when not known."""
+        return self._monitor.blockers if self._monitor else ()
 
     def open(self) -> list[HistoryRow]:
-        """Connect, judge where that led, and read the history.
-
-        Once opened, a session only ever returns to the same cluster.
-        """
+        """Connect, refuse unfit servers, and read the history. Later connections must lead to the same cluster."""
         self._connection = self.connect()
-        self._connection.add_notice_handler(self._take_notice)
+        self._connection.add_notice_handler(self._collect_notice)
         self._pid = self._connection.info.backend_pid
-        self._server, answer = sessions.inspect_and_ask(self._connection, self.history.reading(self._connection))
-        sessions.refuse_unfit(self._server, self.pinned_identifier)
+        self._server, answer = inspect_and_ask(self._connection, self.history.read_query(self._connection))
+        refuse_unfit(self._server, self.pinned_identifier)
         self.pinned_identifier = self._server.system_identifier
         self._settings = tuple(setting for since, setting in _SETTINGS if self._server.version >= since)
-        found = read_rows(answer)
-        self._has_history = found is not None
-        return found or []
+        history_rows = read_rows(answer)
+        self._has_history = history_rows is not None
+        return history_rows or []
 
     def close(self) -> None:
-        """End the session, and the lock with it."""
-        if self._watch is not None:
-            self._watch.close()
+        """Close the connection, and so release the lock."""
+        if self._monitor is not None:
+            self._monitor.close()
         if self._connection is not None:
             self._connection.close()
 
     def lock(self) -> Generator[events.Event, None, list[HistoryRow] | None]:
-        """Poll for the migration lock; returns the history as it is under it, None where there is none yet.
+        """Poll for the migration lock; returns the history as read under the lock, None when there is no table.
 
-        LockBusy, naming the holder, when the wait is over.
+        Raises LockBusy with the lock's holder after `wait`.
         """
-        self._begin_watch()
+        self._start_monitor()
         deadline = time.monotonic() + self.wait / 1000
         announced = False
         while True:
-            answer = sessions.send(self.connection, self._locking())
+            answer = simple_query.send(self.connection, self._lock_text())
             if answer.error is not None:
                 raise answer.error
-            if sessions.rows(answer.tables[0])[0][0] == "t":
-                return self._history(answer)
+            if simple_query.rows(answer.tables[0])[0][0] == "t":
+                return self._read_under_lock(answer)
             holder = blockers.lock_holder(self.connection, self.history.lock_key)
             if time.monotonic() >= deadline:
-                raise self.busy(holder)
+                raise self.lock_busy(holder)
             if not announced:
                 yield events.LockAwaited(holder)
                 announced = True
             time.sleep(min(random.uniform(0.05, 0.6), max(0.0, deadline - time.monotonic())))  # noqa: S311
 
-    def send(self, text: bytes, names: Sequence[str], *, rows: memoryview | None = None) -> sessions.Answer:
-        """Send statements of the migrations `names`, or a COPY and its `rows`.
+    def send(self, text: bytes, names: Sequence[str], *, rows: memoryview | None = None) -> Answer:
+        """Send statements of the migrations `names`, or a COPY with its `rows`.
 
-        Behind an error the session is out of its transaction, clear and usable, be it another one.
+        After an error the session is reset and usable. After a lost connection the session has a new connection.
         """
-        watch = self._watch
-        if watch is None:
+        monitor = self._monitor
+        if monitor is None:
             answer = self._send(text, rows)
         else:
-            with watch.over(self._pid):
+            with monitor.watch(self._pid):
                 answer = self._send(text, rows)
         if answer.error is not None and answer.lost:
-            self._return(names, answer.error)
+            self._reconnect(names, answer.error)
         elif answer.error is not None:
-            self.clear()
+            self.reset()
         return answer
 
-    def _send(self, text: bytes, rows: memoryview | None) -> sessions.Answer:
+    def _send(self, text: bytes, rows: memoryview | None) -> Answer:
         if rows is None:
-            return sessions.send(self.connection, text)
-        return sessions.copy(self.connection, text, rows)
+            return simple_query.send(self.connection, text)
+        return simple_query.copy(self.connection, text, rows)
 
-    def surely(self, names: Sequence[str], ask: Callable[[psycopg.Connection], _T]) -> _T:
-        """What `ask` returns, which can be repeated: asked again in the session that is returned to where the line
-        is cut under it, while that lasts no longer than the wait."""
+    def retry_after_reconnecting(self, names: Sequence[str], query: Callable[[psycopg.Connection], _T]) -> _T:
+        """Call `query`, which must be repeatable; after a lost connection reconnect and call `query` again.
+
+        Gives up after `wait`. `names` are the migrations with a then unknown outcome.
+        """
         deadline = time.monotonic() + self.wait / 1000
         while True:
             try:
-                return ask(self.connection)
+                return query(self.connection)
             except psycopg.Error as error:  # noqa: PERF203
                 if not self.connection.closed or time.monotonic() >= deadline:
                     raise
-                self._return(names, error)
+                self._reconnect(names, error)
 
-    def entering(self) -> tuple[bytes, ...]:
-        """What comes before a transaction's BEGIN."""
-        return self.clearing() if self.server.pooled else ()
+    def before_begin_statements(self) -> tuple[bytes, ...]:
+        """Return the statements before the BEGIN of a migration's transaction."""
+        return self.reset_statements() if self.server.pooled else ()
 
-    def guarding(self) -> tuple[bytes, ...]:
-        """What comes right behind a transaction's BEGIN: behind a pooler the lock and the settings, for it alone.
-
-        Where another run has the lock, that fails with a division by zero, which `is_busy` tells.
-        """
+    def after_begin_statements(self) -> tuple[bytes, ...]:
+        """Return the statements after the BEGIN: behind a pooler, settings and lock for the transaction."""
         if not self.server.pooled:
             return ()
-        locked = b"SELECT 1 / pg_catalog.pg_try_advisory_xact_lock(%d)::int" % self.history.lock_key
-        return (*(b"SET LOCAL " + setting for setting in self._settings), locked)
+        settings = (b"SET LOCAL " + setting for setting in self._settings)
+        return (*settings, self.history.lock_transaction_query(self.connection))
 
-    def is_busy(self, error: psycopg.Error, *, framing: bool) -> bool:
-        return self.server.pooled and framing and error.sqlstate == "22012"
+    def is_lock_busy(self, error: psycopg.Error, *, framing: bool) -> bool:
+        """Whether another run holds the lock, by an error of `after_begin_statements` (`framing`)."""
+        return self.server.pooled and framing and failed_assertion(error) is not None
 
-    def busy(self, holder: str) -> LockBusy:
+    def lock_busy(self, holder: str) -> LockBusy:
         return LockBusy(
             "another run holds the migration lock",
             detail=f"Held by {holder}. Waited {self.wait / 1000:g} s.",
             hint="Wait for it to end, or raise MIGRATION_TIMEOUT.",
         )
 
-    def clearing(self) -> tuple[bytes, ...]:
-        """Statements that leave the session as new. In a transaction of their own: the next one then begins with
-        the role's own defaults, and what follows in another string is decoded and parsed by them."""
+    def reset_statements(self) -> tuple[bytes, ...]:
+        """Return the statements to reset the session.
+
+        They form a transaction of their own: the next transaction begins with the role's own defaults, and the next
+        text is decoded and parsed with these.
+        """
         if self.server.pooled:
-            return (b"BEGIN READ WRITE", *_CLEAR, *_CLEAR_POOLED, b"COMMIT")
+            return (b"BEGIN READ WRITE", *_RESET, *_RESET_POOLED, b"COMMIT")
         settings = (b"SET " + setting for setting in self._settings)
-        return (b"BEGIN READ WRITE", *_CLEAR, *_CLEAR_OWN, *settings, b"COMMIT")
+        return (b"BEGIN READ WRITE", *_RESET, *_RESET_DIRECT, *settings, b"COMMIT")
 
-    def clear(self) -> None:
-        """Leave a transaction that failed, and all that was set; in one string, since a pooler may take the session
-        away behind the first half of it."""
-        told = len(self._notices)
-        sessions.send(self.connection, b";".join((b"ROLLBACK", *self.clearing())))
-        del self._notices[told:]  # such as that there was no transaction
+    def reset(self) -> None:
+        """Roll back a failed transaction and reset the session."""
+        count = len(self._notices)
+        # In one text: a pooler can hand the server's session to another client between two texts.
+        simple_query.send(self.connection, b";".join((b"ROLLBACK", *self.reset_statements())))
+        del self._notices[count:]  # such as the warning that there is no transaction
 
-    def notices(self) -> Iterator[events.Event]:
-        """The server's messages since they were last asked for."""
-        waiting, self._notices = self._notices, []
-        yield from waiting
+    def take_notices(self) -> Iterator[events.Event]:
+        """Yield the server's messages since the last call."""
+        notices, self._notices = self._notices, []
+        yield from notices
 
-    def _locking(self) -> bytes:
-        """Try for the lock, then read the history: two transactions, so that the second sees what the lock guards."""
-        history = self.history.reading if self._has_history else self.history.asking
+    def _lock_text(self) -> bytes:
+        """Return the text to try for the lock and read the history.
+
+        Two transactions, because the second must see the last commits of the previous holder of the lock.
+        """
+        history_query = self.history.read_query if self._has_history else self.history.exists_query
         function = b"pg_try_advisory_xact_lock" if self.server.pooled else b"pg_try_advisory_lock"
         return b";\n".join(
             (
-                *self.clearing(),
+                *self.reset_statements(),
                 b"BEGIN",
                 b"SELECT pg_catalog.%b(%d)" % (function, self.history.lock_key),
                 b"COMMIT",
                 b"BEGIN ISOLATION LEVEL READ COMMITTED",
-                history(self.connection),
+                history_query(self.connection),
                 b"COMMIT",
             )
         )
 
-    def _history(self, answer: sessions.Answer) -> list[HistoryRow] | None:
-        """The history under the lock; another run may have made its table since this one looked."""
+    def _read_under_lock(self, answer: Answer) -> list[HistoryRow] | None:
+        """Read the history from the answer, or from a table created by another run since `open`."""
         if self._has_history:
             return read_rows(answer)
         self._has_history = answer.tables[-1].ntuples > 0
         return self.history.read(self.connection) if self._has_history else None
 
-    def _begin_watch(self) -> None:
-        # Behind a pooler our own pid is not known, and so neither is who blocks it.
-        if self._watch is None and not self.server.pooled:
-            self._watch = blockers.BlockerMonitor(self.connect, max(0.02, self.lock_timeout / 2000))
+    def _start_monitor(self) -> None:
+        # Behind a pooler our own pid is not known, and with it the blockers.
+        if self._monitor is None and not self.server.pooled:
+            self._monitor = blockers.BlockerMonitor(self.connect, max(0.02, self.lock_timeout / 2000))
 
-    def _return(self, names: Sequence[str], lost: psycopg.Error) -> None:
-        """Return to the server and to the lock; OutcomeUnknown when neither comes within the wait."""
+    def _reconnect(self, names: Sequence[str], lost: psycopg.Error) -> None:
+        """Connect and lock again; OutcomeUnknown after failing for longer than `wait`."""
         deadline = time.monotonic() + self.wait / 1000
-        gone = self._pid
+        lost_pid = self._pid
         while True:
             try:
-                with sessions.translate_errors():
+                with translate_errors():
                     self.connection.close()
                     self.open()
                     for _ in self.lock():
                         pass
-                    self._wait_for_end(gone, deadline)
+                    self._wait_for_end(lost_pid, deadline)
                 return
             except RatchetError as error:
                 if time.monotonic() >= deadline or not isinstance(error, Unreachable):
-                    raise _unknown(names, lost, error) from error
+                    raise _outcome_unknown(names, lost, error) from error
             time.sleep(0.5)
 
     def _wait_for_end(self, pid: int, deadline: float) -> None:
-        """The lock alone does not prove the lost session's end: what it ran may have given the lock away."""
+        """Wait until the lost session has ended. The lock alone is no proof: a migration can release the lock."""
         if self.server.pooled:
-            return  # the lock was the transaction's, and could not be given away
+            return  # a migration cannot release the lock of its transaction
         while self.connection.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchone():
             if time.monotonic() >= deadline:
                 raise LockBusy(
@@ -290,47 +298,15 @@ class Session:
                 )
             time.sleep(0.1)
 
-    def _take_notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+    def _collect_notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         severity = diagnostic.severity_nonlocalized or "NOTICE"
         self._notices.append(events.ServerNotice(severity, diagnostic.message_primary or ""))
 
 
-class Retry:
-    """Trying again what a lock kept from happening, for so many milliseconds, with full jitter between the tries.
-
-    Lock not available in time, deadlock, serialization failure: the transaction is gone, and may be repeated.
-    """
-
-    ERRORS = ("55P03", "40P01", "40001")
-
-    def __init__(self, wait: int) -> None:
-        self._deadline = time.monotonic() + wait / 1000
-        self._tries = 0
-
-    def allows(self, error: psycopg.Error) -> bool:
-        return error.sqlstate in self.ERRORS and not self.is_over()
-
-    def is_over(self) -> bool:
-        return time.monotonic() >= self._deadline
-
-    def pause(self, name: str, reason: str, blockers: Sequence[str]) -> Iterator[events.Event]:
-        self._tries += 1
-        delay = random.uniform(0.05, min(5.0, 0.2 * 2**self._tries))  # noqa: S311  no secret
-        yield events.Retrying(name, reason, int(delay * 1000), tuple(blockers))
-        time.sleep(delay)
-
-
-def _unknown(names: Sequence[str], lost: psycopg.Error, error: RatchetError) -> OutcomeUnknown:
+def _outcome_unknown(names: Sequence[str], lost: psycopg.Error, error: RatchetError) -> OutcomeUnknown:
     return OutcomeUnknown(
-        f"the connection was lost, and whether {listed(names)} took effect is unknown",
-        detail=f"{sessions.sentence(sessions.first_line(lost))} Then: {error.message}. {error.detail}".strip(),
+        f"the connection was lost, and whether {join_names(names)} took effect is unknown",
+        detail=f"{sentence(first_line(lost))} Then: {error.message}. {error.detail}".strip(),
         hint="When the server answers again, `invoke status` tells; a new `invoke migrate` goes on from there.",
-        place=Location(names[0]),
+        location=Location(names[0]),
     )
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names for a sentence: all of a few, the ends of many."""
-    if len(names) > 4:
-        return f"{names[0]} to {names[-1]} ({len(names)} migrations)"
-    return " and ".join(names)

@@ -116,6 +116,12 @@ def program_environment(hidden: frozenset[str] = frozenset()) -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith("PG") and key not in hidden}
 
 
+def plain_environment() -> dict[str, str]:
+    """The little that a program needs which connects nowhere, so that it gets no secret with the rest."""
+    names = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+    return {"LC_ALL": "C", **{name: os.environ[name] for name in names if name in os.environ}}
+
+
 @contextmanager
 def _private_file(name: str, text: str) -> Iterator[str]:
     """The path of a file that only this user can read: in memory, or of mode 0600 where there is no memfd_create."""

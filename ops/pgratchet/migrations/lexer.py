@@ -1,33 +1,33 @@
-"""PostgreSQL's lexical rules: where statements begin and end, what they begin with, and where that is.
+"""Splits SQL into statements by PostgreSQL's lexical rules.
 
-Owns the lexer. Refuses to know files, directives or databases: UTF-8 in, statements out. The rules are those
-of the server's own scanner (src/backend/parser/scan.l) with standard_conforming_strings on, which the applier
-sets, and of psql (psqlscan.l) for what a semicolon does not end: parentheses and BEGIN ATOMIC bodies.
+The rules are the same as in the server's scanner (src/backend/parser/scan.l) with standard_conforming_strings on, as in
+every session of a run. As in psql (src/fe_utils/psqlscan.l), a semicolon inside parentheses or a BEGIN ATOMIC body does
+not end a statement. tests/unit/migrations/test_lexer_against_postgresql.py compares both scanners.
 
-Bytes, as the server's scanner: every byte above 127 is a letter of a name to it, so nothing is decoded, and a
-file costs no more memory than its size. Three gaits, one set of rules. The head of a statement is read token by
-token, since its words say what the statement is. The rest only matters where a quote, a comment, a dollar, a
-parenthesis or a semicolon stands, so a search jumps from one to the next. What large files are made of, rows of
-INSERT, is passed over by one expression a statement: parentheses do not matter there, as no INSERT can hold a
-semicolon in them.
+Texts are bytes. For the server's scanner every byte above 127 is a letter of a name, so no text is decoded, and a file
+costs no more memory than the size of the file. For speed the scanner reads in three modes:
+
+- The first tokens, which classify a statement, are read singly.
+- Behind these tokens the scanner jumps between quotes, comments, dollars, parentheses and semicolons.
+- Statements such as INSERT make files large. A regular expression skips such a statement with all parentheses: no
+  INSERT can hold a semicolon inside parentheses.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+
+from pgratchet.migrations.classify import HARMLESS_FIRST_WORDS, copies_from_client
+from pgratchet.migrations.statement import Comment, LexicalError, Statement
 
 HEAD = 16
-"""Tokens that are kept of a statement, enough to tell what it is; of COPY, whose source comes late, all are."""
-
-_ROUTINE_TOLD = 4
-"""Tokens that tell whether a statement makes a routine; what its body begins with comes later."""
+"""Tokens kept of each statement, enough to classify it. Of a COPY all tokens are kept: its source comes late."""
+_ROUTINE_HEAD = 4
+"""Tokens that show whether a statement creates a function or procedure."""
 _ROUTINES = frozenset((b"FUNCTION", b"PROCEDURE"))
 
-# Files are large because of these, and no refused form begins with them.
-_SAID_BY_FIRST_WORD = frozenset(("INSERT", "UPDATE", "DELETE", "SELECT", "VALUES", "WITH", "COMMENT"))
-# Characters that look like a space, which the server takes for part of a name, and psql's backslash.
+# Characters that look like a space and are part of a name to the server; and psql's backslash.
 _STRAY = rb"\\|\xc2\xa0|\xe1\x9a\x80|\xe2\x80[\x80-\x8b\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80|\xef\xbb\xbf"
 _LETTER = rb"A-Za-z_\x80-\xff"
 _SPACE = b" \t\n\r\f\v"
@@ -52,8 +52,8 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _LANDMARK = re.compile(rb"""'|"|\$|;|\(|\)|--|/\*|""" + _STRAY)
-# Runs of what cannot matter, and plain strings between them. A string behind an e may be an E'' string.
-_ROWS = re.compile(
+# Text without special characters, and plain strings inside it. A string behind an e may be an E'' string.
+_BULK = re.compile(
     rb"""
     [^'"$;\\/\-\xc2\xe1-\xe3\xef]*
     (?: (?: (?<![eE])'[^']*' | -(?!-) | /(?!\*) ) [^'"$;\\/\-\xc2\xe1-\xe3\xef]* ){0,1000}
@@ -64,61 +64,20 @@ _WORDS = re.compile(rb"[ \t\n\r\f\vA-Za-z0-9_(),.]{0,500}")
 _WORD = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[(),.]")
 _WORD_BYTES = bytes(range(0x30, 0x3A)) + bytes(range(0x41, 0x5B)) + bytes(range(0x61, 0x7B)) + b"_"
 _DEPTH = {b"(": 1, b")": -1}
-_STRAY_WITHIN = re.compile(_STRAY)
+_STRAY_BYTES = re.compile(_STRAY)
 _BLOCK_EDGE = re.compile(rb"/\*|\*/")
 _ESCAPE_STOP = re.compile(rb"['\\]")
-# A string goes on after white space that holds a line end; an E'' string goes on as an E'' string.
+# A string continues after white space with a line end; an E'' string continues as an E'' string.
 _CONTINUATION = re.compile(rb"(?:[ \t\f\v]|--[^\n\r]*)*[\n\r](?:[ \t\n\r\f\v]|--[^\n\r]*[\n\r])*'")
 _NAME_PART = re.compile(rb"[" + _LETTER + rb"0-9$]")
 _REST_OF_LINE = re.compile(rb"[ \t\r]*(?:\n|\Z)")
 _END_OF_ROWS = re.compile(rb"^\\\.\r?(?:\n|\Z)", re.MULTILINE)
 
 
-class Statement(NamedTuple):
-    """One statement: offsets in bytes, the end exclusive and before its semicolon.
-
-    `head` holds the first tokens, at least one: words in upper case, quoted names and strings as a lone quote mark,
-    symbols as they are. `rows` is where the data of a COPY ... FROM STDIN stands, behind its line.
-    """
-
-    start: int
-    end: int
-    head: tuple[str, ...]
-    rows: tuple[int, int] | None = None
-
-
-class Comment(NamedTuple):
-    """A `--` comment: offsets in bytes, the line end not included."""
-
-    start: int
-    end: int
-
-
-class LexicalError(ValueError):
-    """The text cannot be PostgreSQL's SQL; `offset` is where, in bytes, and `hint` what to do."""
-
-    def __init__(self, reason: str, offset: int, hint: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.offset = offset
-        self.hint = hint
-
-
-def line_and_column(text: bytes, offset: int) -> tuple[int, int]:
-    """The place of a byte, both counted from 1, the column in characters, as editors show it."""
-    line_start = text.rfind(b"\n", 0, offset) + 1
-    return text.count(b"\n", 0, line_start) + 1, len(text[line_start:offset].decode(errors="replace")) + 1
-
-
-def byte_offset(text: bytes, position: int) -> int:
-    """Where a character is that the server counts from 1."""
-    return position - 1 if text.isascii() else len(text.decode()[: position - 1].encode())
-
-
 def scan(text: bytes, *, rows: bool = True) -> Iterator[Statement | Comment]:
-    """Yield the statements and the line comments of `text` in order; LexicalError where it stops.
+    """Yield the statements and line comments of `text`, in order; LexicalError where `text` is not valid.
 
-    Without `rows` none are looked for behind a COPY ... FROM STDIN.
+    With `rows` false, the text behind a COPY ... FROM STDIN is SQL and not the data of the COPY.
     """
     scanner = _Scanner(text, rows=rows)
     while scanner.position < len(text):
@@ -130,95 +89,108 @@ def scan(text: bytes, *, rows: bool = True) -> Iterator[Statement | Comment]:
             yield statement
 
 
+def split_statements(text: bytes, *, rows: bool = True) -> list[Statement]:
+    """Return the statements of `text`, without comments; LexicalError where `text` is not valid."""
+    return [piece for piece in scan(text, rows=rows) if isinstance(piece, Statement)]
+
+
+def all_tokens(text: bytes, statement: Statement) -> tuple[str, ...]:
+    """Return every token of a statement of `text`, in the form of `Statement.head`."""
+    piece = text[statement.start : statement.end]
+    reread = _Scanner(piece, rows=False, tokens=len(piece)).statement()
+    return reread.head if reread else ()
+
+
 class _Scanner:
-    """A position in a text. Every method begins at `position` and leaves it behind what it read."""
+    """Reads a text. Every method starts at `position`, and moves `position` behind the text it has read."""
 
     def __init__(self, text: bytes, *, rows: bool, tokens: int = HEAD) -> None:
         self.text = text
         self._with_rows = rows
-        self._kept = tokens
+        self._head_limit = tokens
         self.position = 0
         self.comments: list[Comment] = []
-        self._floor = 0  # where the last token that is not a bare word or number ended
+        self._floor = 0  # the end of the last token that is not a plain word or number
 
     def statement(self) -> Statement | None:
-        """Read to the end of a statement, or of the text."""
+        """Read to the end of the next statement; None at the end of the text."""
         self._start = self._end = -1
         self._head = head = list[str]()
         self._parentheses = 0
         self._body: _AtomicBody | None = None
-        size, step, told = len(self.text), self._by_token, 0
+        size, step, count = len(self.text), self._read_token, 0
         while self.position < size and not step():
-            if told != len(head):
-                told = len(head)
-                step = self._gait()
+            if count != len(head):
+                count = len(head)
+                step = self._choose_step()
         if not head:
             return None
-        found = Statement(self._start, self._end, tuple(self._head))
-        has_rows = self._with_rows and copies_from_client(found)
-        return found._replace(rows=self._rows(found)) if has_rows else found
+        statement = Statement(self._start, self._end, tuple(self._head))
+        has_rows = self._with_rows and copies_from_client(statement)
+        return statement._replace(rows=self._rows(statement)) if has_rows else statement
 
-    def _by_token(self) -> bool:
+    def _read_token(self) -> bool:
+        """Read a token or a comment; True at the end of the statement."""
         match = _TOKEN.match(self.text, self.position)
-        assert match is not None  # the last alternatives take anything
+        assert match is not None  # the last alternatives match any text
         kind = match.lastgroup or ""
         start, self.position = match.start(kind), match.end()
         if kind == "word" or kind == "number":
             word = match.group(kind)
-            if not word.isascii() and (stray := _STRAY_WITHIN.search(word)):
+            if not word.isascii() and (stray := _STRAY_BYTES.search(word)):
                 self.position = start + stray.start()
                 word = word[: stray.start()]
-            self._token(start, word.upper().decode())
+            self._add_token(start, word.upper().decode())
             return False
         if kind == "symbol" and match.group(kind) == b";" and self._ends():
             return True
         if kind in ("line", "block"):
             self._comment(kind, start)
         elif kind != "end":
-            self._read(kind, start, match.group(kind))
+            self._read_rest(kind, start, match.group(kind))
         self._floor = self.position
         return False
 
-    def _by_words(self) -> bool:
-        """Read at once what is only words, numbers, parentheses and commas: much of most statements."""
+    def _read_words(self) -> bool:
+        """Read words, numbers, parentheses and commas in a single step: most statements are made of these."""
         text, start = self.text, self.position
         match = _WORDS.match(text, start)
-        assert match is not None  # it takes the empty string
-        passed = match.group()
+        assert match is not None  # the pattern matches the empty string
+        run = match.group()
         if not text.startswith(b";", match.end()):
-            passed = passed.rstrip(_WORD_BYTES)  # what goes on may be another kind of token
-        tokens = _WORD.findall(passed)
-        if not tokens or (self._head[0] == "CREATE" and not _ROUTINES.isdisjoint(passed.upper().split()[:3])):
-            return self._by_token()
+            run = run.rstrip(_WORD_BYTES)  # the last word may continue as another kind of token
+        tokens = _WORD.findall(run)
+        if not tokens or (self._head[0] == "CREATE" and not _ROUTINES.isdisjoint(run.upper().split()[:3])):
+            return self._read_token()
         self._head += [token.upper().decode() for token in tokens[: HEAD - len(self._head)]]
-        self._pass(start + len(passed))
-        if b"(" in passed or b")" in passed:
+        self._advance(start + len(run))
+        if b"(" in run or b")" in run:
             for token in tokens:
                 self._parentheses = max(0, self._parentheses + _DEPTH.get(token, 0))
         return False
 
-    def _by_landmark(self) -> bool:
-        """Jump to the next landmark; the statement ends at its last character that is neither space nor comment."""
+    def _jump_to_landmark(self) -> bool:
+        """Jump to the next landmark: a quote, comment, dollar, parenthesis, semicolon or stray character."""
         match = _LANDMARK.search(self.text, self.position)
         stop = match.start() if match else len(self.text)
-        self._pass(stop)
-        return self._landmark(stop) if match else False
+        self._advance(stop)
+        return self._read_landmark(stop) if match else False
 
-    def _by_rows(self) -> bool:
-        match = _ROWS.match(self.text, self.position)
-        assert match is not None  # it takes the empty string
+    def _skip_bulk(self) -> bool:
+        match = _BULK.match(self.text, self.position)
+        assert match is not None  # the pattern matches the empty string
         stop = match.end()
         if stop > self.position:
-            self._pass(stop)
+            self._advance(stop)
         if self.text.startswith(b";", stop):
             self.position = stop + 1
             return True
         if stop < len(self.text):
-            return self._landmark(stop)
+            return self._read_landmark(stop)
         return False
 
-    def _pass(self, stop: int) -> None:
-        """Move to `stop` over what cannot matter."""
+    def _advance(self, stop: int) -> None:
+        """Move to `stop`. The statement so far ends behind the last byte before `stop`, spaces excluded."""
         text, end = self.text, stop
         while end > self.position and text[end - 1] in _SPACE:
             end -= 1
@@ -226,54 +198,54 @@ class _Scanner:
             self._end = end
         self.position = stop
 
-    def _landmark(self, stop: int) -> bool:
+    def _read_landmark(self, stop: int) -> bool:
         mark = self.text[stop]
         before = self._name_before(stop) if mark in b"'$" else b""
-        if mark == 0x24 and before:  # a dollar within a name, as in tab$1
+        if mark == 0x24 and before:  # a dollar inside a name, as in tab$1
             self.position = self._end = stop + 1
             return False
         if mark == 0x27 and before in (b"e", b"E"):
             self.position = stop + 1
-            self._read("escape", stop - 1, b"'")
+            self._read_rest("escape", stop - 1, b"'")
             self._floor = self.position
             return False
-        return self._by_token()
+        return self._read_token()
 
     def _name_before(self, stop: int) -> bytes:
-        """The name or keyword that touches `stop` from the left, without a number or parameter before it."""
+        """Return the name or keyword before `stop`, without a number or parameter in front."""
         start = stop
         while start > self._floor and _NAME_PART.match(self.text, start - 1):
             start -= 1
         return self.text[start:stop].lstrip(b"0123456789$")
 
-    def _gait(self) -> Callable[[], bool]:
-        """How to go on behind a head that has grown: by token while words can matter."""
+    def _choose_step(self) -> Callable[[], bool]:
+        """Choose how to read on after a new token: token by token while words can still matter."""
         head = self._head
-        if self._kept != HEAD:
-            return self._by_token
-        if head[0] in _SAID_BY_FIRST_WORD:
-            return self._by_rows
+        if self._head_limit != HEAD:
+            return self._read_token
+        if head[0] in HARMLESS_FIRST_WORDS:
+            return self._skip_bulk
         if len(head) == 1 and head[0] != "COPY":
-            return self._by_words
-        if head[0] == "CREATE" and len(head) == _ROUTINE_TOLD:
+            return self._read_words
+        if head[0] == "CREATE" and len(head) == _ROUTINE_HEAD:
             routine = head[3] if head[1:3] == ["OR", "REPLACE"] else head[1]
             self._body = _AtomicBody() if routine in ("FUNCTION", "PROCEDURE") else None
         if len(head) < HEAD or head[0] == "COPY" or self._body:
-            return self._by_token
-        return self._by_landmark
+            return self._read_token
+        return self._jump_to_landmark
 
     def _ends(self) -> bool:
         return self._parentheses == 0 and not (self._body and self._body.inside)
 
-    def _token(self, start: int, shown: str) -> None:
+    def _add_token(self, start: int, token: str) -> None:
         head = self._head
         if self._start < 0:
             self._start = start
-        if len(head) < self._kept or head[0] == "COPY":
-            head.append(shown)
+        if len(head) < self._head_limit or head[0] == "COPY":
+            head.append(token)
         self._end = self.position
         if self._body:
-            self._body.word(shown, self._parentheses)
+            self._body.add_token(token, self._parentheses)
 
     def _comment(self, kind: str, start: int) -> None:
         if kind == "block":
@@ -290,25 +262,24 @@ class _Scanner:
             depth += 1 if edge.group() == b"/*" else -1
             self.position = edge.end()
 
-    def _read(self, kind: str, start: int, opening: bytes) -> None:
-        """Read the rest of what `opening` began, and note it as one token."""
+    def _read_rest(self, kind: str, start: int, opening: bytes) -> None:
+        """Read the rest of a token after `opening`, and add the token."""
         if kind == "escape":
             self._escape_string(start)
         elif kind in ("string", "quoted"):
-            self._until(opening[-1:], start, "quoted string" if kind == "string" else "quoted name")
+            self._read_until(opening[-1:], start, "quoted string" if kind == "string" else "quoted name")
         elif kind == "dollar":
-            self._until(opening, start, "dollar-quoted string")
+            self._read_until(opening, start, "dollar-quoted string")
         elif kind == "stray":
             raise _stray(opening, start)
         elif opening == b"(":
             self._parentheses += 1
         elif opening == b")":
             self._parentheses = max(0, self._parentheses - 1)
-        shown = {"escape": "'", "dollar": "'"}.get(kind, chr(opening[-1]))
-        self._token(start, shown)
+        self._add_token(start, "'" if kind in ("escape", "dollar") else chr(opening[-1]))
 
-    def _until(self, closing: bytes, start: int, name: str) -> None:
-        # A doubled quote closes one string and opens the next: for finding the end that is the same.
+    def _read_until(self, closing: bytes, start: int, name: str) -> None:
+        # A doubled quote reads as the end of one string and the start of another; the statement ends at the same byte.
         end = self.text.find(closing, self.position)
         if end < 0:
             raise LexicalError(f"unterminated {name}", start, f"Close it with {closing.decode()}.")
@@ -323,13 +294,13 @@ class _Scanner:
             if stop.group() == b"\\" or self.text.startswith(b"'", self.position):
                 self.position += 1
             else:
-                again = _CONTINUATION.match(self.text, self.position)
-                if again is None:
+                continuation = _CONTINUATION.match(self.text, self.position)
+                if continuation is None:
                     return
-                self.position = again.end()
+                self.position = continuation.end()
 
     def _rows(self, copy: Statement) -> tuple[int, int]:
-        """Where the rows of a COPY are: from the next line to a line that is only a backslash and a dot."""
+        """Return the offsets of the rows of a COPY: from the next line to a line with only a backslash and a dot."""
         line = _REST_OF_LINE.match(self.text, self.position)
         if line is None:
             raise LexicalError(
@@ -359,40 +330,24 @@ def _stray(character: bytes, offset: int) -> LexicalError:
 
 
 class _AtomicBody:
-    """Whether a position is inside the BEGIN ATOMIC ... END of a function; CASE ... END nests in it."""
+    """Tracks whether the scanner is inside the BEGIN ATOMIC ... END of a function; CASE ... END nests inside."""
 
     def __init__(self) -> None:
         self._depth = 0
-        self._before = ""
+        self._previous = ""
 
     @property
     def inside(self) -> bool:
         return self._depth > 0
 
-    def word(self, word: str, parentheses: int) -> None:
-        last, self._before = self._before, word
-        if word == "ATOMIC" and last == "BEGIN" and not parentheses:
+    def add_token(self, word: str, parentheses: int) -> None:
+        previous, self._previous = self._previous, word
+        if word == "ATOMIC" and previous == "BEGIN" and not parentheses:
             self._depth = max(self._depth, 1)
         elif word == ";" and self._depth:
-            self._depth = 1  # no CASE goes on behind it: what looked like one was a label
-        elif self._depth and last not in ("AS", "."):
+            self._depth = 1  # a CASE cannot contain a semicolon: the word was a name
+        elif self._depth and previous not in ("AS", "."):
             if word == "CASE":
                 self._depth += 1
             elif word == "END":
                 self._depth -= 1
-
-
-def copies_from_client(statement: Statement) -> bool:
-    """Whether the statement is a COPY whose rows come from the client."""
-    return _copies(statement, "FROM")
-
-
-def _copies(statement: Statement, direction: str) -> bool:
-    if statement.head[0] != "COPY":
-        return False
-    depth = 0
-    for word, after in zip(statement.head, statement.head[1:], strict=False):
-        depth += {"(": 1, ")": -1}.get(word, 0)
-        if depth == 0 and word == direction:
-            return after in ("STDIN", "STDOUT")  # the server takes either word for either direction
-    return False

@@ -21,12 +21,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pgratchet import __version__
-from pgratchet.errors import ConfigurationError, Interrupted, RatchetError, Terminated
+from pgratchet.errors import Interrupted, RatchetError, Terminated
 from pgratchet.operations import backups, examine, migrate, protocol, restore
 from pgratchet.operations.base import Machine
 from pgratchet.operations.protocol import Request
 from pgratchet.operations.runs import BASE, RunFolder, detach, list_runs, move_into_scope, prune
+from pgratchet.version import __version__
 
 Send = Callable[[Mapping[str, object]], object]
 
@@ -177,12 +177,6 @@ def _perform(request: Request, machine: Machine, send: Send) -> int:
 
 
 def _unexpected(error: Exception) -> RatchetError:
-    if isinstance(error, ImportError) and "libpq" in str(error):
-        return ConfigurationError(
-            "the host has no libpq",
-            detail="It is what reaches the server there.",
-            hint="Install it there: libpq5 on Debian and Ubuntu, postgresql-libs or libpq elsewhere.",
-        )
     traceback.print_exc()
     last = traceback.extract_tb(error.__traceback__)[-1]
     return RatchetError(

@@ -82,7 +82,7 @@ def _dump(target: Target, store: Store, connection: Connection, label: str | Non
 def backup_source(target: Target, connection: Connection) -> BackupSource:
     """What a backup is taken from. Raises ConfigurationError for another cluster or a connection pooler."""
     from pgratchet.backups.backup import BackupSource
-    from pgratchet.database.connection import inspect, refuse_other_cluster, refuse_pooled
+    from pgratchet.database.inspection import inspect, refuse_other_cluster, refuse_pooled
 
     server = inspect(connection)
     refuse_other_cluster(server, target.variables.pg_system_identifier)

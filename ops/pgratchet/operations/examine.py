@@ -41,7 +41,8 @@ def _examine_machine(target: Target, machine: Machine, connection: Connection) -
     from pgratchet.backups.pg_programs import find_programs
     from pgratchet.checks.doctor import collecting
     from pgratchet.checks.machine import check_backup_folder, check_free_space, check_programs
-    from pgratchet.database.connection import database_size, translate_errors
+    from pgratchet.database.connection import translate_errors
+    from pgratchet.database.inspection import database_size
 
     version, tls = connection.info.server_version, connection.pgconn.ssl_in_use
     findings: list[Finding] = []

@@ -44,7 +44,7 @@ class ReadTexts:
 
     def run(self, target: Target, machine: Machine) -> dict[str, str]:
         with target.connected() as connection:
-            return target.history.bodies(connection, self.names)
+            return target.history.read_bodies(connection, self.names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from pgratchet import events
 from pgratchet.database.target import ReceivedTarget, TargetStorage
-from pgratchet.errors import FAMILY, ConfigurationError, Interrupted, Location, RatchetError, Terminated
+from pgratchet.errors import ERRORS_BY_EXIT_CODE, ConfigurationError, Interrupted, Location, RatchetError, Terminated
 
 _T = TypeVar("_T")
 _EVENTS = {kind.__name__: kind for kind in get_args(events.Event)}
@@ -158,7 +158,7 @@ def event_of(line: Mapping[str, Any]) -> events.Event:
 
 
 def error(failed: RatchetError) -> dict[str, object]:
-    place = _shape(failed.place, []) if failed.place else None
+    place = _shape(failed.location, []) if failed.location else None
     parts = {"message": failed.message, "detail": failed.detail, "hint": failed.hint}
     return {"error": {**parts, "code": failed.exit_code, "status": failed.status, "place": place}}
 
@@ -166,12 +166,12 @@ def error(failed: RatchetError) -> dict[str, object]:
 def error_of(shape: Mapping[str, Any]) -> RatchetError:
     """The error in a line, as it was raised on the other machine."""
     detail, hint, place = str(shape["detail"]), str(shape["hint"]), shape.get("place")
-    kind = FAMILY.get(shape["code"], RatchetError)
+    kind = ERRORS_BY_EXIT_CODE.get(shape["code"], RatchetError)
     if kind is Interrupted:
         signal = Terminated() if shape["status"] == Terminated.status else KeyboardInterrupt()
         failed: RatchetError = Interrupted(signal, detail=detail, hint=hint)
     else:
         location = loads(Location, place) if place else None
-        failed = kind(str(shape["message"]), detail=detail, hint=hint, place=location)
+        failed = kind(str(shape["message"]), detail=detail, hint=hint, location=location)
     failed.status = int(shape["status"])
     return failed

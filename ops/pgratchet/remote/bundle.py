@@ -14,12 +14,20 @@ from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-MODULES = ("__init__", "embedded", "environment", "errors", "events", "formatting", "variables")
+MODULES = ("__init__", "embedded", "environment", "errors", "events", "formatting", "variables", "version")
 FOLDERS = ("apply", "backups", "checks", "database", "migrations", "operations")
-_MAIN = b"""import sys
+NO_LIBPQ = 95
+"""The exit status of the bundle on a host without libpq."""
+_MAIN = f"""import sys
+try:
+    import psycopg
+except ImportError as error:
+    if "libpq" not in str(error):
+        raise
+    sys.exit({NO_LIBPQ})
 from pgratchet.operations.agent import main
 sys.exit(main(sys.argv[1:]))
-"""
+""".encode()
 _UNUSED_PSYCOPG = ("crdb", "_asyncio_templates")
 
 

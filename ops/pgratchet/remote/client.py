@@ -14,7 +14,7 @@ from pgratchet import events
 from pgratchet.database.target import ReceivedTarget, Target, TargetStorage
 from pgratchet.errors import Unreachable
 from pgratchet.migrations.plan import Plan, make_plan, require_agreement
-from pgratchet.migrations.scripts import prepare
+from pgratchet.migrations.scripts import prepare_scripts
 from pgratchet.operations import protocol
 from pgratchet.operations.migrate import Migrate, ReadHistory, ReadTexts, TransferredMigration
 from pgratchet.operations.protocol import Request, RunInfo
@@ -87,14 +87,15 @@ def request_for(
     Variables that only this machine uses are left out: how the password was fetched, and object stores.
     """
     backup_dir = "backups" if hands_over else target.variables.backup_dir  # inside the run's own folder
-    variables = replace(target.variables, backup_store="", backup_store_options={}, backup_dir=backup_dir)
+    unused: dict[str, Any] = {"backup_store": "", "backup_store_options": {}, "backup_dir": backup_dir}
+    variables = replace(target.variables, **unused)
     if not isinstance(target, Target):
         sent = TargetStorage(target.environment, target.target, variables)
         return Request(operation, sent, variables.ssh_silence, run, hands_over)
     received = ReceivedTarget(
         target.environment,
         target.target,
-        replace(target.variables, **vars(variables), pg_password="", pg_url="", password_command=()),
+        replace(target.variables, **unused, pg_password="", pg_url="", password_command=()),
         target.connection,
         target.service_file,
         target.password(),
@@ -114,7 +115,7 @@ def prepare_migration(
     plan = make_plan(files, ask(target, ReadHistory(check_server=True)), request.to)
     changed = plan.names("changed")
     require_agreement(plan, ask(target, ReadTexts(changed)) if changed else {})
-    prepare(plan.todo)
+    prepare_scripts(plan.todo)
     yield PreparedHostRun(target, files, request, store, plan)
 
 
@@ -131,13 +132,13 @@ class PreparedHostRun:
     @property
     def planned(self) -> events.Planned:
         names = tuple(migration.name for migration in self.plan.todo)
-        return events.Planned(names, total=len(self.plan.entries), pending=self.plan.left)
+        return events.Planned(names, total=len(self.plan.entries), pending=self.plan.pending_count)
 
     def apply(self) -> events.Stream:
         """Apply what is pending on the host. Only the texts of pending migrations are sent."""
         names = self.planned.todo
         if not names:
-            yield events.Finished(total=len(self.plan.entries), pending=self.plan.left)
+            yield events.Finished(total=len(self.plan.entries), pending=self.plan.pending_count)
             return
         request = replace(self.request, files=tuple(_transferred(file, file.name in names) for file in self.files))
         yield from run(self.target, request, RunInfo(request.run_id, "migrate", names), self.store)

@@ -180,6 +180,12 @@ class AgentSession:
                 detail="The applier runs there on Python 3.10 or newer.",
                 hint="Install python3 there, or give its path as ssh_python in the inventory.",
             )
+        if self.status == bundle.NO_LIBPQ:
+            raise ConfigurationError(
+                f"{route.host} has no libpq",
+                detail="The applier reaches the server through it.",
+                hint="Install it there: libpq5 on Debian and Ubuntu, postgresql-libs or libpq elsewhere.",
+            )
         output = self._channel.recv_stderr(_CHUNK) if self._channel.recv_stderr_ready() else b""
         raise Unreachable(
             f"nothing could be run on {route.host}",
@@ -193,7 +199,7 @@ class AgentSession:
             self._channel.sendall(content)
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        """The agent's messages until it ends. Raises ConnectionLost when the connection is cut or silent for too long."""
+        """The agent's messages until it ends; ConnectionLost when the connection is cut or silent for too long."""
         yield from self._incoming
         if _status(self._channel) < 0:
             raise ConnectionLost

@@ -1,7 +1,7 @@
 """Opens SSH connections, through gateways, to hosts whose keys are known. The only module that uses Fabric.
 
-Fabric's own connections accept any host key, and so do the gateways that Fabric makes from ProxyJump by itself. So every
-connection is made here, with known_hosts loaded and a policy that refuses other keys before anything is sent
+Fabric's own connections accept any host key, and so do the gateways that Fabric makes from ProxyJump by itself. So
+every connection is made here, with known_hosts loaded and a policy that refuses other keys before anything is sent
 (tests/unit/remote/test_ssh.py; https://docs.paramiko.org/en/stable/api/client.html).
 """
 
@@ -100,7 +100,7 @@ def prepare_connection(route: Route) -> Connection:
 
 
 def _config(route: Route) -> Config:
-    """Fabric's configuration from the route's ssh_config alone, without Fabric's own files and environment variables."""
+    """Fabric's configuration from the route's ssh_config alone, without Fabric's own files and variables."""
     from fabric import Config
 
     config = Config(lazy=True, runtime_ssh_path=str(route.config) if route.config.is_file() else None)

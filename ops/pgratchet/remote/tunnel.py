@@ -1,8 +1,8 @@
 """Opens a tunnel to a server that is reached through another host, with OpenSSH's own client.
 
 Fabric's forwarder copies a kilobyte at a time, and its local port may be taken by another process before it listens.
-OpenSSH is faster, and its master connection answers whether it forwards a port (`ssh -O forward`, ssh(1)), so nothing is
-sent to a port of another process. The master ends by itself a while after its last connection, should we be killed.
+OpenSSH is faster, and its master connection answers whether it forwards a port (`ssh -O forward`, ssh(1)), so nothing
+is sent to a port of another process. The master ends by itself a while after its last connection, should we be killed.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from pgratchet.database.target import program_environment
 from pgratchet.errors import ConfigurationError, Unreachable
@@ -28,8 +29,11 @@ _LINGER = 600
 
 
 @contextmanager
-def open_tunnel(variables: SshVariables, host: str, port: int) -> Iterator[int]:
-    """A port on 127.0.0.1 that leads, inside the block, to `host` and `port` as the SSH host sees them."""
+def open_tunnel(variables: SshVariables, host: str, port: int, hidden: frozenset[str] = frozenset()) -> Iterator[int]:
+    """A port on 127.0.0.1 that leads, inside the block, to `host` and `port` as the SSH host sees them.
+
+    `hidden` are environment variables with secrets, which the ssh client does not get.
+    """
     if not shutil.which("ssh"):
         raise ConfigurationError(
             "there is no ssh",
@@ -39,51 +43,56 @@ def open_tunnel(variables: SshVariables, host: str, port: int) -> Iterator[int]:
     with tempfile.TemporaryDirectory(prefix="pgratchet-") as folder:
         config = Path(folder, "config")
         config.write_text(_configuration(variables, Path(folder)), "utf-8")
-        ssh = ["ssh", "-F", str(config)]
-        _run([*ssh, "-f", "-N", "-M", variables.ssh_host], variables)
+        master = _Master(config, variables, program_environment(hidden))
+        master.run("-f", "-N", "-M")
         try:
-            yield _forwarded(ssh, variables, host, port)
+            yield master.forward(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         finally:
-            _run([*ssh, "-O", "exit", variables.ssh_host], variables, must=False)
+            master.run("-O", "exit", must=False)
 
 
-def _forwarded(ssh: Sequence[str], variables: SshVariables, host: str, port: int) -> int:
-    """A port that the master listens on. When another process has taken it meanwhile, another port is tried."""
-    destination = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    for last in range(_TRIES - 1, -1, -1):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            chosen: int = free.getsockname()[1]
-        if _run(
-            [*ssh, "-O", "forward", "-L", f"127.0.0.1:{chosen}:{destination}", variables.ssh_host],
-            variables,
-            must=not last,
-        ):
-            break
-    return chosen
+@dataclass(frozen=True, slots=True)
+class _Master:
+    """OpenSSH's master connection to the SSH host."""
 
+    config: Path
+    variables: SshVariables
+    environ: Mapping[str, str]
 
-def _run(command: Sequence[str], variables: SshVariables, *, must: bool = True) -> bool:
-    """Whether the command succeeded. With `must`, a failure raises Unreachable with OpenSSH's own words."""
-    with tempfile.TemporaryFile() as output:  # the master would keep a pipe open
+    def forward(self, destination: str) -> int:
+        """A port that the master listens on. When another process has taken it meanwhile, another port is tried."""
+        for last in range(_TRIES - 1, -1, -1):
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port: int = free.getsockname()[1]
+            if self.run("-O", "forward", "-L", f"127.0.0.1:{port}:{destination}", must=not last):
+                break
+        return port
+
+    def run(self, *options: str, must: bool = True) -> bool:
+        """Whether ssh succeeded. With `must`, a failure raises Unreachable with OpenSSH's own words."""
+        command = ["ssh", "-F", str(self.config), *options, self.variables.ssh_host]
+        with tempfile.TemporaryFile() as output:  # the master would keep a pipe open
+            status = self._status(command, output)
+            output.seek(0)
+            words = output.read().decode(errors="replace").strip()
+        if status and must:
+            raise _refused(self.variables, words)
+        return not status
+
+    def _status(self, command: Sequence[str], output: IO[bytes]) -> int:
         try:
-            done = subprocess.run(
+            return subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                timeout=variables.ssh_timeout * 3,
+                timeout=self.variables.ssh_timeout * 3,
                 check=False,
-                env=program_environment(),
-            )
-            status = done.returncode
+                env=dict(self.environ),
+            ).returncode
         except subprocess.TimeoutExpired:
-            status = 255
-        output.seek(0)
-        words = output.read().decode(errors="replace").strip()
-    if status and must:
-        raise _refused(variables, words)
-    return not status
+            return 255
 
 
 def _refused(variables: SshVariables, words: str) -> Unreachable:

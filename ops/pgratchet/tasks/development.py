@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from shlex import quote
+from shlex import join
 
 from invoke.collection import Collection
 from invoke.context import Context
@@ -17,16 +17,18 @@ CLONE = Path(__file__).parents[3]
 @task(help={"fast": "only the tests that need no server"})
 def test(context: Context, fast: bool = False) -> None:
     """Run the tests."""
-    _run(context, "pytest tests/unit" if fast else "pytest -n 2 --dist loadgroup --no-loadscope-reorder")
+    _python(
+        context, "pytest", *(["tests/unit"] if fast else ["-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder"])
+    )
 
 
 @task
 def lint(context: Context) -> None:
     """Check style, types and the dependencies between packages."""
-    _run(context, "ruff check .")
-    _run(context, "ruff format --check .")
-    _run(context, "mypy")
-    _run(context, "importlinter.cli lint-imports --no-cache")
+    _python(context, "ruff", "check", ".")
+    _python(context, "ruff", "format", "--check", ".")
+    _python(context, "mypy")
+    _run(context, str(Path(sys.executable).with_name("lint-imports")), "--no-cache", PYTHONPATH="ops")
 
 
 @task(
@@ -42,8 +44,8 @@ def bench(
 ) -> None:
     """Time it beside psql, bare floors and other tools."""
     flags = ["--quick"] * quick + ["--install"] * install
-    flags += [f"--{name}={quote(value)}" for name, value in (("only", only), ("chart", chart)) if value]
-    _run(context, " ".join(("tests.bench", *flags)))
+    flags += [f"--{name}={value}" for name, value in (("only", only), ("chart", chart)) if value]
+    _python(context, "tests.bench", *flags)
 
 
 @task(lint, test)
@@ -57,8 +59,12 @@ def add_to(namespace: Collection) -> None:
         namespace.add_task(globals()[name])
 
 
-def _run(context: Context, command: str) -> None:
+def _run(context: Context, *command: str, **environ: str) -> None:
     with context.cd(str(CLONE)):
-        result = context.run(f"{sys.executable} -m {command}", pty=sys.stdout.isatty(), warn=True, in_stream=False)
+        result = context.run(join(command), env=environ, pty=sys.stdout.isatty(), warn=True, in_stream=False)
     if result is None or result.exited:
         raise Exit(code=1)
+
+
+def _python(context: Context, *arguments: str) -> None:
+    _run(context, sys.executable, "-m", *arguments)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from invoke.exceptions import Exit
 
-from pgratchet.console import report
+from pgratchet.console import migrations, output
+from pgratchet.console.findings import show_findings
 from pgratchet.console.result import RunResult
 from pgratchet.errors import RatchetError, Unreachable
 from pgratchet.operations.migrate import ReadHistory, ReadTexts
@@ -46,7 +47,7 @@ def migrate(
         with reported(result, json=json, dry_run=dry_run):
             _migrate_target(project, target, files, result, to, without_backup, yes=yes, dry_run=dry_run, json=json)
         if not json and not dry_run:
-            report.finished(result)
+            migrations.show_outcome(result)
 
 
 def _migrate_target(
@@ -66,7 +67,7 @@ def _migrate_target(
     with dispatch.prepare_migration(target, files, result.run_id, to, without_backup, project.root) as run:
         result.take(run.planned)
         if not json:
-            report.planned(result, only=dry_run)
+            migrations.show_plan(result, only=dry_run)
         if dry_run:
             return
         if result.plan and target.variables.confirm:
@@ -93,13 +94,13 @@ def status(
         target = project.connect_settings(entry, start=False)
         plan = make_plan(files, dispatch.ask(target, ReadHistory(), project.root))
         if json:
-            report.as_json({"env": target.environment, "target": target.target, **report.migrations(plan)})
+            output.write_json({"env": target.environment, "target": target.target, **migrations.status_json(plan)})
         else:
-            report.status(target.environment, target.target, plan)
+            migrations.show_status(target.environment, target.target, plan)
         if check:
             changed = plan.names("changed")
             require_agreement(plan, dispatch.ask(target, ReadTexts(changed), project.root) if changed else {})
-        pending += plan.left
+        pending += plan.pending_count
     if check and pending:
         raise Exit(code=3)
 
@@ -115,9 +116,9 @@ def doctor(
         code = _examine(project, target, project.sql(sql), findings)
         if json:
             shape = [asdict(finding) for finding in findings]
-            report.as_json({"env": target.environment, "target": target.name, "findings": shape})
+            output.write_json({"env": target.environment, "target": target.name, "findings": shape})
         else:
-            report.doctor(target.environment, target.name, findings)
+            show_findings(target.environment, target.name, findings)
         exit_code = max(exit_code, code)
     if exit_code:
         raise Exit(code=exit_code)
@@ -163,4 +164,4 @@ def new(project: Project, name: str, sql: str | None = None) -> None:
     """Write an empty migration, named by the time in UTC."""
     from pgratchet.migrations.files import create
 
-    report.data(str(create(project.sql(sql), name, datetime.now(timezone.utc))))
+    output.write(str(create(project.sql(sql), name, datetime.now(timezone.utc))))

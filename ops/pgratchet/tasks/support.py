@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from invoke.exceptions import Exit
 from invoke.tasks import task as invoke_task
 
-from pgratchet.console import commands, report
+from pgratchet.console import commands, output
 from pgratchet.errors import ConfigurationError, HungUp, Interrupted, RatchetError, Terminated
 from pgratchet.tasks.project import Project
 
@@ -100,8 +100,8 @@ def surface(body: Body) -> Body:
             except BrokenPipeError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise Exit(code=141) from None
-            except OSError as error:
-                _fail(_unusable_file(error), json=json)
+            except (ImportError, OSError) as error:
+                _fail(_missing_libpq(error) if isinstance(error, ImportError) else _unusable_file(error), json=json)
             except UnicodeError as error:
                 _fail(_unusable_text(error), json=False)
 
@@ -121,8 +121,8 @@ def _closing(project: Project) -> Iterator[None]:
 def _fail(error: RatchetError, *, json: bool) -> None:
     ignore_signals_after(error)
     if json and not error.printed:
-        report.as_json({"error": commands.typed_error(error)})
-    report.failure(error)
+        output.write_json({"error": commands.typed_error(error)})
+    output.show_error(error)
     raise Exit(code=error.status) from None
 
 
@@ -138,6 +138,16 @@ def _unusable_file(error: OSError) -> RatchetError:
         f"cannot use {error.filename or 'a file'}",
         detail=f"{error.strerror}.",
         hint="See that it is there, that this user may read and write it, and that the disk has room.",
+    )
+
+
+def _missing_libpq(error: ImportError) -> RatchetError:
+    if "libpq" not in str(error):
+        raise error
+    return ConfigurationError(
+        "libpq is not installed",
+        detail="The psycopg that is installed has no libpq of its own, and the system has none.",
+        hint="Run `pip install 'psycopg[binary]'`, which brings libpq, or install libpq5 (Debian, Ubuntu) or libpq.",
     )
 
 
@@ -179,7 +189,7 @@ def _signal_handlers() -> Iterator[None]:
 
 def consent(environment: str, yes: bool) -> None:
     """Ask a person to type the environment's name, unless --yes was given; ConfigurationError when it is not typed."""
-    if not yes and not report.ask(f'Type "{environment}" to go on: ', environment):
+    if not yes and not output.confirm(f'Type "{environment}" to go on: ', environment):
         raise ConfigurationError(
             f"{environment} was not confirmed",
             detail="Nothing was changed.",
@@ -205,4 +215,4 @@ def reported(result: RunResult, *, json: bool, dry_run: bool) -> Iterator[None]:
             result.error.printed = json
         result.duration_ms = round((time.monotonic() - started) * 1000)
         if json:
-            report.as_json(result.as_json(plan=dry_run))
+            output.write_json(result.as_json(plan=dry_run))

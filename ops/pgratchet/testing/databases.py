@@ -1,8 +1,8 @@
-"""The databases of a test run: templates that are migrated once, a clone for each test, and none left behind.
+"""Creates the databases of a test run: templates that are migrated once, and a clone for each test.
 
-A name carries its run, and each process of a run holds the shared advisory lock of that run on the maintenance
-database for as long as it lives. Who gets the lock exclusively knows that the run is dead, on a server that is
-shared with other machines too, and may drop its databases; no other name is ever touched.
+A database's name contains the key of a run, and each process of the run holds a shared advisory lock on this key until
+the process ends. The exclusive lock is free only when the run is dead, even on a server shared with other machines, so
+its holder may drop the run's databases. Databases with other names are never dropped.
 """
 
 from __future__ import annotations
@@ -27,49 +27,50 @@ from pgratchet.errors import ConfigurationError
 from pgratchet.events import drain
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations import plan
-from pgratchet.testing import server
+from pgratchet.testing.server import file_lock
 
 if TYPE_CHECKING:
     import psycopg
 
-_OURS = re.compile(r"pgratchet_test_([0-9a-f]{12})_[0-9a-z]+")
+_NAME = re.compile(r"pgratchet_test_([0-9a-f]{12})_[0-9a-z]+")
 
 
 @dataclass(frozen=True)
 class Database:
-    """A database of one test. `parameters` are libpq's."""
+    """The database of a test. `parameters` are libpq's."""
 
     name: str
     parameters: Mapping[str, str]
 
     @property
     def url(self) -> str:
-        given = dict(self.parameters)
-        secret = f":{quote(given.pop('password'), safe='')}" if given.get("password") else ""
-        user, name = quote(given.pop("user", ""), safe=""), quote(given.pop("dbname"), safe="")
-        return f"postgresql://{user}{secret}@/{name}?{urlencode(given, quote_via=quote)}"
+        """The connection URL, with the password."""
+        options = dict(self.parameters)
+        password = f":{quote(options.pop('password'), safe='')}" if options.get("password") else ""
+        user, name = quote(options.pop("user", ""), safe=""), quote(options.pop("dbname"), safe="")
+        return f"postgresql://{user}{password}@/{name}?{urlencode(options, quote_via=quote)}"
 
     def connect(self) -> psycopg.Connection:
-        """A session in autocommit."""
+        """Open a session in autocommit mode."""
         return connect(self.parameters)
 
 
 @dataclass(frozen=True)
 class PartlyMigrated(Database):
-    """A database that is migrated up to one migration, and can go on from there."""
+    """A database with only the first of `files` applied."""
 
     files: tuple[migrations.Migration, ...]
 
     def migrate(self, to: str | None = None) -> None:
-        """Apply the next migration, or all up to the one that is named."""
+        """Apply the next migration, or all migrations up to a named migration."""
         if to is None:
             with self.connect() as session:
-                left = plan.make_plan(self.files, History().read(session)).todo
-            if not left:
+                todo = plan.make_plan(self.files, History().read(session)).todo
+            if not todo:
                 raise ConfigurationError(
                     "there is no migration left to apply", hint="Take pg_migrated_to of an earlier one."
                 )
-            to = left[0].name
+            to = todo[0].name
         _migrate(self, self.files, to)
 
 
@@ -78,38 +79,39 @@ def _migrate(database: Database, files: Sequence[migrations.Migration], to: str 
 
 
 @dataclass(frozen=True)
-class TestDatabases:
-    """What a process of a run makes databases with. `folder` is shared by the run's workers."""
+class DatabaseFactory:
+    """Creates databases in a process of a run. `folder` is shared by the run's workers."""
 
     run: str
     folder: Path
     parameters: Mapping[str, str]
     session: psycopg.Connection
 
-    def template(self, files: Sequence[migrations.Migration]) -> str:
-        """The name of a database migrated by these files; the first who asks makes it, the others wait."""
-        key = hashlib.sha256("".join(f"{file.name}{file.checksum}" for file in files).encode()).hexdigest()[:12]
-        made = Database(name := f"pgratchet_test_{self.run}_t{key}", {**self.parameters, "dbname": name})
-        done = self.folder / f"pgratchet-{key}.done"
-        with server.lock(self.folder / f"pgratchet-{key}.lock"):
-            if not done.exists() or not self._has(made.name):  # the server of before may have ended
-                drop(self.session, made.name)  # what a worker that was killed here has left half migrated
-                self._create(made.name, "template0")
-                _migrate(made, files)
-                done.touch()
-        return made.name
-
     @contextmanager
     def clone(self, files: Sequence[migrations.Migration]) -> Iterator[Database]:
+        """A database with these migrations applied, dropped after the block."""
         name = f"pgratchet_test_{self.run}_c{os.urandom(6).hex()}"
-        template = self.template(files)
+        template = self._template(files)
         try:
             self._create(name, template)
             yield Database(name, {**self.parameters, "dbname": name})
         finally:
             drop(self.session, name)
 
-    def _has(self, name: str) -> bool:
+    def _template(self, files: Sequence[migrations.Migration]) -> str:
+        """The name of a database with these migrations applied. The first worker creates it while others wait."""
+        key = hashlib.sha256("".join(f"{file.name}{file.checksum}" for file in files).encode()).hexdigest()[:12]
+        name = f"pgratchet_test_{self.run}_t{key}"
+        done = self.folder / f"pgratchet-{key}.done"
+        with file_lock(self.folder / f"pgratchet-{key}.lock"):
+            if not done.exists() or not self._exists(name):  # an earlier server of the run may have ended
+                drop(self.session, name)  # a worker that was killed may have left it half migrated
+                self._create(name, "template0")
+                _migrate(Database(name, {**self.parameters, "dbname": name}), files)
+                done.touch()
+        return name
+
+    def _exists(self, name: str) -> bool:
         return bool(self.session.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone())
 
     def _create(self, name: str, template: str) -> None:
@@ -119,37 +121,49 @@ class TestDatabases:
 
 
 @contextmanager
-def test_databases(uid: str, folder: Path, parameters: Mapping[str, str]) -> Iterator[TestDatabases]:
-    """The bed of one process; the last process of a run takes the run's databases away, and those of dead runs."""
+def database_factory(uid: str, folder: Path, parameters: Mapping[str, str]) -> Iterator[DatabaseFactory]:
+    """The factory of a process. `uid` identifies the run.
+
+    The last process of a run drops the run's databases. Every process drops the databases of dead runs.
+    """
     run = hashlib.sha256(uid.encode()).hexdigest()[:12]
     with connect(parameters, application_name="pgratchet tests") as session:
         session.execute("SELECT pg_advisory_lock_shared(%s)", (int(run, 16),))
-        sweep(session)
+        drop_dead_runs(session)
         try:
-            yield TestDatabases(run, folder, parameters, session)
+            yield DatabaseFactory(run, folder, parameters, session)
         finally:
             session.execute("SELECT pg_advisory_unlock_shared(%s)", (int(run, 16),))
-            sweep(session)
+            drop_dead_runs(session)
 
 
-def sweep(session: psycopg.Connection) -> None:
-    """Drop the databases of runs of which no process lives."""
-    found = [_OURS.fullmatch(str(name)) for (name,) in session.execute("SELECT datname FROM pg_database")]
-    own = {match[1] for match in found if match}
-    for run in own:
+def drop_dead_runs(session: psycopg.Connection) -> None:
+    """Drop the databases of runs without a living process."""
+    names = (str(name) for (name,) in session.execute("SELECT datname FROM pg_database"))
+    matches = [match for name in names if (match := _NAME.fullmatch(name))]
+    for run in {match[1] for match in matches}:
         key = (int(run, 16),)
-        held = session.execute(
-            "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
-            " AND (classid::bigint << 32) | objid::bigint = %s",
-            key,
-        ).fetchone()
-        if held or session.execute("SELECT pg_try_advisory_lock(%s)", key).fetchone() != (True,):
+        if _holds_lock(session, key) or not _try_lock(session, key):
             continue
-        for match in found:
-            if match and match[1] == run:
+        for match in matches:
+            if match[1] == run:
                 drop(session, match[0])
         session.execute("SELECT pg_advisory_unlock(%s)", key)
 
 
+def _holds_lock(session: psycopg.Connection, key: tuple[int]) -> bool:
+    """Whether this session holds the lock. A session's own shared lock does not prevent its exclusive lock."""
+    query = (
+        "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+        " AND (classid::bigint << 32) | objid::bigint = %s"
+    )
+    return session.execute(query, key).fetchone() is not None
+
+
+def _try_lock(session: psycopg.Connection, key: tuple[int]) -> bool:
+    return session.execute("SELECT pg_try_advisory_lock(%s)", key).fetchone() == (True,)
+
+
 def drop(session: psycopg.Connection, name: str) -> None:
+    """Drop an existing database and end its sessions."""
     session.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))

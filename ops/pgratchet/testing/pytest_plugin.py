@@ -1,7 +1,6 @@
-"""Fixtures for the tests of whoever uses pgratchet: each test has a migrated database of its own.
+"""A pytest plugin with fixtures for databases with all migrations applied, separate for each test.
 
-A pytest plugin, which is loaded in every run where the package is installed: so nothing but pytest is imported
-before a fixture is asked for. The databases are the testbed's, the server is the testserver's.
+pytest loads every installed plugin in every run, so only pytest is imported before a fixture is used.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from pgratchet.migrations.files import Migration
-    from pgratchet.testing.databases import Database, PartlyMigrated, TestDatabases
+    from pgratchet.testing.databases import Database, DatabaseFactory, PartlyMigrated
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,19 +25,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def _pg_bed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestDatabases]:
+def _pg_factory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseFactory]:
     from pgratchet.testing import databases, server
 
-    own = tmp_path_factory.getbasetemp()
+    base = tmp_path_factory.getbasetemp()
     worker: dict[str, str] | None = getattr(request.config, "workerinput", None)
     uid = worker["testrunuid"] if worker else os.urandom(16).hex()
-    folder = own.parent if worker else own
+    shared_folder = base.parent if worker else base
     kind = request.config.getini("pgratchet_server") or ""
     with (
-        server.server(kind, folder, alone=worker is None) as parameters,
-        databases.test_databases(uid, folder, parameters) as made,
+        server.running_server(kind, shared_folder, alone=worker is None) as parameters,
+        databases.database_factory(uid, shared_folder, parameters) as factory,
     ):
-        yield made
+        yield factory
 
 
 @pytest.fixture(scope="session")
@@ -49,10 +48,10 @@ def _pg_files(request: pytest.FixtureRequest) -> tuple[Migration, ...]:
 
 
 @pytest.fixture
-def pg_database(_pg_bed: TestDatabases, _pg_files: tuple[Migration, ...]) -> Iterator[Database]:
+def pg_database(_pg_factory: DatabaseFactory, _pg_files: tuple[Migration, ...]) -> Iterator[Database]:
     """A database of the test's own, with all migrations applied: name, url, parameters, connect()."""
-    with _pg_bed.clone(_pg_files) as made:
-        yield made
+    with _pg_factory.clone(_pg_files) as database:
+        yield database
 
 
 @pytest.fixture
@@ -70,16 +69,16 @@ def pg_connection(pg_database: Database) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture
 def pg_migrated_to(
-    _pg_bed: TestDatabases, _pg_files: tuple[Migration, ...]
+    _pg_factory: DatabaseFactory, _pg_files: tuple[Migration, ...]
 ) -> Iterator[Callable[[str], PartlyMigrated]]:
     """Makes a database migrated up to a migration, by name or version; its migrate() goes on to the next."""
     from pgratchet.migrations import plan
     from pgratchet.testing import databases
 
-    with ExitStack() as made:
+    with ExitStack() as clones:
 
         def migrated_to(to: str) -> PartlyMigrated:
-            database = made.enter_context(_pg_bed.clone(plan.make_plan(_pg_files, (), to).todo))
-            return databases.PartlyMigrated(database.name, database.parameters, _pg_files)
+            clone = clones.enter_context(_pg_factory.clone(plan.make_plan(_pg_files, (), to).todo))
+            return databases.PartlyMigrated(clone.name, clone.parameters, _pg_files)
 
         yield migrated_to

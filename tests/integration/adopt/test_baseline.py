@@ -14,13 +14,15 @@ from pgratchet.operations.restore import restore_server
 from pgratchet.operations.schema import schema_dumper
 from pgratchet.tasks import adopting
 from tests.integration.adopt.helpers import ToolProject
-from tests.integration.conftest import settings_of
 from tests.other_tools.handwritten import TWO
 from tests.servers.databases import Database
+from tests.support.targets import target_of
+
+pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
 
 def take_baseline(database: Database, folder: Path, name: str, *, yes: bool = False) -> list[str]:
-    given, files = settings_of(database), migrations.read(folder)
+    given, files = target_of(database), migrations.read(folder)
     with adopting._session(given) as session:
         marked = baseline.select(session.open(), files, name)
         dump = schema_dumper(given, session)

@@ -28,6 +28,9 @@ DEFERRED = (
 )
 
 
+OTHER_COUNT = "create schema s; create function s.count(timestamptz) returns bigint language sql as 'select 1::bigint';"
+
+
 @pytest.mark.parametrize("batch_size", [1, 10])
 def test_a_failing_file_leaves_nothing_and_earlier_ones_stay(
     database: Database, write: WriteMigrations, batch_size: int
@@ -42,8 +45,8 @@ def test_a_failing_file_leaves_nothing_and_earlier_ones_stay(
     error = caught.value
     assert error.message.startswith("migration 2_b failed at line 3, column 3: duplicate key")
     assert "1_a was applied; 2_b was rolled back." in error.detail
-    assert error.place is not None
-    assert (error.place.line, error.place.column, error.place.sqlstate) == (3, 3, "23505")
+    assert error.location is not None
+    assert (error.location.line, error.location.column, error.location.sqlstate) == (3, 3, "23505")
     assert history(database) == [("1_a", True)]
     assert database.rows("SELECT to_regclass('b'), to_regclass('c')") == [(None, None)]
     assert migrate(database, write(m2_b="create table b ()")).applied == ["2_b", "3_c"]
@@ -90,6 +93,9 @@ def test_a_deferred_constraint_fails_at_commit_and_rolls_back(database: Database
         ("select 1 / 0", "Fix "),
         (DEFERRED, "Fix "),
         (DEFERRED.replace("21000", "23000"), "Fix "),
+        (DEFERRED.replace("21000", "22012"), "Fix "),
+        (DEFERRED.replace("21000", "22P02"), "Fix "),
+        ("select x::int from (values (random()::text || 'x')) as v (x)", "Fix "),
         ("do $$ begin raise exception 'x' using errcode = '58030'; end $$", "Fix "),
         ("set local statement_timeout = 20; select pg_sleep(5)", "Give it time with `-- migrate: statement-timeout=5"),
         ("delete from ratchet.migrations where name = '3_c'", "It must leave its own row of the history"),
@@ -176,6 +182,7 @@ def test_an_outcome_that_cannot_be_asked_for_is_said_to_be_unknown(database: Dat
         "delete from ratchet.migrations where name = '1_a'",
         "update ratchet.migrations set checksum = 'x' where name = '1_a'",
         "savepoint s; update ratchet.migrations set body = null where name = '1_a'; release s",
+        OTHER_COUNT + "set search_path = s, pg_catalog; delete from ratchet.migrations",
     ],
 )
 def test_a_file_that_meddles_with_its_own_row_is_rolled_back(
@@ -184,6 +191,9 @@ def test_a_file_that_meddles_with_its_own_row_is_rolled_back(
     files = write(m1_a=f"create table a ();\n{text}")
     with pytest.raises(MigrationFailed, match="1_a failed") as caught:
         migrate(database, files)
+    assert caught.value.message == (
+        "migration 1_a failed: the history row of this migration is not the one that this run wrote (0 rows finished)"
+    )
     assert "leave its own row of the history" in caught.value.hint
     assert history(database) == []
     assert database.rows("SELECT to_regclass('a')") == [(None,)]
@@ -224,7 +234,7 @@ def test_what_ends_our_transaction_unseen_is_never_called_rolled_back(
     database: Database, write: WriteMigrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the lexer had been fooled: the net behind it is the row itself."""
-    monkeypatch.setattr("pgratchet.migrations.lexer.transaction_control", lambda _: None)
+    monkeypatch.setattr("pgratchet.migrations.classify.transaction_control", lambda _: None)
     files = write(m1_a="create table half (); commit; select 1 / 0")
     with pytest.raises(StoppedPartWay, match="1_a ended its own transaction"):
         migrate(database, files)

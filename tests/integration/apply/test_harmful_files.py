@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
-from pgratchet.database import connection
-from pgratchet.database.connection import Answer
+from pgratchet.database import simple_query
 from pgratchet.database.session import Session
+from pgratchet.database.simple_query import Answer
 from pgratchet.errors import ConfigurationError, MigrationFailed, StoppedPartWay
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations.scripts import SIZE_LIMIT
@@ -29,7 +29,7 @@ WAYS = {"in a batch": "", "in windows": LARGE, "by steps": HEAD}
 def raw(database: Database, text: str | bytes) -> str | None:
     """Sent as one string, by a program that looks into nothing; the SQLSTATE of the error, where there is one."""
     with closing(database.connect()) as session:
-        error = connection.send(session, text if isinstance(text, bytes) else text.encode()).error
+        error = simple_query.send(session, text if isinstance(text, bytes) else text.encode()).error
     return error.sqlstate if error else None
 
 
@@ -71,7 +71,7 @@ def test_what_would_roll_back_is_refused_with_its_line(database: Database, sql_f
 def test_what_would_begin_is_refused_with_its_line(database: Database, sql_folder: Path) -> None:
     for text in ("begin", "start transaction"):
         with closing(database.connect()) as session:
-            assert connection.send(session, f"create table half (); {text}; select 1".encode()).error is None
+            assert simple_query.send(session, f"create table half (); {text}; select 1".encode()).error is None
             assert session.info.transaction_status == TransactionStatus.INTRANS, "left open, with what came before"
         assert not exists(database, "half")
         told = refused(database, sql_folder, f"select 1;\n{text}".encode())
@@ -134,7 +134,7 @@ def test_what_only_looks_like_it_is_applied_in_one_transaction(
         with closing(database.connect()) as session:
             session.execute("BEGIN")
             before = session.execute(identity).fetchone()
-            assert connection.send(session, text.encode()).error is None, kind
+            assert simple_query.send(session, text.encode()).error is None, kind
             assert session.execute(identity).fetchone() == before, f"{kind}: the server stays in its transaction"
     texts = list(LOOK_ALIKES.values()) if way == "in a batch" else [LARGE + ";\n".join(LOOK_ALIKES.values())]
     files = {
@@ -167,7 +167,7 @@ def test_what_is_read_otherwise_by_the_server_than_by_us_is_never_called_applied
     assert raw(database, "begin; set standard_conforming_strings = off") is None
     with closing(database.connect()) as session:
         for text in ("begin; set standard_conforming_strings = off", SMUGGLED.partition("{large}")[2]):
-            assert connection.send(session, text.encode()).error is None
+            assert simple_query.send(session, text.encode()).error is None
         assert session.info.transaction_status == TransactionStatus.IDLE, "there it is a COMMIT"
     database.run("drop table half")
     with pytest.raises(StoppedPartWay, match="1_a ended its own transaction"):
@@ -180,8 +180,8 @@ def test_a_commit_that_answers_rollback_is_never_called_applied(
 ) -> None:
     """As where something between us and the server keeps an error to itself."""
     with closing(database.connect()) as session:
-        assert connection.send(session, b"begin; create table half (); select 1 / 0").error is not None
-        answer = connection.send(session, b"commit")
+        assert simple_query.send(session, b"begin; create table half (); select 1 / 0").error is not None
+        answer = simple_query.send(session, b"commit")
         assert answer.error is None
         assert answer.results[-1].command_status == b"ROLLBACK"
     swallowed: list[psycopg.Error] = []
@@ -320,7 +320,7 @@ def test_what_a_session_would_keep_reaches_neither_the_next_file_nor_the_history
         with closing(database.connect()) as session:
             session.execute("SET statement_timeout = '30s'")  # what a run sets for a migration
             before = session.execute(f"SELECT {probe}".encode()).fetchone()
-            assert connection.send(session, f"begin; {leak}; commit".encode()).error is None
+            assert simple_query.send(session, f"begin; {leak}; commit".encode()).error is None
             assert session.execute(f"SELECT {probe}".encode()).fetchone() != before, f"{leak}: the session keeps it"
         expected += [before]
         files[f"m{number * 2}_leak"] = f"{HEAD if way == 'by steps' else ''}{leak}"

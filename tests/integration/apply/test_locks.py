@@ -351,8 +351,8 @@ def test_a_build_that_is_ended_is_never_passed_over(
     database_with_table.run("INSERT INTO t VALUES (1)")
     again = Attempt(database_with_table, write(m1_a=f"{HEAD}{timeout}{statement};")).run()
     assert isinstance(again.error, StoppedPartWay), "there is a duplicate now: what was built before proves nothing"
-    assert again.error.place is not None
-    assert again.error.place.sqlstate == "23505"
+    assert again.error.location is not None
+    assert again.error.location.sqlstate == "23505"
     database_with_table.run("TRUNCATE t")
     assert migrate(database_with_table, write()).applied == ["1_a"]
     assert valid(database_with_table) is True

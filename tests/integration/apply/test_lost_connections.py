@@ -164,7 +164,7 @@ def test_a_file_in_windows_is_rolled_back_whole(
         migrate(proxy.database, files)
     assert proxy.sprung
     assert proxy.witnessed == []
-    assert caught.value.place == Location("1_a"), "what came of a window that was lost is not known"
+    assert caught.value.location == Location("1_a"), "what came of a window that was lost is not known"
     assert "1_a was rolled back" in caught.value.detail
     assert database.rows("SELECT to_regclass('big')") == [(None,)]
     assert (history(database), effects(database)) == ([], [])
@@ -295,8 +295,8 @@ def cut_at(number: int, database: Database, files: Files, moment: Moment) -> boo
     finished = [name for name, done in history(database) if done]
     assert set(attempt.applied) <= set(finished), f"message {number}: reported, and not there"
     if isinstance(attempt.error, MigrationFailed):
-        assert attempt.error.place is not None
-        assert attempt.error.place.migration not in finished, f"message {number}: not rolled back"
+        assert attempt.error.location is not None
+        assert attempt.error.location.migration not in finished, f"message {number}: not rolled back"
     return bool(proxy.sprung)
 
 

@@ -63,6 +63,24 @@ def test_it_stops_at_the_statement_and_goes_on_there(table_with_duplicates: Data
     assert table_with_duplicates.rows("SELECT checksum FROM ratchet.migrations") == [(fixed[0].checksum,)]
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("select x::int from (values (random()::text || 'x')) as v (x)", "invalid input syntax for type integer: .*x"),
+        (
+            "update ratchet.migrations set executed_at = now()",
+            r"this run has no unfinished history row of this migration \(0 rows\)",
+        ),
+    ],
+)
+def test_an_error_of_the_statement_is_told_from_one_of_its_record(
+    database: Database, write: WriteMigrations, text: str, reason: str
+) -> None:
+    with pytest.raises(StoppedPartWay, match=f"stopped at statement 2 of 2, line 3, column 1: {reason}"):
+        migrate(database, write(m1_a=NO_TRANSACTION + f"create table a ();\n{text}"))
+    assert last_row(database) == (1, None, False)
+
+
 def test_a_file_that_fails_behind_it_says_that_it_was_applied(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a=NO_TRANSACTION + "create table a ()", m2_b="select 1 / 0")
     with pytest.raises(MigrationFailed) as caught:

@@ -121,12 +121,19 @@ def test_what_others_leave_there_during_a_run_does_not_matter(
     assert database.rows("SELECT to_regclass('public.t') IS NOT NULL") == [(True,)]
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("select 1 / 0", "division by zero"),
+        ("select x::int from (values (random()::text || 'x')) as v (x)", "invalid input syntax for type integer"),
+    ],
+)
 def test_an_error_is_placed_and_what_came_before_stays(
-    database: Database, pool: StartPooler, write: WriteMigrations
+    database: Database, pool: StartPooler, write: WriteMigrations, text: str, reason: str
 ) -> None:
     pooled, _ = pool()
-    files = write(m1_a="create table a ()", m2_b="select 1;\nselect 1 / 0", m3_c="create table c ()")
-    with pytest.raises(MigrationFailed, match="2_b failed at line 2, column 1: division by zero"):
+    files = write(m1_a="create table a ()", m2_b=f"select 1;\n{text}", m3_c="create table c ()")
+    with pytest.raises(MigrationFailed, match=f"2_b failed at line 2, column 1: {reason}"):
         migrate(pooled, files)
     assert applied(database) == ["1_a"]
 

@@ -27,9 +27,14 @@ from pgratchet.errors import BackupFailed
 from pgratchet.operations.drill import drilling
 from pgratchet.variables import DrillVariables
 from tests.faults.proxy import Moment, Proxy
-from tests.integration.backups.test_backup import take
-from tests.integration.backups.test_restore import fake_pg_restore, roles, site_of
-from tests.integration.conftest import source_of
+from tests.integration.backups.helpers import (
+    backup_source_of,
+    fake_pg_restore,
+    restore_server_of,
+    run_drill,
+    take,
+    temporary_roles,
+)
 from tests.servers.databases import Database
 from tests.support.invoke import COMMAND, Invoke, environment
 from tests.support.processes import command_lines
@@ -40,8 +45,8 @@ GOOD = 2 + 1
 
 
 @pytest.fixture
-def archived(source: BackupSource, kept: DiskStore, programs: Programs) -> BackupArchive:
-    return taken(source, kept, programs)
+def archive(backup_source: BackupSource, disk_store: DiskStore, programs: Programs) -> BackupArchive:
+    return taken(backup_source, disk_store, programs)
 
 
 def taken(source: BackupSource, kept: DiskStore, programs: Programs) -> BackupArchive:
@@ -50,12 +55,7 @@ def taken(source: BackupSource, kept: DiskStore, programs: Programs) -> BackupAr
 
 
 def run(site: RestoreServer, archived: BackupArchive, *, ours: bool = False) -> DrillRecord:
-    return drilled(Drill(site, archived, create_roles=ours))
-
-
-def drilled(drill: Drill) -> DrillRecord:
-    list(drill.run())
-    return drill.record
+    return run_drill(Drill(site, archived, create_roles=ours))
 
 
 def names(database: Database) -> list[tuple[object, ...]]:
@@ -70,14 +70,14 @@ def nothing_left(database: Database) -> Iterator[None]:
 
 
 def test_a_good_backup_is_proved_and_its_record_kept(
-    migrated: Database, archived: BackupArchive, kept: DiskStore
+    migrated: Database, archive: BackupArchive, disk_store: DiskStore
 ) -> None:
-    drill = Drill(site_of(migrated), archived)
+    drill = Drill(restore_server_of(migrated), archive)
     with nothing_left(migrated):
         (restored,) = [event for event in drill.run() if isinstance(event, events.Restored)]
     record = drill.record
     assert restored.database.startswith("pgratchet_drill_")
-    made = archived.manifest
+    made = archive.manifest
     assert (record.backup_id, record.good, record.problem, record.notes) == (made.backup_id, True, "", ())
     assert (record.tables, record.rows) == (len(made.contents.tables), made.contents.rows)
     assert record.rows >= GOOD
@@ -88,10 +88,10 @@ def test_a_good_backup_is_proved_and_its_record_kept(
     assert record.server_version == made.server_version
     drill_records.require_good(record)
     later = replace(record, at="2099-01-01T00:00:00+00:00")
-    drill_records.write_record(kept, later)
-    drill_records.write_record(kept, record)
-    assert drill_records.read_records(kept) == (record, later)
-    assert [each.backup_id for each in listing.list_backups(kept)] == [made.backup_id], "records are no backups"
+    drill_records.write_record(disk_store, later)
+    drill_records.write_record(disk_store, record)
+    assert drill_records.read_records(disk_store) == (record, later)
+    assert [each.backup_id for each in listing.list_backups(disk_store)] == [made.backup_id], "records are no backups"
 
 
 BROKEN = {
@@ -109,14 +109,14 @@ BROKEN = {
 }
 
 
-def test_broken_records_are_passed_over(kept: DiskStore) -> None:
+def test_broken_records_are_passed_over(disk_store: DiskStore) -> None:
     good = DrillRecord("20260101T000000-0000", "2026-01-01T00:00:00+00:00", 7, good=True)
-    drill_records.write_record(kept, good)
+    drill_records.write_record(disk_store, good)
     for name, text in BROKEN.items():
-        kept.note(f"20250101T000000-{name}.json", text.encode())
-    kept.note("20250101T000000-bytes.json", b"\xff\xfe{")
-    assert len(list(kept.notes())) == len(BROKEN) + 2
-    assert drill_records.read_records(kept) == (good,)
+        disk_store.note(f"20250101T000000-{name}.json", text.encode())
+    disk_store.note("20250101T000000-bytes.json", b"\xff\xfe{")
+    assert len(list(disk_store.notes())) == len(BROKEN) + 2
+    assert drill_records.read_records(disk_store) == (good,)
 
 
 def with_contents(archived: BackupArchive, **changes: object) -> BackupArchive:
@@ -124,10 +124,10 @@ def with_contents(archived: BackupArchive, **changes: object) -> BackupArchive:
     return replace(archived, manifest=replace(archived.manifest, contents=contents))
 
 
-def test_a_backup_that_holds_something_else_is_found_out(migrated: Database, archived: BackupArchive) -> None:
-    tables = {**archived.manifest.contents.tables, "public.app_state": 99}
+def test_a_backup_that_holds_something_else_is_found_out(migrated: Database, archive: BackupArchive) -> None:
+    tables = {**archive.manifest.contents.tables, "public.app_state": 99}
     with nothing_left(migrated):
-        record = run(site_of(migrated), with_contents(archived, tables=tables))
+        record = run(restore_server_of(migrated), with_contents(archive, tables=tables))
     assert (record.good, record.problem) == (False, "Table public.app_state: 2 rows, and 99 rows in the backup.")
     assert record.restore_ms > 0
     with pytest.raises(BackupFailed, match="did not prove it good") as caught:
@@ -137,51 +137,51 @@ def test_a_backup_that_holds_something_else_is_found_out(migrated: Database, arc
 
 
 def test_a_backup_that_does_not_restore_is_found_out(
-    migrated: Database, archived: BackupArchive, tmp_path: Path
+    migrated: Database, archive: BackupArchive, tmp_path: Path
 ) -> None:
     script = 'REAL "$@"; echo "pg_restore: error: no more" >&2; exit 1'
-    failing = replace(archived, programs=fake_pg_restore(archived.programs, tmp_path / "bin", script))
+    failing = replace(archive, programs=fake_pg_restore(archive.programs, tmp_path / "bin", script))
     with nothing_left(migrated):
-        record = run(site_of(migrated), failing)
+        record = run(restore_server_of(migrated), failing)
     assert not record.good
     assert record.problem.startswith("pg_restore failed\n")
     assert "no more" in record.problem
 
 
-def test_an_extension_of_another_version_is_noted(migrated: Database, archived: BackupArchive) -> None:
-    record = run(site_of(migrated), with_contents(archived, extensions={"plpgsql": "0.9"}))
+def test_an_extension_of_another_version_is_noted(migrated: Database, archive: BackupArchive) -> None:
+    record = run(restore_server_of(migrated), with_contents(archive, extensions={"plpgsql": "0.9"}))
     assert (record.good, record.notes) == (True, ("Extension plpgsql: 1.0, and 0.9 in the backup.",))
 
 
 def test_an_extension_that_the_server_lacks_is_named_before_anything_is_restored(
-    migrated: Database, archived: BackupArchive
+    migrated: Database, archive: BackupArchive
 ) -> None:
     with nothing_left(migrated):
-        record = run(site_of(migrated), with_contents(archived, extensions={"no_such_extension": "1.0"}))
+        record = run(restore_server_of(migrated), with_contents(archive, extensions={"no_such_extension": "1.0"}))
     assert not record.good
     assert "no_such_extension" in record.problem
     assert record.restore_ms == 0
 
 
-def test_a_locale_that_the_server_lacks_is_noted(migrated: Database, archived: BackupArchive) -> None:
-    made = archived.manifest
+def test_a_locale_that_the_server_lacks_is_noted(migrated: Database, archive: BackupArchive) -> None:
+    made = archive.manifest
     odd = replace(made, database=replace(made.database, collate="xx_XX.utf8", ctype="xx_XX.utf8"))
     with nothing_left(migrated):
-        record = run(site_of(migrated), replace(archived, manifest=odd))
+        record = run(restore_server_of(migrated), replace(archive, manifest=odd))
     assert (record.good, record.problem) == (True, "")
     assert any("xx_XX.utf8" in note for note in record.notes)
 
 
 def test_roles_are_made_only_on_a_server_of_our_own(
-    migrated: Database, source: BackupSource, kept: DiskStore, programs: Programs
+    migrated: Database, backup_source: BackupSource, disk_store: DiskStore, programs: Programs
 ) -> None:
     role = f"{migrated.name}_role"
-    with roles(migrated, role):
+    with temporary_roles(migrated, role):
         migrated.run(f"GRANT SELECT ON jobs TO {role}; CREATE TABLE theirs (); ALTER TABLE theirs OWNER TO {role}")
-        archived = taken(source, kept, programs)
+        archived = taken(backup_source, disk_store, programs)
         migrated.run("DROP TABLE theirs")
     with nothing_left(migrated):
-        record = run(site_of(migrated), archived)
+        record = run(restore_server_of(migrated), archived)
     assert record.good
     assert record.notes == (f"Owners and privileges: the server lacks {role}.",)
     with embedded.scratch() as server:
@@ -190,36 +190,36 @@ def test_roles_are_made_only_on_a_server_of_our_own(
             archived = replace(
                 archived, programs=find_programs(180000, archive_version=archived.manifest.client_version)
             )
-        record = run(site_of(scratch), archived, ours=True)
+        record = run(restore_server_of(scratch), archived, ours=True)
         assert (record.good, record.problem, record.notes) == (True, "", ())
         assert scratch.rows("SELECT 1 FROM pg_roles WHERE rolname = %s", role)
     assert not server.root.exists()
 
 
 def test_what_the_bootstrap_superuser_owns_restores_where_it_has_another_name(
-    migrated: Database, kept: DiskStore, programs: Programs
+    migrated: Database, disk_store: DiskStore, programs: Programs
 ) -> None:
     """No dependency tells of it, and with a database that is another's nothing else does."""
     owner = f"{migrated.name}_owner"
-    with roles(migrated, owner):
+    with temporary_roles(migrated, owner):
         migrated.run(f"ALTER DATABASE {migrated.name} OWNER TO {owner}")
-        made = take(source_of(migrated), kept, programs)
+        made = take(backup_source_of(migrated), disk_store, programs)
         migrated.run(f"ALTER DATABASE {migrated.name} OWNER TO CURRENT_USER")
-    entry = listing.inspect_backup(kept, made.backup_id)
-    with drilling(entry, made, kept, DrillVariables(), None) as drill:
-        record = drilled(drill)
+    entry = listing.inspect_backup(disk_store, made.backup_id)
+    with drilling(entry, made, disk_store, DrillVariables(), None) as drill:
+        record = run_drill(drill)
     assert (record.good, record.problem, record.notes) == (True, "", ())
 
 
 def test_a_subscription_in_a_backup_does_not_stay_on_the_scratch_server(
-    migrated: Database, source: BackupSource, kept: DiskStore, programs: Programs
+    migrated: Database, backup_source: BackupSource, disk_store: DiskStore, programs: Programs
 ) -> None:
     """A database with one cannot be dropped, and the slot that it names is the live one's."""
     migrated.run("CREATE SUBSCRIPTION s CONNECTION 'host=/nowhere' PUBLICATION p WITH (connect = false)")
     try:
-        archived = taken(source, kept, programs)
+        archived = taken(backup_source, disk_store, programs)
         with nothing_left(migrated):
-            record = run(site_of(migrated), archived)
+            record = run(restore_server_of(migrated), archived)
         assert (record.good, record.problem) == (True, "")
     finally:
         migrated.run("ALTER SUBSCRIPTION s SET (slot_name = NONE)")
@@ -227,14 +227,14 @@ def test_a_subscription_in_a_backup_does_not_stay_on_the_scratch_server(
 
 
 def test_a_line_that_is_cut_leaves_no_scratch_database(
-    migrated: Database, source: BackupSource, kept: DiskStore, programs: Programs
+    migrated: Database, backup_source: BackupSource, disk_store: DiskStore, programs: Programs
 ) -> None:
     migrated.run("CREATE TABLE bytes AS SELECT sha256(n::text::bytea) FROM generate_series(1, 20000) n")
-    archived, proxy = taken(source, kept, programs), Proxy(migrated.parameters)
+    archived, proxy = taken(backup_source, disk_store, programs), Proxy(migrated.parameters)
     try:
         proxy.at(b"COPY public.bytes", Moment.SENT, meanwhile=proxy.cut)
         with nothing_left(migrated):
-            record = run(site_of(proxy.database), archived)
+            record = run(restore_server_of(proxy.database), archived)
         assert proxy.sprung == 1
         assert not record.good
     finally:

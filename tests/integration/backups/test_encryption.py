@@ -20,8 +20,8 @@ from pgratchet.backups.pg_programs import Programs
 from pgratchet.backups.restore import BackupArchive
 from pgratchet.backups.restore_server import RestoreServer
 from pgratchet.errors import BackupFailed, ConfigurationError
-from tests.integration.backups.test_backup import fake_programs, manifest_of, small_disk
-from tests.integration.backups.test_drill import drilled
+from tests.faults.small_disk import small_disk
+from tests.integration.backups.helpers import fake_programs, manifest_of, run_drill
 from tests.servers.databases import Database
 from tests.support.ssh_keys import write_key_pair
 from tests.support.waiting import until
@@ -52,12 +52,12 @@ def ssh_pair(folder: Path) -> Pair:
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Pair:
+def key_pair(tmp_path: Path) -> Pair:
     return age_pair(tmp_path)
 
 
 @pytest.fixture
-def planted(migrated: Database) -> Database:
+def database_with_secret_row(migrated: Database) -> Database:
     migrated.run(f"CREATE TABLE planted AS SELECT '{PLANTED}'::text AS x FROM generate_series(1, 3000)")
     return migrated
 
@@ -81,36 +81,36 @@ def uncompressed(programs: Programs, folder: Path) -> Programs:
 
 @pytest.mark.parametrize("make", [age_pair, ssh_pair])
 def test_nothing_is_stored_as_it_is_and_the_key_opens_all(
-    planted: Database,
-    source: BackupSource,
+    database_with_secret_row: Database,
+    backup_source: BackupSource,
     programs: Programs,
-    kept: DiskStore,
+    disk_store: DiskStore,
     tmp_path: Path,
     make: Callable[[Path], Pair],
 ) -> None:
     pair, plain = make(tmp_path), uncompressed(programs, tmp_path / "bin")
-    open_one = take(source, kept, plain)
-    assert PLANTED.encode() in (kept.root / open_one.backup_id / "database.dump").read_bytes(), "it would be seen"
-    made = take(source, kept, plain, pair.recipient)
+    open_one = take(backup_source, disk_store, plain)
+    assert PLANTED.encode() in (disk_store.root / open_one.backup_id / "database.dump").read_bytes(), "it would be seen"
+    made = take(backup_source, disk_store, plain, pair.recipient)
     assert sorted(made.files) == ["database.dump.age", "globals.sql.age"]
-    for path in (kept.root / made.backup_id).iterdir():
+    for path in (disk_store.root / made.backup_id).iterdir():
         content = path.read_bytes()
         assert PLANTED.encode() not in content
         assert b"CREATE ROLE" not in content
-    assert verify(kept, made, programs, None) == made
-    assert verify(kept, made, programs, pair.identity) == made
-    stream = verification.open_content(made, kept, pair.identity)
+    assert verify(disk_store, made, programs, None) == made
+    assert verify(disk_store, made, programs, pair.identity) == made
+    stream = verification.open_content(made, disk_store, pair.identity)
     assert not isinstance(stream, Path)
     assert PLANTED.encode() in b"".join(stream)
 
 
 def test_any_of_several_recipients_can_read_it(
-    source: BackupSource, programs: Programs, kept: DiskStore, tmp_path: Path
+    backup_source: BackupSource, programs: Programs, disk_store: DiskStore, tmp_path: Path
 ) -> None:
     pairs = [age_pair(tmp_path), ssh_pair(tmp_path)]
-    made = take(source, kept, programs, *(each.recipient for each in pairs))
+    made = take(backup_source, disk_store, programs, *(each.recipient for each in pairs))
     for each in pairs:
-        assert verify(kept, made, programs, each.identity) == made
+        assert verify(disk_store, made, programs, each.identity) == made
 
 
 def rotten(path: Path, content: bytes) -> None:
@@ -127,47 +127,55 @@ def flipped(content: bytes, place: int) -> bytes:
 @pytest.mark.parametrize("place", ["header", "middle", "end"])
 @pytest.mark.parametrize("opens", [True, False])
 def test_rot_is_told_from_a_key_that_does_not_fit(
-    planted: Database, source: BackupSource, programs: Programs, kept: DiskStore, pair: Pair, place: str, opens: bool
+    database_with_secret_row: Database,
+    backup_source: BackupSource,
+    programs: Programs,
+    disk_store: DiskStore,
+    key_pair: Pair,
+    place: str,
+    opens: bool,
 ) -> None:
-    made = take(source, kept, programs, pair.recipient)
-    path = kept.root / made.backup_id / "database.dump.age"
+    made = take(backup_source, disk_store, programs, key_pair.recipient)
+    path = disk_store.root / made.backup_id / "database.dump.age"
     content = path.read_bytes()
     rotten(path, flipped(content, {"header": 30, "middle": len(content) // 2, "end": len(content) - 1}[place]))
     with pytest.raises(BackupFailed, match=f"backup {made.backup_id} is not what was written") as caught:
-        verify(kept, made, programs, pair.identity if opens else None)
+        verify(disk_store, made, programs, key_pair.identity if opens else None)
     assert caught.value.detail == "database.dump.age: its SHA-256 is another."
 
 
 def test_a_key_that_does_not_fit_is_said_to_be_one(
-    source: BackupSource, programs: Programs, kept: DiskStore, pair: Pair, tmp_path: Path
+    backup_source: BackupSource, programs: Programs, disk_store: DiskStore, key_pair: Pair, tmp_path: Path
 ) -> None:
-    made = take(source, kept, programs, pair.recipient)
+    made = take(backup_source, disk_store, programs, key_pair.recipient)
     other = age_pair(tmp_path, "other")
     with pytest.raises(BackupFailed, match="the backup cannot be decrypted") as caught:
-        verify(kept, made, programs, other.identity)
+        verify(disk_store, made, programs, other.identity)
     assert "No matching keys" in caught.value.detail
     assert "backup_identity" in caught.value.hint
     with pytest.raises(ConfigurationError, match="is encrypted") as refused:
-        verification.open_content(made, kept, None)
-    assert pair.recipient in refused.value.detail
+        verification.open_content(made, disk_store, None)
+    assert key_pair.recipient in refused.value.detail
 
 
-def test_a_truncated_one_is_not_listed(source: BackupSource, programs: Programs, kept: DiskStore, pair: Pair) -> None:
-    made = take(source, kept, programs, pair.recipient)
-    path = kept.root / made.backup_id / "database.dump.age"
+def test_a_truncated_one_is_not_listed(
+    backup_source: BackupSource, programs: Programs, disk_store: DiskStore, key_pair: Pair
+) -> None:
+    made = take(backup_source, disk_store, programs, key_pair.recipient)
+    path = disk_store.root / made.backup_id / "database.dump.age"
     rotten(path, path.read_bytes()[:-1])
-    (listed,) = listing.list_backups(kept)
+    (listed,) = listing.list_backups(disk_store)
     assert listed.problem == "database.dump.age is not as large as its manifest says."
 
 
 def test_a_pg_dump_that_lies_is_found_out_where_nothing_can_be_decrypted(
-    source: BackupSource, tmp_path: Path, programs: Programs, kept: DiskStore, pair: Pair
+    backup_source: BackupSource, tmp_path: Path, programs: Programs, disk_store: DiskStore, key_pair: Pair
 ) -> None:
     lying = f'REAL "$@" > "{tmp_path}/whole"\nhead -c 9000 "{tmp_path}/whole"\n'
     with pytest.raises(BackupFailed, match="pg_restore failed"):
-        take(source, kept, fake_programs(programs, tmp_path / "bin", lying), pair.recipient)
+        take(backup_source, disk_store, fake_programs(programs, tmp_path / "bin", lying), key_pair.recipient)
     assert (tmp_path / "whole").stat().st_size > 9000
-    assert list(kept.root.iterdir()) == []
+    assert list(disk_store.root.iterdir()) == []
 
 
 def ended(run: Callable[[], object]) -> BaseException:
@@ -189,51 +197,60 @@ def ended(run: Callable[[], object]) -> BaseException:
 
 def test_a_disk_that_fills_up_while_it_encrypts_is_said_to_be_full(
     migrated: Database,
-    source: BackupSource,
+    backup_source: BackupSource,
     programs: Programs,
-    pair: Pair,
+    key_pair: Pair,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     migrated.run("CREATE TABLE bytes AS SELECT sha256(n::text::bytea) FROM generate_series(1, 40000) n")
     with small_disk(tmp_path / "small", "300k") as small:
         monkeypatch.setattr(DiskStore, "free_space", lambda _: None)  # as where someone else fills it
-        error = ended(lambda: take(source, DiskStore(small), programs, pair.recipient))
+        error = ended(lambda: take(backup_source, DiskStore(small), programs, key_pair.recipient))
         assert isinstance(error, BackupFailed)
         assert "No space left on device" in error.detail
         assert list(small.iterdir()) == []
 
 
 def test_a_restore_and_a_drill_read_it_with_the_identity(
-    planted: Database, source: BackupSource, programs: Programs, kept: DiskStore, site: RestoreServer, pair: Pair
+    database_with_secret_row: Database,
+    backup_source: BackupSource,
+    programs: Programs,
+    disk_store: DiskStore,
+    scratch_server: RestoreServer,
+    key_pair: Pair,
 ) -> None:
-    made = take(source, kept, programs, pair.recipient)
-    planted.run("DROP TABLE planted")
+    made = take(backup_source, disk_store, programs, key_pair.recipient)
+    database_with_secret_row.run("DROP TABLE planted")
 
     def archived() -> BackupArchive:
-        return BackupArchive(made, verification.open_content(made, kept, pair.identity), programs)
+        return BackupArchive(made, verification.open_content(made, disk_store, key_pair.identity), programs)
 
     try:
-        list(restore.restore(site, planted.name, archived(), restore.RestoreOptions()))
-        assert planted.rows("SELECT count(*), min(x) FROM planted") == [(3000, PLANTED)]
+        list(restore.restore(scratch_server, database_with_secret_row.name, archived(), restore.RestoreOptions()))
+        assert database_with_secret_row.rows("SELECT count(*), min(x) FROM planted") == [(3000, PLANTED)]
     finally:
-        kept_databases.drop_kept_databases(site, planted.name, kept_databases.list_kept_databases(site, planted.name))
-    record = drilled(Drill(site, archived(), jobs=4))
+        kept_databases.drop_kept_databases(
+            scratch_server,
+            database_with_secret_row.name,
+            kept_databases.list_kept_databases(scratch_server, database_with_secret_row.name),
+        )
+    record = run_drill(Drill(scratch_server, archived(), jobs=4))
     assert record.good, record.problem
 
 
 def test_several_workers_are_not_used_where_it_is_encrypted(
-    source: BackupSource, programs: Programs, kept: DiskStore, pair: Pair
+    backup_source: BackupSource, programs: Programs, disk_store: DiskStore, key_pair: Pair
 ) -> None:
-    assert take(source, kept, programs, jobs=2, parallel_from=0).archive == "directory"
-    made = take(source, kept, programs, pair.recipient, jobs=2, parallel_from=0)
+    assert take(backup_source, disk_store, programs, jobs=2, parallel_from=0).archive == "directory"
+    made = take(backup_source, disk_store, programs, key_pair.recipient, jobs=2, parallel_from=0)
     assert made.archive == "custom"
-    assert verify(kept, made, programs, pair.identity) == made
+    assert verify(disk_store, made, programs, key_pair.identity) == made
 
 
 def test_a_recipient_that_is_none_stops_before_anything_is_written(
-    source: BackupSource, programs: Programs, kept: DiskStore, pair: Pair
+    backup_source: BackupSource, programs: Programs, disk_store: DiskStore, key_pair: Pair
 ) -> None:
     with pytest.raises(ConfigurationError, match="number 2 of backup_recipients"):
-        take(source, kept, programs, pair.recipient, "age1nonsense")
-    assert not kept.root.exists()
+        take(backup_source, disk_store, programs, key_pair.recipient, "age1nonsense")
+    assert not disk_store.root.exists()

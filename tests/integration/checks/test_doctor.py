@@ -18,11 +18,11 @@ from pgratchet.database.history import History
 from pgratchet.operations.base import Machine
 from pgratchet.operations.examine import Examine
 from tests.faults.proxy import Proxy
-from tests.integration.conftest import settings_of
 from tests.servers.databases import Database
 from tests.servers.fixtures import pool
 from tests.servers.pgbouncer import StartPooler
 from tests.support.migrations import WriteMigrations
+from tests.support.targets import target_of
 from tests.support.waiting import until
 
 __all__ = ["pool"]
@@ -218,7 +218,7 @@ def test_files_and_history(database: Database, write: WriteMigrations) -> None:
 
 
 def test_this_machine(migrated: Database, tmp_path: Path) -> None:
-    found = Examine().run(settings_of(migrated), Machine(tmp_path))
+    found = Examine().run(target_of(migrated), Machine(tmp_path))
     assert amiss(found) == []
     assert "no TLS" in of(found, "pg_dump").what or "server's own major" in of(found, "pg_dump").what
     assert " free in " in of(found, "room").what

@@ -107,7 +107,7 @@ def test_no_transaction_is_declared_and_what_is_no_sql_is_stood_for() -> None:
     assert text_of(file("1", up="", obstacle="It is Go.")).startswith("-- Stands for 1_x of tool")
     (item,), _ = match_rows("tool", [file("1", up="")], [], {})
     assert item.file
-    assert scripts.prepare([item.file])
+    assert scripts.prepare_scripts([item.file])
 
 
 @pytest.mark.parametrize(

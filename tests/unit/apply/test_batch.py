@@ -8,9 +8,11 @@ import pytest
 
 from pgratchet.apply import batch
 from pgratchet.errors import Location
+from pgratchet.migrations.directives import Directives
 from pgratchet.migrations.files import Migration
-from pgratchet.migrations.lexer import Statement, scan
-from pgratchet.migrations.scripts import SIZE_LIMIT, Directives, Script, Window
+from pgratchet.migrations.lexer import scan
+from pgratchet.migrations.scripts import SIZE_LIMIT, Script, Window
+from pgratchet.migrations.statement import Statement
 
 
 def script(name: str, text: bytes) -> Script:
@@ -30,8 +32,8 @@ SENT = batch.compose([(s, TEXTS[s.name]) for s in SCRIPTS], frame, [b"SELECT"])
 def test_every_script_has_its_own_transaction() -> None:
     frames = [b"BEGIN;\nINSERT;\n" + text + b"\n;\nUPDATE;\nCOMMIT;\n" for text in TEXTS.values()]
     assert SENT.text == b"".join(frames) + b"SELECT;\n"
-    assert [SENT.text[place] for place in SENT.places] == list(TEXTS.values())
-    assert SENT.results == (2, 8, 12)
+    assert [SENT.text[place] for place in SENT.slices] == list(TEXTS.values())
+    assert SENT.results_before == (2, 8, 12)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def test_an_error_without_position_belongs_to_the_statement_that_did_not_answer(
 )
 def test_a_position_is_mapped_into_the_file(index: int, within: int, place: Location) -> None:
     """Also before anything ran: the server parses the whole string first. It counts characters."""
-    position = len(SENT.text[: SENT.places[index].start].decode()) + within + 1
+    position = len(SENT.text[: SENT.slices[index].start].decode()) + within + 1
     assert batch.locate(SENT, 0, position, "42601") == batch.Failure(place)
 
 
@@ -78,16 +80,16 @@ def test_a_position_in_the_frame_falls_back_to_counting() -> None:
 def test_batches_hold_at_most_so_many_and_a_large_one_goes_alone() -> None:
     half = script("9_x", b"-" * (SIZE_LIMIT // 2))
     scripts = [FIRST, EMPTY, LAST, half, half, FIRST, LAST]
-    assert list(batch.batches(scripts, 2)) == [(FIRST, EMPTY), (LAST, half), (half, FIRST), (LAST,)]
-    assert list(batch.batches([half, half, FIRST], 3)) == [(half, half), (FIRST,)]
-    assert list(batch.batches([], 2)) == []
+    assert list(batch.split_into_batches(scripts, 2)) == [(FIRST, EMPTY), (LAST, half), (half, FIRST), (LAST,)]
+    assert list(batch.split_into_batches([half, half, FIRST], 3)) == [(half, half), (FIRST,)]
+    assert list(batch.split_into_batches([], 2)) == []
 
 
 def test_one_with_rows_or_without_a_transaction_goes_alone() -> None:
     copies = replace(FIRST, windows=(Window(0, 1),))
     alone = replace(FIRST, directives=Directives(transactional=False))
-    assert list(batch.batches([EMPTY, copies, alone, LAST], 10)) == [(EMPTY,), (copies,), (alone,), (LAST,)]
-    assert [batch.travels_alone(s) for s in (EMPTY, copies, alone, LAST)] == [False, True, True, False]
+    assert list(batch.split_into_batches([EMPTY, copies, alone, LAST], 10)) == [(EMPTY,), (copies,), (alone,), (LAST,)]
+    assert [batch.is_sent_alone(s) for s in (EMPTY, copies, alone, LAST)] == [False, True, True, False]
 
 
 TEXT = "select 'é';\n-- c\ncopy t from stdin;\n1\n2\n\\.\nselect 'ü'; select 3 ;".encode()
@@ -102,7 +104,7 @@ def test_an_error_in_a_window_is_placed_in_the_whole_text() -> None:
         batch.locate_in_window(FIRST, TEXT, last, 2, None, "x"),
         batch.locate_in_window(FIRST, TEXT, copy, 0, None, "x"),
     ]
-    assert [fault.place for fault in located] == [
+    assert [fault.location for fault in located] == [
         Location("1_a", 7, 8, "x"),
         Location("1_a", 7, 13, "x"),
         Location("1_a", 7, 13, "x"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pgratchet.checks import doctor, machine
-from pgratchet.database.connection import Server
+from pgratchet.database.inspection import Server
 
 PACKAGE = Path("/package/bin")
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import shutil
 import stat
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pgratchet.config import inventory, settings
 from pgratchet.config.inventory import InventoryTarget
+from pgratchet.config.secrets import MASK
 from pgratchet.config.settings import RenderedTarget
-from pgratchet.config.templates import MASK
 from pgratchet.database import target as access
 from pgratchet.errors import ConfigurationError, RatchetError, Unreachable
 from pgratchet.variables import Variables
@@ -160,8 +163,10 @@ def test_the_variables_that_hold_a_secret_are_known() -> None:
     given = resolve(
         {"A": "a", "B": "b", "C": "c"}, pg_user="{{ env('B') }}", pg_password="{{ env('A') }}{{ env('B') }}"
     )
-    assert given.secrets == {"A", "B"}
-    assert shipped("dev", {"DATABASE_URL": "postgresql://h/d", "POSTGRES_USER": "u"}).secrets == {"DATABASE_URL"}
+    assert given.secret_variables == {"A", "B"}
+    assert shipped("dev", {"DATABASE_URL": "postgresql://h/d", "POSTGRES_USER": "u"}).secret_variables == {
+        "DATABASE_URL"
+    }
 
 
 def test_rendered_values_have_types_too() -> None:
@@ -217,8 +222,15 @@ def test_a_broken_template_stops(tmp_path: Path, template: str, message: str) ->
         settings.render_target(InventoryTarget("env", "t", (), {"pg_dbname": "d"}), tmp_path, {}, no_server)
 
 
-def test_a_missing_template_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no template"):
+def test_a_template_that_the_project_does_not_have_is_the_packaged_one(tmp_path: Path) -> None:
+    target = InventoryTarget("env", "t", (), {"pg_dbname": "d", "pg_user": "u"})
+    rendered = settings.render_target(target, tmp_path, {}, no_server)
+    assert rendered == replace(settings.render_target(target, TEMPLATES, {}, no_server), templates=tmp_path)
+
+
+def test_a_missing_template_that_another_includes_is_named(tmp_path: Path) -> None:
+    (tmp_path / "pg_service.conf.j2").write_text("{% include 'common.j2' %}")
+    with pytest.raises(ConfigurationError, match=r"no template .*/common\.j2"):
         settings.render_target(InventoryTarget("env", "t", (), {"pg_dbname": "d"}), tmp_path, {}, no_server)
 
 
@@ -230,6 +242,19 @@ def test_the_password_command_runs_only_when_asked(tmp_path: Path) -> None:
     assert not witness.exists()
     assert given.parameters()["password"] == "s3cret"
     assert witness.exists()
+
+
+def test_the_password_command_gets_neither_libpqs_variables_nor_the_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPASSWORD", "other")
+    monkeypatch.setenv("PGHOSTADDR", "192.0.2.1")
+    monkeypatch.setenv("SECRET_URL", "postgresql://h/d")
+    monkeypatch.setenv("VAULT_ADDR", "https://vault")
+    command = [sys.executable, "-c", "import os; print(sorted(os.environ))"]
+    given = resolve(dict(os.environ), pg_url="{{ env('SECRET_URL') }}", password_command=command)
+    names = ast.literal_eval(given.password())
+    assert "VAULT_ADDR" in names
+    assert not [name for name in names if name.startswith("PG") or name == "SECRET_URL"]
+    assert os.environ["PGPASSWORD"] == "other"
 
 
 @pytest.mark.parametrize(
@@ -316,7 +341,7 @@ def test_what_contradicts_itself_is_told(variables: dict[str, object], told: str
 def test_a_tunnel_leads_there_and_the_server_keeps_its_name() -> None:
     asked: list[tuple[str, int]] = []
 
-    def tunnel(_: Variables, host: str, port: int) -> int:
+    def tunnel(_: Variables, host: str, port: int, hidden: frozenset[str]) -> int:
         asked.append((host, port))
         return 4711
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from pgratchet.database.connection import Server, describe, parse_url, refuse_pooled, refuse_unfit
+from pgratchet.database.connection import describe, parse_url
+from pgratchet.database.inspection import Server, refuse_pooled, refuse_unfit
 from pgratchet.errors import ConfigurationError
 
 FIT = Server(

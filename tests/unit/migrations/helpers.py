@@ -10,8 +10,9 @@ import pytest
 
 from pgratchet.errors import ConfigurationError
 from pgratchet.migrations.files import Migration
-from pgratchet.migrations.lexer import Statement, scan
+from pgratchet.migrations.lexer import scan
 from pgratchet.migrations.plan import HistoryRow
+from pgratchet.migrations.statement import Statement
 
 MOMENT = datetime(2025, 1, 11, 9, 30, tzinfo=timezone.utc)
 

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pgratchet.migrations.classify import (
-    Effect,
-    copies_to_client,
-    effect,
-    only_adds,
-    outside_transaction,
-    reindexed,
-    transaction_control,
-)
-from pgratchet.migrations.lexer import copies_from_client
+from pgratchet.migrations.additive import is_additive
+from pgratchet.migrations.classify import copies_from_client, copies_to_client, outside_transaction, transaction_control
+from pgratchet.migrations.effects import Effect, find_effect, find_reindexed
 from tests.unit.migrations.helpers import only_statement
 
 
@@ -128,7 +121,7 @@ def test_copy_through_the_client_is_told(text: str, from_client: bool, to_client
     ],
 )
 def test_what_a_statement_makes_or_takes_away(text: str, expected: Effect | None) -> None:
-    assert effect(text.encode(), only_statement(text)) == expected
+    assert find_effect(text.encode(), only_statement(text)) == expected
 
 
 @pytest.mark.parametrize(
@@ -144,7 +137,7 @@ def test_what_a_statement_makes_or_takes_away(text: str, expected: Effect | None
     ],
 )
 def test_what_is_reindexed_concurrently(text: str, expected: tuple[str, tuple[str, ...]] | None) -> None:
-    assert reindexed(text.encode(), only_statement(text)) == expected
+    assert find_reindexed(text.encode(), only_statement(text)) == expected
 
 
 @pytest.mark.parametrize(
@@ -190,4 +183,4 @@ def test_what_is_reindexed_concurrently(text: str, expected: tuple[str, tuple[st
     ],
 )
 def test_what_only_adds_needs_no_backup_where_the_policy_says_so(text: str, adds: bool) -> None:
-    assert only_adds(text.encode(), only_statement(text)) is adds
+    assert is_additive(text.encode(), only_statement(text)) is adds

@@ -9,7 +9,7 @@ import pytest
 from pgratchet.errors import ConfigurationError
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations.files import create, read
-from pgratchet.migrations.scripts import prepare
+from pgratchet.migrations.scripts import prepare_scripts
 from tests.unit.migrations.helpers import MOMENT, mistakes, write
 
 
@@ -67,7 +67,7 @@ def test_a_large_text_is_checked_across_its_pieces(tmp_path: Path, lead: int) ->
     text = "x" * lead + "😀" * 600_000
     (whole,) = read(write(tmp_path, **{"1_a": text}))
     assert whole.text() == text.encode()
-    for at in (migrations._PIECE - 1, migrations._PIECE, 2 * migrations._PIECE + 1):
+    for at in (migrations._CHUNK - 1, migrations._CHUNK, 2 * migrations._CHUNK + 1):
         bad = "é".encode() + b"x" * (at - 2) + b"\xff" + b"y"
         with pytest.raises(ConfigurationError, match="1 mistake") as caught:
             read(write(tmp_path, **{"1_a": bad}))
@@ -75,7 +75,7 @@ def test_a_large_text_is_checked_across_its_pieces(tmp_path: Path, lead: int) ->
 
 
 def test_a_bad_byte_far_behind_a_character_that_lies_across_two_pieces_is_placed(tmp_path: Path) -> None:
-    before = b"x" * (migrations._PIECE - 1) + "é".encode() + b"x" * 100_000
+    before = b"x" * (migrations._CHUNK - 1) + "é".encode() + b"x" * 100_000
     with pytest.raises(ConfigurationError) as caught:
         read(write(tmp_path, **{"1_a": before + b"\xffy"}))
     assert f"byte 0xff at byte {len(before) + 1} (line 1)" in caught.value.detail
@@ -83,7 +83,7 @@ def test_a_bad_byte_far_behind_a_character_that_lies_across_two_pieces_is_placed
 
 @pytest.mark.parametrize("cut", [1, 2, 3])
 def test_a_text_that_ends_within_a_character_is_refused(tmp_path: Path, cut: int) -> None:
-    for lead in (0, migrations._PIECE - 2):
+    for lead in (0, migrations._CHUNK - 2):
         with pytest.raises(ConfigurationError) as caught:
             read(write(tmp_path, **{"1_a": b"x" * lead + "😀".encode()[:cut]}))
         assert f"byte 0xf0 at byte {lead + 1}" in caught.value.detail
@@ -125,7 +125,7 @@ def test_new_names_by_utc_and_never_writes_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\f\n", "\u2028\n"])
 def test_what_a_new_file_is_for_stays_a_comment(tmp_path: Path, end: str) -> None:
     path = create(tmp_path, f"add it{end}DROP TABLE users;", MOMENT)
-    (script,) = prepare(read(tmp_path))
+    (script,) = prepare_scripts(read(tmp_path))
     assert script.statements == 0
     assert path.read_text().startswith("-- add it DROP TABLE users;\n--")
 

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgratchet.migrations.lexer import Comment, LexicalError, Statement, line_and_column, scan
+from pgratchet.migrations.lexer import scan
+from pgratchet.migrations.positions import line_and_column
+from pgratchet.migrations.statement import Comment, LexicalError, Statement
 
 
 def split(text: str) -> list[str]:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pgratchet.migrations.lexer import LexicalError, Statement, scan
+from pgratchet.migrations.lexer import scan
+from pgratchet.migrations.statement import LexicalError, Statement
 from tests import ROOT
 
 _COMMENTS = ("SQL_COMMENT", "C_COMMENT")

@@ -92,7 +92,7 @@ def test_disagreements_are_all_named_with_what_to_do(tmp_path: Path) -> None:
     assert "2_b: not applied, but the newer 4_d is." in detail
     assert "3_gone: applied, but its file is gone. 5_gone has the same text: it looks renamed." in detail
     assert len(caught.value.hint.splitlines()) == 3
-    assert caught.value.place == Location("1_a")
+    assert caught.value.location == Location("1_a")
 
 
 @pytest.mark.parametrize(("gone", "told"), [(1, "about 1 migration"), (2, "about 2 migrations")])

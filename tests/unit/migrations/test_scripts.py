@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from pgratchet.errors import ConfigurationError
+from pgratchet.migrations import directives, scripts
 from pgratchet.migrations import files as migrations
-from pgratchet.migrations import scripts
+from pgratchet.migrations.directives import Directives
 from pgratchet.migrations.files import read
-from pgratchet.migrations.scripts import Directives, prepare
+from pgratchet.migrations.scripts import prepare_scripts
 from tests.unit.migrations.helpers import mistakes, write
 
 
@@ -18,7 +19,7 @@ def test_directives_stand_above_the_first_statement(tmp_path: Path) -> None:
     text = (
         "-- about\n--migrate: no-transaction\n-- migrate: lock-timeout=10s\n-- migrate: statement-timeout=0\nselect 1;"
     )
-    (script,) = prepare(read(write(tmp_path, **{"1_a": text})))
+    (script,) = prepare_scripts(read(write(tmp_path, **{"1_a": text})))
     assert script.directives == Directives(transactional=False, lock_timeout=10_000, statement_timeout=0)
     assert (script.statements, script.size, script.windows) == (1, len(text), ())
 
@@ -30,9 +31,9 @@ def test_directives_stand_above_the_first_statement(tmp_path: Path) -> None:
         ("-- migrate: no-transaction=yes", "unknown directive"),
         ("-- migrate: all=1s", 'unknown directive "all=1s"'),
         ("-- migrate: zeal=1s", 'unknown directive "zeal=1s"'),
-        ("-- migrate: lock-timeout", '"" is no duration'),
-        ("-- migrate: lock-timeout=soon", '"soon" is no duration'),
-        ("-- migrate: lock-timeout=999999999h", "is no duration"),
+        ("-- migrate: lock-timeout", '"" is not a valid duration'),
+        ("-- migrate: lock-timeout=soon", '"soon" is not a valid duration'),
+        ("-- migrate: lock-timeout=999999999h", "is not a valid duration"),
         ("select 1;\n-- migrate: no-transaction", "a directive below the first statement"),
         ("select\n-- migrate: no-transaction\n1", "a directive below the first statement"),
         ("select 1;\nCOMMIT;", "COMMIT in a migration"),
@@ -51,22 +52,22 @@ def test_directives_stand_above_the_first_statement(tmp_path: Path) -> None:
 def test_what_cannot_run_is_refused_with_its_place(tmp_path: Path, text: str, reason: str) -> None:
     files = read(write(tmp_path, **{"1_a": text, "2_b": "begin"}))
     with pytest.raises(ConfigurationError, match="2 mistakes") as caught:
-        prepare(files)
+        prepare_scripts(files)
     assert reason in mistakes(caught)[0]
     assert mistakes(caught)[1].startswith("2_b, line 1, column 1: BEGIN")
-    assert caught.value.place is not None
-    assert caught.value.place.migration == "1_a"
+    assert caught.value.location is not None
+    assert caught.value.location.migration == "1_a"
 
 
 def test_every_directive_below_the_first_statement_is_named(tmp_path: Path) -> None:
     files = read(write(tmp_path, **{"1_a": "select 1;\n-- migrate: no-transaction\n-- migrate: lock-timeout=1s\n"}))
     with pytest.raises(ConfigurationError, match="2 mistakes") as caught:
-        prepare(files)
+        prepare_scripts(files)
     assert [told[:18] for told in mistakes(caught)] == ["1_a, line 2, colum", "1_a, line 3, colum"]
 
 
 def windows(folder: Path, text: bytes) -> list[scripts.Window]:
-    return list(prepare(read(write(folder, **{"1_a": text})))[0].windows)
+    return list(prepare_scripts(read(write(folder, **{"1_a": text})))[0].windows)
 
 
 def test_windows_hold_whole_statements_and_rows_apart(tmp_path: Path) -> None:
@@ -117,16 +118,16 @@ def test_a_text_that_fits_is_sent_whole(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_share_a_transaction_is_taken_where_none_is_declared(tmp_path: Path, text: str) -> None:
-    assert prepare(read(write(tmp_path, **{"1_a": f"-- migrate: no-transaction\n{text}"})))
+    assert prepare_scripts(read(write(tmp_path, **{"1_a": f"-- migrate: no-transaction\n{text}"})))
 
 
 def test_durations() -> None:
     limit = 2**31 - 1
-    assert scripts._milliseconds("596h") == 2_145_600_000
-    assert scripts._milliseconds("999999999") == 999_999_999
-    assert scripts._milliseconds("2147483s") <= limit
+    assert directives.parse_duration("596h") == 2_145_600_000
+    assert directives.parse_duration("999999999") == 999_999_999
+    assert directives.parse_duration("2147483s") <= limit
     for text in ("597h", "2147484s", "1d", "-1", "1.5s", " 1s", "", "12345678901"):
-        with pytest.raises(migrations._MistakeError):
-            scripts._milliseconds(text)
-    told = {text: scripts._milliseconds(text) for text in ("0", "15", "500ms", "10s", "5min", "1h")}
+        with pytest.raises(migrations.FileMistake):
+            directives.parse_duration(text)
+    told = {text: directives.parse_duration(text) for text in ("0", "15", "500ms", "10s", "5min", "1h")}
     assert told == {"0": 0, "15": 15, "500ms": 500, "10s": 10_000, "5min": 300_000, "1h": 3_600_000}

@@ -50,20 +50,20 @@ def test_an_event_comes_out_as_it_went_in(event: events.Event) -> None:
     assert protocol.event_of(json.loads(json.dumps(protocol.event(event)))) == event
 
 
-@pytest.mark.parametrize("kind", list(errors.FAMILY.values()), ids=lambda kind: str(kind.__name__))
+@pytest.mark.parametrize("kind", list(errors.ERRORS_BY_EXIT_CODE.values()), ids=lambda kind: str(kind.__name__))
 def test_an_error_comes_out_as_it_was_raised(kind: type[RatchetError]) -> None:
     signal = Terminated()
     made = Interrupted(signal, detail=ODD, hint="h") if kind is Interrupted else kind(ODD, detail=ODD, hint="h")
-    made.place = Location("a", 1, 2, "42P01")
+    made.location = Location("a", 1, 2, "42P01")
     came = protocol.error_of(json.loads(json.dumps(protocol.error(made)))["error"])
     assert (type(came), came.status, str(came)) == (kind, made.status, str(made))
     if kind is not Interrupted:
-        assert came.place == made.place
+        assert came.location == made.location
 
 
 def test_the_family_has_every_error() -> None:
-    assert len(errors.FAMILY) == len(RatchetError.__subclasses__()) - len(_inner(RatchetError))
-    assert errors.FAMILY[5] is MigrationFailed
+    assert len(errors.ERRORS_BY_EXIT_CODE) == len(RatchetError.__subclasses__()) - len(_inner(RatchetError))
+    assert errors.ERRORS_BY_EXIT_CODE[5] is MigrationFailed
 
 
 def _inner(kind: type) -> list[type]:

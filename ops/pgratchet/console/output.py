@@ -1,0 +1,110 @@
+"""Writes to the terminal: data to standard output, talk to standard error.
+
+Colour and drawn tables appear only on a terminal; NO_COLOR and TERM=dumb are honoured (https://no-color.org).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import IO, TYPE_CHECKING
+
+from pgratchet.console import commands
+from pgratchet.errors import RatchetError
+
+if TYPE_CHECKING:
+    pass
+
+
+_COLOURS = {
+    "applied": "green",
+    "complete": "green",
+    "pending": "yellow",
+    "changed": "red",
+    "missing": "red",
+    "out-of-order": "red",
+    "unfinished": "red",
+    "ok": "green",
+    "warning": "yellow",
+    "problem": "red",
+    "verified": "green",
+    "claimed": "yellow",
+    "rolled back": "yellow",
+    "no file": "red",
+    "skipped": "red",
+    "failed": "red",
+    "cannot run": "red",
+}
+
+
+def on_terminal(stream: IO[str] | None) -> bool:
+    return stream is not None and stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+
+
+def say(text: str) -> None:
+    """Say something to the person, beside the data."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def write(text: str) -> None:
+    print(text, flush=True)
+
+
+def write_json(shape: object) -> None:
+    write(json.dumps(shape, ensure_ascii=False))
+
+
+def show_error(error: RatchetError) -> None:
+    """The three parts of an error, coloured on a terminal."""
+    words = commands.typed(str(error))
+    if not on_terminal(sys.stderr):
+        say(words)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    text = Text(words)
+    text.stylize("bold red", 0, len(error.message))
+    text.highlight_regex(r"^(DETAIL|HINT):", "bold")
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text)
+
+
+def confirm(question: str, answer: str) -> bool:
+    """Whether a person at a terminal types the answer; without one, no."""
+    if not sys.stdin or not sys.stdin.isatty():
+        return False
+    print(question, end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip() == answer
+
+
+def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], stream: IO[str] = sys.stdout) -> None:
+    """Rows under a header: drawn on a terminal, plain columns elsewhere."""
+    stream = sys.stderr if stream is sys.stderr else sys.stdout
+    if not rows:
+        return
+    if on_terminal(stream):
+        _draw_table(title, header, rows, stream)
+        return
+    lines = [[word.upper() for word in header], *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    shown = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    print("\n".join([title, *(line.rstrip() for line in shown)]), file=stream, flush=True)
+
+
+def _draw_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], stream: IO[str]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in header:
+        whole = name in ("took", "size", "applied at", "applied", "backup")
+        drawn.add_column(name, overflow="fold", no_wrap=whole, justify="right" if name in ("took", "size") else "left")
+    for row in rows:
+        drawn.add_row(*(Text(cell, style=_COLOURS.get(cell, "") if i == 1 else "") for i, cell in enumerate(row)))
+    console = Console(file=stream, highlight=False)
+    console.print(Text(title, style="bold"), soft_wrap=True)
+    console.print(drawn)

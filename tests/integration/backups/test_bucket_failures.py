@@ -1,0 +1,262 @@
+"""Buckets that cannot be reached, refuse, or hold damaged backups; and connections that are cut."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgratchet.backups import (
+    bucket_store,
+    listing,
+    store,
+    verification,
+)
+from pgratchet.backups.backup import BackupSource
+from pgratchet.backups.bucket_store import BucketStore
+from pgratchet.backups.pg_programs import Programs
+from pgratchet.backups.store import Store
+from pgratchet.errors import BackupFailed, ConfigurationError
+from tests.faults.byte_proxy import ByteLimitProxy
+from tests.integration.backups.bucket_helpers import (
+    INCOMPRESSIBLE,
+    embedded_server_only,
+    error_text,
+    ids_of_good_backups,
+    take,
+    verify,
+    write_backup,
+)
+from tests.servers.databases import Database
+from tests.servers.object_store import CANARY, KEYS, S3Server
+from tests.support.waiting import until
+
+
+@embedded_server_only
+def test_a_line_cut_half_way_up_leaves_no_backup_and_the_next_try_works(
+    migrated: Database, backup_source: BackupSource, programs: Programs, s3: S3Server, byte_proxy: ByteLimitProxy
+) -> None:
+    migrated.run(INCOMPRESSIBLE.format(20000))
+    kept = s3.at("up", endpoint=byte_proxy.endpoint)
+    byte_proxy.up = 300_000
+    text = error_text(lambda: take(backup_source, kept, programs))
+    assert byte_proxy.broken
+    assert text.startswith("the backup could not be written to s3://bucket/up/env/target\n")
+    byte_proxy.mend()
+    assert ids_of_good_backups(kept) == []
+    assert s3.names() == []
+    made = take(backup_source, kept, programs)
+    assert ids_of_good_backups(kept) == [made.backup_id]
+
+
+@embedded_server_only
+def test_a_line_cut_half_way_down_proves_nothing_and_the_next_try_works(
+    migrated: Database, backup_source: BackupSource, programs: Programs, s3: S3Server, byte_proxy: ByteLimitProxy
+) -> None:
+    migrated.run(INCOMPRESSIBLE.format(20000))
+    kept = s3.at("down", endpoint=byte_proxy.endpoint)
+    byte_proxy.down = 300_000
+    text = error_text(lambda: take(backup_source, kept, programs))
+    assert byte_proxy.broken
+    assert text.startswith("the backup could not be read from s3://bucket/down/env/target\n")
+    assert not any(key.endswith("manifest.json") for key in s3.names())
+    byte_proxy.mend()
+    assert ids_of_good_backups(kept) == []
+    made = take(backup_source, kept, programs)
+    byte_proxy.carried["down"], byte_proxy.down = 0, 300_000
+    (listed,) = [each for each in listing.list_backups(kept) if each.manifest]
+    text = error_text(lambda: list(verification.verify(listed, kept, programs)))
+    assert "could not be read from" in text
+    byte_proxy.mend()
+    assert verify(kept, made.backup_id, programs) == made
+
+
+def test_a_download_may_take_longer_than_one_request(
+    s3: S3Server, byte_proxy: ByteLimitProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour of reading is no fault, as long as it goes on."""
+    content = os.urandom(2 << 20)
+    s3.put("slow/env/target/20260101T000000-0000/database.dump", content)
+    monkeypatch.setattr(bucket_store, "_PART", 1 << 18)
+    given = BucketStore._settings
+    monkeypatch.setattr(BucketStore, "_settings", lambda self: _hurried(given(self)))
+    byte_proxy.delay = 0.06
+    kept = s3.at("slow", endpoint=byte_proxy.endpoint)
+    assert b"".join(kept.read("20260101T000000-0000", "database.dump")) == content
+
+
+def _hurried(given: dict[str, Any]) -> dict[str, Any]:
+    return {**given, "client_options": {**given["client_options"], "timeout": "400ms"}}
+
+
+def test_a_store_that_cannot_be_reached_is_named(s3: S3Server, byte_proxy: ByteLimitProxy) -> None:
+    byte_proxy.broken = True
+    text = error_text(s3.at("x", endpoint=byte_proxy.endpoint).ids)
+    assert text.startswith("the backup could not be listed in s3://bucket/x/env/target\n")
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    assert "could not be listed" in error_text(s3.at("x", endpoint=f"http://127.0.0.1:{port}").ids)
+
+
+class _Forbidding(BaseHTTPRequestHandler):
+    """What S3 answers to a wrong key, which the server of these tests does not look at."""
+
+    def do_GET(self) -> None:
+        code = "<Code>SignatureDoesNotMatch</Code><Message>The signature does not match.</Message>"
+        body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{code}</Error>'.encode()
+        self.send_response(403)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Nothing."""
+
+
+def test_wrong_credentials_are_told_in_the_services_own_words(s3: S3Server) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Forbidding) as refusing:
+        threading.Thread(target=refusing.serve_forever, daemon=True).start()
+        text = error_text(s3.at("x", endpoint=f"http://127.0.0.1:{refusing.server_port}").ids)
+        refusing.shutdown()
+    assert "DETAIL: SignatureDoesNotMatch: The signature does not match.\n" in text
+    assert "credentials" in text
+
+
+@embedded_server_only
+def test_a_missing_bucket_is_said_to_be_missing(backup_source: BackupSource, programs: Programs, s3: S3Server) -> None:
+    kept = S3Server(s3.endpoint, s3.client, "no-such-bucket").at("x")
+    for run in (kept.ids, lambda: write_backup(kept), lambda: take(backup_source, kept, programs)):
+        assert "DETAIL: NoSuchBucket: The specified bucket does not exist.\n" in error_text(run)
+
+
+FAULTS: dict[str, Callable[[S3Server, str, str], object]] = {
+    "flipped": lambda s3, made, _: s3.put(f"{made}/database.dump", _flipped(s3.body(f"{made}/database.dump"))),
+    "truncated": lambda s3, made, _: s3.put(f"{made}/database.dump", s3.body(f"{made}/database.dump")[:-100]),
+    "emptied": lambda s3, made, _: s3.put(f"{made}/database.dump", b""),
+    "swapped": lambda s3, made, other: s3.put(f"{made}/database.dump", s3.body(f"{other}/database.dump")),
+    "another's manifest": lambda s3, made, other: s3.put(f"{made}/manifest.json", s3.body(f"{other}/manifest.json")),
+    "edited": lambda s3, made, _: s3.put(f"{made}/manifest.json", _edited(s3.body(f"{made}/manifest.json"))),
+    "no manifest": lambda s3, made, _: s3.client.delete_object(Bucket="bucket", Key=f"{made}/manifest.json"),
+    "no dump": lambda s3, made, _: s3.client.delete_object(Bucket="bucket", Key=f"{made}/database.dump"),
+}
+
+
+def _flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def _edited(content: bytes) -> bytes:
+    return json.dumps(json.loads(content) | {"keep": True}).encode()
+
+
+@embedded_server_only
+def test_what_was_damaged_in_the_bucket_is_never_a_backup(
+    migrated: Database, backup_source: BackupSource, programs: Programs, s3: S3Server
+) -> None:
+    kept = s3.at("damaged")
+    other = take(backup_source, kept, programs).backup_id
+    migrated.run("CREATE TABLE meanwhile (x int)")
+    made = take(backup_source, kept, programs).backup_id
+    there = f"damaged/env/target/{made}"
+    whole = {key: s3.body(key) for key in s3.names() if key.startswith(there)}
+    for fault, damage in FAULTS.items():
+        damage(s3, there, f"damaged/env/target/{other}")
+        assert {key: s3.body(key) for key in s3.names() if key.startswith(there)} != whole, fault
+        assert ids_of_good_backups(kept) == [other], fault
+        assert f"{made} is no backup" in error_text(lambda: verify(kept, made, programs)), fault
+        for key, content in whole.items():
+            s3.put(key, content)
+    assert ids_of_good_backups(kept) == [made, other], "written anew, with what the manifest says"
+
+
+@pytest.mark.parametrize(
+    "url", ["foo://bucket", "memory:///", "file:///tmp", "http://127.0.0.1:1", "/tmp/folder", "s3"]
+)
+def test_what_is_no_object_store_is_refused(url: str) -> None:
+    """Memory among them, where a backup would be proved good, and be gone."""
+    kept = store.open_store(url, {}, Path("nowhere"), "env", "target")
+    with pytest.raises(ConfigurationError, match="cannot be used") as caught:
+        kept.ids()
+    assert caught.value.detail
+    assert "backup_store" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("secret_acces_key", CANARY),
+        ("endpoint", CANARY),
+        ("aws_endpoint_url", "127.0.0.1:9000"),
+        ("endpoint", "http://"),
+        ("region", "eu west"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused_without_their_values(option: str, value: str) -> None:
+    kept = store.open_store("s3://bucket", {**KEYS, option: value}, Path("nowhere"), "env", "target")
+    text = error_text(kept.ids)
+    assert "cannot be used" in text
+    assert option in text
+
+
+@embedded_server_only
+def test_an_encrypted_upload_that_is_cut_says_so_and_ends(
+    migrated: Database, backup_source: BackupSource, programs: Programs, s3: S3Server, byte_proxy: ByteLimitProxy
+) -> None:
+    from pyrage import x25519
+
+    migrated.run(INCOMPRESSIBLE.format(20000))
+    kept = s3.at("cut", endpoint=byte_proxy.endpoint)
+    byte_proxy.up = 300_000
+    failed: list[str] = []
+    recipients = [str(x25519.Identity.generate().to_public())]
+    run = functools.partial(take, backup_source, kept, programs, recipients=recipients)
+    thread = threading.Thread(target=lambda: failed.append(error_text(run)), daemon=True)
+    thread.start()
+    until(lambda: not thread.is_alive(), 30)
+    assert failed[0].startswith("the backup could not be written to s3://bucket/cut/env/target\n")
+    assert BackupFailed.exit_code == 9
+    byte_proxy.mend()
+    assert ids_of_good_backups(kept) == []
+
+
+def test_the_environment_does_not_lead_to_another_endpoint(
+    s3: S3Server, byte_proxy: ByteLimitProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """obstore itself follows AWS_ENDPOINT_URL. Requests to S3's real address end at the proxy."""
+    from obstore import list_with_delimiter
+    from obstore.store import S3Store
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", byte_proxy.endpoint)
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    for name, value in KEYS.items():
+        monkeypatch.setenv(f"AWS_{name.upper()}", value)
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    list_with_delimiter(S3Store("bucket"))
+    carried = dict(byte_proxy.carried)
+    assert carried["up"] > 0, "obstore reads the variable"
+    kept = store.open_store("s3://bucket/x", KEYS, Path("nowhere"), "env", "target")
+    assert "https://s3.us-east-1.amazonaws.com/bucket" in error_text(kept.ids)
+    assert byte_proxy.carried == carried
+    assert os.environ["AWS_ENDPOINT_URL"] == byte_proxy.endpoint
+
+
+@pytest.mark.parametrize(
+    "use", [lambda kept: kept.ids(), lambda kept: list(kept.notes()), lambda kept: kept.stat("id", "name")]
+)
+def test_a_missing_obstore_is_named(use: Callable[[Store], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    kept = store.open_store("s3://bucket/x", KEYS, Path("nowhere"), "env", "target")
+    with pytest.raises(ConfigurationError, match="the package obstore is not installed"):
+        use(kept)

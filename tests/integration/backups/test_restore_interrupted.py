@@ -1,0 +1,241 @@
+"""Restores that are killed, cut off or lose their server: both names are swapped, or neither."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+
+import psycopg
+import pytest
+
+from pgratchet import events
+from pgratchet.apply import applier, run
+from pgratchet.backups import kept_databases, restore
+from pgratchet.backups.disk_store import DiskStore
+from pgratchet.backups.pg_programs import find_programs
+from pgratchet.backups.restore import BackupArchive, RestoreOptions
+from pgratchet.database.history import History
+from pgratchet.errors import BackupFailed, OutcomeUnknown, RatchetError, Unreachable
+from pgratchet.migrations import files
+from tests import ROOT
+from tests.faults.proxy import Moment, Proxy
+from tests.integration.backups.helpers import (
+    RestorableDatabase,
+    assert_untouched,
+    backup_source_of,
+    is_swapped,
+    restore_server_of,
+    wait_until_restore_ended,
+)
+from tests.servers.clusters import Cluster, Clusters
+from tests.servers.databases import Database
+from tests.support.waiting import until
+
+LOCKED, RENAMED = b"ALLOW_CONNECTIONS false", b"RENAME TO"
+
+
+def _in_a_process(parameters: dict[str, str], archived: BackupArchive) -> None:
+    database = Database(parameters)
+    list(restore.restore(restore_server_of(database), database.name, archived, RestoreOptions()))
+
+
+@contextmanager
+def by_a_process(database: Database, archived: BackupArchive) -> Iterator[multiprocessing.process.BaseProcess]:
+    """A restore in a process of its own."""
+    spawn = multiprocessing.get_context("spawn")
+    child = spawn.Process(target=_in_a_process, args=(database.parameters, archived))
+    child.start()
+    try:
+        yield child
+        child.join(60)
+    finally:
+        child.kill()
+        child.join()
+
+
+AROUND = [
+    (LOCKED, Moment.ANSWERED),
+    (RENAMED, Moment.BEFORE),
+    (RENAMED, Moment.SENT),
+    (RENAMED, Moment.ANSWERED),
+]
+
+
+@pytest.mark.parametrize(("text", "moment"), AROUND, ids=lambda x: x.decode() if isinstance(x, bytes) else x.name)
+def test_a_restore_that_is_killed_swaps_both_names_or_none(
+    restorable: RestorableDatabase, proxy: Proxy, text: bytes, moment: Moment
+) -> None:
+    archived, live_oid = restorable.back_up(), restorable.oid()
+    before = restorable.likeness()
+    with ExitStack() as stack:
+        proxy.at(text, moment, meanwhile=lambda: child.kill())
+        child = stack.enter_context(by_a_process(proxy.database, archived))
+    assert (proxy.sprung, child.exitcode) == (1, -9)
+    wait_until_restore_ended(restorable)
+    swapped = is_swapped(restorable, live_oid)
+    assert swapped or (text, moment) != (RENAMED, Moment.ANSWERED)
+    assert not swapped or text == RENAMED
+    if restorable.is_open():
+        assert swapped
+    else:
+        with pytest.raises(Unreachable) as caught:
+            restorable.database.connect()
+        assert "takes no connections" in caught.value.message
+        assert "invoke restore" in caught.value.hint
+        assert restore.preview(restorable.site, restorable.database.name, archived.manifest).exists
+    time.sleep(1)  # what is kept has the second in its name
+    restorable.restore(archived)
+    assert restorable.is_open()
+    assert restorable.likeness() == before
+    assert kept_databases.list_kept_databases(restorable.site, restorable.database.name) == tuple(
+        sorted(restorable.beside())
+    )
+
+
+@pytest.mark.parametrize(("text", "moment"), AROUND, ids=lambda x: x.decode() if isinstance(x, bytes) else x.name)
+def test_a_line_that_is_cut_at_the_swap_is_asked_about(
+    restorable: RestorableDatabase, proxy: Proxy, text: bytes, moment: Moment
+) -> None:
+    archived, live_oid, before = restorable.back_up(), restorable.oid(), restorable.likeness()
+    by_proxy = replace(restorable, database=proxy.database)
+    proxy.at(text, moment)
+    told = None
+    try:
+        last = by_proxy.restore(archived)[-1]
+    except RatchetError as error:
+        told = error
+    assert proxy.sprung == 1
+    swapped = is_swapped(restorable, live_oid)
+    assert restorable.is_open()
+    assert restorable.likeness() == before
+    if (text, moment) == (RENAMED, Moment.ANSWERED):
+        assert swapped
+    if swapped:
+        assert told is None
+        assert isinstance(last, events.Swapped)
+        assert [last.old_database] == restorable.beside()
+    else:
+        assert isinstance(told, BackupFailed)
+        assert "The live database is as it was" in told.detail
+        assert restorable.beside()[0] in told.detail
+
+
+def test_a_swap_that_goes_on_without_us_is_not_called_undone(restorable: RestorableDatabase, proxy: Proxy) -> None:
+    """The server waits some seconds for a session of the restored database, while the line is cut."""
+    archived, live_oid = restorable.back_up(), restorable.oid()
+    by_proxy = replace(restorable, database=proxy.database)
+    holding: list[psycopg.Connection] = []
+
+    def hold() -> None:
+        (restored,) = restorable.beside()
+        holding.append(restorable.named(restored).connect())
+
+    def works() -> object:
+        until(
+            lambda: restorable.postgres.rows(
+                "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'BEGIN; ALTER%%' AND state = 'active'"
+                " AND pid <> pg_backend_pid()"
+            )
+        )
+        threading.Timer(1.5, holding[0].close).start()
+        return True
+
+    proxy.at(RENAMED, Moment.SENT, meanwhile=works)
+    told = None
+    try:
+        for event in restore.restore(by_proxy.site, restorable.database.name, archived, RestoreOptions()):
+            if isinstance(event, events.Compared):
+                hold()
+    except BackupFailed as error:
+        told = error
+    assert proxy.sprung == 1
+    time.sleep(2)
+    wait_until_restore_ended(restorable)
+    assert is_swapped(restorable, live_oid) == (told is None)
+    assert restorable.is_open()
+
+
+def test_a_swap_that_no_one_can_be_asked_about_is_called_unknown(restorable: RestorableDatabase, proxy: Proxy) -> None:
+    archived, live_oid = restorable.back_up(), restorable.oid()
+    by_proxy = replace(restorable, database=proxy.database)
+    proxy.at(RENAMED, Moment.ANSWERED, meanwhile=lambda: proxy.lead_to(None))
+    with pytest.raises(OutcomeUnknown, match="whether") as caught:
+        by_proxy.restore(archived, wait=1000)
+    assert proxy.sprung == 1
+    assert restorable.database.name in caught.value.message
+    assert "invoke restore" in caught.value.hint
+    assert is_swapped(restorable, live_oid), "it was swapped, which could not be heard of"
+
+
+@pytest.fixture
+def cluster_and_restorable(clusters: Clusters, disk_store: DiskStore) -> tuple[Cluster, RestorableDatabase]:
+    cluster = clusters.make("crashing")
+    database = cluster.database
+    list(applier.migrate(database.connect, History(), files.read(ROOT / "sql"), None, run.MigrateOptions("run")))
+    return cluster, RestorableDatabase(database, disk_store, find_programs(backup_source_of(database).server_version))
+
+
+def test_a_server_that_crashes_at_the_swap_has_both_names_swapped_or_none(
+    cluster_and_restorable: tuple[Cluster, RestorableDatabase],
+) -> None:
+    cluster, scene = cluster_and_restorable
+    archived, before = scene.back_up(), scene.likeness()
+    for moment in (Moment.BEFORE, Moment.SENT, Moment.ANSWERED):
+        live_oid = scene.oid()
+        proxy = Proxy(scene.database.parameters)
+        with closing(proxy):
+            proxy.at(RENAMED, moment, meanwhile=lambda: cluster.stop("immediate"))
+            said = None
+            try:
+                said = replace(scene, database=proxy.database).restore(archived, wait=500)[-1]
+            except OutcomeUnknown:
+                assert not said
+            until(lambda: proxy.sprung == 1)  # noqa: B023
+            with pytest.raises(Unreachable):
+                scene.postgres.connect()
+        cluster.start()
+        swapped = is_swapped(scene, live_oid)
+        assert swapped or (moment is not Moment.ANSWERED and not said)
+        assert not swapped or moment is not Moment.BEFORE
+        assert scene.is_open() == swapped
+        time.sleep(1)  # what is kept has the second in its name
+        scene.restore(archived)
+        assert scene.likeness() == before
+        kept_databases.drop_kept_databases(scene.site, "app", kept_databases.list_kept_databases(scene.site, "app"))
+        assert scene.beside() == []
+
+
+def test_a_server_that_crashes_while_it_is_filled_keeps_the_live_database(
+    cluster_and_restorable: tuple[Cluster, RestorableDatabase],
+) -> None:
+    cluster, scene = cluster_and_restorable
+    scene.database.run("CREATE TABLE bytes AS SELECT sha256(n::text::bytea) FROM generate_series(1, 50000) n")
+    archived, before, live_oid = scene.back_up(), scene.likeness(), scene.oid()
+    proxy = Proxy(scene.database.parameters)
+    with closing(proxy):
+        proxy.at(b"COPY public.bytes", Moment.SENT, meanwhile=lambda: cluster.stop("immediate"))
+        with pytest.raises(RatchetError) as caught:
+            replace(scene, database=proxy.database).restore(archived)
+        until(lambda: proxy.sprung == 1)
+    assert caught.value.exit_code in (9, 10)
+    cluster.start()
+    assert (scene.oid(), scene.is_open(), scene.likeness()) == (live_oid, True, before)
+    left = kept_databases.list_kept_databases(scene.site, "app")
+    assert list(left) == scene.beside(), "no one could drop it; it has a name that tells"
+    scene.restore(archived)
+    kept_databases.drop_kept_databases(scene.site, "app", kept_databases.list_kept_databases(scene.site, "app"))
+    assert scene.beside() == []
+
+
+def test_a_line_cut_while_it_is_filled_leaves_nothing(restorable: RestorableDatabase, proxy: Proxy) -> None:
+    restorable.database.run("CREATE TABLE bytes AS SELECT sha256(n::text::bytea) FROM generate_series(1, 50000) n")
+    archived = restorable.back_up()
+    proxy.at(b"COPY public.bytes", Moment.SENT, meanwhile=proxy.cut)
+    with assert_untouched(restorable):
+        with pytest.raises(BackupFailed, match="pg_restore failed"):
+            replace(restorable, database=proxy.database).restore(archived)
+        assert proxy.sprung == 1

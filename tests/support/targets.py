@@ -1,0 +1,18 @@
+"""Targets as an inventory would describe them, for databases of tests."""
+
+from __future__ import annotations
+
+from pgratchet.config import settings
+from pgratchet.config.inventory import InventoryTarget
+from pgratchet.config.settings import RenderedTarget
+from tests import ROOT
+from tests.servers.databases import Database
+
+
+def target_of(database: Database, **variables: object) -> RenderedTarget:
+    """A target's settings that lead to the database; they may be more by name."""
+    given: dict[str, object] = {f"pg_{key}": value for key, value in database.parameters.items() if key != "password"}
+    given["pg_password"] = "{{ env('SECRET', '') }}"
+    target = InventoryTarget("env", "target", (), given | variables)
+    secret = {"SECRET": database.parameters.get("password", "")}
+    return settings.render_target(target, ROOT / "templates", secret, dict)
