@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.servers.databases import Database
-from tests.support.invoke import PARTS, InvokeOnDatabase, environment
+from tests.support.invoke import PARTS, Invoke, InvokeOnDatabase
 
 embedded = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
@@ -92,13 +90,14 @@ def test_what_another_tool_prints_need_not_be_utf_8(
     assert database.rows("SELECT backup_id FROM ratchet.migrations") == [("20261124-101500F",)]
 
 
-def test_a_stray_endpoint_does_not_reach_a_run(checkout: Path) -> None:
-    """As a developer's machine has one: the backups of production would go there. What lets in is left alone."""
-    stray = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AZURE_STORAGE_ENDPOINT": "x", "AWS_ENDPOINT_URL_S3": "x"}
-    left = {"AWS_ACCESS_KEY_ID": "x", "AWS_ROLE_ARN": "x"}
-    shown = "import os, tasks; print(*sorted(name for name in os.environ if name.startswith(('AWS', 'AZURE'))))"
-    command = [sys.executable, "-c", shown]
-    done = subprocess.run(
-        command, cwd=checkout, env={**environment({}), **stray, **left}, capture_output=True, text=True
+def test_a_stray_endpoint_leads_to_no_other_object_store(invoke: Invoke, checkout: Path) -> None:
+    """A developer's machine may have AWS_ENDPOINT_URL set, and only the inventory says where backups go."""
+    with_variables(
+        checkout,
+        "backup_store: 's3://bucket/x'\nbackup_store_options: {region: us-east-1, access_key_id: k,"
+        " secret_access_key: \"{{ env('KEY', 'x') }}\"}",
     )
-    assert set(done.stdout.split()) & {*stray, *left} == set(left), done.stderr
+    stray = {"AWS_ENDPOINT_URL": "https://127.0.0.1:9", "AWS_ENDPOINT_URL_S3": "https://127.0.0.1:9"}
+    failed = invoke("backups", env={**stray, "HTTPS_PROXY": "http://127.0.0.1:1"}, status=9)
+    assert "https://s3.us-east-1.amazonaws.com/bucket" in failed.stderr
+    assert "127.0.0.1:9" not in failed.stderr

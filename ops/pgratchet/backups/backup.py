@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -156,8 +156,10 @@ def _counting(snapshot: Snapshot, history: History) -> Iterator[Future[Contents]
         try:
             yield future
         except BaseException:
-            with suppress(Exception):
-                snapshot.cancel()
+            while not future.done():  # a cancel between two queries has no effect
+                with suppress(Exception):
+                    snapshot.cancel()
+                wait([future], timeout=0.5)
             raise
 
 
