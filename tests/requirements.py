@@ -40,6 +40,7 @@ _PROGRAMS = {
     "docker": "install the docker command",
     "git": "apt-get install git",
     "java": "apt-get install default-jre-headless",
+    "lint-imports": "pip install import-linter",
     "node": "install Node.js",
     "npm": "install Node.js",
     "openssl": "apt-get install openssl",

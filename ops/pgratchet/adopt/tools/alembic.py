@@ -6,27 +6,25 @@ place in the order.
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pgratchet.adopt.tools.python_files import names_in, read_literals
 from pgratchet.adopt.tools.tool import (
     JsonRow,
     Tool,
     ToolMigration,
     ToolRow,
     find_files,
-    read_file,
     sort_by_dependency,
 )
-from pgratchet.errors import ConfigurationError
 
 _FILE = re.compile(r"[^_.].*\.py", re.DOTALL)
 
 
 def files(folder: Path) -> Sequence[ToolMigration]:
-    modules = [(path, literals(path)) for path, _ in find_files(folder, _FILE)]
+    modules = [(path, read_literals(path)) for path, _ in find_files(folder, _FILE)]
     revisions = {str(names["revision"]): (path, names) for path, names in modules if names.get("revision")}
     dependencies = {revision: _dependencies(names) for revision, (_, names) in revisions.items()}
     order = sort_by_dependency(dependencies, dependencies)
@@ -42,37 +40,6 @@ def _migration(path: Path, revision: str, dependencies: Sequence[str]) -> ToolMi
         obstacle="It is Python, not SQL.",
         depends_on=tuple(dependencies),
     )
-
-
-def literals(path: Path) -> dict[str, object]:
-    """The top-level names of a module and their values, None where a value is not a literal. Runs nothing."""
-    try:
-        tree = ast.parse(read_file(path)[1])
-    except SyntaxError as error:
-        raise ConfigurationError(
-            f"{path} cannot be read as Python",
-            detail=f"Line {error.lineno}: {error.msg}.",
-            hint="Fix it, or take it out of the folder.",
-        ) from error
-    values: dict[str, object] = {}
-    for node in tree.body:
-        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value:
-            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            if isinstance(target, ast.Name):
-                values[target.id] = _literal(node.value)
-    return values
-
-
-def _literal(node: ast.expr) -> object:
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return None
-
-
-def names_in(value: object) -> list[str]:
-    """Names from a literal: a string, several strings or None."""
-    return [value] if isinstance(value, str) else [str(name) for name in value or ()]  # type: ignore[attr-defined]
 
 
 def _dependencies(values: Mapping[str, object]) -> list[str]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgratchet.adopt.tools.alembic import literals, names_in
+from pgratchet.adopt.tools.python_files import names_in, read_literals
 from pgratchet.adopt.tools.tool import (
     JsonRow,
     Tool,
@@ -33,7 +33,7 @@ def _migration(path: Path, match: re.Match[str]) -> ToolMigration:
     version, title = _version_and_title(match["id"])
     identity = (match["id"], (match["id"],), version, title)
     if match["kind"] == "py":
-        dependencies = names_in(literals(path).get("__depends__"))
+        dependencies = names_in(read_literals(path).get("__depends__"))
         return ToolMigration(*identity, obstacle="It is Python, not SQL.", depends_on=tuple(dependencies))
     head, sql = _split_head(read_file(path)[1])
     directives: dict[str, list[str]] = {"depends": [], "transactional": []}
