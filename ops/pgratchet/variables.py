@@ -7,9 +7,13 @@ group alone, so it never sees a default in the place of a value that was not rea
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+from typing_extensions import dataclass_transform
+
+_T = TypeVar("_T", bound="Group")
 
 
 class Range(NamedTuple):
@@ -28,15 +32,59 @@ Port = Annotated[int, Range(1, 65535)]
 Milliseconds = Annotated[int, Range(0, 2**31 - 1)]
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class _Group:
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class Group:
+    """A group of variables: a value with the annotated names of its class, and their defaults.
+
+    It is a frozen dataclass to type checkers. The methods are written once here, because generating them for every
+    group takes longer than everything else that a short run does with its inventory.
+    """
+
+    def __init__(self, **values: Any) -> None:
+        unknown = values.keys() - set(names(type(self)))
+        missing = [name for name in required(type(self)) if name not in values]
+        if unknown or missing:
+            raise TypeError(f"{type(self).__name__}: unknown {sorted(unknown)}, missing {missing}")
+        self.__dict__.update(values)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name} cannot be set: variables do not change")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and as_dict(self) == as_dict(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.__dict__.get("pg_dbname")))
+
     def __repr__(self) -> str:
-        """The class alone: some of the values are secrets."""
-        return f"{type(self).__name__}(...)"
+        """The class and the database's name alone: some of the values are secrets."""
+        name = self.__dict__.get("pg_dbname")
+        return f"{type(self).__name__}({f'pg_dbname={name!r}' if name else '...'})"
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class SshVariables(_Group):
+def names(kind: type[Group]) -> tuple[str, ...]:
+    """The names of a group's variables."""
+    return tuple(
+        dict.fromkeys(name for base in reversed(kind.__mro__) for name in vars(base).get("__annotations__", ()))
+    )
+
+
+def required(kind: type[Group]) -> list[str]:
+    """The names of a group's variables that have no default."""
+    return [name for name in names(kind) if not hasattr(kind, name)]
+
+
+def as_dict(group: Group) -> dict[str, Any]:
+    """A group's variables by name, with the defaults."""
+    return {name: getattr(group, name) for name in names(type(group))}
+
+
+def replaced(group: _T, **values: Any) -> _T:
+    """A copy of a group with other values for some of its variables."""
+    return type(group)(**{**group.__dict__, **values})
+
+
+class SshVariables(Group):
     """How a target's host is reached. Empty or 0 leaves a value to ssh_config; times are seconds."""
 
     reach: Literal["local", "ssh", "tunnel"] = "local"
@@ -53,15 +101,14 @@ class SshVariables(_Group):
     ssh_patience: Annotated[int, Range(0, 86_400)] = 60
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class BackupVariables(_Group):
+class BackupVariables(Group):
     """How backups are taken, where they are kept and for how long. Sizes are bytes, `backup_max_age` seconds."""
 
     backup_policy: Literal["always", "when-destructive", "never"] = "always"
     backup_at: Literal["host", "here"] = "host"
     backup_dir: Text = "backups"
     backup_store: str = ""
-    backup_store_options: Mapping[str, str] = field(default_factory=dict)
+    backup_store_options: Mapping[str, str] = MappingProxyType({})
     backup_recipients: tuple[Text, ...] = ()
     backup_identity: str = ""
     backup_jobs: Annotated[int, Range(1, 64)] = 4
@@ -78,32 +125,27 @@ class BackupVariables(_Group):
         return Path(self.backup_identity).expanduser() if self.backup_identity else None
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class HistoryVariables(_Group):
+class HistoryVariables(Group):
     """The name of the history table."""
 
     history_schema: Text = "ratchet"
     history_table: Text = "migrations"
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class DatabaseVariables(_Group):
+class DatabaseVariables(Group):
     """The name of the database."""
 
     pg_dbname: Text
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
 class StorageVariables(BackupVariables, SshVariables):
     """Where a target's backups are kept, and how that machine is reached."""
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
 class DrillVariables(StorageVariables, HistoryVariables):
     """What a drill needs: the backups, and the history table inside them."""
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
 class Variables(StorageVariables, HistoryVariables, DatabaseVariables):
     """Every variable that a target may have.
 
@@ -135,7 +177,3 @@ class Variables(StorageVariables, HistoryVariables, DatabaseVariables):
     migration_timeout: Milliseconds = 30_000
     migration_batch_size: Annotated[int, Range(1, 1000)] = 100
     lock_timeout: Milliseconds = 3_000
-
-    def __repr__(self) -> str:
-        """The database's name alone: some of the values are secrets."""
-        return f"Variables(pg_dbname={self.pg_dbname!r})"

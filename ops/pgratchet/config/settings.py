@@ -7,7 +7,7 @@ connection, and shown as a mask everywhere else.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ from pgratchet.config.templates import (
 from pgratchet.config.url import variables_from_url
 from pgratchet.database.target import Target, program_environment
 from pgratchet.errors import ConfigurationError, combine_mistakes
-from pgratchet.variables import Variables
+from pgratchet.variables import Group, Variables, as_dict, names
 
 FORMATS = {
     "pg_service.conf": "pg_service.conf.j2",
@@ -33,7 +33,7 @@ FORMATS = {
 }
 """The files that `invoke render` can write, and the template of each."""
 
-_Group = TypeVar("_Group")
+_Group = TypeVar("_Group", bound=Group)
 EmbeddedServer = Callable[[], Mapping[str, str]]
 """Returns host, port and user of the bundled PostgreSQL, which then runs."""
 
@@ -134,7 +134,7 @@ def render_target(
 def _connection_context(variables: Variables, tunnel: Tunnel | None, secrets: frozenset[str]) -> dict[str, object]:
     """The variables for the service file's template: no secrets, and the address to connect to from here."""
     hidden = (*SECRET_VARIABLES, "password_command")
-    context = {field.name: getattr(variables, field.name) for field in fields(variables) if field.name not in hidden}
+    context = {name: value for name, value in as_dict(variables).items() if name not in hidden}
     if variables.pg_direct_host:
         context |= {"pg_host": variables.pg_direct_host, "pg_port": variables.pg_direct_port}
     context["pg_hostaddr"] = ""
@@ -146,8 +146,7 @@ def _connection_context(variables: Variables, tunnel: Tunnel | None, secrets: fr
 
 def group_of(target: InventoryTarget, kind: type[_Group], environ: Mapping[str, str]) -> _Group:
     """A group of the target's variables, rendered without the others, for work that does not connect."""
-    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    variables = {name: value for name, value in target.variables.items() if name in names}
+    variables = {name: value for name, value in target.variables.items() if name in names(kind)}
     partial = InventoryTarget(target.environment, target.name, target.groups, variables)
     reader = EnvironmentReader(environ)
     return _validated(partial, _render_values(partial, Path(), reader, reader), kind)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 
 from pgratchet.errors import ConfigurationError
-from pgratchet.variables import Variables
+from pgratchet.variables import Variables, names
 
 
 def variables_from_url(url: str) -> dict[str, str]:
@@ -15,7 +14,7 @@ def variables_from_url(url: str) -> dict[str, str]:
 
     _require_encoded(url)
     variables = {f"pg_{key}": value for key, value in parse_url(url).items()}
-    known = {field.name for field in fields(Variables)}
+    known = names(Variables)
     unknown = sorted(name.removeprefix("pg_") for name in variables if name not in known)
     if unknown:
         raise ConfigurationError(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from pgratchet.variables import Range, Variables
+from pgratchet.variables import Group, Range, Variables, names, required
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound=Group)
 
 
 def _checked_type(kind: Any) -> Any:
@@ -46,7 +45,7 @@ _SECRET_OPTION = re.compile(r"secret|token|password|sas|(account|access|master|c
 _IN_URL = r".*:[^/@]+@.*"
 
 
-def mistakes(variables: Mapping[str, Any], kind: type | None = None) -> Iterator[str]:
+def mistakes(variables: Mapping[str, Any], kind: type[Group] | None = None) -> Iterator[str]:
     """The mistakes in a target's variables, as sentences.
 
     With `kind` the variables are rendered, and the required variables of the group must exist. Without `kind` they are
@@ -60,9 +59,9 @@ def mistakes(variables: Mapping[str, Any], kind: type | None = None) -> Iterator
             yield from _type_mistake(name, value, strict=not is_rendered)
             yield from _name_mistake(name, value)
             yield from _ssh_mistake(name, value)
-    for field in fields(kind or Variables):
-        if field.default is MISSING and field.default_factory is MISSING and field.name not in variables:
-            yield f"{field.name} is missing."
+    for name in required(kind or Variables):
+        if name not in variables:
+            yield f"{name} is missing."
     if is_rendered:
         yield from _contradictions(variables)
     else:
@@ -116,8 +115,8 @@ def _secrets(variables: Mapping[str, Any]) -> Iterator[str]:
 
 def convert(values: Mapping[str, Any], kind: type[_T]) -> _T:
     """A group of variables from rendered values without mistakes."""
-    names = [field.name for field in fields(kind) if field.name in values]  # type: ignore[arg-type]
-    return kind(**{name: msgspec.convert(values[name], _FIELDS[name], strict=False) for name in names})
+    present = [name for name in names(kind) if name in values]
+    return kind(**{name: msgspec.convert(values[name], _FIELDS[name], strict=False) for name in present})
 
 
 def _is_template(value: object) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from pgratchet import events
 from pgratchet.database.target import ReceivedTarget, TargetStorage
 from pgratchet.errors import ERRORS_BY_EXIT_CODE, ConfigurationError, Interrupted, Location, RatchetError, Terminated
+from pgratchet.variables import Group, as_dict
 
 _T = TypeVar("_T")
 _EVENTS = {kind.__name__: kind for kind in get_args(events.Event)}
@@ -34,6 +35,8 @@ class ProtocolError(ConfigurationError):
 
 
 def _shape(value: object, attachments: list[bytes]) -> object:
+    if isinstance(value, Group):
+        return {name: _shape(each, attachments) for name, each in as_dict(value).items()}
     if is_dataclass(value) and not isinstance(value, type):
         return {each.name: _shape(getattr(value, each.name), attachments) for each in fields(value)}
     if isinstance(value, Mapping):
@@ -55,7 +58,7 @@ def loads(kind: type[_T], shape: object, read: Callable[[int], bytes] | None = N
 
 
 def _value(kind: Any, shape: Any, read: Callable[[int], bytes] | None) -> Any:
-    if isinstance(kind, type) and is_dataclass(kind):
+    if isinstance(kind, type) and (is_dataclass(kind) or issubclass(kind, Group)):
         hints = _hints(kind)
         return kind(**{name: _value(hints[name], each, read) for name, each in shape.items()})
     origin, arguments = get_origin(kind), get_args(kind)
@@ -83,7 +86,7 @@ def _plain(kind: Any, shape: Any, read: Callable[[int], bytes] | None) -> Any:
 
 
 @lru_cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 

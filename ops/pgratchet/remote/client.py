@@ -20,6 +20,7 @@ from pgratchet.operations.migrate import Migrate, ReadHistory, ReadTexts, Transf
 from pgratchet.operations.protocol import Request, RunInfo
 from pgratchet.remote.host import ConnectionLost, HostConnection, connection_to
 from pgratchet.remote.ssh import route_to
+from pgratchet.variables import replaced
 
 if TYPE_CHECKING:
     from pgratchet.backups.manifest import Manifest
@@ -88,14 +89,14 @@ def request_for(
     """
     backup_dir = "backups" if hands_over else target.variables.backup_dir  # inside the run's own folder
     unused: dict[str, Any] = {"backup_store": "", "backup_store_options": {}, "backup_dir": backup_dir}
-    variables = replace(target.variables, **unused)
+    variables = replaced(target.variables, **unused)
     if not isinstance(target, Target):
         sent = TargetStorage(target.environment, target.target, variables)
         return Request(operation, sent, variables.ssh_silence, run, hands_over)
     received = ReceivedTarget(
         target.environment,
         target.target,
-        replace(target.variables, **unused, pg_password="", pg_url="", password_command=()),
+        replaced(target.variables, **unused, pg_password="", pg_url="", password_command=()),
         target.connection,
         target.service_file,
         target.password(),

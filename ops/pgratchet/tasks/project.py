@@ -19,7 +19,7 @@ from pgratchet.config.inventory import InventoryTarget
 from pgratchet.config.settings import RenderedTarget
 from pgratchet.console import commands, output
 from pgratchet.database.target import TargetStorage
-from pgratchet.variables import DatabaseVariables, StorageVariables, Variables
+from pgratchet.variables import DatabaseVariables, Group, StorageVariables, Variables
 
 if TYPE_CHECKING:
     from invoke.context import Context
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pgratchet.backups.listing import BackupEntry
     from pgratchet.backups.store import Store
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound=Group)
 
 DEFAULTS = {"sql": "sql", "inventory": "inventory", "templates": "templates", "backups": "backups"}
 """The folders of a project, by their configuration keys."""
