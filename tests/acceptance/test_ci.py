@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.requirements import requires
+from tests.support.git import commit, git
 from tests.support.invoke import PARTS, Invoke
-from tests.unit.checks.test_ci import commit, git
 
 pytestmark = requires("squawk")
 GOOD = "create table things (id bigint generated always as identity primary key);\n"

@@ -123,3 +123,16 @@ def prose(path: Path) -> str:
         node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
     return "\n".join([*(str(node.value) for node in nodes if "\n" in str(node.value)), *re.findall(r"#.*", text)])
+
+
+def test_the_readme_names_every_shared_fixture() -> None:
+    readme = (TESTS / "README.md").read_text("utf-8")
+    for path in [*TESTS.rglob("fixtures.py"), *TESTS.rglob("conftest.py")]:
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and any("fixture" in ast.unparse(d) for d in node.decorator_list):
+                assert f"`{node.name}`" in readme, f"{path}: {node.name}"
+
+
+def test_test_modules_do_not_import_from_test_modules() -> None:
+    for path in TESTS.rglob("*.py"):
+        assert not re.search(r"^from tests\.\S*\btest_\w+ import", path.read_text("utf-8"), re.MULTILINE), path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -13,37 +13,19 @@ import pytest
 from pgratchet.apply import applier, run
 from pgratchet.checks import doctor
 from pgratchet.checks import files as files_check
-from pgratchet.checks.doctor import DoctorOptions, Finding
+from pgratchet.checks.doctor import DoctorOptions
 from pgratchet.database.history import History
 from pgratchet.operations.base import Machine
 from pgratchet.operations.examine import Examine
 from tests.faults.proxy import Proxy
+from tests.integration.checks.helpers import examine, finding_about, problems_in
 from tests.servers.databases import Database
-from tests.servers.fixtures import pool
 from tests.servers.pgbouncer import StartPooler
 from tests.support.migrations import WriteMigrations
 from tests.support.targets import target_of
 from tests.support.waiting import until
 
-__all__ = ["pool"]
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
-
-
-def examined(database: Database, **asked: object) -> list[Finding]:
-    before = database.fingerprint()
-    with closing(database.connect()) as connection:
-        found = list(doctor.check_server(connection, DoctorOptions(History(), **asked)))  # type: ignore[arg-type]
-    assert database.fingerprint() == before, "it only looks"
-    return found
-
-
-def of(found: Sequence[Finding], subject: str) -> Finding:
-    (one,) = [each for each in found if each.subject == subject]
-    return one
-
-
-def amiss(found: Sequence[Finding]) -> list[Finding]:
-    return [each for each in found if each.severity != "ok"]
 
 
 @pytest.fixture
@@ -58,29 +40,29 @@ def test_an_invalid_index_is_named_and_its_repair_mends_it(database: Database) -
     database.run('CREATE TABLE "t T" (x int); INSERT INTO "t T" VALUES (1), (1)')
     with suppress(psycopg.errors.UniqueViolation):
         database.run('CREATE UNIQUE INDEX CONCURRENTLY "i I" ON "t T" (x)')
-    found = of(examined(database), "index")
+    found = finding_about(examine(database), "index")
     assert 'public."i I" on public."t T" is INVALID' in found.what
     database.run('DELETE FROM "t T"')
     database.run(found.remedy)
-    assert amiss(examined(database)) == []
+    assert problems_in(examine(database)) == []
 
 
 def test_what_a_broken_off_reindex_left_is_to_be_dropped(database: Database) -> None:
     database.run("CREATE TABLE t (x int); INSERT INTO t VALUES (1), (1)")
     with suppress(psycopg.errors.UniqueViolation):
         database.run("CREATE UNIQUE INDEX CONCURRENTLY i_ccnew ON t (x)")
-    remedy = of(examined(database), "index").remedy
+    remedy = finding_about(examine(database), "index").remedy
     assert remedy == "DROP INDEX CONCURRENTLY public.i_ccnew;"
     database.run(remedy)
-    assert amiss(examined(database)) == []
+    assert problems_in(examine(database)) == []
 
 
 def test_a_transaction_that_stays_open_is_named(database: Database) -> None:
     with closing(database.connect()) as other:
         other.execute("BEGIN")
         other.execute("SELECT 1")
-        assert amiss(examined(database)) == [], "a young one is no finding"
-        found = of(examined(database, max_transaction_age=0), "transaction")
+        assert problems_in(examine(database)) == [], "a young one is no finding"
+        found = finding_about(examine(database, max_transaction_age=0), "transaction")
         assert f"pid {other.info.backend_pid}" in found.what
         assert "idle in transaction" in found.what
         assert str(other.info.backend_pid) in found.remedy
@@ -88,11 +70,11 @@ def test_a_transaction_that_stays_open_is_named(database: Database) -> None:
 
 def test_a_slot_without_a_reader_is_named_and_dropped_by_the_remedy(database: Database) -> None:
     database.rows("SELECT pg_create_physical_replication_slot('left_over', true)")
-    found = of(examined(database), "slot")
+    found = finding_about(examine(database), "slot")
     assert "left_over" in found.what
     assert "of WAL" in found.what
     database.run(found.remedy.partition(": ")[2])
-    assert amiss(examined(database)) == []
+    assert problems_in(examine(database)) == []
 
 
 def test_locks_and_who_waits_for_them(database: Database) -> None:
@@ -105,7 +87,7 @@ def test_locks_and_who_waits_for_them(database: Database) -> None:
         waiting = threading.Thread(target=lambda: waiter.execute("SELECT x FROM t"))
         waiting.start()
         until(lambda: bool(database.rows("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")))
-        found = [each for each in examined(database) if each.subject == "lock"]
+        found = [each for each in examine(database) if each.subject == "lock"]
         holder.execute("ROLLBACK")
         waiting.join(10)
     assert f"public.t is locked against every reader by pid {pid}, " in found[0].what
@@ -115,50 +97,50 @@ def test_locks_and_who_waits_for_them(database: Database) -> None:
 def test_another_run_holds_the_lock(database: Database) -> None:
     with closing(database.connect()) as other:
         other.execute("SELECT pg_advisory_lock(%s)", (History().lock_key,))
-        found = of(examined(database), "lock")
+        found = finding_about(examine(database), "lock")
     assert "the migration lock is held by pid" in found.what
 
 
 def test_a_role_that_may_not_make_the_history(database: Database, role: Database) -> None:
-    found = of(examined(role), "privileges")
+    found = finding_about(examine(role), "privileges")
     assert found.severity == "problem"
     assert "CREATE on the database" in found.what
     database.run(f'GRANT CREATE ON DATABASE "{database.name}" TO looker')
-    assert of(examined(role), "privileges").severity == "ok"
+    assert finding_about(examine(role), "privileges").severity == "ok"
 
 
 def test_a_role_that_may_not_write_the_history(database: Database, role: Database, write: WriteMigrations) -> None:
     list(applier.migrate(database.connect, History(), write(m1_a="select 1"), None, run.MigrateOptions("run")))
-    assert "SELECT, INSERT and UPDATE on ratchet.migrations" in of(examined(role), "privileges").what
+    assert "SELECT, INSERT and UPDATE on ratchet.migrations" in finding_about(examine(role), "privileges").what
     database.run("GRANT USAGE ON SCHEMA ratchet TO looker")
     database.run("GRANT SELECT, INSERT, UPDATE ON ratchet.migrations TO looker")
-    assert of(examined(role), "privileges").severity == "ok"
+    assert finding_about(examine(role), "privileges").severity == "ok"
 
 
 def test_what_pg_dump_cannot_read_is_named(database: Database, role: Database) -> None:
     database.run(f'GRANT CREATE ON DATABASE "{database.name}" TO looker')
     database.run("CREATE TABLE closed (x int); CREATE TABLE rows (x int); GRANT SELECT ON rows TO looker")
     database.run("ALTER TABLE rows ENABLE ROW LEVEL SECURITY")
-    found = of(examined(role), "dump")
+    found = finding_about(examine(role), "dump")
     assert found.severity == "problem"
     assert "public.closed, public.rows" in found.what
     assert "Row security hides rows of public.rows" in found.remedy
-    assert amiss(examined(role, uses_pg_dump=False)) == []
+    assert problems_in(examine(role, uses_pg_dump=False)) == []
     database.run("GRANT pg_read_all_data TO looker; ALTER ROLE looker BYPASSRLS")
-    assert amiss(examined(role)) == []
+    assert problems_in(examine(role)) == []
 
 
 def test_read_only_sessions(database: Database) -> None:
     database.run(f'ALTER DATABASE "{database.name}" SET default_transaction_read_only = on')
-    found = of(examined(database), "writable")
+    found = finding_about(examine(database), "writable")
     assert found.severity == "problem"
     assert "read-only" in found.what
 
 
 def test_another_cluster_than_the_one_that_is_pinned(database: Database) -> None:
     (((identifier,),)) = database.rows("SELECT system_identifier::text FROM pg_control_system()")
-    assert of(examined(database, pinned_identifier=identifier), "identity").severity == "ok"
-    found = of(examined(database, pinned_identifier="123"), "identity")
+    assert finding_about(examine(database, pinned_identifier=identifier), "identity").severity == "ok"
+    found = finding_about(examine(database, pinned_identifier="123"), "identity")
     assert found.severity == "problem"
     assert str(identifier) in found.what
 
@@ -166,7 +148,7 @@ def test_another_cluster_than_the_one_that_is_pinned(database: Database) -> None
 def test_a_pooler_in_between(database: Database, pool: StartPooler) -> None:
     pooled, _ = pool(1)
     with closing(pooled.connect()) as connection:
-        found = of(list(doctor.check_server(connection, DoctorOptions(History()))), "pooler")
+        found = finding_about(list(doctor.check_server(connection, DoctorOptions(History()))), "pooler")
     assert found.severity == "problem"
     assert "pg_direct_host" in found.remedy
 
@@ -175,12 +157,12 @@ def test_an_extension_that_the_server_has_not(database: Database, role: Database
     files = write(m1_a="create extension if not exists no_such; -- create extension x\ncreate extension hstore;")
     assert files_check.created_extensions(files) == ("no_such", "hstore")
     found = [
-        each for each in examined(role, extensions=("no_such", "hstore", "file_fdw")) if each.subject == "extension"
+        each for each in examine(role, extensions=("no_such", "hstore", "file_fdw")) if each.subject == "extension"
     ]
     told = {each.what for each in found}
     assert "a pending migration creates no_such, which this server has not" in told
     assert "this role may not create file_fdw" in told
-    assert of(examined(database, extensions=("no_such", "hstore")), "extension").severity == "problem"
+    assert finding_about(examine(database, extensions=("no_such", "hstore")), "extension").severity == "problem"
 
 
 def test_a_line_that_is_cut_ends_it_with_a_finding(database: Database) -> None:
@@ -196,11 +178,11 @@ def test_one_check_that_fails_does_not_end_the_others(database: Database) -> Non
     database.run("REVOKE EXECUTE ON FUNCTION pg_blocking_pids(int) FROM public")
     database.run("CREATE ROLE blind LOGIN PASSWORD 'x'")
     try:
-        found = examined(Database({**database.parameters, "user": "blind", "password": "x"}), extensions=("no_such",))
+        found = examine(Database({**database.parameters, "user": "blind", "password": "x"}), extensions=("no_such",))
     finally:
         database.run("GRANT EXECUTE ON FUNCTION pg_blocking_pids(int) TO public; DROP ROLE blind")
-    assert "permission denied for function pg_blocking_pids" in of(found, "lock").what
-    assert of(found, "extension").severity == "problem"
+    assert "permission denied for function pg_blocking_pids" in finding_about(found, "lock").what
+    assert finding_about(found, "extension").severity == "problem"
 
 
 def test_files_and_history(database: Database, write: WriteMigrations) -> None:
@@ -219,7 +201,9 @@ def test_files_and_history(database: Database, write: WriteMigrations) -> None:
 
 def test_this_machine(migrated: Database, tmp_path: Path) -> None:
     found = Examine().run(target_of(migrated), Machine(tmp_path))
-    assert amiss(found) == []
-    assert "no TLS" in of(found, "pg_dump").what or "server's own major" in of(found, "pg_dump").what
-    assert " free in " in of(found, "room").what
+    assert problems_in(found) == []
+    assert (
+        "no TLS" in finding_about(found, "pg_dump").what or "server's own major" in finding_about(found, "pg_dump").what
+    )
+    assert " free in " in finding_about(found, "room").what
     assert list(tmp_path.iterdir()) == [], "it only looks"

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.integration.checks.test_doctor import amiss, examined, of
+from tests.integration.checks.helpers import examine, finding_about, problems_in
 from tests.servers.clusters import Clusters
 from tests.servers.databases import Database
 
@@ -15,8 +15,8 @@ EVERY = {"server", "login", "identity", "writable", "privileges"}
 
 @pytest.mark.every_major
 def test_a_sound_server_has_nothing_amiss(migrated: Database) -> None:
-    found = examined(migrated)
-    assert amiss(found) == []
+    found = examine(migrated)
+    assert problems_in(found) == []
     assert {each.subject for each in found} == EVERY
 
 
@@ -27,15 +27,15 @@ def test_prepared_transactions_are_named_and_ended_by_the_remedy(clusters: Clust
         other.execute("BEGIN")
         other.execute("INSERT INTO t VALUES (1)")
         other.execute("PREPARE TRANSACTION 'it''s'")
-    found = of(examined(database), "prepared")
+    found = finding_about(examine(database), "prepared")
     assert '"it\'s" of postgres' in found.what
     database.run(found.remedy.partition("; or ")[2])
-    assert amiss(examined(database)) == []
+    assert problems_in(examine(database)) == []
 
 
 def test_a_standby(clusters: Clusters) -> None:
     primary = clusters.make("primary")
     standby = clusters.standby(primary, "standby")
-    found = examined(standby.database)
-    assert "standby" in of(found, "writable").what
-    assert [each.subject for each in amiss(found)] == ["writable"], "and all else is asked there too"
+    found = examine(standby.database)
+    assert "standby" in finding_about(found, "writable").what
+    assert [each.subject for each in problems_in(found)] == ["writable"], "and all else is asked there too"

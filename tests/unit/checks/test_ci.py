@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from pgratchet.errors import ConfigurationError
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations.files import Migration
 from tests.requirements import requires
+from tests.support.git import commit, git
 
 MAIN = {"1_a": "a", "3_c": "c"}
 
@@ -68,16 +68,6 @@ def sql(tmp_path: Path) -> Path:
     (folder / "sub" / "9_z.sql").write_text("")
     commit(folder)
     return folder
-
-
-def git(folder: Path, *arguments: str) -> None:
-    own = ("-c", "user.name=t", "-c", "user.email=t@example.invalid", "-c", "commit.gpgsign=false")
-    subprocess.run(["git", "-C", str(folder), *own, *arguments], check=True, capture_output=True)
-
-
-def commit(folder: Path) -> None:
-    git(folder, "add", "-A", "..")
-    git(folder, "commit", "-q", "-m", "x")
 
 
 def test_mains_files_are_those_of_its_folder_and_of_where_the_branch_began(sql: Path) -> None:

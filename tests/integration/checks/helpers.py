@@ -1,0 +1,28 @@
+"""Findings of the doctor for a database of a test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+
+from pgratchet.checks import doctor
+from pgratchet.checks.doctor import DoctorOptions, Finding
+from pgratchet.database.history import History
+from tests.servers.databases import Database
+
+
+def examine(database: Database, **asked: object) -> list[Finding]:
+    before = database.fingerprint()
+    with closing(database.connect()) as connection:
+        found = list(doctor.check_server(connection, DoctorOptions(History(), **asked)))  # type: ignore[arg-type]
+    assert database.fingerprint() == before, "it only looks"
+    return found
+
+
+def finding_about(found: Sequence[Finding], subject: str) -> Finding:
+    (one,) = [each for each in found if each.subject == subject]
+    return one
+
+
+def problems_in(found: Sequence[Finding]) -> list[Finding]:
+    return [each for each in found if each.severity != "ok"]
