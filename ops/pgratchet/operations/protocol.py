@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from pgratchet import events
 from pgratchet.database.target import ReceivedTarget, TargetStorage
@@ -59,7 +59,7 @@ def loads(kind: type[_T], shape: object, read: Callable[[int], bytes] | None = N
 
 def _value(kind: Any, shape: Any, read: Callable[[int], bytes] | None) -> Any:
     if isinstance(kind, type) and (is_dataclass(kind) or issubclass(kind, Group)):
-        hints = _hints(kind)
+        hints = _hints(cast(Any, kind))
         return kind(**{name: _value(hints[name], each, read) for name, each in shape.items()})
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 from pgratchet.database.target import Target, TargetStorage
 from pgratchet.errors import ConfigurationError
 from pgratchet.operations.base import Machine
-from pgratchet.operations.protocol import RunInfo
 
 if TYPE_CHECKING:
     from pgratchet.backups.manifest import Manifest
@@ -67,6 +66,7 @@ def prepare_migration(
 def backup(target: Target, task: TakeBackup, run_id: str, root: Path) -> Stream:
     """Take a backup."""
     if target.variables.reach == "ssh":
+        from pgratchet.operations.protocol import RunInfo
         from pgratchet.remote import client
 
         return client.run(target, task, RunInfo(run_id, "backup"), _store_here(target, root))
@@ -76,6 +76,7 @@ def backup(target: Target, task: TakeBackup, run_id: str, root: Path) -> Stream:
 def restore(target: Target, task: Restore, run_id: str, manifest: Manifest, root: Path) -> Stream:
     """Restore a backup. A backup that is kept here is uploaded first when the server is worked on from its host."""
     if target.variables.reach == "ssh":
+        from pgratchet.operations.protocol import RunInfo
         from pgratchet.remote import client
 
         if store := _store_here(target, root):
