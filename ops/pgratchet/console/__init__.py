@@ -1,0 +1,1 @@
+"""The output of the tasks: results, progress and errors, for people or for programs."""

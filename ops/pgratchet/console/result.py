@@ -1,12 +1,11 @@
-"""What a run of one target came to, gathered from its events; and the JSON of `migrate`.
-
-Owns the gathering. Refuses to know who draws the events or shows the result.
-"""
+"""The result of a target's run, and the JSON of `migrate`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+
+from typing_extensions import assert_never
 
 from pgratchet import events
 from pgratchet.console import commands
@@ -15,7 +14,10 @@ from pgratchet.errors import RatchetError
 
 @dataclass(slots=True)
 class RunResult:
-    """What a run of one target came to, gathered from its events, complete even when it failed."""
+    """The result of a run, built from the run's events. A failed run's result is complete too.
+
+    Counts are None while unknown. `old_database` is the new name of the database replaced by a restore.
+    """
 
     environment: str
     target: str
@@ -28,26 +30,43 @@ class RunResult:
     pending: int | None = None
     duration_ms: int = 0
     database: str | None = None
-    kept: str | None = None
+    old_database: str | None = None
     error: RatchetError | None = None
 
     def take(self, event: events.Event) -> None:
-        if isinstance(event, events.Planned):
-            self.plan, self.total, self.pending = event.todo, event.total, event.pending
-        elif isinstance(event, events.BackupTaken):
-            self.backup_id, self.backup_path = event.backup_id, event.path
-        elif isinstance(event, events.MigrationApplied):
-            self.applied.append(event.name)
-            self.pending = self.pending - 1 if self.pending else self.pending
-        elif isinstance(event, events.Restored):
-            self.database = event.database
-        elif isinstance(event, events.Swapped):
-            self.database, self.kept = event.database, event.kept
-        elif isinstance(event, events.Finished):
-            self.total, self.pending = event.total, event.pending
+        """Add an event of the run."""
+        match event:
+            case events.Planned():
+                self.plan, self.total, self.pending = event.todo, event.total, event.pending
+            case events.BackupTaken():
+                self.backup_id, self.backup_path = event.backup_id, event.path
+            case events.MigrationApplied():
+                self.applied.append(event.name)
+                self.pending = self.pending - 1 if self.pending else self.pending
+            case events.Restored():
+                self.database = event.database
+            case events.Swapped():
+                self.database, self.old_database = event.database, event.kept
+            case events.Finished():
+                self.total, self.pending = event.total, event.pending
+            case (
+                events.LockAwaited()
+                | events.BatchSent()
+                | events.StatementDone()
+                | events.Retrying()
+                | events.SnapshotsAwaited()
+                | events.ServerNotice()
+                | events.BackupProgress()
+                | events.BackupRetried()
+                | events.BackupsRemoved()
+                | events.Compared()
+            ):
+                pass
+            case _:
+                assert_never(event)
 
     def as_json(self, *, plan: bool = False) -> dict[str, Any]:
-        """The shape of `migrate --json`; counts are null where the run did not come so far as to know them."""
+        """The object of `migrate --json`, with the plan for a dry run."""
         shape: dict[str, Any] = {
             "env": self.environment,
             "target": self.target,

@@ -8,7 +8,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgratchet.console import report
+from pgratchet.console import output
+from pgratchet.console.adoption import show_adopted, show_adoption, show_adoption_as_json, show_baseline
 from pgratchet.errors import ConfigurationError, RatchetError
 from pgratchet.tasks.project import Project
 from pgratchet.tasks.support import consent, task
@@ -43,7 +44,7 @@ def adopt(
         with _session(target) as session:
             if baseline is not None:
                 names = _mark_baseline(target, session, folder, baseline, yes=yes, dry_run=dry_run)
-                report.baselined(target.environment, target.target, names, done=not dry_run, json=json)
+                show_baseline(target.environment, target.target, names, is_written=not dry_run, json=json)
             else:
                 _adopt_history(target, session, options, yes=yes, dry_run=dry_run, json=json)
 
@@ -82,7 +83,7 @@ def _adopt_history(
     preview = adoption.preview(session, history, options)
     name = (target.environment, target.target)
     if not json:
-        report.adoption(*name, preview)
+        show_adoption(*name, preview)
     try:
         adoption.require_adoptable(preview, history, options.sql)
         if not dry_run:
@@ -92,12 +93,12 @@ def _adopt_history(
     except RatchetError as error:
         error.printed = json
         if json:
-            report.adoption_json(*name, preview, done=False, error=error)
+            show_adoption_as_json(*name, preview, is_written=False, error=error)
         raise
     if json:
-        report.adoption_json(*name, preview, done=not dry_run)
+        show_adoption_as_json(*name, preview, is_written=not dry_run)
     elif not dry_run:
-        report.adopted(*name, preview)
+        show_adopted(*name, preview)
 
 
 def _mark_baseline(
@@ -115,7 +116,7 @@ def _mark_baseline(
         dump = schema_dumper(target, session)
         differences = baseline.differences(restore_server(target), target.connection["dbname"], dump, files, name)
         baseline.require_equal(differences, yes=yes)
-        report.talk(
+        output.talk(
             "\n".join(["in spite of the differences:", *differences]) if differences else "the schemas are the same"
         )
     if not dry_run:

@@ -6,7 +6,17 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from pgratchet.console import report
+from pgratchet.console import output
+from pgratchet.console.backups import (
+    backups_as_json,
+    no_rollback,
+    show_backups,
+    show_drill,
+    show_losses,
+    show_new_backup,
+    show_restored,
+    show_verified,
+)
 from pgratchet.console.result import RunResult
 from pgratchet.errors import ConfigurationError
 from pgratchet.formatting import count_of
@@ -39,7 +49,7 @@ def backup(
         result = RunResult(target.environment, target.target, os.urandom(6).hex())
         stream = dispatch.backup(target, TakeBackup(label, keep), result.run_id, project.root)
         progress.draw(stream, result, quiet=json)
-        report.backup_taken(result, json=json)
+        show_new_backup(result, json=json)
 
 
 @task("env", "limit", "json")
@@ -51,10 +61,10 @@ def backups(project: Project, env: str | None = None, limit: str | None = None, 
         store = project.backup_store(target)
         entries, drills = listing.list_backups(store), drill_records.read_records(store)
         if json:
-            shape = report.backups_json(entries, drills, store.location)
-            report.as_json({"env": target.environment, "target": target.name, **shape})
+            shape = backups_as_json(entries, drills, store.location)
+            output.as_json({"env": target.environment, "target": target.name, **shape})
         else:
-            report.backups(target.environment, target.name, entries, drills)
+            show_backups(target.environment, target.name, entries, drills)
 
 
 @task("env", "backup", "limit")
@@ -67,7 +77,7 @@ def verify(project: Project, backup: str | None = None, env: str | None = None, 
     manifest, target = require_manifest(backup_entry), project.storage(target_entry)
     stream = dispatch.verify(target, manifest, project.root)
     progress.draw(stream, RunResult(target.environment, target.target, ""))
-    report.verified(manifest, closed=bool(manifest.recipients) and not target.variables.backup_identity)
+    show_verified(manifest, is_encrypted=bool(manifest.recipients) and not target.variables.backup_identity)
 
 
 @task("backup", "into", "env", "leave_behind", "accept_differences", "drop_old", "yes", "limit", "json")
@@ -114,9 +124,9 @@ def _restore(
     started = time.monotonic()
     progress.draw(dispatch.restore(target, request, result.run_id, manifest, project.root), result, quiet=json)
     result.duration_ms = round((time.monotonic() - started) * 1000)
-    report.restored(result, json=json)
-    if drop_old and result.kept:
-        dispatch.ask(target, DropKeptDatabases((result.kept,)), project.root)
+    show_restored(result, json=json)
+    if drop_old and result.old_database:
+        dispatch.ask(target, DropKeptDatabases((result.old_database,)), project.root)
 
 
 def _show_preview(project: Project, target: RenderedTarget, manifest: Manifest, request: Restore, yes: bool) -> None:
@@ -128,7 +138,7 @@ def _show_preview(project: Project, target: RenderedTarget, manifest: Manifest, 
     preview = dispatch.ask(target, PreviewRestore(dumps(manifest).decode()), project.root)
     require_restorable(preview, manifest, request.options(target.variables))
     if request.into is None:
-        report.losing(manifest, target.connection["dbname"], preview)
+        show_losses(manifest, target.connection["dbname"], preview)
         consent(target.environment, yes)
 
 
@@ -139,11 +149,11 @@ def _drop_kept_databases(project: Project, env: str | None, limit: str | None, y
         target = project.connect_settings(entry, start=False)
         names = dispatch.ask(target, ListKeptDatabases(), project.root)
         for name in names:
-            report.talk(f'to be dropped: "{name}"')
+            output.talk(f'to be dropped: "{name}"')
         if names:
             consent(target.environment, yes)
             dispatch.ask(target, DropKeptDatabases(names), project.root)
-        report.data(f"{target.environment}: {target.target}: {count_of(len(names), 'database')} dropped")
+        output.data(f"{target.environment}: {target.target}: {count_of(len(names), 'database')} dropped")
 
 
 @task("env", "backup", "limit", "json")
@@ -163,7 +173,7 @@ def drill(
     with drilling(backup_entry, manifest, store, variables, scratch) as run:
         progress.draw(run.run(), RunResult(target_entry.environment, target_entry.name, ""), quiet=json)
     drill_records.write_record(store, run.record)
-    report.drilled(target_entry.environment, target_entry.name, run.record, json=json)
+    show_drill(target_entry.environment, target_entry.name, run.record, json=json)
     drill_records.require_good(run.record)
 
 
@@ -175,4 +185,4 @@ def rollback(project: Project, env: str | None = None, limit: str | None = None)
     target = project.targets(env, limit)[0]
     entries = list_backups(project.backup_store(target))
     newest = next((entry.manifest for entry in entries if entry.manifest), None)
-    raise report.no_rollback(target.environment, target.name, newest)
+    raise no_rollback(target.environment, target.name, newest)

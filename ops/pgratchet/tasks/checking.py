@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgratchet.console import report
+from pgratchet.console import output
 from pgratchet.formatting import count_of
 from pgratchet.tasks.project import Project
 from pgratchet.tasks.support import task
@@ -28,11 +28,11 @@ def ci(project: Project, sql: str | None = None, against: str | None = None, rol
     new, mistakes = _new_files(files, checks.compare_branches(folder, against))
     findings = checks.lint([file for file in files if new is None or file.name in new])
     if new is None and findings:
-        report.talk(f"squawk finds {count_of(len(findings), 'thing')}, counted only: which files are new is not known")
+        output.talk(f"squawk finds {count_of(len(findings), 'thing')}, counted only: which files are new is not known")
     checks.require_clean([*mistakes, *(findings if new is not None else ())])
     with embedded.scratch() as server:
         applied = checks.apply_twice(server.parameters(), files, filter(None, roles.split(",")))
-    report.data(f"{count_of(applied, 'migration')} applied on a scratch server; a second run had nothing to do")
+    output.data(f"{count_of(applied, 'migration')} applied on a scratch server; a second run had nothing to do")
 
 
 def _new_files(files: tuple[Migration, ...], branches: Branches | None) -> tuple[list[str] | None, list[str]]:
@@ -40,8 +40,8 @@ def _new_files(files: tuple[Migration, ...], branches: Branches | None) -> tuple
     from pgratchet.checks.ci import check_order
 
     if branches is None:
-        report.talk("not compared with main: there is none in this clone; --against=BRANCH names it")
+        output.talk("not compared with main: there is none in this clone; --against=BRANCH names it")
         return None, []
     new, mistakes = check_order(files, branches.theirs, branches.base)
-    report.data(f"{count_of(len(files), 'migration')}, {len(new)} of them new to {branches.main}")
+    output.data(f"{count_of(len(files), 'migration')}, {len(new)} of them new to {branches.main}")
     return new, mistakes

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from invoke.exceptions import Exit
 
-from pgratchet.console import report
+from pgratchet.console import output
+from pgratchet.console.doctor import show_findings
+from pgratchet.console.migrations import show_finished, show_plan, show_status, status_as_json
 from pgratchet.console.result import RunResult
 from pgratchet.errors import RatchetError, Unreachable
 from pgratchet.operations.migrate import ReadHistory, ReadTexts
@@ -46,7 +48,7 @@ def migrate(
         with reported(result, json=json, dry_run=dry_run):
             _migrate_target(project, target, files, result, to, without_backup, yes=yes, dry_run=dry_run, json=json)
         if not json and not dry_run:
-            report.finished(result)
+            show_finished(result)
 
 
 def _migrate_target(
@@ -66,7 +68,7 @@ def _migrate_target(
     with dispatch.prepare_migration(target, files, result.run_id, to, without_backup, project.root) as run:
         result.take(run.planned)
         if not json:
-            report.planned(result, only=dry_run)
+            show_plan(result, is_dry_run=dry_run)
         if dry_run:
             return
         if result.plan and target.variables.confirm:
@@ -93,9 +95,9 @@ def status(
         target = project.connect_settings(entry, start=False)
         plan = make_plan(files, dispatch.ask(target, ReadHistory(), project.root))
         if json:
-            report.as_json({"env": target.environment, "target": target.target, **report.migrations(plan)})
+            output.as_json({"env": target.environment, "target": target.target, **status_as_json(plan)})
         else:
-            report.status(target.environment, target.target, plan)
+            show_status(target.environment, target.target, plan)
         if check:
             changed = plan.names("changed")
             require_agreement(plan, dispatch.ask(target, ReadTexts(changed), project.root) if changed else {})
@@ -115,9 +117,9 @@ def doctor(
         code = _examine(project, target, project.sql(sql), findings)
         if json:
             shape = [asdict(finding) for finding in findings]
-            report.as_json({"env": target.environment, "target": target.name, "findings": shape})
+            output.as_json({"env": target.environment, "target": target.name, "findings": shape})
         else:
-            report.doctor(target.environment, target.name, findings)
+            show_findings(target.environment, target.name, findings)
         exit_code = max(exit_code, code)
     if exit_code:
         raise Exit(code=exit_code)
@@ -163,4 +165,4 @@ def new(project: Project, name: str, sql: str | None = None) -> None:
     """Write an empty migration, named by the time in UTC."""
     from pgratchet.migrations.files import create
 
-    report.data(str(create(project.sql(sql), name, datetime.now(timezone.utc))))
+    output.data(str(create(project.sql(sql), name, datetime.now(timezone.utc))))

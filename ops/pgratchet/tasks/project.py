@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pgratchet.config import inventory, settings
 from pgratchet.config.inventory import InventoryTarget
 from pgratchet.config.settings import RenderedTarget
-from pgratchet.console import commands, report
+from pgratchet.console import commands, output
 from pgratchet.database.target import TargetStorage
 from pgratchet.variables import DatabaseVariables, StorageVariables, Variables
 
@@ -90,7 +90,7 @@ class Project:
             return embedded.attach(server)
         if embedded.start(server, self.variables(target, DatabaseVariables).pg_dbname):
             name = target.environment
-            report.talk(commands.typed(f"started PostgreSQL for {name}; invoke down --env={name} stops it"))
+            output.talk(commands.typed(f"started PostgreSQL for {name}; invoke down --env={name} stops it"))
         return server.parameters()
 
     def _open_tunnel(self, variables: Variables, host: str, port: int, hidden: frozenset[str]) -> int:

@@ -6,8 +6,9 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from pgratchet.console import report
+from pgratchet.console import output
 from pgratchet.console.result import RunResult
+from pgratchet.console.runs import show_followed, show_runs
 from pgratchet.errors import ConfigurationError
 from pgratchet.remote.dispatch import require_host
 from pgratchet.tasks.project import Project
@@ -29,7 +30,7 @@ def attach(project: Project, env: str | None = None, run: str | None = None, lim
     started = time.monotonic()
     progress.draw(client.attach(target, chosen), result)
     result.duration_ms = round((time.monotonic() - started) * 1000)
-    report.followed(result, chosen)
+    show_followed(result, chosen)
 
 
 @task("env", "limit", "json")
@@ -42,9 +43,9 @@ def runs(project: Project, env: str | None = None, limit: str | None = None, jso
         rows = client.list_runs(target)
         if json:
             shape = [asdict(row) for row in rows]
-            report.as_json({"env": target.environment, "target": target.target, "runs": shape})
+            output.as_json({"env": target.environment, "target": target.target, "runs": shape})
         else:
-            report.runs(target.environment, target.target, rows)
+            show_runs(target.environment, target.target, rows)
 
 
 @task("env", "run", "limit")
@@ -55,7 +56,7 @@ def cancel(project: Project, env: str | None = None, run: str | None = None, lim
     target, chosen = _choose_run(project, env, limit, run)
     cancelled = client.cancel(target, chosen.run_id)
     where = f"{target.environment}: {target.target}: {chosen.run_id}"
-    report.data(f"{where}: {'told to end' if cancelled else 'already finished'}")
+    output.data(f"{where}: {'told to end' if cancelled else 'already finished'}")
 
 
 def _choose_run(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pgratchet.config import settings
-from pgratchet.console import report
+from pgratchet.console import output
+from pgratchet.console.connection import show_connection
 from pgratchet.database.target import write_private
 from pgratchet.tasks.project import Project
 from pgratchet.tasks.support import task
@@ -26,20 +27,20 @@ def render(
     targets = [project.connect_settings(t, start=False, connects=False) for t in project.targets(env, limit)]
     if write is None:
         for target in targets:
-            report.data(target.render("pg_service.conf", masked=True).rstrip())
-            report.data(target.render("database.env", masked=True).rstrip())
+            output.data(target.render("pg_service.conf", masked=True).rstrip())
+            output.data(target.render("database.env", masked=True).rstrip())
     else:
         write_private(Path(write), settings.render_file(Path(write), targets), replace=True)
-        report.talk(f"wrote {write}, readable by you alone")
+        output.talk(f"wrote {write}, readable by you alone")
 
 
 def _render_template(project: Project, env: str | None, limit: str | None, write: str | None, template: str) -> None:
     text = settings.render_template(template, project.targets(env, limit), project.templates, project.environ)
     if write is None:
-        report.data(text.rstrip())
+        output.data(text.rstrip())
     else:
         Path(write).write_text(text, encoding="utf-8")
-        report.talk(f"wrote {write}")
+        output.talk(f"wrote {write}")
 
 
 @task("env")
@@ -48,7 +49,7 @@ def up(project: Project, env: str | None = None) -> None:
     for entry in project.targets(env):
         target = project.connect_settings(entry, start=True)
         variables = target.render("database.env", masked=True)
-        report.connection(target.environment, target.target, variables, target.embedded)
+        show_connection(target.environment, target.target, variables, is_embedded=target.embedded)
 
 
 @task("env", "remove")
@@ -62,4 +63,4 @@ def down(project: Project, env: str | None = None, remove: bool = False) -> None
     if remove:
         embedded.remove(server)
     state = "stopped" if stopped else "it was not running"
-    report.talk(f"{environment}: {state}; its data {'is gone' if remove else 'stays'}")
+    output.talk(f"{environment}: {state}; its data {'is gone' if remove else 'stays'}")

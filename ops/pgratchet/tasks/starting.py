@@ -11,7 +11,7 @@ from string import Template
 from invoke.context import Context
 from invoke.tasks import task
 
-from pgratchet.console import report
+from pgratchet.console import output
 from pgratchet.errors import ConfigurationError
 from pgratchet.resources import STARTER, packaged_folder
 from pgratchet.tasks.support import surface
@@ -92,14 +92,14 @@ def _ignore(path: Path) -> Iterator[Path]:
 
 def _report(root: Path, written: list[Path]) -> None:
     for path in written:
-        report.data(f"wrote {path}")
+        output.data(f"wrote {path}")
     if not written:
-        report.data("nothing to write: every file exists already")
+        output.data("nothing to write: every file exists already")
     tasks = root / "tasks.py"
     if tasks not in written and "pgratchet" not in tasks.read_text("utf-8", errors="replace"):
-        report.talk(
+        output.talk(
             f"{tasks} exists and was left as it is. Add the tasks to its collection, for example:\n"
             "  import pgratchet\n"
             '  ns.add_collection(pgratchet.ns, name="db")    # then: invoke db.migrate'
         )
-    report.talk("next: pgratchet new 'create users', write the SQL, pgratchet migrate")
+    output.talk("next: pgratchet new 'create users', write the SQL, pgratchet migrate")

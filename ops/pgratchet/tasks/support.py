@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from invoke.exceptions import Exit
 from invoke.tasks import task as invoke_task
 
-from pgratchet.console import commands, report
+from pgratchet.console import commands, output
 from pgratchet.errors import ConfigurationError, HungUp, Interrupted, RatchetError, Terminated
 from pgratchet.tasks.project import Project
 
@@ -121,8 +121,8 @@ def _closing(project: Project) -> Iterator[None]:
 def _fail(error: RatchetError, *, json: bool) -> None:
     ignore_signals_after(error)
     if json and not error.printed:
-        report.as_json({"error": commands.typed_error(error)})
-    report.failure(error)
+        output.as_json({"error": commands.typed_error(error)})
+    output.failure(error)
     raise Exit(code=error.status) from None
 
 
@@ -189,7 +189,7 @@ def _signal_handlers() -> Iterator[None]:
 
 def consent(environment: str, yes: bool) -> None:
     """Ask a person to type the environment's name, unless --yes was given; ConfigurationError when it is not typed."""
-    if not yes and not report.ask(f'Type "{environment}" to go on: ', environment):
+    if not yes and not output.ask(f'Type "{environment}" to go on: ', environment):
         raise ConfigurationError(
             f"{environment} was not confirmed",
             detail="Nothing was changed.",
@@ -215,4 +215,4 @@ def reported(result: RunResult, *, json: bool, dry_run: bool) -> Iterator[None]:
             result.error.printed = json
         result.duration_ms = round((time.monotonic() - started) * 1000)
         if json:
-            report.as_json(result.as_json(plan=dry_run))
+            output.as_json(result.as_json(plan=dry_run))

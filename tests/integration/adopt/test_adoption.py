@@ -12,7 +12,7 @@ import pytest
 from pgratchet.adopt import adoption
 from pgratchet.adopt.adoption import AdoptionOptions
 from pgratchet.adopt.tools.registry import TOOLS
-from pgratchet.console import report
+from pgratchet.console.migrations import status_as_json
 from pgratchet.database.session import Session
 from pgratchet.errors import ConfigurationError, HistoryDisagrees, LockBusy
 from pgratchet.migrations import files as migrations
@@ -70,7 +70,7 @@ def test_a_moment_is_kept_where_it_is_known_to_be_one(project: ToolProject, name
         first = LEDGER.read(session)[0]
     assert (first.moment is None) == (moment == "-infinity")
     assert first.source == f"adopted:{name}"
-    shape = report.migrations(make_plan(migrations.read(project.sql), [first]))["migrations"][0]
+    shape = status_as_json(make_plan(migrations.read(project.sql), [first]))["migrations"][0]
     assert (shape["status"], shape["applied_at"] is None) == ("applied", moment == "-infinity")
 
 

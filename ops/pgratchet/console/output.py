@@ -1,0 +1,118 @@
+"""Prints to stdout and stderr: data on stdout, everything for the person on stderr.
+
+Colours and drawn tables appear only on a terminal. rich honours NO_COLOR
+(https://rich.readthedocs.io/en/stable/console.html#environment-variables), and TERM=dumb counts as no terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import IO
+
+from pgratchet.console import commands
+from pgratchet.errors import RatchetError
+
+_COLOURS = {
+    "applied": "green",
+    "complete": "green",
+    "pending": "yellow",
+    "changed": "red",
+    "missing": "red",
+    "out-of-order": "red",
+    "unfinished": "red",
+    "ok": "green",
+    "warning": "yellow",
+    "problem": "red",
+    "verified": "green",
+    "claimed": "yellow",
+    "rolled back": "yellow",
+    "no file": "red",
+    "skipped": "red",
+    "failed": "red",
+    "cannot run": "red",
+}
+"""The colours of the words in a table's second column."""
+
+
+def on_terminal(stream: IO[str] | None) -> bool:
+    """Whether a stream is a terminal with cursor movement."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+
+
+def talk(text: str) -> None:
+    """Print a line for the person, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def data(text: str) -> None:
+    """Print a line of data, on stdout."""
+    print(text, flush=True)
+
+
+def as_json(shape: object) -> None:
+    """Print a value as a line of JSON, on stdout."""
+    data(json.dumps(shape, ensure_ascii=False))
+
+
+def ask(question: str, answer: str) -> bool:
+    """Ask at the terminal, and return whether the person types the answer. False without a terminal."""
+    if not sys.stdin or not sys.stdin.isatty():
+        return False
+    print(question, end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip() == answer
+
+
+def failure(error: RatchetError) -> None:
+    """Print the three parts of an error, on stderr."""
+    message = commands.typed(str(error))
+    if not on_terminal(sys.stderr):
+        talk(message)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    text = Text(message)
+    text.stylize("bold red", 0, len(error.message))
+    text.highlight_regex(r"^(DETAIL|HINT):", "bold")
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text)
+
+
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, on_stderr: bool = False) -> None:
+    """Print rows under a header, on stdout or on stderr. Prints nothing without rows."""
+    if not rows:
+        return
+    output = sys.stderr if on_stderr else sys.stdout
+    if on_terminal(output):
+        _draw_table(title, header, rows, output)
+        return
+    lines = [[word.upper() for word in header], *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    print("\n".join([title, *(line.rstrip() for line in padded)]), file=output, flush=True)
+
+
+def _draw_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], stream: IO[str]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in header:
+        no_wrap = name in ("took", "size", "applied at", "applied", "backup")
+        drawn.add_column(
+            name, overflow="fold", no_wrap=no_wrap, justify="right" if name in ("took", "size") else "left"
+        )
+    for row in rows:
+        drawn.add_row(*(Text(cell, style=_COLOURS.get(cell, "") if i == 1 else "") for i, cell in enumerate(row)))
+    console = Console(file=stream, highlight=False)
+    console.print(Text(title, style="bold"), soft_wrap=True)
+    console.print(drawn)
+
+
+def abbreviate(names: Sequence[str]) -> str:
+    """Names for a line of text: one or two names, or the first, the last and the count."""
+    return ", ".join(names) if len(names) < 3 else f"{names[0]} to {names[-1]}, {len(names)}"
