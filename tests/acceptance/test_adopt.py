@@ -26,7 +26,7 @@ def checkout_beside_drizzle(checkout: Path, database: Database) -> Path:
     return checkout
 
 
-def test_a_history_is_shown_taken_over_and_gone_on_from(
+def test_a_history_is_previewed_adopted_and_continued(
     checkout_beside_drizzle: Path, invoke_on_database: InvokeOnDatabase, database: Database
 ) -> None:
     database.run(SAMPLES["drizzle"].rows)
@@ -47,7 +47,7 @@ def test_a_history_is_shown_taken_over_and_gone_on_from(
     assert invoke_on_database("adopt").stdout.endswith("nothing to adopt\n")
 
 
-def test_one_that_disagrees_is_refused_in_three_parts(
+def test_a_history_that_disagrees_is_refused_in_three_parts(
     checkout_beside_drizzle: Path, invoke_on_database: InvokeOnDatabase, database: Database
 ) -> None:
     database.run(handwritten.drizzle((ONE, 1000), ("edited", 2000)))
@@ -61,7 +61,7 @@ def test_one_that_disagrees_is_refused_in_three_parts(
     assert list((checkout_beside_drizzle / "sql").iterdir()) == []
 
 
-def test_a_database_without_a_history_is_compared_first(
+def test_a_database_without_a_history_is_compared_before_adoption(
     checkout: Path, invoke_on_database: InvokeOnDatabase, database: Database
 ) -> None:
     (checkout / "sql" / "001_initial_schema.sql").write_text(ONE)

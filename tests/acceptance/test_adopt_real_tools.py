@@ -42,7 +42,7 @@ def create_database(server: Server) -> Iterator[MakeDatabase]:
 
 
 @pytest.mark.parametrize("mover", OTHER_TOOLS, ids=lambda mover: mover.label)
-def test_what_a_tool_began_goes_on_as_if_the_tool_had_gone_on(
+def test_migrations_after_adoption_give_the_same_schema_as_the_tool(
     mover: OtherTool,
     project: Path,
     database: Database,
@@ -74,7 +74,7 @@ def test_what_a_tool_began_goes_on_as_if_the_tool_had_gone_on(
         assert structure(empty, mover) == expected
 
 
-def test_a_file_that_drizzle_passed_over_is_named_and_not_adopted(
+def test_a_file_skipped_by_drizzle_is_named_and_not_adopted(
     project: Path, database: Database, invoke_on_database: InvokeOnDatabase, checkout: Path
 ) -> None:
     first, late, newest = SAMPLE
@@ -85,7 +85,7 @@ def test_a_file_that_drizzle_passed_over_is_named_and_not_adopted(
     refused(invoke_on_database, database, checkout, project / Drizzle.files, "0001_label_items")
 
 
-def test_a_file_that_was_changed_behind_drizzle_is_named(
+def test_a_file_changed_after_drizzle_applied_it_is_named(
     project: Path, database: Database, invoke_on_database: InvokeOnDatabase, checkout: Path
 ) -> None:
     Drizzle().lay_out(project, SAMPLE)
@@ -95,7 +95,7 @@ def test_a_file_that_was_changed_behind_drizzle_is_named(
     refused(invoke_on_database, database, checkout, project / Drizzle.files, "0000_create_items")
 
 
-def test_a_file_that_failed_with_prisma_is_named(
+def test_a_file_that_failed_in_prisma_is_named(
     project: Path, database: Database, invoke_on_database: InvokeOnDatabase, checkout: Path
 ) -> None:
     Prisma().lay_out(project, [*SAMPLE, BROKEN])

@@ -29,7 +29,7 @@ def folder_of(clone: Path, backup_id: str, environment: str = "dev") -> Path:
     return clone / "backups" / environment / "hyperpage_dev" / backup_id
 
 
-def test_a_migration_that_went_wrong_is_undone_by_a_restore(
+def test_a_restore_undoes_a_harmful_migration(
     invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
 ) -> None:
     invoke_on_database("migrate")
@@ -68,7 +68,7 @@ def _answers(session: object) -> bool:
     return True
 
 
-def test_a_drill_leaves_a_record_and_a_trend(
+def test_drills_are_recorded_and_compared(
     invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
 ) -> None:
     invoke_on_database("migrate")
@@ -87,7 +87,7 @@ def test_a_drill_leaves_a_record_and_a_trend(
 
 
 @embedded
-def test_a_drill_of_what_does_not_hold_is_9_and_on_record(invoke_on_database: InvokeOnDatabase, checkout: Path) -> None:
+def test_a_failing_drill_exits_9_and_is_recorded(invoke_on_database: InvokeOnDatabase, checkout: Path) -> None:
     invoke_on_database("migrate")
     backup = invoke_on_database("backup", "--json").json["backup"]
     dump = folder_of(checkout, backup) / "database.dump"
@@ -105,7 +105,7 @@ def test_a_drill_of_what_does_not_hold_is_9_and_on_record(invoke_on_database: In
 
 
 @embedded
-def test_only_what_destroys_is_backed_up_where_the_policy_says_so(
+def test_the_destructive_only_policy_backs_up_before_destructive_files_only(
     invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
 ) -> None:
     say(checkout, "backup_policy: when-destructive")
@@ -124,7 +124,7 @@ def test_only_what_destroys_is_backed_up_where_the_policy_says_so(
 
 
 @embedded
-def test_retention_goes_with_every_backup(invoke_on_database: InvokeOnDatabase, checkout: Path) -> None:
+def test_every_backup_applies_retention(invoke_on_database: InvokeOnDatabase, checkout: Path) -> None:
     invoke_on_database("migrate")
     say(checkout, "backup_keep_count: 2")
     made = [invoke_on_database("backup", "--json").json["backup"] for _ in range(3)]
@@ -132,7 +132,7 @@ def test_retention_goes_with_every_backup(invoke_on_database: InvokeOnDatabase, 
 
 
 @embedded
-def test_a_backup_whose_process_is_killed_is_none(
+def test_a_killed_backup_is_not_listed_as_one(
     invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
 ) -> None:
     invoke_on_database("migrate")
@@ -218,7 +218,7 @@ UNREACHABLE = (
         (None, ["restore", "--backup=ID", "--into=template1"], 2, 'the database "template1" cannot be made'),
     ],
 )
-def test_bad_input_has_its_own_words_and_loses_nothing(
+def test_invalid_input_is_named_and_loses_nothing(
     invoke_on_database: InvokeOnDatabase,
     checkout: Path,
     database: Database,
@@ -241,7 +241,7 @@ def test_bad_input_has_its_own_words_and_loses_nothing(
 
 
 @embedded
-def test_no_room_is_told_before_a_byte_is_written(invoke: Invoke, migrated: Database, checkout: Path) -> None:
+def test_a_full_disk_is_reported_before_anything_is_written(invoke: Invoke, migrated: Database, checkout: Path) -> None:
     """A disk too small for it, by the clone's own word for how much is free."""
     module = checkout / "ops" / "pgratchet" / "backups" / "disk_store.py"
     module.write_text(module.read_text().replace("shutil.disk_usage(existing).free", "10"))
@@ -251,7 +251,7 @@ def test_no_room_is_told_before_a_byte_is_written(invoke: Invoke, migrated: Data
     assert not (checkout / "backups").exists() or not list((checkout / "backups").rglob("*.dump"))
 
 
-def test_the_programs_that_are_needed_can_be_had_here(database: Database) -> None:
+def test_suitable_programs_are_available_here(database: Database) -> None:
     with database.connect() as session:
         try:
             find_programs(session.info.server_version)

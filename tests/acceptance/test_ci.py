@@ -31,7 +31,7 @@ def commit_migrations(checkout: Path) -> CommitMigrations:
     return written
 
 
-def test_what_is_fit_passes_and_leaves_nothing(
+def test_valid_migrations_pass_and_nothing_is_left(
     invoke: Invoke, checkout: Path, commit_migrations: CommitMigrations
 ) -> None:
     commit_migrations(m002_things=GOOD + "grant select on things to reader;\n")
@@ -46,7 +46,7 @@ def test_what_is_fit_passes_and_leaves_nothing(
     assert not (checkout / ".pgratchet").exists()
 
 
-def test_what_is_not_fit_is_named_all_at_once(
+def test_every_mistake_of_a_branch_is_named_at_once(
     invoke: Invoke, checkout: Path, commit_migrations: CommitMigrations
 ) -> None:
     main = checkout / "sql" / "001_initial_schema.sql"
@@ -63,7 +63,7 @@ def test_what_is_not_fit_is_named_all_at_once(
     assert "the same version 2" in invoke("ci", status=2).stderr
 
 
-def test_without_main_it_says_so_and_goes_on(invoke: Invoke, checkout: Path) -> None:
+def test_a_missing_main_is_reported_and_the_checks_continue(invoke: Invoke, checkout: Path) -> None:
     done = invoke("ci")
     assert "not compared with main" in done.stderr
     assert "counted only" in done.stderr, "the seed's first file was written before squawk was asked"

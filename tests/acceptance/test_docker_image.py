@@ -73,7 +73,7 @@ def run_image(image: str, database: Database, tmp_path: Path) -> Iterator[RunIma
 
 
 @pytest.mark.parametrize("server", ["outside"], indirect=True)
-def test_it_migrates_and_is_not_root(run_image: RunImage, database: Database) -> None:
+def test_the_image_migrates_without_root(run_image: RunImage, database: Database) -> None:
     assert run_image("-u", program="id").stdout == "10001\n"
     before = run_image("status", "--json")
     assert '"pending": 1' in before.stdout, before.stderr
@@ -84,7 +84,7 @@ def test_it_migrates_and_is_not_root(run_image: RunImage, database: Database) ->
     assert '"complete": true' in run_image("backups", "--json").stdout
 
 
-def test_nothing_of_where_packages_came_from_is_in_it(image: str) -> None:
+def test_the_image_contains_no_trace_of_the_package_index(image: str) -> None:
     told = docker("inspect", image).stdout + docker("run", "--rm", "--entrypoint=sh", image, "-c", "env; ls /").stdout
     assert "PIP_" not in told
     assert "build" not in told.splitlines()

@@ -12,7 +12,7 @@ from tests.support.invoke import Invoke, InvokeOnDatabase
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
 
-def test_from_a_fresh_clone_to_a_server_with_something_in_the_way(
+def test_doctor_reports_a_fresh_clone_and_a_server_with_problems(
     invoke: Invoke, invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
 ) -> None:
     stopped = invoke("doctor", "--json", status=10).json

@@ -30,7 +30,7 @@ NOW = "$(date -u +%Y-%m-%dT%H:%M:%SZ)"
 
 
 @embedded
-def test_another_tools_backup_gates_a_run_and_stands_in_the_history(
+def test_a_backup_of_another_tool_is_required_and_recorded(
     invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
 ) -> None:
     tool(checkout, f"echo talk; echo 20261124-101500F {NOW}")
@@ -55,7 +55,7 @@ def test_another_tools_backup_gates_a_run_and_stands_in_the_history(
         ("kill -9 $$", "It ended with status -9."),
     ],
 )
-def test_without_a_fresh_one_nothing_is_run(
+def test_nothing_runs_without_a_fresh_backup(
     invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database, script: str, told: str
 ) -> None:
     tool(checkout, script)
@@ -71,7 +71,7 @@ def test_without_a_fresh_one_nothing_is_run(
 
 
 @embedded
-def test_a_command_that_is_not_there_is_named(
+def test_a_missing_backup_command_is_named(
     invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
 ) -> None:
     with_variables(checkout, "backup_command: [/nowhere/take-backup]")
@@ -82,7 +82,7 @@ def test_a_command_that_is_not_there_is_named(
 
 
 @embedded
-def test_what_another_tool_prints_need_not_be_utf_8(
+def test_output_of_another_tool_need_not_be_utf_8(
     invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
 ) -> None:
     tool(checkout, f"printf 'caf\\351\\n'; printf '\\377' >&2; echo 20261124-101500F {NOW}")
@@ -90,7 +90,7 @@ def test_what_another_tool_prints_need_not_be_utf_8(
     assert database.rows("SELECT backup_id FROM ratchet.migrations") == [("20261124-101500F",)]
 
 
-def test_a_stray_endpoint_leads_to_no_other_object_store(invoke: Invoke, checkout: Path) -> None:
+def test_an_endpoint_in_the_environment_is_ignored(invoke: Invoke, checkout: Path) -> None:
     """A developer's machine may have AWS_ENDPOINT_URL set, and only the inventory says where backups go."""
     with_variables(
         checkout,

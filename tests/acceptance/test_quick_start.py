@@ -11,7 +11,7 @@ import pytest
 from tests.support.invoke import PARTS, Invoke
 
 
-def test_from_nothing_to_a_migrated_database_with_a_backup_behind_it(invoke: Invoke, checkout: Path) -> None:
+def test_two_commands_give_a_migrated_database_with_a_backup(invoke: Invoke, checkout: Path) -> None:
     first = invoke("migrate", "--env=dev")
     assert "started PostgreSQL for dev" in first.stderr
     assert "001_initial_schema" in first.stderr
@@ -63,7 +63,7 @@ def test_a_new_migration_is_pending_until_it_is_applied(invoke: Invoke, checkout
 
 
 @pytest.mark.parametrize("unwanted", ["", "1"])
-def test_byte_code_is_kept_unless_python_is_told_not_to(invoke: Invoke, checkout: Path, unwanted: str) -> None:
+def test_byte_code_is_written_unless_python_is_told_not_to(invoke: Invoke, checkout: Path, unwanted: str) -> None:
     """Without it, all rooms are compiled again at each start; Invoke by itself keeps none."""
     invoke("--list", env={"PYTHONDONTWRITEBYTECODE": unwanted})
     kept = {path.name.split(".")[0] for path in (checkout / "ops" / "pgratchet").rglob("__pycache__/*")}
@@ -90,7 +90,7 @@ def test_a_psycopg_without_libpq_is_named_with_what_to_install(invoke: Invoke, t
     assert "pip install 'psycopg[binary]'" in failed.stderr
 
 
-def test_list_reads_like_a_table_of_contents(invoke: Invoke) -> None:
+def test_list_describes_every_task_in_one_line(invoke: Invoke) -> None:
     listed = invoke("--list").stdout.splitlines()
     tasks = [line.split(None, 1) for line in listed if line.startswith("  ")]
     assert all(len(task) == 2 and task[1].endswith(".") for task in tasks)

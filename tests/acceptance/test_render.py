@@ -75,7 +75,7 @@ def _printed(command: list[str]) -> Mapping[str, str | None]:
         by_shell,
     ],
 )
-def test_an_env_file_is_read_as_it_was_meant(tmp_path: Path, read: Callable[[Path], Mapping[str, str | None]]) -> None:
+def test_an_env_file_is_read_back_unchanged(tmp_path: Path, read: Callable[[Path], Mapping[str, str | None]]) -> None:
     path = tmp_path / ".env"
     refused = set()
     for value in VALUES:
@@ -95,7 +95,7 @@ def test_an_env_file_is_read_as_it_was_meant(tmp_path: Path, read: Callable[[Pat
     assert refused == REFUSED
 
 
-def test_a_refused_value_leaves_the_file_as_it_was(invoke: Invoke, checkout: Path) -> None:
+def test_a_refused_value_leaves_the_file_unchanged(invoke: Invoke, checkout: Path) -> None:
     env = {f"POSTGRES_{key}": "x" for key in ("HOST", "DB", "USER", "PASSWORD")}
     invoke("render", "--write=.env", env=env)
     before = (checkout / ".env").read_text()
@@ -104,7 +104,7 @@ def test_a_refused_value_leaves_the_file_as_it_was(invoke: Invoke, checkout: Pat
 
 
 @pytest.mark.parametrize("server", ["embedded"], indirect=True)
-def test_a_service_file_leads_psql_there(invoke: Invoke, checkout: Path, server: Server) -> None:
+def test_psql_connects_with_the_service_file(invoke: Invoke, checkout: Path, server: Server) -> None:
     names = [f"psql {value}" for value in VALUES if value.strip() == value]
     path = checkout / "pg_service.conf"
     refused = set()

@@ -144,7 +144,7 @@ def holding(folder: Path) -> list[str]:
     return [str(p) for p in folder.rglob("*") if p.is_file() and CANARY.encode() in p.read_bytes()]
 
 
-def test_the_watch_would_see_one(tmp_path: Path) -> None:
+def test_the_observation_finds_a_secret(tmp_path: Path) -> None:
     for arguments, variables in (([CANARY], {}), ([], {"X": CANARY}), ([], {"X": "none"})):
         program = f"import subprocess; subprocess.run(['sh', '-c', 'sleep 0.1; true', *{arguments}], env={variables})"
         _, seen = watched([sys.executable, "-c", program], tmp_path, environment({}))
@@ -205,7 +205,7 @@ FAILURES: dict[str, tuple[dict[str, str], int]] = {
 }
 
 
-def test_what_fails_does_not_show_it_either(checkout: Path, outside_checkout: Path) -> None:
+def test_failures_do_not_show_the_password(checkout: Path, outside_checkout: Path) -> None:
     for kind, (given, status) in FAILURES.items():
         assert CANARY in str(given)
         env = environment({**given, **TRACED, "TMPDIR": str(outside_checkout / "temporary")})
@@ -216,7 +216,7 @@ def test_what_fails_does_not_show_it_either(checkout: Path, outside_checkout: Pa
         assert seen.leaks() == holding(checkout) == holding(outside_checkout) == [], kind
 
 
-def test_a_password_command_that_fails_does_not_show_what_it_printed(checkout: Path, outside_checkout: Path) -> None:
+def test_a_failing_password_command_does_not_show_its_output(checkout: Path, outside_checkout: Path) -> None:
     dev = checkout / "inventory" / "dev.yml"
     sound = dev.read_text()
     for script in (f"echo {CANARY}; exit 1", f"echo {CANARY}; echo {CANARY}"):
@@ -231,7 +231,7 @@ def test_a_password_command_that_fails_does_not_show_what_it_printed(checkout: P
         assert CANARY not in done.stdout + done.stderr, script
 
 
-def test_a_password_that_is_refused_is_not_shown(
+def test_a_refused_password_is_not_shown(
     checkout: Path, server: Server, database_with_secret: Database, outside_checkout: Path
 ) -> None:
     wrong = Database({**database_with_secret.parameters, "password": f"not {CANARY}"})

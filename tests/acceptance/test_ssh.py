@@ -20,7 +20,7 @@ from tests.support.waiting import until
 BUNDLES = "/home/deploy/.pgratchet/bundles"
 
 
-def test_a_run_through_a_bastion_is_as_one_here(remote: RemoteTarget) -> None:
+def test_a_run_through_a_bastion_equals_a_local_run(remote: RemoteTarget) -> None:
     done = remote("migrate")
     assert "applied 001_initial_schema" in done.stderr
     assert "1 migration applied" in done.stdout
@@ -34,7 +34,7 @@ def test_a_run_through_a_bastion_is_as_one_here(remote: RemoteTarget) -> None:
     assert remote.host.run("stat -c %a /home/deploy/.pgratchet /home/deploy/.pgratchet/runs").split() == ["700", "700"]
 
 
-def test_what_it_prints_and_keeps_is_what_a_local_run_does(
+def test_output_and_history_equal_those_of_a_local_run(
     remote: RemoteTarget, invoke_on_database: InvokeOnDatabase, database: Database
 ) -> None:
     """But for times, ids, and where the backup lies."""
@@ -56,7 +56,7 @@ def _steady(text: str) -> str:
 
 
 @pytest.mark.parametrize("which", ["unknown", "changed", "changed on the gateway"])
-def test_a_host_key_that_is_not_the_known_one_is_refused(remote: RemoteTarget, which: str) -> None:
+def test_an_unknown_or_changed_host_key_is_refused(remote: RemoteTarget, which: str) -> None:
     """Row 19: before anything is sent, and nothing on the host is touched."""
     known, other = remote.hosts.known_hosts, remote.hosts.db2.key()
     bastion, db1, db2 = known.read_text().splitlines()
@@ -75,7 +75,7 @@ def test_a_host_key_that_is_not_the_known_one_is_refused(remote: RemoteTarget, w
     assert remote.rows("SELECT count(*) FROM pg_namespace WHERE nspname = 'ratchet'") == ["0"]
 
 
-def test_a_key_that_was_changed_on_the_host_itself_is_refused(remote: RemoteTarget) -> None:
+def test_a_key_changed_on_the_host_is_refused(remote: RemoteTarget) -> None:
     assert remote("status").status == 0
     remote.host.change_key()
     assert "is not the one that is known" in remote("status", status=10).stderr
@@ -84,7 +84,7 @@ def test_a_key_that_was_changed_on_the_host_itself_is_refused(remote: RemoteTarg
 
 
 @pytest.mark.parametrize("where", ["host", "here"])
-def test_no_secret_is_anywhere_while_it_runs(
+def test_no_secret_is_visible_while_a_run_goes_on(
     remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke], where: str
 ) -> None:
     """Row 28: sampled on both machines while pg_dump waits for a table and while a statement runs, and looked for
@@ -118,7 +118,7 @@ def test_no_secret_is_anywhere_while_it_runs(
     assert "c4n4ry" not in "".join(remote.rows("SELECT row(m.*)::text FROM ratchet.migrations AS m"))
 
 
-def test_backups_stay_on_the_host_or_come_here(remote: RemoteTarget) -> None:
+def test_backups_stay_on_the_host_or_are_downloaded(remote: RemoteTarget) -> None:
     there = remote("migrate", "--json").json["backup"]
     assert remote("backups", "--json").json["backups"][0]["id"] == there
     assert "is good" in remote("verify").stdout
@@ -154,7 +154,7 @@ def test_the_doctor_examines_the_host(remote: RemoteTarget) -> None:
     assert "is not known" in refused[-1]["what"]
 
 
-def test_a_tunnel_leads_to_the_server_by_its_own_name(remote: RemoteTarget) -> None:
+def test_a_tunnel_verifies_the_name_of_the_server(remote: RemoteTarget) -> None:
     leads = {"pg_host": "db1", "pg_sslmode": "verify-full", "pg_sslrootcert": str(remote.hosts.authority)}
     through = {"reach": "tunnel", "ssh_host": remote.hosts.bastion.address, "ssh_gateway": ""}
     remote.describe(**leads, **through)
@@ -191,7 +191,7 @@ def test_a_tunnel_leads_to_the_server_by_its_own_name(remote: RemoteTarget) -> N
         ("history_table", "m" * 63),
     ],
 )
-def test_hostile_values_go_through_whole_or_are_refused(remote: RemoteTarget, variable: str, value: str) -> None:
+def test_hostile_values_are_passed_unchanged_or_refused(remote: RemoteTarget, variable: str, value: str) -> None:
     """Row 29: in every field that reaches a shell, a file name or a statement."""
     if variable == "pg_user":
         remote.host.psql(
@@ -210,7 +210,7 @@ def test_hostile_values_go_through_whole_or_are_refused(remote: RemoteTarget, va
         remote.host.psql(f'DROP ROLE "{value}"')
 
 
-def test_what_a_host_lacks_is_named(remote: RemoteTarget) -> None:
+def test_missing_programs_of_a_host_are_named(remote: RemoteTarget) -> None:
     remote.describe(ssh_python="python4")
     assert "db1 has no python4" in remote("status", status=2).stderr
     remote.describe()
@@ -228,7 +228,7 @@ def test_what_a_host_lacks_is_named(remote: RemoteTarget) -> None:
     assert remote.host.run("ls /home/deploy/.pgratchet/bundles 2>/dev/null || true") == ""
 
 
-def test_over_the_loopback_without_docker(
+def test_a_run_over_a_local_sshd_needs_no_docker(
     local_sshd: LocalSshd, invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
 ) -> None:
     """The same, to a server that this machine reaches."""

@@ -21,7 +21,7 @@ CUTS: dict[str, tuple[Callable[[Host], None], Callable[[Host], None]]] = {
 
 
 @pytest.mark.parametrize("how", CUTS)
-def test_a_run_whose_line_is_cut_goes_on_and_is_found_again(
+def test_a_run_that_loses_its_connection_continues_and_is_followed_again(
     remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke], how: str
 ) -> None:
     """Row 20: by the same process, over another line, which tells each event once."""
@@ -42,7 +42,7 @@ def test_a_run_whose_line_is_cut_goes_on_and_is_found_again(
     assert remote.rows("SELECT count(*), count(DISTINCT run_id) FROM ratchet.migrations") == ["3|1"]
 
 
-def test_a_cut_at_any_moment_leaves_nothing_half_done(
+def test_a_cut_at_any_time_leaves_nothing_half_done(
     remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke]
 ) -> None:
     """Row 20: before, during and behind every step. What was begun ends by itself, and the next run finds it so."""
@@ -67,7 +67,7 @@ def test_a_cut_at_any_moment_leaves_nothing_half_done(
 
 
 @pytest.mark.parametrize("how", CUTS)
-def test_a_line_that_stays_cut_is_given_up_and_attach_tells_the_truth(
+def test_a_lasting_cut_ends_the_client_and_attach_shows_the_result(
     remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke], how: str
 ) -> None:
     """Row 38: within the time that the inventory gives, with the exit code of an outcome that is not known."""
@@ -91,7 +91,7 @@ def test_a_line_that_stays_cut_is_given_up_and_attach_tells_the_truth(
     assert remote("status", "--json").json["pending"] == 0
 
 
-def test_a_killed_control_process_ends_nothing(
+def test_killing_the_client_does_not_end_the_run(
     remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke]
 ) -> None:
     remote.sql(m002_slow="create table a (); select pg_sleep(5)", m003_wrong="select emial")
@@ -105,7 +105,7 @@ def test_a_killed_control_process_ends_nothing(
     assert remote("runs", "--json").json["runs"][0]["status"] == "5"
 
 
-def test_a_run_that_was_killed_on_the_host_is_settled_by_the_database(
+def test_a_run_killed_on_the_host_is_resolved_from_the_history(
     remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke]
 ) -> None:
     remote.sql(m002_done="create table a ()", m003_slow="create table b (); select pg_sleep(60)")
@@ -123,7 +123,7 @@ def test_a_run_that_was_killed_on_the_host_is_settled_by_the_database(
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_here_ends_the_run_there(
+def test_a_signal_to_the_client_ends_the_run_on_the_host(
     remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke], number: signal.Signals, status: int
 ) -> None:
     """Row 39: the statement is cancelled, the lock released."""
@@ -138,7 +138,9 @@ def test_a_signal_here_ends_the_run_there(
     assert remote.rows(LOCKED) == ["0"]
 
 
-def test_a_terminal_that_is_gone_ends_nothing(remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke]) -> None:
+def test_closing_the_terminal_does_not_end_the_run(
+    remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke]
+) -> None:
     remote.sql(m002_slow="create table a (); select pg_sleep(4)")
     running = start_invoke("migrate")
     until(lambda: remote.rows(SLEEPING) == ["1"], 30)
@@ -147,7 +149,7 @@ def test_a_terminal_that_is_gone_ends_nothing(remote: RemoteTarget, start_invoke
     assert "is done, 2 migrations applied" in remote("attach").stdout
 
 
-def test_a_signal_to_attach_stops_no_more_than_the_following(
+def test_a_signal_to_attach_stops_only_the_following(
     remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke]
 ) -> None:
     remote.sql(m002_slow="create table a (); select pg_sleep(6)")

@@ -44,9 +44,7 @@ def test_every_task_that_writes_refuses_another_cluster(
     assert "002_shown" in invoke("migrate", "--json", env={"DATABASE_URL": database.url}).json["applied"]
 
 
-def test_a_variable_of_development_reaches_no_other_environment(
-    invoke: Invoke, checkout: Path, database: Database
-) -> None:
+def test_variables_of_dev_are_ignored_by_other_environments(invoke: Invoke, checkout: Path, database: Database) -> None:
     """Nor the other way round: what is set for one of them is no word about another."""
     assert invoke("status", "--json", env={"DATABASE_URL": database.url}).json["pending"] == 1
     for name in ("staging", "prod"):

@@ -84,12 +84,12 @@ def host(request: pytest.FixtureRequest, hosts: Hosts) -> Iterator[Host]:
 
 
 @pytest.mark.parametrize("name", ["bastion", "db1", "db2"])
-def test_each_host_lets_its_user_in_and_has_python(ssh: Ssh, hosts: Hosts, name: str) -> None:
+def test_each_host_accepts_its_user_and_has_python(ssh: Ssh, hosts: Hosts, name: str) -> None:
     asked = "hostname; whoami; python3 -c 'import sys; print(sys.version_info >= (3, 10))'"
     assert said(ssh(name, asked)).split() == [name, "deploy", "True"]
 
 
-def test_no_other_key_and_no_password_lets_anyone_in(ssh: Ssh, hosts: Hosts, tmp_path: Path) -> None:
+def test_other_keys_and_passwords_are_refused(ssh: Ssh, hosts: Hosts, tmp_path: Path) -> None:
     other = tmp_path / "other"
     write_key_pair(other)
     done = ran(["ssh", "-F", str(_with_key(hosts, other, tmp_path)), "bastion", "true"])
@@ -104,7 +104,7 @@ def _with_key(hosts: Hosts, key: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["db1", "db2"])
-def test_the_socket_asks_for_the_password(ssh: Ssh, hosts: Hosts, name: str) -> None:
+def test_the_unix_socket_requires_the_password(ssh: Ssh, hosts: Hosts, name: str) -> None:
     asked = f"{SOCKET}; while IFS= read -r PGPASSWORD; do export PGPASSWORD; {SOCKET}; done; true"
     done = ran(ssh(name, asked), f"{hosts.password}\nanother\n")
     assert done.stdout == "owner\n"
@@ -113,7 +113,7 @@ def test_the_socket_asks_for_the_password(ssh: Ssh, hosts: Hosts, name: str) -> 
 
 
 @pytest.mark.parametrize("name", ["db1", "db2"])
-def test_a_server_proves_its_own_name_and_no_other(ssh: Ssh, hosts: Hosts, name: str) -> None:
+def test_a_certificate_is_valid_for_its_own_host_only(ssh: Ssh, hosts: Hosts, name: str) -> None:
     port = free_port()
     forward = ("-o", "ExitOnForwardFailure=yes", "-N", "-L", f"127.0.0.1:{port}:{name}:5432", "bastion")
     with subprocess.Popen(ssh(*forward)) as tunnel:
@@ -145,7 +145,7 @@ def _verified(hosts: Hosts, name: str, port: int) -> None:
         assert connection.execute("select ssl from pg_stat_ssl where pid = pg_backend_pid()").fetchone() == (True,)
 
 
-def test_a_cut_stops_what_stands_and_what_comes_until_it_is_mended(ssh: Ssh, host: Host) -> None:
+def test_a_cut_stops_open_and_new_connections_until_it_is_repaired(ssh: Ssh, host: Host) -> None:
     with session(ssh(host.name)) as standing:
         host.cut()
         send(standing)
@@ -157,14 +157,14 @@ def test_a_cut_stops_what_stands_and_what_comes_until_it_is_mended(ssh: Ssh, hos
         assert answer(standing, 15) == b"x\n"
 
 
-def test_sessions_are_killed_and_the_listener_is_not(ssh: Ssh, host: Host) -> None:
+def test_kill_sessions_spares_the_listener(ssh: Ssh, host: Host) -> None:
     with session(ssh(host.name)) as standing:
         host.kill_sessions()
         assert standing.wait(10) == 255
     assert said(ssh(host.name, "hostname")) == host.name
 
 
-def test_frozen_sessions_say_nothing_until_they_are_thawed(ssh: Ssh, hosts: Hosts) -> None:
+def test_frozen_sessions_are_silent_until_they_are_thawed(ssh: Ssh, hosts: Hosts) -> None:
     with session(ssh("db1")) as standing:
         hosts.db1.freeze_sessions()
         send(standing)
@@ -173,7 +173,7 @@ def test_frozen_sessions_say_nothing_until_they_are_thawed(ssh: Ssh, hosts: Host
         assert answer(standing, 10) == b"x\n"
 
 
-def test_another_host_key_is_refused_and_the_former_known_again(ssh: Ssh, host: Host) -> None:
+def test_a_changed_host_key_is_refused_and_the_restored_key_accepted(ssh: Ssh, host: Host) -> None:
     host.change_key()
     done = ran(ssh(host.name, "true"))
     assert done.returncode == 255
@@ -183,7 +183,7 @@ def test_another_host_key_is_refused_and_the_former_known_again(ssh: Ssh, host: 
     assert said(ssh(host.name, "hostname")) == host.name
 
 
-def test_a_key_that_was_made_known_is_the_one_that_comes_back(ssh: Ssh, hosts: Hosts) -> None:
+def test_a_key_that_was_added_to_known_hosts_is_kept(ssh: Ssh, hosts: Hosts) -> None:
     hosts.db1.change_key()
     hosts.know()
     hosts.db1.change_key()
@@ -202,7 +202,7 @@ def test_a_command_that_fails_on_a_host_is_an_error(hosts: Hosts) -> None:
         hosts.db1.run("echo no such thing; exit 3")
 
 
-def test_hosts_are_ended_after_a_failure_too(hosts: Hosts, tmp_path: Path) -> None:
+def test_hosts_are_stopped_after_a_failure(hosts: Hosts, tmp_path: Path) -> None:
     ids: list[str] = []
     with pytest.raises(ZeroDivisionError), running_hosts(tmp_path) as started:  # noqa: PT012
         ids += [each.container.id for each in (started.bastion, started.db1, started.db2)]
@@ -217,18 +217,20 @@ def test_hosts_are_ended_after_a_failure_too(hosts: Hosts, tmp_path: Path) -> No
         client.close()
 
 
-def test_the_line_lets_us_in(ssh_command: list[str], local_sshd: LocalSshd) -> None:
+def test_the_local_sshd_accepts_its_key(ssh_command: list[str], local_sshd: LocalSshd) -> None:
     assert said([*ssh_command, "echo $HOME"]) == str(local_sshd.folder)
 
 
-def test_sessions_of_the_line_are_killed_and_its_listener_is_not(ssh_command: list[str], local_sshd: LocalSshd) -> None:
+def test_kill_sessions_spares_the_listener_of_the_local_sshd(ssh_command: list[str], local_sshd: LocalSshd) -> None:
     with session(ssh_command) as standing:
         local_sshd.kill_sessions()
         assert standing.wait(10) == 255
     assert said([*ssh_command, "echo here"]) == "here"
 
 
-def test_another_key_of_the_line_is_refused_until_it_is_known(ssh_command: list[str], local_sshd: LocalSshd) -> None:
+def test_a_changed_key_of_the_local_sshd_is_refused_until_it_is_known(
+    ssh_command: list[str], local_sshd: LocalSshd
+) -> None:
     local_sshd.change_key()
     done = ran([*ssh_command, "true"])
     assert done.returncode == 255

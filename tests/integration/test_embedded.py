@@ -30,7 +30,7 @@ def modes(*folders: Path) -> dict[Path, int]:
     return {each: stat.S_IMODE(each.stat().st_mode) for folder in folders for each in (folder, *folder.parents)}
 
 
-def test_it_starts_is_found_stops_and_starts_again_with_its_data(server: embedded.Server) -> None:
+def test_a_server_starts_stops_and_starts_again_with_its_data(server: embedded.Server) -> None:
     with pytest.raises(Unreachable, match="not running") as caught:
         embedded.attach(server)
     assert "not been made" in caught.value.detail
@@ -49,7 +49,7 @@ def test_it_starts_is_found_stops_and_starts_again_with_its_data(server: embedde
         assert session.execute("SELECT count(*) FROM kept").fetchone() == (0,)
 
 
-def test_it_listens_on_a_socket_in_a_folder_of_its_own(server: embedded.Server) -> None:
+def test_a_server_listens_on_a_socket_in_its_own_folder(server: embedded.Server) -> None:
     embedded.start(server, "app")
     assert stat.S_IMODE(server.socket_folder.stat().st_mode) == 0o700
     assert stat.S_IMODE(server.data.stat().st_mode) == 0o700
@@ -57,7 +57,7 @@ def test_it_listens_on_a_socket_in_a_folder_of_its_own(server: embedded.Server) 
         assert session.execute("SHOW listen_addresses").fetchone() == ("",)
 
 
-def test_no_mode_outside_its_folder_changes(server: embedded.Server, tmp_path: Path) -> None:
+def test_permissions_outside_its_folder_do_not_change(server: embedded.Server, tmp_path: Path) -> None:
     home = Path.home()
     before = modes(home, tmp_path, embedded.programs())
     embedded.start(server, "app")
@@ -65,7 +65,7 @@ def test_no_mode_outside_its_folder_changes(server: embedded.Server, tmp_path: P
 
 
 @requires("root")
-def test_as_root_it_runs_where_the_programs_cannot_be_reached(
+def test_root_runs_a_server_although_its_user_cannot_reach_the_programs(
     server: embedded.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a virtual environment below a home of 0700."""
@@ -88,7 +88,7 @@ def test_as_root_it_runs_where_the_programs_cannot_be_reached(
         shutil.rmtree(copy.parents[2])
 
 
-def test_programs_that_are_copied_at_once_are_copied_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_copies_of_the_programs_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As by two first runs of different checkouts: the second one finds the copy of the first in its place."""
     package = tmp_path / "package"
     package.mkdir()
@@ -115,7 +115,7 @@ def test_a_long_checkout_path_gets_a_short_socket(tmp_path: Path, monkeypatch: p
     assert server.socket_folder != server.root / "socket"
 
 
-def test_checkouts_and_environments_have_servers_of_their_own(tmp_path: Path) -> None:
+def test_checkouts_and_environments_have_their_own_servers(tmp_path: Path) -> None:
     for name in ("x", "y"):
         (tmp_path / name).mkdir()
     roots = [embedded.locate(tmp_path / a, b, make=True).root for a in ("x", "y") for b in ("dev", "test")]
@@ -123,7 +123,7 @@ def test_checkouts_and_environments_have_servers_of_their_own(tmp_path: Path) ->
     assert roots == [embedded.locate(tmp_path / a, b).root for a in ("x", "y") for b in ("dev", "test")]
 
 
-def test_a_moved_checkout_keeps_its_server_and_a_fresh_one_has_none(tmp_path: Path) -> None:
+def test_a_moved_checkout_keeps_its_server_and_a_new_one_has_none(tmp_path: Path) -> None:
     old = tmp_path / "old"
     old.mkdir()
     root = embedded.locate(old, "dev", make=True).root
@@ -134,7 +134,7 @@ def test_a_moved_checkout_keeps_its_server_and_a_fresh_one_has_none(tmp_path: Pa
     assert list(old.iterdir()) == []
 
 
-def test_first_runs_at_once_make_one_server(server: embedded.Server) -> None:
+def test_concurrent_first_starts_create_one_server(server: embedded.Server) -> None:
     started: list[bool] = []
     threads = [threading.Thread(target=lambda: started.append(embedded.start(server, "app"))) for _ in range(6)]
     for thread in threads:
@@ -144,12 +144,12 @@ def test_first_runs_at_once_make_one_server(server: embedded.Server) -> None:
     assert sorted(started) == [False] * 5 + [True]
 
 
-def test_an_initdb_that_was_cut_short_is_made_again(server: embedded.Server) -> None:
+def test_an_interrupted_initdb_is_repeated(server: embedded.Server) -> None:
     (server.data / "base").mkdir(parents=True)
     assert embedded.start(server, "app")
 
 
-def test_a_server_that_cannot_start_says_why(server: embedded.Server) -> None:
+def test_a_server_that_cannot_start_is_reported_with_the_reason(server: embedded.Server) -> None:
     embedded.start(server, "app")
     embedded.stop(server)
     with (server.data / "postgresql.conf").open("a") as file:
@@ -159,13 +159,13 @@ def test_a_server_that_cannot_start_says_why(server: embedded.Server) -> None:
     assert "nonsense" in caught.value.detail
 
 
-def test_a_missing_wheel_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(RatchetError, match="not installed"):
         embedded.programs()
 
 
-def test_what_a_crash_leaves_is_not_taken_for_a_server(server: embedded.Server) -> None:
+def test_leftovers_of_a_crash_are_not_mistaken_for_a_server(server: embedded.Server) -> None:
     """A pid file of a process that is gone, and a socket that no one listens on."""
     embedded.start(server, "app")
     parameters = {**server.parameters(), "dbname": "app"}

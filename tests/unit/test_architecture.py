@@ -42,13 +42,13 @@ def contract(name: str) -> dict[str, Any]:
     return dict(found)
 
 
-def test_the_contract_for_hosts_is_about_what_the_bundle_holds() -> None:
+def test_the_contract_for_hosts_names_the_modules_of_the_bundle() -> None:
     sources = contract("The part that is sent to hosts imports nothing of the rest")["source_modules"]
     modules = [name for name in bundle.MODULES if name != "__init__"]
     assert sorted(sources) == sorted(f"pgratchet.{name}" for name in (*modules, *bundle.FOLDERS))
 
 
-def test_the_contract_for_other_tools_has_each_of_them() -> None:
+def test_the_contract_for_other_tools_names_each_tool() -> None:
     modules = {path.stem for path in (PACKAGE / "adopt" / "tools").glob("*.py")} - {
         "__init__",
         "python_files",

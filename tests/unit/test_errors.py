@@ -26,20 +26,20 @@ FAMILY = {
 }
 
 
-def test_every_member_has_its_exit_code_and_stands_in_the_tree() -> None:
+def test_every_error_has_an_exit_code_and_is_in_the_docstring() -> None:
     members = {cls.__name__: cls.exit_code for cls in RatchetError.__subclasses__()}
     assert members == FAMILY
     for name, code in FAMILY.items():
         assert re.search(rf"── {name} +{code}  ", errors.__doc__ or ""), name
 
 
-def test_the_three_parts_are_shown_one_below_the_other() -> None:
+def test_message_detail_and_hint_are_printed_on_separate_lines() -> None:
     error = RatchetError("it failed", detail="One.\nTwo.", hint="Do this.\nOr that.")
     assert str(error) == "it failed\nDETAIL: One.\n        Two.\nHINT: Do this.\n      Or that."
     assert str(RatchetError("it failed")) == "it failed"
 
 
-def test_json_has_every_key_whatever_is_known() -> None:
+def test_json_has_every_key_even_if_unknown() -> None:
     place = Location("0009_y", 12, 8, "42703")
     assert errors.MigrationFailed("m", detail="d", hint="h", location=place).as_json() == {
         "code": 5,
@@ -58,11 +58,11 @@ def test_json_has_every_key_whatever_is_known() -> None:
     ("place", "shown"),
     [(Location("a"), "a"), (Location("a", 2), "a, line 2"), (Location("a", 2, 3), "a, line 2, column 3")],
 )
-def test_places(place: Location, shown: str) -> None:
+def test_locations_are_formatted(place: Location, shown: str) -> None:
     assert str(place) == shown
 
 
-def test_several_counts() -> None:
+def test_several_mistakes_are_counted() -> None:
     assert combine_mistakes("bad", ["a."], "h").message == "bad: 1 mistake"
     assert combine_mistakes("bad", ["a.", "b."], "h").detail == "a.\nb."
 
@@ -95,7 +95,7 @@ def test_messages_are_lower_case_without_a_full_stop() -> None:
         assert not message[0].isupper(), where
 
 
-def test_every_error_says_what_to_do_in_sentences() -> None:
+def test_every_error_has_a_hint_in_whole_sentences() -> None:
     for where, call in raised():
         given = {keyword.arg: wording(keyword.value) for keyword in call.keywords}
         assert "hint" in given, where

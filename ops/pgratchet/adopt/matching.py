@@ -1,8 +1,8 @@
 """Matches another tool's files with its rows, and converts the files to our form. Pure: nothing is read or written.
 
 Only a row with a checksum of its file proves that the file ran. A tool may have skipped a file silently, so each row is
-matched separately (tests/integration/adopt/test_adoption.py::test_a_trap_is_named_and_nothing_is_changed). A row of a
-failed or unfinished run proves nothing.
+matched separately (tests/integration/adopt/test_adoption.py::test_a_history_that_cannot_be_adopted_is_refused). A row
+of a failed or unfinished run proves nothing.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def _env_file_value(value: object) -> str:
     """A value of an env file, between single quotes.
 
     Shells, Node.js and Docker Compose read single quotes alike. python-dotenv does only without double backslashes and
-    without ${X} in the value (tests/acceptance/test_render.py::test_an_env_file_is_read_as_it_was_meant).
+    without ${X} in the value (tests/acceptance/test_render.py::test_an_env_file_is_read_back_unchanged).
     """
     text = str(value)
     _require_single_line(value, text)

@@ -2,7 +2,7 @@
 
 A run polls for the lock in autocommit, on the connection of the migrations. A session waiting inside pg_advisory_lock
 would hold a snapshot, and a CREATE INDEX CONCURRENTLY of the lock's holder would wait for this snapshot: a deadlock
-(test_waiting_inside_the_lock_would_have_been_a_deadlock).
+(test_waiting_inside_the_lock_function_deadlocks_with_a_concurrent_build).
 
 When the connection is lost, a COMMIT without an answer may have happened. The session reconnects to the same cluster
 and takes the lock again. By then the lost session has ended, and the history shows the committed migrations.
@@ -10,7 +10,7 @@ and takes the lock again. By then the lost session has ended, and the history sh
 A pooler in transaction mode gives each transaction another of the server's sessions. Behind a pooler each transaction
 takes the lock and the settings for itself, and the server's session is reset before and after. The unique names of the
 history keep two runs apart even without the lock, behind a pooler too
-(test_several_runners_through_and_past_the_pooler_apply_each_file_once).
+(test_runners_through_and_past_the_pooler_apply_each_file_once).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _SETTINGS = (
 
 The lexer needs standard_conforming_strings. No timeout of the role or the database may end the session with the lock.
 The server ends the statement of a dead client, and ends the session when the network has swallowed the client: without
-tcp_user_timeout the lock stays until TCP gives up (test_behind_a_black_hole_both_sides_give_up).
+tcp_user_timeout the lock stays until TCP gives up (test_both_sides_give_up_when_packets_are_dropped).
 """
 
 

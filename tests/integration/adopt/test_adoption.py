@@ -25,7 +25,7 @@ pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_a_history_is_taken_over_and_migrations_go_on_top(project: ToolProject, name: str) -> None:
+def test_a_history_is_adopted_and_new_migrations_follow(project: ToolProject, name: str) -> None:
     sample = project.given(name)
     before = project.database.fingerprint()
     seen = project.look()
@@ -60,7 +60,7 @@ def test_a_history_is_taken_over_and_migrations_go_on_top(project: ToolProject, 
         ("yoyo", "2024-01-02 03:04:05"),
     ],
 )
-def test_a_moment_is_kept_where_it_is_known_to_be_one(project: ToolProject, name: str, moment: str) -> None:
+def test_the_time_of_a_migration_is_kept_if_the_tool_records_it(project: ToolProject, name: str, moment: str) -> None:
     project.given(name)
     project.database.run(f"ALTER DATABASE {project.database.name} SET timezone = 'UTC'")
     project.adopt()
@@ -136,13 +136,13 @@ TRAPS = {
 
 
 @pytest.mark.parametrize("trap", TRAPS)
-def test_a_trap_is_named_and_nothing_is_changed(project: ToolProject, trap: str) -> None:
+def test_a_history_that_cannot_be_adopted_is_refused(project: ToolProject, trap: str) -> None:
     name, rows, told = TRAPS[trap]
     project.given(name, rows)
     assert told in project.refuses()
 
 
-def test_what_was_rolled_back_last_is_pending_again(project: ToolProject) -> None:
+def test_a_migration_that_was_rolled_back_is_pending(project: ToolProject) -> None:
     rolled_back = ("20240102000000_two", TWO, "NULL", "now()")
     project.given("prisma", handwritten.prisma(handwritten.PRISMA_ONE, rolled_back) + "; DROP TABLE two")
     found = project.adopt()
@@ -151,25 +151,25 @@ def test_what_was_rolled_back_last_is_pending_again(project: ToolProject) -> Non
     assert project.migrate() == ["applied"] * 3
 
 
-def test_down_then_up_counts_as_up_and_down_last_as_pending(project: ToolProject) -> None:
+def test_the_last_of_up_and_down_decides(project: ToolProject) -> None:
     project.given("goose", handwritten.goose((0, True), (1, True), (1, False), (1, True), (2, True), (2, False)))
     assert [each.state for each in project.look().items] == ["claimed", "rolled back", "pending"]
 
 
-def test_a_table_that_says_it_is_locked_is_left_alone(project: ToolProject) -> None:
+def test_a_locked_history_table_is_refused(project: ToolProject) -> None:
     project.given("liquibase")
     project.database.run("UPDATE databasechangeloglock SET locked = true")
     assert "liquibase is running" in project.refuses(LockBusy)
 
 
-def test_yoyos_lock_is_a_row(project: ToolProject) -> None:
+def test_the_lock_row_of_yoyo_is_respected(project: ToolProject) -> None:
     project.given("yoyo")
     project.database.run("INSERT INTO yoyo_lock (pid) VALUES (1)")
     assert "yoyo is running" in project.refuses(LockBusy)
 
 
 @pytest.mark.parametrize("name", [tool.name for tool in TOOLS if tool.lock_key])
-def test_a_tool_that_holds_its_lock_is_not_taken_over(project: ToolProject, name: str) -> None:
+def test_a_running_tool_is_not_adopted(project: ToolProject, name: str) -> None:
     project.given(name)
     key = project.look().lock_key
     with project.database.connect() as holder:
@@ -178,14 +178,14 @@ def test_a_tool_that_holds_its_lock_is_not_taken_over(project: ToolProject, name
     project.adopt()
 
 
-def test_our_own_lock_is_waited_for(project: ToolProject) -> None:
+def test_adoption_waits_for_the_migration_lock(project: ToolProject) -> None:
     project.given("dbmate")
     with project.database.connect() as holder:
         holder.execute("SELECT pg_advisory_lock(%s)", (LEDGER.lock_key,))
         assert "another run holds the migration lock" in project.refuses(LockBusy)
 
 
-def test_what_changed_since_it_was_looked_at_is_looked_at_again(project: ToolProject) -> None:
+def test_a_change_between_preview_and_write_is_refused(project: ToolProject) -> None:
     project.given("dbmate")
     wishes = AdoptionOptions(project.sql, files=project.files)
     with closing(Session(project.database.connect, LEDGER, 100)) as session:
@@ -198,7 +198,7 @@ def test_what_changed_since_it_was_looked_at_is_looked_at_again(project: ToolPro
     assert not project.sql.exists()
 
 
-def test_runs_that_start_together_adopt_once(project: ToolProject) -> None:
+def test_concurrent_adoptions_adopt_once(project: ToolProject) -> None:
     project.given("drizzle")
     with ThreadPoolExecutor() as pool:
         found = [done.exception() for done in [pool.submit(project.adopt, wait=10_000) for _ in range(4)]]
@@ -208,7 +208,7 @@ def test_runs_that_start_together_adopt_once(project: ToolProject) -> None:
     assert project.adopt().is_complete
 
 
-def test_a_pending_migration_that_is_no_sql_is_refused_until_it_is_written(project: ToolProject) -> None:
+def test_a_pending_migration_in_another_language_is_refused_until_a_file_replaces_it(project: ToolProject) -> None:
     project.given("node-pg-migrate", "INSERT INTO pgmigrations (name, run_on) VALUES ('1700000000002_two', now())")
     (project.files / "1700000000001_one.js").rename(project.files / "1700000000003_zero.js")
     assert "1700000000003_zero: cannot run. It is JavaScript" in project.refuses()
@@ -219,7 +219,7 @@ def test_a_pending_migration_that_is_no_sql_is_refused_until_it_is_written(proje
     assert project.migrate() == ["applied", "applied"]
 
 
-def test_a_run_that_broke_off_behind_its_files_is_brought_to_its_end(project: ToolProject) -> None:
+def test_an_interrupted_adoption_is_completed(project: ToolProject) -> None:
     project.given("drizzle")
     project.adopt()
     project.database.run("DELETE FROM ratchet.migrations WHERE name = '0001_two'")
@@ -230,7 +230,7 @@ def test_a_run_that_broke_off_behind_its_files_is_brought_to_its_end(project: To
     assert project.look().is_complete
 
 
-def test_a_file_of_ours_is_never_written_over(project: ToolProject) -> None:
+def test_an_existing_migration_is_never_overwritten(project: ToolProject) -> None:
     project.given("drizzle")
     project.sql.mkdir()
     (project.sql / "0000_one.sql").write_text("select 1;")
@@ -242,7 +242,7 @@ def test_a_file_of_ours_is_never_written_over(project: ToolProject) -> None:
     assert (project.sql / "0000_one.sql").read_text() == "select 1;"
 
 
-def test_files_of_ours_that_would_come_too_late_are_named(project: ToolProject) -> None:
+def test_existing_files_before_adopted_files_are_named(project: ToolProject) -> None:
     project.given("dbmate")
     project.sql.mkdir()
     (project.sql / "001_initial.sql").write_text("select 1;")
@@ -252,9 +252,7 @@ def test_files_of_ours_that_would_come_too_late_are_named(project: ToolProject) 
     assert not project.database.rows("SELECT 1 FROM pg_namespace WHERE nspname = 'ratchet'")
 
 
-def test_which_tool_and_which_files_are_found_or_asked_for(
-    project: ToolProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tool_and_folder_are_detected_or_requested(project: ToolProject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project.files.parent)
     with pytest.raises(ConfigurationError, match="no history of another tool"):
         project.look()
@@ -271,16 +269,14 @@ def test_which_tool_and_which_files_are_found_or_asked_for(
     assert project.look(files="", tool="drizzle").tool == "drizzle"
 
 
-def test_rails_table_is_not_taken_for_dbmates_without_its_files(project: ToolProject) -> None:
+def test_the_table_of_rails_is_not_mistaken_for_dbmate(project: ToolProject) -> None:
     project.database.run(SAMPLES["dbmate"].table)
     project.write("20240101000000_one.rb", "class One; end")
     with pytest.raises(ConfigurationError, match="no files of dbmate"):
         project.look()
 
 
-def test_of_an_sqlite_history_the_order_is_taken_over_and_what_differs_is_said(
-    project: ToolProject, tmp_path: Path
-) -> None:
+def test_an_sqlite_history_gives_the_order_and_the_differences(project: ToolProject, tmp_path: Path) -> None:
     project.write("meta/_journal.json", handwritten.journal("0000_one", "0001_two"))
     project.write("0000_one.sql", ONE)
     sqlites = "CREATE TABLE `two` (`a` integer PRIMARY KEY AUTOINCREMENT);"

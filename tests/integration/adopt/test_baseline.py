@@ -45,7 +45,7 @@ def baseline_project(project: ToolProject) -> Iterator[ToolProject]:
     assert project.database.rows("SELECT datname FROM pg_database ORDER BY 1") == databases
 
 
-def test_a_database_that_is_what_the_files_make_is_taken_over(baseline_project: ToolProject) -> None:
+def test_a_database_with_the_schema_of_the_files_is_adopted(baseline_project: ToolProject) -> None:
     baseline_project.database.run(BASE)
     assert take_baseline(baseline_project.database, baseline_project.sql, "1_base") == ["1_base"]
     rows = "SELECT name, source, executed_at = '-infinity' FROM ratchet.migrations"
@@ -54,7 +54,7 @@ def test_a_database_that_is_what_the_files_make_is_taken_over(baseline_project: 
     assert take_baseline(baseline_project.database, baseline_project.sql, "2_more") == []
 
 
-def test_one_that_is_not_is_refused_with_the_differences_shown(baseline_project: ToolProject) -> None:
+def test_a_database_with_another_schema_is_refused_with_the_differences(baseline_project: ToolProject) -> None:
     baseline_project.database.run(BASE.replace("b text", "b varchar(9)"))
     before = baseline_project.database.fingerprint()
     with pytest.raises(HistoryDisagrees, match="not what these files make") as caught:
@@ -65,7 +65,7 @@ def test_one_that_is_not_is_refused_with_the_differences_shown(baseline_project:
     assert take_baseline(baseline_project.database, baseline_project.sql, "1_base", yes=True) == ["1_base"]
 
 
-def test_files_that_do_not_run_there_are_told_as_by_migrate(baseline_project: ToolProject) -> None:
+def test_files_that_fail_are_reported_as_by_migrate(baseline_project: ToolProject) -> None:
     (baseline_project.sql / "1_base.sql").write_text("create table one (a int);\nselect nothing;\n")
     with pytest.raises(MigrationFailed, match=r"1_base failed at line 2, column 8"):
         take_baseline(baseline_project.database, baseline_project.sql, "1_base")

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
 
 @pytest.mark.parametrize("mover", OTHER_TOOLS, ids=lambda mover: mover.label)
-def test_the_tool_applies_the_sample_and_keeps_its_history_where_we_look(
+def test_the_tool_applies_the_sample_and_records_it_in_the_expected_table(
     mover: OtherTool, database: Database, tmp_path: Path
 ) -> None:
     mover.lay_out(tmp_path, SAMPLE)
@@ -35,7 +35,7 @@ def columns_of(database: Database, table: str) -> list[tuple[str, str]]:
     return [(str(name), str(kind)) for name, kind in database.rows(_COLUMNS, table)]
 
 
-def test_yoyos_hash_is_of_the_name_alone(database: Database, tmp_path: Path) -> None:
+def test_the_hash_of_yoyo_is_of_the_name_only(database: Database, tmp_path: Path) -> None:
     Yoyo().lay_out(tmp_path, SAMPLE)
     Yoyo().migrate(tmp_path, database)
     found = database.rows("SELECT migration_id, migration_hash FROM _yoyo_migration")
@@ -43,7 +43,7 @@ def test_yoyos_hash_is_of_the_name_alone(database: Database, tmp_path: Path) -> 
     assert all(recorded == hashlib.sha256(str(name).encode()).hexdigest() for name, recorded in found)
 
 
-def test_drizzle_1_has_no_moment_for_what_drizzle_0_applied(database: Database, tmp_path: Path) -> None:
+def test_drizzle_1_records_no_time_for_migrations_of_drizzle_0(database: Database, tmp_path: Path) -> None:
     for mover, steps in ((Drizzle(), SAMPLE[:2]), (Drizzle1(), SAMPLE)):
         mover.lay_out(tmp_path / mover.label, steps)
         mover.migrate(tmp_path / mover.label, database)

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.every_major
 Files = Sequence[Migration]
 
 
-def test_files_are_applied_in_order_with_their_rows(database: Database, write: WriteMigrations) -> None:
+def test_files_are_applied_in_order_and_recorded(database: Database, write: WriteMigrations) -> None:
     files = write(
         m1_a="create table a (x int);", m2_b="insert into a values (1); -- no semicolon behind\nselect pg_sleep(0.02)"
     )
@@ -100,14 +100,14 @@ def test_reading_the_plan_writes_nothing(database: Database, write: WriteMigrati
     assert database.fingerprint() == before
 
 
-def test_to_stops_there(database: Database, write: WriteMigrations) -> None:
+def test_to_stops_after_the_named_file(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a="create table a ()", m2_b="create table b ()")
     ran = migrate(database, files, to="1_a")
     assert ran.events[-1] == events.Finished(total=2, pending=1)
     assert history(database) == [("1_a", True)]
 
 
-def test_what_a_file_sets_never_reaches_the_next(database: Database, write: WriteMigrations) -> None:
+def test_settings_of_a_file_do_not_reach_the_next(database: Database, write: WriteMigrations) -> None:
     database.run("DO $$ BEGIN CREATE ROLE someone NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
     files = write(
         m1_a="set search_path = pg_catalog; set statement_timeout = '1s';"
@@ -130,12 +130,12 @@ def test_what_a_file_sets_never_reaches_the_next(database: Database, write: Writ
     assert database.rows("SELECT probe_2.who, probe_3.who FROM probe_2, probe_3") == [(owner, owner)]
 
 
-def test_notices_are_passed_on(database: Database, write: WriteMigrations) -> None:
+def test_notices_of_the_server_are_reported(database: Database, write: WriteMigrations) -> None:
     ran = migrate(database, write(m1_a="do $$ begin raise notice 'seen'; end $$"))
     assert ran.of(events.ServerNotice) == [events.ServerNotice("NOTICE", "seen")], "and none about our own statements"
 
 
-def test_directives_bound_a_files_statements_and_locks(database: Database, write: WriteMigrations) -> None:
+def test_directives_limit_statements_and_locks_of_their_file(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a="-- migrate: statement-timeout=100ms\nselect pg_sleep(5)")
     with pytest.raises(
         MigrationFailed, match="line 2, column 1: canceling statement due to statement timeout"
@@ -161,7 +161,7 @@ def test_directives_bound_a_files_statements_and_locks(database: Database, write
         (lambda folder: (folder / "2_b.sql").rename(folder / "02_b.sql"), "gone. 02_b has the same text: it looks ren"),
     ],
 )
-def test_files_and_history_that_disagree_stop_everything(
+def test_a_disagreement_of_files_and_history_stops_the_run(
     database: Database, write: WriteMigrations, sql_folder: Path, change: object, state: str
 ) -> None:
     migrate(database, write(m1_a="create table a ()", m2_b="create table b ()"))
@@ -179,7 +179,7 @@ def test_files_and_history_that_disagree_stop_everything(
     assert database.fingerprint() == before
 
 
-def test_a_history_with_another_name_is_used(database: Database, write: WriteMigrations) -> None:
+def test_the_history_table_can_have_another_name(database: Database, write: WriteMigrations) -> None:
     ledger = History('odd "schema"', "odd 'table'")
     files = write(m1_a="create table a ()")
     list(applier.migrate(database.connect, ledger, files, None, MigrateOptions("run")))
@@ -188,13 +188,13 @@ def test_a_history_with_another_name_is_used(database: Database, write: WriteMig
         assert History().read(connection) == []
 
 
-def test_a_hostile_name_in_a_text_is_only_text(database: Database, write: WriteMigrations) -> None:
+def test_sql_in_a_text_value_is_not_executed(database: Database, write: WriteMigrations) -> None:
     text = "-- '; DROP TABLE ratchet.migrations; -- \\ $$ %s %% {table}\ncreate table a ();\n"
     migrate(database, write(m1_a=text))
     assert database.rows("SELECT body FROM ratchet.migrations") == [(text,)]
 
 
-def test_many_statements_and_odd_texts(database: Database, write: WriteMigrations) -> None:
+def test_many_statements_and_unusual_texts_are_applied(database: Database, write: WriteMigrations) -> None:
     files = write(
         m1_empty="",
         m2_comment="-- nothing\n/* at all */",
@@ -207,7 +207,7 @@ def test_many_statements_and_odd_texts(database: Database, write: WriteMigration
 
 
 @pytest.mark.parametrize("batch_size", [1, 10])
-def test_encodings_and_defaults_that_a_file_sets_never_reach_the_next(
+def test_encodings_and_defaults_of_a_file_do_not_reach_the_next(
     database: Database, write: WriteMigrations, batch_size: int
 ) -> None:
     """The server decodes and parses a string before it runs any of it, and begins a transaction by the defaults."""
@@ -223,7 +223,7 @@ def test_encodings_and_defaults_that_a_file_sets_never_reach_the_next(
     assert database.rows("SELECT body FROM ratchet.migrations WHERE name = '2_b'") == [(files[1].text().decode(),)]
 
 
-def test_the_history_is_read_whatever_the_databases_date_style(database: Database, write: WriteMigrations) -> None:
+def test_the_history_is_read_with_any_date_style(database: Database, write: WriteMigrations) -> None:
     database.run(f"ALTER DATABASE {database.name} SET datestyle = 'German'")
     database.run(f"ALTER DATABASE {database.name} SET timezone = 'Asia/Kathmandu'")
     migrate(database, write(m1_a="create table a ()"))
@@ -233,7 +233,7 @@ def test_the_history_is_read_whatever_the_databases_date_style(database: Databas
     assert abs(record.executed_at.timestamp() - time.time()) < 60
 
 
-def test_what_is_foreseen_is_the_history_of_a_database_that_is_fit(database: Database, write: WriteMigrations) -> None:
+def test_read_history_returns_the_rows_of_a_suitable_database(database: Database, write: WriteMigrations) -> None:
     assert applier.read_history(database.connect, HISTORY, "") == []
     migrate(database, write(m1_a="create table a ()"))
     assert [record.name for record in applier.read_history(database.connect, HISTORY, "")] == ["1_a"]
@@ -241,7 +241,7 @@ def test_what_is_foreseen_is_the_history_of_a_database_that_is_fit(database: Dat
         applier.read_history(database.connect, HISTORY, "1")
 
 
-def test_a_row_that_is_adopted_and_not_there_is_missed(database: Database, write: WriteMigrations) -> None:
+def test_adopting_a_row_that_is_missing_raises(database: Database, write: WriteMigrations) -> None:
     """A trigger swallows it: it was written, and no error came."""
     migrate(database, write(m1_a="create table a ()"))
     database.run(

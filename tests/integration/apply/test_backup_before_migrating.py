@@ -34,7 +34,7 @@ def test_the_backup_comes_before_the_first_statement_and_under_the_lock(
     assert len(seen) == 2
 
 
-def test_the_backup_is_named_where_a_migration_fails(database: Database, write: WriteMigrations) -> None:
+def test_a_failing_migration_names_the_backup(database: Database, write: WriteMigrations) -> None:
     def backup(_: psycopg.Connection) -> events.Stream:
         yield events.BackupTaken("20250111T093000-abcd", "path", 1, 1)
 
@@ -47,7 +47,7 @@ def test_the_backup_is_named_where_a_migration_fails(database: Database, write: 
     assert caught.value.hint.endswith("; then run `invoke migrate` again.")
 
 
-def test_no_backup_no_migration(database: Database, write: WriteMigrations) -> None:
+def test_a_failing_backup_stops_the_run(database: Database, write: WriteMigrations) -> None:
     def backup(_: psycopg.Connection) -> events.Stream:
         yield from ()
         raise BackupFailed("no", hint="None.")
@@ -58,9 +58,7 @@ def test_no_backup_no_migration(database: Database, write: WriteMigrations) -> N
     assert database.fingerprint() == before
 
 
-def test_what_only_adds_goes_without_a_backup_where_that_is_the_policy(
-    database: Database, write: WriteMigrations
-) -> None:
+def test_the_destructive_only_policy_skips_backups_for_additions(database: Database, write: WriteMigrations) -> None:
     def backup(_: psycopg.Connection) -> events.Stream:
         yield events.BackupTaken("id", "path", 1, 1)
 
@@ -79,7 +77,7 @@ def test_what_only_adds_goes_without_a_backup_where_that_is_the_policy(
     ]
 
 
-def test_a_waiver_needs_words() -> None:
+def test_a_waiver_needs_a_reason() -> None:
     assert applier.needs_backup("always", None)
     assert applier.needs_backup("when-destructive", None)
     assert not applier.needs_backup("always", "a reason")

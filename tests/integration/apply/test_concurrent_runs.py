@@ -26,7 +26,7 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.every_major
 
 
-def test_a_run_that_another_was_faster_than_does_nothing_and_counts_what_is_there(
+def test_a_run_overtaken_by_another_applies_nothing_and_counts_the_history(
     database: Database, write: WriteMigrations
 ) -> None:
     files = write(m1_a="create table a ()", m2_b="create table b ()")
@@ -38,7 +38,7 @@ def test_a_run_that_another_was_faster_than_does_nothing_and_counts_what_is_ther
     assert rest.events[-1] == events.Finished(total=2, pending=0)
 
 
-def test_a_lock_is_tried_for_again_until_it_is_free(database: Database, write: WriteMigrations) -> None:
+def test_a_table_lock_is_retried_until_it_is_free(database: Database, write: WriteMigrations) -> None:
     migrate(database, write(m1_a="create table a ()"))
     files = write(m2_b="alter table a add column x int")
     with database.connect() as holder:
@@ -49,7 +49,9 @@ def test_a_lock_is_tried_for_again_until_it_is_free(database: Database, write: W
     assert ran.applied == ["2_b"]
 
 
-def test_a_lock_that_stays_ends_the_run_by_its_deadline(database: Database, write: WriteMigrations) -> None:
+def test_a_table_lock_that_is_not_released_ends_the_run_at_its_deadline(
+    database: Database, write: WriteMigrations
+) -> None:
     migrate(database, write(m1_a="create table a ()"))
     files = write(m2_b="alter table a add column x int")
     with database.connect() as holder:
@@ -72,9 +74,7 @@ def test_the_holder_of_the_migration_lock_is_named(database: Database, write: Wr
 
 
 @pytest.mark.parametrize("runners", [2, 20])
-def test_runners_started_together_apply_each_file_once(
-    database: Database, write: WriteMigrations, runners: int
-) -> None:
+def test_concurrent_runners_apply_each_file_once(database: Database, write: WriteMigrations, runners: int) -> None:
     files = write(**{f"m{n}_x": f"create table t{n} (); select pg_sleep(0.02)" for n in range(1, 8)})
     barrier = threading.Barrier(runners)
     outcomes: list[list[str] | BaseException] = []
@@ -101,7 +101,7 @@ def test_runners_started_together_apply_each_file_once(
     assert len(history(database)) == 7
 
 
-def test_without_the_lock_the_unique_row_keeps_two_runs_apart(
+def test_the_unique_row_separates_two_runs_without_the_lock(
     database: Database, write: WriteMigrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As behind a pooler: both believe that they hold the lock, and meet at the history row."""
@@ -123,7 +123,7 @@ def test_without_the_lock_the_unique_row_keeps_two_runs_apart(
     assert history(database) == [("1_a", True), ("2_b", True)]
 
 
-def test_a_lost_session_that_gave_the_lock_away_is_waited_for(database: Database, write: WriteMigrations) -> None:
+def test_a_lost_session_without_its_lock_is_waited_for(database: Database, write: WriteMigrations) -> None:
     """The line is cut on this side only: the backend works on, without the lock, and commits."""
     files = write(m1_a="create table a (); select pg_advisory_unlock_all(); select pg_sleep(3)")
     lines: list[psycopg.Connection] = []

@@ -32,7 +32,7 @@ OTHER_COUNT = "create schema s; create function s.count(timestamptz) returns big
 
 
 @pytest.mark.parametrize("batch_size", [1, 10])
-def test_a_failing_file_leaves_nothing_and_earlier_ones_stay(
+def test_a_failing_file_is_rolled_back_and_earlier_files_stay(
     database: Database, write: WriteMigrations, batch_size: int
 ) -> None:
     files = write(
@@ -53,9 +53,7 @@ def test_a_failing_file_leaves_nothing_and_earlier_ones_stay(
 
 
 @pytest.mark.parametrize("batch_size", [1, 10])
-def test_a_syntax_error_does_not_hold_back_the_files_before_it(
-    database: Database, write: WriteMigrations, batch_size: int
-) -> None:
+def test_files_before_a_syntax_error_are_applied(database: Database, write: WriteMigrations, batch_size: int) -> None:
     """The server parses a whole round trip first: nothing of it has run when it finds the error."""
     files = write(m9_a="create table a ()", m10_b="-- ä😀\n\n create tabel b ();", m11_c="create table c ()")
     with pytest.raises(MigrationFailed, match=r"10_b failed at line 3, column 9: syntax error") as caught:
@@ -64,12 +62,12 @@ def test_a_syntax_error_does_not_hold_back_the_files_before_it(
     assert history(database) == [("9_a", True)]
 
 
-def test_an_unfinished_statement_is_placed_at_its_end(database: Database, write: WriteMigrations) -> None:
+def test_an_unfinished_statement_is_located_at_its_end(database: Database, write: WriteMigrations) -> None:
     with pytest.raises(MigrationFailed, match="line 1, column 15: syntax error"):
         migrate(database, write(m1_a="create table a"))
 
 
-def test_an_error_inside_a_function_is_placed_at_its_call(database: Database, write: WriteMigrations) -> None:
+def test_an_error_inside_a_function_is_located_at_its_call(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a="select 1;\ndo $$ begin\n perform nothing(); end $$;")
     with pytest.raises(MigrationFailed, match="1_a failed at line 2, column 1") as caught:
         migrate(database, files)
@@ -102,7 +100,7 @@ def test_a_deferred_constraint_fails_at_commit_and_rolls_back(database: Database
         ("select pg_terminate_backend(pg_backend_pid())", "The connection was lost, which need not be the fault of"),
     ],
 )
-def test_a_failure_says_what_to_do_and_what_stays(
+def test_a_failure_has_a_hint_and_names_what_stays(
     database: Database, write: WriteMigrations, text: str, advice: str
 ) -> None:
     files = write(m1_a="select 1", m2_b="select 2", m3_c=text)
@@ -120,7 +118,7 @@ def test_a_changed_file_is_shown_as_a_difference(database: Database, write: Writ
     assert "-create table a ();\n+create table b ();" in caught.value.detail
 
 
-def test_what_cannot_run_is_refused_before_lock_and_backup(database: Database, write: WriteMigrations) -> None:
+def test_a_file_that_cannot_run_is_refused_before_lock_and_backup(database: Database, write: WriteMigrations) -> None:
     before = database.fingerprint()
     with pytest.raises(ConfigurationError, match="cannot be run"):
         migrate(database, write(m1_a="create table a ()", m2_b="select 1; commit"))
@@ -139,7 +137,7 @@ def test_a_read_only_session_is_refused(database: Database, write: WriteMigratio
     assert database.fingerprint() == before
 
 
-def test_a_server_that_is_not_the_pinned_one_is_refused(database: Database, write: WriteMigrations) -> None:
+def test_a_server_other_than_the_pinned_one_is_refused(database: Database, write: WriteMigrations) -> None:
     before = database.fingerprint()
     with pytest.raises(ConfigurationError, match="not on the server") as caught:
         migrate(database, write(m1_a="create table a ()"), pinned_identifier="1")
@@ -150,7 +148,7 @@ def test_a_server_that_is_not_the_pinned_one_is_refused(database: Database, writ
 
 
 @pytest.mark.parametrize("batch_size", [1, 10])
-def test_a_line_cut_during_a_migration_is_resolved_from_the_server(
+def test_a_connection_lost_during_a_migration_is_resolved_from_the_history(
     database: Database, write: WriteMigrations, batch_size: int
 ) -> None:
     """The backend ends itself inside the second file: rolled back, said so, and the first stays."""
@@ -162,7 +160,7 @@ def test_a_line_cut_during_a_migration_is_resolved_from_the_server(
     assert database.locks() == []
 
 
-def test_an_outcome_that_cannot_be_asked_for_is_said_to_be_unknown(database: Database, write: WriteMigrations) -> None:
+def test_an_outcome_is_unknown_while_the_server_is_unreachable(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a="create table a (); select pg_terminate_backend(pg_backend_pid())")
     first: list[bool] = []
 
@@ -185,9 +183,7 @@ def test_an_outcome_that_cannot_be_asked_for_is_said_to_be_unknown(database: Dat
         OTHER_COUNT + "set search_path = s, pg_catalog; delete from ratchet.migrations",
     ],
 )
-def test_a_file_that_meddles_with_its_own_row_is_rolled_back(
-    database: Database, write: WriteMigrations, text: str
-) -> None:
+def test_a_file_that_changes_its_own_row_is_rolled_back(database: Database, write: WriteMigrations, text: str) -> None:
     files = write(m1_a=f"create table a ();\n{text}")
     with pytest.raises(MigrationFailed, match="1_a failed") as caught:
         migrate(database, files)
@@ -211,7 +207,7 @@ def test_a_file_that_meddles_with_its_own_row_is_rolled_back(
         ("alter table ratchet.migrations add check (name <> '2_b')", "check constraint"),
     ],
 )
-def test_only_the_unique_name_of_the_history_means_that_another_run_was_first(
+def test_only_a_duplicate_name_in_the_history_shows_another_run(
     database: Database, write: WriteMigrations, text: str, reason: str
 ) -> None:
     files = write(m1_a="select 1", m2_b=text, m3_c="select 3")
@@ -220,7 +216,7 @@ def test_only_the_unique_name_of_the_history_means_that_another_run_was_first(
     assert history(database) == [("1_a", True)]
 
 
-def test_a_file_that_fakes_the_next_ones_row_is_found_out(database: Database, write: WriteMigrations) -> None:
+def test_a_file_that_inserts_the_row_of_the_next_is_detected(database: Database, write: WriteMigrations) -> None:
     files = write(
         m1_a="insert into ratchet.migrations (name, checksum, run_id, tool_version, executed_at)"
         " values ('2_b', 'fake', 'r', 't', now())",
@@ -230,7 +226,7 @@ def test_a_file_that_fakes_the_next_ones_row_is_found_out(database: Database, wr
         migrate(database, files)
 
 
-def test_what_ends_our_transaction_unseen_is_never_called_rolled_back(
+def test_a_file_that_ends_the_transaction_is_never_called_rolled_back(
     database: Database, write: WriteMigrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the lexer had been fooled: the net behind it is the row itself."""
@@ -245,7 +241,7 @@ def test_what_ends_our_transaction_unseen_is_never_called_rolled_back(
         migrate(database, files)
 
 
-def test_results_that_a_rule_adds_do_not_lead_an_error_astray(database: Database, write: WriteMigrations) -> None:
+def test_additional_results_of_a_rule_do_not_move_an_error(database: Database, write: WriteMigrations) -> None:
     files = write(
         m1_a="create table a (x int); create table l (x int);"
         "create rule r as on insert to a do also (select 1; insert into l values (new.x); select 2);"
@@ -259,7 +255,7 @@ def test_results_that_a_rule_adds_do_not_lead_an_error_astray(database: Database
     assert history(database) == [("1_a", True)]
 
 
-def test_a_role_without_rights_is_told_so(database: Database, write: WriteMigrations) -> None:
+def test_a_role_without_privileges_is_refused_with_a_hint(database: Database, write: WriteMigrations) -> None:
     database.run(
         "DO $$ BEGIN CREATE ROLE no_rights LOGIN PASSWORD 'x'; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
     )

@@ -37,7 +37,7 @@ def test_rows_of_a_copy_are_data(database: Database, write: WriteMigrations) -> 
     assert database.rows("SELECT body FROM ratchet.migrations WHERE name = '2_b'") == [(files[1].text().decode(),)]
 
 
-def test_a_row_that_does_not_fit_is_rolled_back_and_told(database: Database, write: WriteMigrations) -> None:
+def test_an_invalid_row_is_located_and_rolled_back(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a="select 1;", m2_b="select 1;\n" + ROWS.replace("2\t", "two\t"), m3_c="select 1")
     with pytest.raises(
         MigrationFailed, match=r"2_b failed at line 3, column 1: invalid input syntax for type integer"
@@ -48,13 +48,13 @@ def test_a_row_that_does_not_fit_is_rolled_back_and_told(database: Database, wri
     assert migrate(database, write(m2_b=ROWS)).applied == ["2_b", "3_c"]
 
 
-def test_many_rows_travel_in_pieces(database: Database, write: WriteMigrations) -> None:
+def test_many_rows_are_sent_in_pieces(database: Database, write: WriteMigrations) -> None:
     rows = "".join(f"{n}\t{'x' * 100}\n" for n in range(20_000))
     assert migrate(database, write(m1_a=f"create table t (a int, b text);\ncopy t from stdin;\n{rows}\\.")).applied
     assert database.rows("SELECT count(*), max(a) FROM t") == [(20_000, 19_999)]
 
 
-def test_a_dump_is_a_migration_once_its_psql_commands_are_gone(database: Database, write: WriteMigrations) -> None:
+def test_a_dump_without_psql_commands_is_a_migration(database: Database, write: WriteMigrations) -> None:
     """As pg_dump writes it: settings for the whole session, an empty search_path, rows."""
     dump = (
         "SET statement_timeout = 0;\nSET client_encoding = 'UTF8';\nSET standard_conforming_strings = on;\n"
@@ -70,7 +70,7 @@ def test_a_dump_is_a_migration_once_its_psql_commands_are_gone(database: Databas
     assert database.rows("SELECT to_regclass('public.u') IS NOT NULL") == [(True,)]
 
 
-def test_a_large_file_is_one_transaction_in_many_windows(database: Database, write: WriteMigrations) -> None:
+def test_a_large_file_is_sent_in_windows_in_one_transaction(database: Database, write: WriteMigrations) -> None:
     text = "create table t (a int);\n" + "insert into t values (1); -- é\n" * 40_000
     assert len(text) > 4 * SIZE_LIMIT
     assert len(text) > BODY_LIMIT
@@ -87,7 +87,7 @@ def test_a_large_file_is_one_transaction_in_many_windows(database: Database, wri
         ("insert inti t values (1)", "line 30002, column 8: syntax"),
     ],
 )
-def test_an_error_deep_in_a_large_file_is_placed_and_rolled_back(
+def test_an_error_deep_in_a_large_file_is_located_and_rolled_back(
     database: Database, write: WriteMigrations, mistake: str, place: str
 ) -> None:
     text = (
@@ -120,7 +120,7 @@ def test_twenty_thousand_statements_are_one_transaction(database: Database, writ
     assert database.rows("SELECT count(*) FROM t") == [(19_999,)]
 
 
-def test_bom_and_line_ends_make_no_difference(database: Database, sql_folder: Path) -> None:
+def test_byte_order_mark_and_line_ends_make_no_difference(database: Database, sql_folder: Path) -> None:
     text = "create table t (a text);\r\ninsert into t values ('x\r\ny');\r\ncopy t from stdin;\r\nz\r\n\\.\r\n"
     (sql_folder / "1_a.sql").write_bytes(b"\xef\xbb\xbf" + text.encode())
     migrate(database, migrations.read(sql_folder))
@@ -138,7 +138,7 @@ def test_bom_and_line_ends_make_no_difference(database: Database, sql_folder: Pa
         (b"select 1; commit", "line 1, column 11: COMMIT in a migration"),
     ],
 )
-def test_what_is_no_sql_is_named_and_nothing_is_run(
+def test_a_file_that_is_not_sql_is_named_and_nothing_runs(
     database: Database, sql_folder: Path, content: bytes, told: str
 ) -> None:
     (sql_folder / "1_a.sql").write_bytes(b"create table a ()")
@@ -150,13 +150,13 @@ def test_what_is_no_sql_is_named_and_nothing_is_run(
     assert database.fingerprint() == before
 
 
-def test_a_string_goes_on_behind_a_comment_as_the_server_has_it(database: Database, write: WriteMigrations) -> None:
+def test_a_string_continues_after_a_comment_as_on_the_server(database: Database, write: WriteMigrations) -> None:
     """Where the library that the lexer is compared with has another opinion than the server it comes from."""
     migrate(database, write(m1_a="create table t as select E'a' -- c\n  -- d\n '\\'; b' as x;"))
     assert database.rows("SELECT x FROM t") == [("a'; b",)]
 
 
-def test_a_file_that_changes_between_judging_and_sending_is_not_sent(
+def test_a_file_that_changes_after_it_was_read_is_not_sent(
     database: Database, write: WriteMigrations, sql_folder: Path
 ) -> None:
     files = write(m1_a="create table a ()", m2_b="create table b ()")

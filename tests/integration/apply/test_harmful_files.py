@@ -49,7 +49,7 @@ def refused(database: Database, folder: Path, content: bytes) -> str:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_what_would_commit_is_refused_with_its_line(database: Database, sql_folder: Path, way: str) -> None:
+def test_a_commit_is_refused_with_its_line(database: Database, sql_folder: Path, way: str) -> None:
     for text in ("commit", "COMMIT WORK", "commit and chain", "end transaction", "/* ; */ cOmMiT"):
         assert raw(database, f"begin; create table half (); {text}; select 1 / 0") == "22012"
         assert exists(database, "half"), f"{text}: what failed behind it does not take back what it committed"
@@ -59,7 +59,7 @@ def test_what_would_commit_is_refused_with_its_line(database: Database, sql_fold
         assert f"2_b, line {line}, column {column}: {text.split()[-1 if '/' in text else 0].upper()} in a m" in told
 
 
-def test_what_would_roll_back_is_refused_with_its_line(database: Database, sql_folder: Path) -> None:
+def test_a_rollback_is_refused_with_its_line(database: Database, sql_folder: Path) -> None:
     for text in ("rollback", "ABORT", "rollback work and chain"):
         assert raw(database, f"begin; create table lost (); {text}; create table kept (); commit") is None
         assert (exists(database, "lost"), exists(database, "kept")) == (False, True), f"{text}: half is gone, unsaid"
@@ -68,7 +68,7 @@ def test_what_would_roll_back_is_refused_with_its_line(database: Database, sql_f
         assert f"2_b, line 2, column 3: {text.split()[0].upper()} in a migration." in told
 
 
-def test_what_would_begin_is_refused_with_its_line(database: Database, sql_folder: Path) -> None:
+def test_a_begin_is_refused_with_its_line(database: Database, sql_folder: Path) -> None:
     for text in ("begin", "start transaction"):
         with closing(database.connect()) as session:
             assert simple_query.send(session, f"create table half (); {text}; select 1".encode()).error is None
@@ -88,7 +88,7 @@ def database_with_prepared_transactions(database: Database, clusters: Clusters) 
     yield cluster.database
 
 
-def test_what_would_leave_a_prepared_transaction_is_refused_with_its_line(
+def test_a_prepare_transaction_is_refused_with_its_line(
     database_with_prepared_transactions: Database, sql_folder: Path
 ) -> None:
     assert (
@@ -126,9 +126,7 @@ LOOK_ALIKES = {
 
 
 @pytest.mark.parametrize("way", ["in a batch", "in windows"])
-def test_what_only_looks_like_it_is_applied_in_one_transaction(
-    database: Database, write: WriteMigrations, way: str
-) -> None:
+def test_texts_similar_to_transaction_control_are_applied(database: Database, write: WriteMigrations, way: str) -> None:
     identity = "SELECT pg_current_xact_id()::text"
     for kind, text in LOOK_ALIKES.items():
         with closing(database.connect()) as session:
@@ -147,7 +145,7 @@ def test_what_only_looks_like_it_is_applied_in_one_transaction(
     assert not exists(database, "undone")
 
 
-def test_rows_that_look_like_it_are_rows(database: Database, write: WriteMigrations) -> None:
+def test_rows_similar_to_transaction_control_are_rows(database: Database, write: WriteMigrations) -> None:
     rows = "COMMIT;\n; ROLLBACK;\n'; END; '\n"
     files = write(m1_a=f"create table t (x text);\ncopy t from stdin;\n{rows}\\.\n\nselect 1")
     assert migrate(database, files).applied == ["1_a"]
@@ -160,7 +158,7 @@ SMUGGLED = (
 )
 
 
-def test_what_is_read_otherwise_by_the_server_than_by_us_is_never_called_applied(
+def test_a_text_that_the_server_splits_differently_is_never_called_applied(
     database: Database, write: WriteMigrations
 ) -> None:
     """A setting in one window changes what the next one means; behind the lexer stands the row of the history."""
@@ -207,7 +205,7 @@ CAUGHT = "do $$ begin create table gone (); perform 1 / 0; exception when divisi
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_an_error_that_the_file_itself_catches_is_the_files_own(
+def test_an_error_that_the_file_catches_is_not_an_error_of_the_run(
     database: Database, write: WriteMigrations, way: str
 ) -> None:
     """It says so in so many words; what the block did is undone, and the COMMIT behind it is one."""
@@ -219,7 +217,7 @@ def test_an_error_that_the_file_itself_catches_is_the_files_own(
     assert history(database) == [("1_a", True)]
 
 
-def test_a_nul_byte_is_named_by_its_place(database: Database, sql_folder: Path) -> None:
+def test_a_nul_byte_is_located(database: Database, sql_folder: Path) -> None:
     half, large = b"create table half ();\n", LARGE.encode()
     for content, place in (
         (half + b"\0select 1 / 0", "byte 23 (line 2)"),
@@ -233,7 +231,7 @@ def test_a_nul_byte_is_named_by_its_place(database: Database, sql_folder: Path) 
         assert f"2_b.sql: a NUL byte at {place}, which PostgreSQL cannot store" in told
 
 
-def test_what_the_server_would_not_take_is_named_by_its_line(database: Database, sql_folder: Path) -> None:
+def test_a_text_that_the_server_refuses_is_named_with_its_line(database: Database, sql_folder: Path) -> None:
     for content, state, told in (
         (b"select 1;\nselect\xc2\xa01 + 1;", "42601", "line 2, column 7: an invisible character, U+00A0"),
         (b"select 1;\n  \\d t", "42601", "line 2, column 3: a psql meta-command"),
@@ -248,7 +246,7 @@ def test_what_the_server_would_not_take_is_named_by_its_line(database: Database,
 
 
 @pytest.mark.parametrize("text", ["copy t from stdin", "copy t to stdout"])
-def test_a_copy_never_leaves_a_connection_that_waits_for_rows(
+def test_a_failing_copy_leaves_no_connection_waiting_for_rows(
     database: Database, sql_folder: Path, write: WriteMigrations, text: str
 ) -> None:
     database.run("create table t (x int)")
@@ -266,7 +264,7 @@ def test_a_copy_never_leaves_a_connection_that_waits_for_rows(
     assert migrate(database, write(m2_b="select 1")).applied == ["2_b"]
 
 
-def test_a_byte_order_mark_and_line_ends_of_windows_do_no_harm(database: Database, sql_folder: Path) -> None:
+def test_byte_order_mark_and_windows_line_ends_are_harmless(database: Database, sql_folder: Path) -> None:
     text = "create table t as select 'x\r\ny'::text as x;\r\n"
     assert raw(database, b"\xef\xbb\xbf" + text.encode()) == "42601"
     assert raw(database, text) is None
@@ -311,7 +309,7 @@ LEAKS = {
 
 
 @pytest.mark.parametrize("way", ["in a batch", "alone", "by steps"])
-def test_what_a_session_would_keep_reaches_neither_the_next_file_nor_the_history(
+def test_session_state_reaches_neither_the_next_file_nor_the_history(
     database: Database, write: WriteMigrations, way: str
 ) -> None:
     database.run("DO $$ BEGIN CREATE ROLE someone NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")

@@ -164,7 +164,7 @@ def amiss(database: Database, files: Sequence[Migration]) -> list[str]:
     return [f"{what}: {is_} instead of {should}" for what, (is_, should) in found.items() if is_ != should]
 
 
-def test_the_next_run_finishes_what_a_killed_one_left(server: Server, run_slots: Queue[RunSlot], folder: Path) -> None:
+def test_the_run_after_a_killed_run_finishes_it(server: Server, run_slots: Queue[RunSlot], folder: Path) -> None:
     files, trips = migrations.read(folder), unharmed(run_slots, folder)
     assert trips > 50
 
@@ -183,7 +183,7 @@ def test_the_next_run_finishes_what_a_killed_one_left(server: Server, run_slots:
 
 
 @pytest.mark.parametrize(("act", "moment"), [("end", "sent"), ("end", "behind"), ("cut", "half")])
-def test_a_run_that_loses_its_session_tells_the_truth_and_the_next_one_finishes_it(
+def test_a_run_that_loses_its_session_reports_the_truth_and_the_next_run_finishes_it(
     server: Server, run_slots: Queue[RunSlot], folder: Path, act: RoundTripAction, moment: RoundTripMoment
 ) -> None:
     files, trips = migrations.read(folder), unharmed(run_slots, folder)

@@ -65,7 +65,7 @@ class Holder:
         self._session.rollback()
 
 
-def test_a_concurrent_build_and_a_run_that_waits_both_finish(
+def test_a_concurrent_build_and_a_waiting_run_both_finish(
     database_with_table: Database, write: WriteMigrations
 ) -> None:
     files = write(m1_a=BUILD)
@@ -85,7 +85,7 @@ def test_a_concurrent_build_and_a_run_that_waits_both_finish(
     assert valid(database_with_table) is True
 
 
-def test_waiting_inside_the_lock_would_have_been_a_deadlock(database_with_table: Database) -> None:
+def test_waiting_inside_the_lock_function_deadlocks_with_a_concurrent_build(database_with_table: Database) -> None:
     """What the polling is for: the same two sessions, one of them waiting where a simple runner would."""
     key = History().lock_key
     failed: list[str | None] = []
@@ -107,7 +107,7 @@ def test_waiting_inside_the_lock_would_have_been_a_deadlock(database_with_table:
     assert failed == ["40P01"]
 
 
-def test_an_old_snapshot_is_named_and_nothing_is_begun(database_with_table: Database, write: WriteMigrations) -> None:
+def test_an_old_snapshot_is_named_and_nothing_begins(database_with_table: Database, write: WriteMigrations) -> None:
     files = write(m1_a=BUILD)
     with Holder(database_with_table, "SELECT 1", isolation="REPEATABLE READ") as holder:
         with database_with_table.connect() as simple:
@@ -128,7 +128,7 @@ def test_an_old_snapshot_is_named_and_nothing_is_begun(database_with_table: Data
     assert valid(database_with_table) is True
 
 
-def test_it_goes_on_by_itself_when_the_snapshot_ends_in_time(
+def test_a_build_continues_when_the_snapshot_ends_in_time(
     database_with_table: Database, write: WriteMigrations
 ) -> None:
     attempt = Attempt(database_with_table, write(m1_a=BUILD), wait=20_000)
@@ -146,9 +146,7 @@ def test_it_goes_on_by_itself_when_the_snapshot_ends_in_time(
     assert valid(database_with_table) is True
 
 
-def test_a_snapshot_that_is_taken_during_the_build_bounds_it_too(
-    database_with_table: Database, write: WriteMigrations
-) -> None:
+def test_a_snapshot_taken_during_a_build_is_limited_too(database_with_table: Database, write: WriteMigrations) -> None:
     """It came too late to be seen before: then the statement's own lock_timeout ends the wait."""
     files = write(m1_a=BUILD)
     attempt = Attempt(database_with_table, files, wait=1_500, lock_timeout=500)
@@ -168,9 +166,7 @@ def test_a_snapshot_that_is_taken_during_the_build_bounds_it_too(
     assert valid(database_with_table) is True
 
 
-def test_what_a_file_has_set_holds_when_a_lock_is_tried_for_again(
-    database_with_table: Database, write: WriteMigrations
-) -> None:
+def test_settings_of_a_file_hold_when_a_lock_is_retried(database_with_table: Database, write: WriteMigrations) -> None:
     database_with_table.run("CREATE SCHEMA s; CREATE TABLE s.t ()")
     files = write(m1_a=HEAD + "set search_path = s;\ncreate temp table kept ();\nalter table t add column y int")
     attempt = Attempt(database_with_table, files, wait=20_000, lock_timeout=200)
@@ -185,7 +181,7 @@ def test_what_a_file_has_set_holds_when_a_lock_is_tried_for_again(
     ]
 
 
-def test_who_blocks_a_file_with_a_shorter_lock_timeout_is_named_too(
+def test_the_blocker_is_named_with_a_shorter_lock_timeout_too(
     database_with_table: Database, write: WriteMigrations
 ) -> None:
     attempt = Attempt(
@@ -219,7 +215,7 @@ class Reader:
                 self.slowest = max(self.slowest, time.monotonic() - began)
 
 
-def test_readers_wait_no_longer_than_one_try_and_the_holder_is_named(
+def test_readers_wait_for_one_attempt_at_most_and_the_holder_is_named(
     database_with_table: Database, write: WriteMigrations
 ) -> None:
     files = write(m1_a="alter table t add column y int")
@@ -242,7 +238,7 @@ def test_readers_wait_no_longer_than_one_try_and_the_holder_is_named(
     assert history(database_with_table) == []
 
 
-def test_a_session_that_calls_itself_pg_dump_is_called_one(
+def test_a_session_named_pg_dump_is_recognised_as_pg_dump(
     database_with_table: Database, write: WriteMigrations
 ) -> None:
     attempt = Attempt(database_with_table, write(m1_a="alter table t add column y int"), wait=300, lock_timeout=300)
@@ -297,7 +293,7 @@ GIVES_THE_LOCK_AWAY = {
 
 @pytest.mark.every_major
 @pytest.mark.parametrize("way", GIVES_THE_LOCK_AWAY)
-def test_a_file_that_gives_the_lock_away_is_still_applied_once(
+def test_a_file_that_releases_the_lock_is_still_applied_once(
     database_with_table: Database, write: WriteMigrations, way: str
 ) -> None:
     """The second run has the lock, in the middle of the first one's file: the row is what keeps them apart."""
@@ -330,7 +326,7 @@ CANCEL = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE '
 
 @pytest.mark.parametrize("exists", ["", "if not exists "])
 @pytest.mark.parametrize("how", ["cancelled", "out of time"])
-def test_a_build_that_is_ended_is_never_passed_over(
+def test_a_terminated_build_is_never_skipped(
     database_with_table: Database, write: WriteMigrations, how: str, exists: str
 ) -> None:
     timeout = "-- migrate: statement-timeout=700ms\n" if how == "out of time" else ""

@@ -88,7 +88,7 @@ def test_a_commit_whose_answer_is_lost_is_found_in_the_history(
     assert migrate(database, files).applied == []
 
 
-def test_a_server_that_works_on_behind_a_cut_is_waited_for(
+def test_a_server_that_is_still_working_after_a_cut_is_waited_for(
     database: Database, proxy: Proxy, write: WriteMigrations
 ) -> None:
     files = write(**BATCH, m3_c="select pg_sleep(1.5); insert into effects values ('3_c')")
@@ -99,9 +99,7 @@ def test_a_server_that_works_on_behind_a_cut_is_waited_for(
     assert effects(database) == ["1_a", "2_b", "3_c"]
 
 
-def test_what_the_server_works_on_behind_a_cut_is_ended_by_it(
-    database: Database, proxy: Proxy, write: WriteMigrations
-) -> None:
+def test_the_server_ends_its_work_after_a_cut(database: Database, proxy: Proxy, write: WriteMigrations) -> None:
     """It would sleep for a minute; the server looks for its client every five seconds, and the run waits for that."""
     files = write(m1_a="create table a (); select pg_sleep(60)")
     proxy.at(b"create table a", Moment.SENT, meanwhile=lambda: until(lambda: count_working_sessions(database)))
@@ -116,7 +114,7 @@ def test_what_the_server_works_on_behind_a_cut_is_ended_by_it(
 
 @pytest.mark.every_major
 @pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.HALF])
-def test_what_the_server_did_not_get_whole_is_rolled_back(
+def test_a_message_that_arrives_incomplete_is_rolled_back(
     database: Database, proxy: Proxy, write: WriteMigrations, moment: Moment
 ) -> None:
     files = write(**BATCH)
@@ -155,7 +153,7 @@ messages only the window, or the piece of the rows, has them so."""
         (COPY, CLOSING, Moment.BEFORE),
     ],
 )
-def test_a_file_in_windows_is_rolled_back_whole(
+def test_a_file_in_windows_is_rolled_back_completely(
     database: Database, proxy: Proxy, write: WriteMigrations, text: str, message: bytes, moment: Moment
 ) -> None:
     files = write(m1_a=text)
@@ -206,7 +204,7 @@ BUILD, PROCEDURE = b"create index concurrently i on t (x)\0", b"commit; end $$\0
         (b"RETURNING duration_ms", Moment.ANSWERED),
     ],
 )
-def test_a_file_without_a_transaction_goes_on_where_its_progress_can_be_told(
+def test_a_file_without_a_transaction_resumes_where_its_progress_is_known(
     database: Database, proxy: Proxy, write: WriteMigrations, message: bytes, moment: Moment
 ) -> None:
     """The history or the catalog tells; and what the file has SET holds in the session that was returned to."""
@@ -230,7 +228,7 @@ def test_a_file_without_a_transaction_goes_on_where_its_progress_can_be_told(
         (BUILD, Moment.HALF, 2),
     ],
 )
-def test_a_statement_that_did_not_arrive_is_the_one_the_next_run_goes_on_at(
+def test_the_next_run_resumes_at_the_statement_that_did_not_arrive(
     database: Database, proxy: Proxy, write: WriteMigrations, message: bytes, moment: Moment, done: int
 ) -> None:
     files = write(m1_a=STEPS)
@@ -245,7 +243,7 @@ def test_a_statement_that_did_not_arrive_is_the_one_the_next_run_goes_on_at(
 
 
 @pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.ANSWERED])
-def test_a_procedure_whose_end_was_not_heard_of_is_for_a_person(
+def test_a_procedure_with_an_unknown_outcome_needs_a_decision(
     database: Database, proxy: Proxy, write: WriteMigrations, moment: Moment
 ) -> None:
     """Nothing in the catalog tells whether it ran, so neither this run says so nor the next one runs it again."""
@@ -308,7 +306,7 @@ def several_at_once(work: Callable[[int], bool], most: int) -> int:
 
 @pytest.mark.every_major
 @pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.ANSWERED])
-def test_wherever_the_line_is_cut_the_next_run_converges(
+def test_the_next_run_converges_after_a_cut_at_any_message(
     databases: Databases, write: WriteMigrations, moment: Moment
 ) -> None:
     """At every message of a run, one run each: no traceback, nothing twice, nothing passed over."""
@@ -324,7 +322,7 @@ def test_wherever_the_line_is_cut_the_next_run_converges(
     assert 5 <= several_at_once(attempt, 14) < 14
 
 
-def test_wherever_a_file_without_a_transaction_is_cut_the_next_run_converges(
+def test_the_next_run_converges_after_a_cut_in_a_file_without_a_transaction(
     databases: Databases, write: WriteMigrations
 ) -> None:
     """As above, but for its procedure, of which no one can tell: without that, every statement's effect is known."""
@@ -341,7 +339,7 @@ def test_wherever_a_file_without_a_transaction_is_cut_the_next_run_converges(
     assert 20 <= several_at_once(attempt, 45) < 45
 
 
-def test_a_line_that_is_cut_again_on_the_way_back_is_resolved_too(databases: Databases, write: WriteMigrations) -> None:
+def test_a_second_cut_while_resolving_is_resolved_too(databases: Databases, write: WriteMigrations) -> None:
     """First behind the COMMIT, and then at each message of returning and asking."""
     files = write(**BATCH)
 

@@ -46,7 +46,9 @@ def test_statements_run_one_by_one_and_each_is_recorded(database: Database, writ
     assert migrate(database, files).applied == []
 
 
-def test_it_stops_at_the_statement_and_goes_on_there(table_with_duplicates: Database, write: WriteMigrations) -> None:
+def test_a_failed_file_stops_at_its_statement_and_resumes_there(
+    table_with_duplicates: Database, write: WriteMigrations
+) -> None:
     files = write(
         m1_a=NO_TRANSACTION
         + "create table one ();\ncreate table t2 (x int);\n  insert into t2 values (1 / 0);\nselect 1"
@@ -73,7 +75,7 @@ def test_it_stops_at_the_statement_and_goes_on_there(table_with_duplicates: Data
         ),
     ],
 )
-def test_an_error_of_the_statement_is_told_from_one_of_its_record(
+def test_an_error_of_a_statement_is_distinguished_from_an_error_of_its_record(
     database: Database, write: WriteMigrations, text: str, reason: str
 ) -> None:
     with pytest.raises(StoppedPartWay, match=f"stopped at statement 2 of 2, line 3, column 1: {reason}"):
@@ -81,14 +83,14 @@ def test_an_error_of_the_statement_is_told_from_one_of_its_record(
     assert last_row(database) == (1, None, False)
 
 
-def test_a_file_that_fails_behind_it_says_that_it_was_applied(database: Database, write: WriteMigrations) -> None:
+def test_a_failure_in_a_later_file_names_the_applied_file(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a=NO_TRANSACTION + "create table a ()", m2_b="select 1 / 0")
     with pytest.raises(MigrationFailed) as caught:
         migrate(database, files)
     assert caught.value.detail == "1_a was applied; 2_b was rolled back."
 
 
-def test_the_part_that_ran_cannot_be_changed(database: Database, write: WriteMigrations) -> None:
+def test_the_executed_part_of_a_file_cannot_be_changed(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a=NO_TRANSACTION + "create table one ();\nselect 1 / 0")
     with pytest.raises(StoppedPartWay):
         migrate(database, files)
@@ -99,7 +101,7 @@ def test_the_part_that_ran_cannot_be_changed(database: Database, write: WriteMig
     assert last_row(database) == (1, None, False)
 
 
-def test_a_role_that_the_file_has_set_holds_for_its_statements_and_not_for_the_record(
+def test_a_role_set_by_the_file_applies_to_its_statements_and_not_to_the_record(
     database: Database, write: WriteMigrations
 ) -> None:
     role = f"{database.name}_role"
@@ -118,7 +120,7 @@ def test_a_role_that_the_file_has_set_holds_for_its_statements_and_not_for_the_r
         database.run(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-def test_settings_of_the_file_hold_for_its_rest_and_no_further(database: Database, write: WriteMigrations) -> None:
+def test_settings_of_a_file_last_until_its_end(database: Database, write: WriteMigrations) -> None:
     database.run("CREATE SCHEMA s")
     files = write(
         m1_a=NO_TRANSACTION + "set search_path = s;\ncreate table here ();\nselect 1 / 0;\ncreate table there ();",
@@ -131,7 +133,7 @@ def test_settings_of_the_file_hold_for_its_rest_and_no_further(database: Databas
     assert None not in found[0]
 
 
-def test_a_lock_is_tried_for_again(database: Database, write: WriteMigrations) -> None:
+def test_a_statement_that_meets_a_lock_is_retried(database: Database, write: WriteMigrations) -> None:
     database.run("CREATE TABLE t ()")
     with database.connect() as holder:
         holder.execute("BEGIN; LOCK TABLE t IN ACCESS SHARE MODE")
@@ -141,7 +143,7 @@ def test_a_lock_is_tried_for_again(database: Database, write: WriteMigrations) -
     assert ran.applied == ["1_a"]
 
 
-def test_an_unfinished_transactional_file_is_for_a_person(database: Database, write: WriteMigrations) -> None:
+def test_an_unfinished_transactional_file_needs_a_decision(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a="create table a ()")
     with database.connect() as session:
         History().create(session)
@@ -155,15 +157,13 @@ def test_an_unfinished_transactional_file_is_for_a_person(database: Database, wr
     assert database.fingerprint() == before
 
 
-def test_an_index_built_concurrently_has_a_name(database: Database, write: WriteMigrations) -> None:
+def test_an_index_built_concurrently_needs_a_name(database: Database, write: WriteMigrations) -> None:
     with pytest.raises(ConfigurationError) as caught:
         migrate(database, write(m1_a=NO_TRANSACTION + "create index concurrently on t (x)"))
     assert "without a name" in caught.value.detail
 
 
-def test_what_the_file_has_set_holds_when_a_statement_is_tried_again(
-    database: Database, write: WriteMigrations
-) -> None:
+def test_settings_of_a_file_hold_when_a_statement_is_retried(database: Database, write: WriteMigrations) -> None:
     """An error clears the session; a table made in another schema than the file said would be the price."""
     database.run("CREATE SCHEMA s; CREATE TABLE s.t (); CREATE TABLE public.t ()")
     files = write(
@@ -199,7 +199,7 @@ def test_a_file_that_deletes_its_own_row_is_never_called_applied(
         migrate(database, files)
 
 
-def test_a_row_that_goes_while_the_last_statement_is_done_is_missed(database: Database, write: WriteMigrations) -> None:
+def test_a_row_deleted_during_the_last_statement_is_noticed(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a=NO_TRANSACTION + "create table b ()")
     stream = applier.migrate(database.connect, History(), files, None, MigrateOptions("run"))
     assert any(isinstance(event, events.StatementDone) for event in stream)
@@ -208,7 +208,7 @@ def test_a_row_that_goes_while_the_last_statement_is_done_is_missed(database: Da
         list(stream)
 
 
-def test_an_open_snapshot_is_waited_for_before_a_build_is_begun(database: Database, write: WriteMigrations) -> None:
+def test_an_open_snapshot_is_waited_for_before_a_build(database: Database, write: WriteMigrations) -> None:
     database.run("CREATE TABLE t (x int)")
     files = write(m1_a=NO_TRANSACTION + "create index concurrently i on t (x)")
     with database.connect() as old:
@@ -220,7 +220,7 @@ def test_an_open_snapshot_is_waited_for_before_a_build_is_begun(database: Databa
     assert index_state(database, "i") is True
 
 
-def test_an_open_snapshot_that_stays_ends_the_wait_by_its_deadline(database: Database, write: WriteMigrations) -> None:
+def test_an_open_snapshot_ends_the_wait_at_its_deadline(database: Database, write: WriteMigrations) -> None:
     """Without that the build waits as long as the other transaction is open."""
     database.run("CREATE TABLE t (x int)")
     files = write(m1_a=NO_TRANSACTION + "create index concurrently i on t (x)")
@@ -240,7 +240,7 @@ def test_an_open_snapshot_that_stays_ends_the_wait_by_its_deadline(database: Dat
     assert migrate(database, files).applied == ["1_a"]
 
 
-def test_a_snapshot_taken_while_a_build_goes_on_ends_it_by_the_lock_timeout(
+def test_a_snapshot_taken_during_a_build_ends_it_by_the_lock_timeout(
     database: Database, write: WriteMigrations
 ) -> None:
     """The wait before the build cannot see it; what the build leaves is INVALID, and ours: the next run mends it."""
@@ -257,7 +257,7 @@ def test_a_snapshot_taken_while_a_build_goes_on_ends_it_by_the_lock_timeout(
     assert index_state(database, "i") is True
 
 
-def test_a_run_whose_line_was_cut_leaves_the_file_to_the_one_that_took_it_up(
+def test_a_run_that_lost_its_connection_leaves_the_file_to_the_run_that_resumed_it(
     database: Database, write: WriteMigrations
 ) -> None:
     """Its statements would run twice: the other has gone on where the history said."""

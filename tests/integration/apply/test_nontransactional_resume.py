@@ -23,7 +23,7 @@ pytestmark = pytest.mark.every_major
 
 
 @pytest.mark.parametrize("exists", ["", "if not exists "])
-def test_the_invalid_index_that_our_statement_left_is_built_anew(
+def test_an_invalid_index_of_the_interrupted_statement_is_rebuilt(
     table_with_duplicates: Database, write: WriteMigrations, exists: str
 ) -> None:
     files = write(m1_a=NO_TRANSACTION + f"create unique index concurrently {exists}i on t (x);")
@@ -37,7 +37,7 @@ def test_the_invalid_index_that_our_statement_left_is_built_anew(
     assert index_state(table_with_duplicates, "i") is True
 
 
-def test_an_invalid_index_of_someone_elses_is_named_with_its_repair(
+def test_an_invalid_index_of_another_origin_is_named_with_its_repair(
     table_with_duplicates: Database, write: WriteMigrations
 ) -> None:
     with pytest.raises(Exception, match="could not create"):
@@ -64,7 +64,7 @@ def test_an_invalid_index_of_someone_elses_is_named_with_its_repair(
         ("vacuum t", "", True),
     ],
 )
-def test_a_statement_in_doubt_is_decided_by_the_catalog(
+def test_the_catalog_decides_whether_a_statement_took_effect(
     database: Database, write: WriteMigrations, statement: str, left: str, repeated: bool
 ) -> None:
     """As a runner leaves it that was killed between the statement's end and its record."""
@@ -96,7 +96,7 @@ def killed_behind(database: Database, checksum: str, number: int) -> None:
     )
 
 
-def test_a_database_made_by_a_killed_run_is_not_made_again(database: Database, write: WriteMigrations) -> None:
+def test_a_database_created_by_a_killed_run_is_not_created_again(database: Database, write: WriteMigrations) -> None:
     made = f"{database.name}_made"
     files = write(m1_a=NO_TRANSACTION + f"create database {made};\ncreate table after ()")
     killed_behind(database, files[0].checksum, 1)
@@ -110,7 +110,9 @@ def test_a_database_made_by_a_killed_run_is_not_made_again(database: Database, w
         database.run(f"DROP DATABASE {made}")
 
 
-def test_a_database_of_someone_elses_is_not_taken_for_ours(database: Database, write: WriteMigrations) -> None:
+def test_a_database_of_another_origin_does_not_prove_the_statement_done(
+    database: Database, write: WriteMigrations
+) -> None:
     files = write(m1_a=NO_TRANSACTION + f"create database {database.name}")
     for _ in range(2):
         with pytest.raises(StoppedPartWay, match="already exists"):
@@ -139,7 +141,7 @@ def test_a_partition_detached_by_a_killed_run_is_not_detached_again(
     assert migrate(partitioned, files).applied == ["1_a"]
 
 
-def test_a_detachment_that_was_broken_off_is_brought_to_its_end(partitioned: Database, write: WriteMigrations) -> None:
+def test_an_interrupted_detachment_is_completed(partitioned: Database, write: WriteMigrations) -> None:
     files = write(m1_a=NO_TRANSACTION + DETACH.replace("only ", ""))
     with partitioned.connect() as reader:
         reader.execute("BEGIN; SELECT * FROM t")  # holds the table's lock, and by then no snapshot
@@ -155,7 +157,7 @@ def test_a_detachment_that_was_broken_off_is_brought_to_its_end(partitioned: Dat
 
 
 @pytest.mark.parametrize("of", ["index concurrently i", "table concurrently t", "(concurrently) schema public"])
-def test_what_a_reindex_that_broke_off_left_is_named_with_its_repair(
+def test_leftovers_of_an_interrupted_reindex_are_named_with_their_repair(
     database: Database, write: WriteMigrations, of: str
 ) -> None:
     database.run("CREATE TABLE t (x int); INSERT INTO t VALUES (1); CREATE INDEX i ON t (x)")
@@ -178,7 +180,7 @@ def test_what_a_reindex_that_broke_off_left_is_named_with_its_repair(
     assert database.rows("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(0,)]
 
 
-def test_a_reindex_of_another_table_is_no_business_of_its_leftovers(database: Database, write: WriteMigrations) -> None:
+def test_leftovers_of_another_table_do_not_concern_a_reindex(database: Database, write: WriteMigrations) -> None:
     database.run("CREATE TABLE t (x int); CREATE INDEX i ON t (x); CREATE TABLE u (x int); CREATE INDEX j ON u (x)")
     with database.connect() as writer, database.connect() as other:
         writer.execute("BEGIN; INSERT INTO u VALUES (2)")
@@ -190,7 +192,7 @@ def test_a_reindex_of_another_table_is_no_business_of_its_leftovers(database: Da
     assert migrate(database, write(m1_a=NO_TRANSACTION + "reindex table concurrently t")).applied == ["1_a"]
 
 
-def test_a_procedure_in_doubt_is_for_a_person_to_decide(database: Database, write: WriteMigrations) -> None:
+def test_an_interrupted_procedure_needs_a_decision(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a=NO_TRANSACTION + "do $$ begin commit; end $$;\ncreate table b ()")
     with database.connect() as session:
         History().create(session)
@@ -206,9 +208,7 @@ def test_a_procedure_in_doubt_is_for_a_person_to_decide(database: Database, writ
 
 
 @pytest.mark.parametrize("server", ["outside", "embedded"], indirect=True)  # it waits ten seconds on each
-def test_a_backend_ended_while_it_builds_leaves_nothing_that_is_passed_over(
-    database: Database, write: WriteMigrations
-) -> None:
+def test_a_build_of_a_terminated_backend_is_never_skipped(database: Database, write: WriteMigrations) -> None:
     database.run("CREATE TABLE t (x int)")
     files = write(m1_a=NO_TRANSACTION + "create index concurrently i on t (x);")
     building = (
@@ -240,7 +240,7 @@ def test_a_backend_ended_while_it_builds_leaves_nothing_that_is_passed_over(
     assert database.rows("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(0,)]
 
 
-def test_a_valid_index_of_someone_elses_never_proves_a_statement_done(
+def test_a_valid_index_of_another_origin_does_not_prove_the_statement_done(
     database: Database, write: WriteMigrations
 ) -> None:
     """It has the name that the file gives to another index; the run stops, and so does each one behind it."""

@@ -24,7 +24,7 @@ def applied(database: Database) -> list[object]:
     return [name for (name,) in rows]
 
 
-def test_a_session_lock_would_stay_behind(database: Database, pool: StartPooler) -> None:
+def test_a_session_lock_stays_behind_in_the_pooler(database: Database, pool: StartPooler) -> None:
     """The fault that all of this is about: what a session does through a pooler is not its own."""
     pooled, _ = pool(1)
     with pooled.connect() as one:
@@ -35,7 +35,7 @@ def test_a_session_lock_would_stay_behind(database: Database, pool: StartPooler)
     assert database.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(1,)]
 
 
-def test_several_runners_through_and_past_the_pooler_apply_each_file_once(
+def test_runners_through_and_past_the_pooler_apply_each_file_once(
     database: Database, pool: StartPooler, write: WriteMigrations
 ) -> None:
     pooled, _ = pool()
@@ -100,7 +100,9 @@ def test_nothing_is_left_on_the_poolers_connections(
     assert pooled.rows("SELECT count(*) FROM pg_prepared_statements WHERE NOT from_sql") == [(1,)], "not ours to end"
 
 
-def test_what_others_left_there_does_not_matter(database: Database, pool: StartPooler, write: WriteMigrations) -> None:
+def test_leftovers_of_others_on_the_connections_do_not_matter(
+    database: Database, pool: StartPooler, write: WriteMigrations
+) -> None:
     pooled, _ = pool(1)
     with pooled.connect() as other:
         other.execute("SET search_path = pg_catalog; SET statement_timeout = '40ms'")
@@ -108,7 +110,7 @@ def test_what_others_left_there_does_not_matter(database: Database, pool: StartP
     assert database.rows("SELECT to_regclass('public.t') IS NOT NULL") == [(True,)]
 
 
-def test_what_others_leave_there_during_a_run_does_not_matter(
+def test_leftovers_of_others_during_a_run_do_not_matter(
     database: Database, pool: StartPooler, write: WriteMigrations
 ) -> None:
     pooled, _ = pool(1)
@@ -128,7 +130,7 @@ def test_what_others_leave_there_during_a_run_does_not_matter(
         ("select x::int from (values (random()::text || 'x')) as v (x)", "invalid input syntax for type integer"),
     ],
 )
-def test_an_error_is_placed_and_what_came_before_stays(
+def test_an_error_is_located_and_earlier_files_stay(
     database: Database, pool: StartPooler, write: WriteMigrations, text: str, reason: str
 ) -> None:
     pooled, _ = pool()
@@ -138,7 +140,7 @@ def test_an_error_is_placed_and_what_came_before_stays(
     assert applied(database) == ["1_a"]
 
 
-def test_large_files_and_rows_go_through(database: Database, pool: StartPooler, write: WriteMigrations) -> None:
+def test_large_files_and_rows_pass_the_pooler(database: Database, pool: StartPooler, write: WriteMigrations) -> None:
     pooled, _ = pool(1)
     files = write(
         m1_a="create table a (x int);\n" + "insert into a values (1);\n" * 20_000,
@@ -148,7 +150,9 @@ def test_large_files_and_rows_go_through(database: Database, pool: StartPooler, 
     assert database.rows("SELECT (SELECT count(*) FROM a), (SELECT count(*) FROM b)") == [(20_000, 2)]
 
 
-def test_a_pooler_that_dies_is_returned_to(database: Database, pool: StartPooler, write: WriteMigrations) -> None:
+def test_a_run_reconnects_after_the_pooler_was_restarted(
+    database: Database, pool: StartPooler, write: WriteMigrations
+) -> None:
     pooled, running = pool()
     files = write(m1_a="create table e (n int)", m2_b="insert into e values (1); select pg_sleep(1.5)")
     migrate(pooled, files[:1])
@@ -191,7 +195,7 @@ def no_backup(*_: object) -> events.Stream:
         ("create table a ()", no_backup, "no backup can be taken"),
     ],
 )
-def test_what_is_no_transaction_is_refused_before_anything_is_done(
+def test_a_file_without_a_transaction_is_refused_before_anything_runs(
     database: Database, pool: StartPooler, write: WriteMigrations, text: str, backup: applier.Backup | None, reason: str
 ) -> None:
     pooled, _ = pool(1)
@@ -204,7 +208,7 @@ def test_what_is_no_transaction_is_refused_before_anything_is_done(
     assert database.fingerprint() == before
 
 
-def test_with_nothing_to_do_a_pooler_is_no_obstacle(
+def test_a_run_with_nothing_to_do_accepts_a_pooler(
     database: Database, pool: StartPooler, write: WriteMigrations
 ) -> None:
     pooled, _ = pool(1)
@@ -218,7 +222,7 @@ def test_with_nothing_to_do_a_pooler_is_no_obstacle(
     "text", ["create table a ()", "create table a (x int);\ncopy a from stdin;\n1\n\\.\n"], ids=["a batch", "windows"]
 )
 @pytest.mark.parametrize("released", [True, False])
-def test_a_run_past_the_pooler_is_given_way_to(
+def test_a_run_through_the_pooler_yields_to_a_direct_run(
     database: Database, pool: StartPooler, write: WriteMigrations, text: str, *, released: bool
 ) -> None:
     """It has the lock for its session, as this one cannot: each transaction here asks for it anew."""

@@ -98,7 +98,7 @@ def runners() -> Iterator[list[Runner]]:
 
 
 @pytest.mark.parametrize("server", [SERVER], indirect=True)
-def test_history_and_schema_are_as_the_model_says(server: Server, runners: list[Runner]) -> None:
+def test_history_and_schema_match_the_model(server: Server, runners: list[Runner]) -> None:
     print(f"SEED={SEED}")  # noqa: T201
 
     @seed(SEED)

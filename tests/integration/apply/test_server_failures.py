@@ -54,7 +54,7 @@ def crash(cluster: Cluster) -> None:
         cluster.stop("immediate")
 
 
-def test_a_crash_in_the_middle_of_ddl_is_resolved_once_the_server_is_back(
+def test_a_crash_during_ddl_is_resolved_once_the_server_is_back(
     lazily_writing_cluster: Cluster, write: WriteMigrations
 ) -> None:
     files = write(**FILES)
@@ -126,7 +126,7 @@ def through(proxy: Proxy, files: Sequence[Migration]) -> Attempt:
 
 
 @pytest.mark.parametrize("moment", [Moment.BEFORE, Moment.ANSWERED])
-def test_another_cluster_behind_the_same_address_is_not_asked(
+def test_another_cluster_at_the_same_address_does_not_resolve_the_outcome(
     clusters: Clusters, write: WriteMigrations, moment: Moment
 ) -> None:
     files = write(**FILES)
@@ -163,7 +163,9 @@ def rewound(clusters: Clusters) -> tuple[Cluster, Cluster]:
     return now, past
 
 
-def test_a_cluster_that_lost_what_was_reported_is_not_believed(clusters: Clusters, write: WriteMigrations) -> None:
+def test_a_cluster_that_lost_reported_migrations_does_not_resolve_the_outcome(
+    clusters: Clusters, write: WriteMigrations
+) -> None:
     """A restored snapshot, a failover to a standby that was behind: 1_a was reported as applied, and is not there."""
     files = write(**FILES)
     now, past = rewound(clusters)
@@ -178,7 +180,7 @@ def test_a_cluster_that_lost_what_was_reported_is_not_believed(clusters: Cluster
     assert isinstance(attempt.error, OutcomeUnknown)
 
 
-def test_a_server_of_another_kind_behind_the_same_address_is_not_asked(
+def test_an_unsuitable_server_at_the_same_address_does_not_resolve_the_outcome(
     database: Database, clusters: Clusters, write: WriteMigrations
 ) -> None:
     """It takes the same user, the same password and the same name of a database, and is a cluster of its own."""
@@ -209,7 +211,7 @@ def rename(server: Server, name: str, other: str) -> None:
         session.execute(f"ALTER DATABASE {name} RENAME TO {other}".encode())
 
 
-def test_a_database_that_was_put_back_to_an_older_state_is_not_believed(
+def test_a_database_restored_to_an_older_state_does_not_resolve_the_outcome(
     server: Server, database: Database, write: WriteMigrations
 ) -> None:
     """On the same cluster: a copy of some time ago takes the database's name while the line is cut."""

@@ -63,7 +63,7 @@ def signal_during_sleep(database: Database) -> Iterator[Callable[[int], None]]:
 
 @pytest.mark.parametrize("kind", FILES)
 @pytest.mark.parametrize(("which", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_cancels_the_statement_and_tells_what_stays(
+def test_a_signal_cancels_the_statement_and_names_what_stays(
     database: Database,
     write: WriteMigrations,
     signal_during_sleep: Callable[[int], None],
@@ -84,7 +84,7 @@ def test_a_signal_cancels_the_statement_and_tells_what_stays(
     assert database.rows("SELECT to_regclass('b') IS NOT NULL") == [(kind == "steps",)]
 
 
-def test_a_file_that_swallows_the_signals_cancel_is_told_as_it_ended(
+def test_a_file_that_catches_the_cancellation_is_reported_as_it_ended(
     database: Database, write: WriteMigrations, signal_during_sleep: Callable[[int], None]
 ) -> None:
     """The statement is cancelled, and the file's own handler makes that no error: what is there is what is said."""
@@ -109,7 +109,7 @@ def test_a_file_that_swallows_the_signals_cancel_is_told_as_it_ended(
         ({"m1_a": "select 1", "m2_b": "select 2"}, "1_a and 2_b were applied, and stay. What was under way"),
     ],
 )
-def test_a_signal_tells_all_that_stays(
+def test_a_signal_names_everything_that_stays(
     database: Database,
     write: WriteMigrations,
     signal_during_sleep: Callable[[int], None],
@@ -127,7 +127,7 @@ def _applied(stream: Iterator[events.Event]) -> list[str]:
     return [event.name for event in stream if isinstance(event, events.MigrationApplied)]
 
 
-def test_a_signal_while_the_server_is_gone_says_that_it_cannot_tell(
+def test_a_signal_while_the_server_is_unreachable_reports_an_unknown_outcome(
     database: Database, write: WriteMigrations, signal_during_sleep: Callable[[int], None]
 ) -> None:
     """The line is closed under the cancelled statement, so that the history cannot be asked."""
@@ -152,9 +152,7 @@ def test_a_signal_while_the_server_is_gone_says_that_it_cannot_tell(
     assert caught.value.detail.startswith("What took effect could not be asked")
 
 
-def test_what_the_server_acknowledged_and_the_history_has_not_is_said(
-    database: Database, write: WriteMigrations
-) -> None:
+def test_an_acknowledged_file_without_a_row_is_reported(database: Database, write: WriteMigrations) -> None:
     """A trigger of the file's own takes the row away at the very end of its COMMIT."""
     files = write(
         m1_a="create function f() returns trigger language plpgsql as"
@@ -166,7 +164,7 @@ def test_what_the_server_acknowledged_and_the_history_has_not_is_said(
         list(applier.migrate(database.connect, History(), files, None, MigrateOptions("run")))
 
 
-def test_a_row_that_another_run_has_not_finished_is_waited_for_by_a_person(
+def test_an_unfinished_row_of_another_run_needs_a_decision(
     database: Database, write: WriteMigrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As behind a pooler that voids the lock: the other run has begun the file, statement by statement."""
@@ -182,7 +180,7 @@ def test_a_row_that_another_run_has_not_finished_is_waited_for_by_a_person(
         list(stream)
 
 
-def test_a_file_that_another_run_has_applied_with_another_text_stops_this_one(
+def test_a_file_applied_by_another_run_with_another_text_stops_the_run(
     database: Database, write: WriteMigrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(History, "lock_key", property(lambda _: random.getrandbits(62)))
@@ -199,7 +197,7 @@ def test_a_file_that_another_run_has_applied_with_another_text_stops_this_one(
 
 
 @pytest.mark.parametrize("kind", ["a batch", "windows"])
-def test_a_file_that_another_run_has_applied_meanwhile_is_passed_over(
+def test_a_file_applied_by_another_run_meanwhile_is_skipped(
     database: Database, write: WriteMigrations, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(History, "lock_key", property(lambda _: random.getrandbits(62)))

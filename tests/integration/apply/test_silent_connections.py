@@ -70,7 +70,7 @@ def silenced(database: Database, files: Sequence[Migration], fault: ConnectionFa
 
 @requires("a socket filter")  # which makes the black hole
 @pytest.mark.parametrize("seconds", [60, 0.5])
-def test_behind_a_black_hole_both_sides_give_up(
+def test_both_sides_give_up_when_packets_are_dropped(
     database_by_tcp: Database, write: WriteMigrations, short_timeouts: None, seconds: float
 ) -> None:
     """Whether the statement goes on, or has ended and its answer is under way to no one."""

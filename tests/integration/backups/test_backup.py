@@ -20,7 +20,7 @@ from tests.integration.backups.helpers import backup_source_of, take, verify
 from tests.servers.databases import Database
 
 
-def test_a_backup_says_what_was_there(
+def test_a_manifest_describes_the_database(
     migrated: Database, backup_source: BackupSource, programs: Programs, disk_store: DiskStore
 ) -> None:
     migrated.run('CREATE TABLE "odd \'one" (x int); INSERT INTO "odd \'one" SELECT generate_series(1, 7)')
@@ -41,7 +41,7 @@ def test_a_backup_says_what_was_there(
     assert verify(disk_store, made.backup_id, programs) == made
 
 
-def test_the_globals_hold_no_password(
+def test_the_globals_contain_no_password(
     migrated: Database, backup_source: BackupSource, programs: Programs, disk_store: DiskStore
 ) -> None:
     role = f"{migrated.name}_role"
@@ -59,7 +59,7 @@ def test_the_globals_hold_no_password(
         migrated.run(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-def test_the_counts_are_those_of_the_dump_though_others_write(
+def test_row_counts_are_those_of_the_dump_while_others_write(
     migrated: Database, backup_source: BackupSource, programs: Programs, disk_store: DiskStore
 ) -> None:
     migrated.run("CREATE TABLE busy (x int)")
@@ -90,7 +90,7 @@ def test_the_counts_are_those_of_the_dump_though_others_write(
     assert migrated.rows("SELECT count(*) FROM busy")[0][0] > counted, "others wrote meanwhile"  # type: ignore[operator]
 
 
-def test_a_large_database_is_dumped_by_several_workers(
+def test_a_large_database_is_dumped_by_parallel_workers(
     migrated: Database, backup_source: BackupSource, programs: Programs, disk_store: DiskStore
 ) -> None:
     migrated.run("CREATE TABLE more AS SELECT generate_series(1, 500) AS n")
@@ -108,7 +108,7 @@ def test_a_large_database_is_dumped_by_several_workers(
     assert "SHA-256" in listed.problem
 
 
-def test_row_security_never_makes_a_subset(migrated: Database, disk_store: DiskStore, programs: Programs) -> None:
+def test_row_security_never_reduces_a_backup(migrated: Database, disk_store: DiskStore, programs: Programs) -> None:
     role = f"{migrated.name}_role"
     secret = migrated.parameters.get("password", "")
     migrated.run(f"CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT ALL ON SCHEMA public, ratchet TO {role}")
@@ -126,7 +126,7 @@ def test_row_security_never_makes_a_subset(migrated: Database, disk_store: DiskS
         migrated.run(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-def test_retention_deletes_what_may_go_and_leaves_the_rest(
+def test_retention_deletes_expired_backups_only(
     backup_source: BackupSource, programs: Programs, disk_store: DiskStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pinned = take(backup_source, disk_store, programs, keep=True)

@@ -38,7 +38,7 @@ def test_a_backup_that_fails_leaves_nothing(
     assert list(disk_store.root.iterdir()) == []
 
 
-def test_a_dump_waits_for_a_lock_only_so_long_and_is_tried_once_more(
+def test_a_dump_waits_for_a_lock_for_a_limited_time_and_is_retried_once(
     migrated: Database,
     backup_source: BackupSource,
     programs: Programs,
@@ -64,7 +64,7 @@ def test_a_dump_waits_for_a_lock_only_so_long_and_is_tried_once_more(
     assert len(disk_store.ids()) == 1
 
 
-def test_ddl_under_a_parallel_dump_never_makes_a_silent_subset(
+def test_ddl_during_a_parallel_dump_never_reduces_a_backup_silently(
     migrated: Database, backup_source: BackupSource, programs: Programs, disk_store: DiskStore
 ) -> None:
     migrated.run("CREATE TABLE a AS SELECT generate_series(1, 20000) n; CREATE TABLE b AS TABLE a")
@@ -91,7 +91,7 @@ def test_ddl_under_a_parallel_dump_never_makes_a_silent_subset(
     assert tried
 
 
-def test_a_pg_dump_that_is_killed_leaves_nothing(
+def test_a_killed_pg_dump_leaves_nothing(
     backup_source: BackupSource, tmp_path: Path, programs: Programs, disk_store: DiskStore
 ) -> None:
     killed = fake_programs(programs, tmp_path / "bin", "printf PGDMP-half\nkill -9 $$\n")
@@ -101,7 +101,7 @@ def test_a_pg_dump_that_is_killed_leaves_nothing(
     assert list(disk_store.root.iterdir()) == []
 
 
-def test_a_pg_dump_that_lies_is_found_out_by_reading_back(
+def test_an_incomplete_dump_with_status_0_is_detected_by_reading_it(
     backup_source: BackupSource, tmp_path: Path, programs: Programs, disk_store: DiskStore
 ) -> None:
     """It ends with 0 and writes half an archive: exactly what must never pass for a backup."""
@@ -112,7 +112,7 @@ def test_a_pg_dump_that_lies_is_found_out_by_reading_back(
     assert list(disk_store.root.iterdir()) == []
 
 
-def test_a_full_disk_is_said_to_be_one_before_anything_is_written(
+def test_a_full_disk_is_named_before_anything_is_written(
     backup_source: BackupSource, programs: Programs, tmp_path: Path
 ) -> None:
     with small_disk(tmp_path / "small", "8k") as small:
@@ -122,7 +122,7 @@ def test_a_full_disk_is_said_to_be_one_before_anything_is_written(
         assert list(small.iterdir()) == []
 
 
-def test_a_disk_that_fills_up_meanwhile_loses_no_older_backup(
+def test_a_disk_that_fills_up_during_a_backup_loses_no_older_backup(
     migrated: Database, backup_source: BackupSource, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with small_disk(tmp_path / "small", "500k") as small:

@@ -42,7 +42,7 @@ from tests.servers.object_store import CANARY, KEYS, S3Server
 
 
 @embedded_server_only
-def test_a_backup_by_the_inventory_lies_in_the_bucket_and_nowhere_else(
+def test_a_backup_is_written_to_the_bucket_of_the_inventory_only(
     migrated: Database, s3: S3Server, programs: Programs, tmp_path: Path
 ) -> None:
     given = target_with_bucket(migrated, s3, "by/inventory")
@@ -64,7 +64,7 @@ def test_a_backup_by_the_inventory_lies_in_the_bucket_and_nowhere_else(
 
 
 @embedded_server_only
-def test_it_is_restored_beside_swapped_in_and_drilled_from_the_bucket(
+def test_a_backup_in_a_bucket_is_restored_and_drilled(
     migrated: Database, backup_source: BackupSource, programs: Programs, s3: S3Server, scratch_server: RestoreServer
 ) -> None:
     migrated.run("CREATE TABLE planted AS SELECT generate_series(1, 1000) AS n")
@@ -120,7 +120,7 @@ def test_retention_deletes_in_the_bucket(backup_source: BackupSource, programs: 
     assert {key.split("/")[3] for key in s3.names()} == {made[0], made[2]}
 
 
-def test_targets_and_environments_below_one_prefix_do_not_see_each_other(s3: S3Server) -> None:
+def test_targets_and_environments_below_one_prefix_are_separate(s3: S3Server) -> None:
     options = {**KEYS, "endpoint": s3.endpoint}
     places = [("env", "target"), ("env", "target2"), ("env", "targe"), ("env2", "target"), ("en", "v")]
     for number, (environment, target) in enumerate(places):
@@ -162,7 +162,7 @@ print(peak() - before)
 """
 
 
-def test_a_large_file_goes_in_parts_and_comes_back_with_bounded_memory(s3: S3Server) -> None:
+def test_a_large_file_is_transferred_in_parts_with_bounded_memory(s3: S3Server) -> None:
     options = {**KEYS, "endpoint": s3.endpoint}
     arguments = json.dumps(["s3://bucket/large", options])
     environ = {**os.environ, "PYTHONPATH": str(ROOT / "ops")}
@@ -176,7 +176,7 @@ def test_a_large_file_goes_in_parts_and_comes_back_with_bounded_memory(s3: S3Ser
 
 
 @embedded_server_only
-def test_a_database_larger_than_a_part_comes_back_identical(
+def test_a_database_larger_than_a_part_is_restored_identically(
     migrated: Database, backup_source: BackupSource, programs: Programs, s3: S3Server
 ) -> None:
     migrated.run(INCOMPRESSIBLE.format(700_000))
@@ -192,7 +192,7 @@ def test_a_database_larger_than_a_part_comes_back_identical(
 
 
 @embedded_server_only
-def test_encrypted_backups_go_to_a_bucket_too(
+def test_encrypted_backups_are_written_to_a_bucket(
     migrated: Database,
     backup_source: BackupSource,
     programs: Programs,

@@ -43,7 +43,7 @@ from tests.support.waiting import until
 
 
 @embedded_server_only
-def test_a_line_cut_half_way_up_leaves_no_backup_and_the_next_try_works(
+def test_an_interrupted_upload_leaves_no_backup_and_the_next_attempt_works(
     migrated: Database, backup_source: BackupSource, programs: Programs, s3: S3Server, byte_proxy: ByteLimitProxy
 ) -> None:
     migrated.run(INCOMPRESSIBLE.format(20000))
@@ -60,7 +60,7 @@ def test_a_line_cut_half_way_up_leaves_no_backup_and_the_next_try_works(
 
 
 @embedded_server_only
-def test_a_line_cut_half_way_down_proves_nothing_and_the_next_try_works(
+def test_an_interrupted_download_verifies_nothing_and_the_next_attempt_works(
     migrated: Database, backup_source: BackupSource, programs: Programs, s3: S3Server, byte_proxy: ByteLimitProxy
 ) -> None:
     migrated.run(INCOMPRESSIBLE.format(20000))
@@ -99,7 +99,7 @@ def _hurried(given: dict[str, Any]) -> dict[str, Any]:
     return {**given, "client_options": {**given["client_options"], "timeout": "400ms"}}
 
 
-def test_a_store_that_cannot_be_reached_is_named(s3: S3Server, byte_proxy: ByteLimitProxy) -> None:
+def test_an_unreachable_object_store_is_named(s3: S3Server, byte_proxy: ByteLimitProxy) -> None:
     byte_proxy.broken = True
     text = error_text(s3.at("x", endpoint=byte_proxy.endpoint).ids)
     assert text.startswith("the backup could not be listed in s3://bucket/x/env/target\n")
@@ -123,7 +123,7 @@ class _Forbidding(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-def test_wrong_credentials_are_told_in_the_services_own_words(s3: S3Server) -> None:
+def test_wrong_credentials_are_reported_with_the_message_of_the_service(s3: S3Server) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Forbidding) as refusing:
         threading.Thread(target=refusing.serve_forever, daemon=True).start()
         text = error_text(s3.at("x", endpoint=f"http://127.0.0.1:{refusing.server_port}").ids)
@@ -133,7 +133,7 @@ def test_wrong_credentials_are_told_in_the_services_own_words(s3: S3Server) -> N
 
 
 @embedded_server_only
-def test_a_missing_bucket_is_said_to_be_missing(backup_source: BackupSource, programs: Programs, s3: S3Server) -> None:
+def test_a_missing_bucket_is_named(backup_source: BackupSource, programs: Programs, s3: S3Server) -> None:
     kept = S3Server(s3.endpoint, s3.client, "no-such-bucket").at("x")
     for run in (kept.ids, lambda: write_backup(kept), lambda: take(backup_source, kept, programs)):
         assert "DETAIL: NoSuchBucket: The specified bucket does not exist.\n" in error_text(run)
@@ -161,7 +161,7 @@ def _edited(content: bytes) -> bytes:
 
 
 @embedded_server_only
-def test_what_was_damaged_in_the_bucket_is_never_a_backup(
+def test_a_backup_damaged_in_the_bucket_is_never_listed_as_good(
     migrated: Database, backup_source: BackupSource, programs: Programs, s3: S3Server
 ) -> None:
     kept = s3.at("damaged")
@@ -183,7 +183,7 @@ def test_what_was_damaged_in_the_bucket_is_never_a_backup(
 @pytest.mark.parametrize(
     "url", ["foo://bucket", "memory:///", "file:///tmp", "http://127.0.0.1:1", "/tmp/folder", "s3"]
 )
-def test_what_is_no_object_store_is_refused(url: str) -> None:
+def test_a_url_that_is_not_an_object_store_is_refused(url: str) -> None:
     """Memory among them, where a backup would be proved good, and be gone."""
     kept = store.open_store(url, {}, Path("nowhere"), "env", "target")
     with pytest.raises(ConfigurationError, match="cannot be used") as caught:
@@ -202,7 +202,7 @@ def test_what_is_no_object_store_is_refused(url: str) -> None:
         ("region", "eu west"),
     ],
 )
-def test_options_that_mean_nothing_are_refused_without_their_values(option: str, value: str) -> None:
+def test_unknown_options_are_refused_without_their_values(option: str, value: str) -> None:
     kept = store.open_store("s3://bucket", {**KEYS, option: value}, Path("nowhere"), "env", "target")
     text = error_text(kept.ids)
     assert "cannot be used" in text
@@ -210,7 +210,7 @@ def test_options_that_mean_nothing_are_refused_without_their_values(option: str,
 
 
 @embedded_server_only
-def test_an_encrypted_upload_that_is_cut_says_so_and_ends(
+def test_an_interrupted_encrypted_upload_is_reported(
     migrated: Database, backup_source: BackupSource, programs: Programs, s3: S3Server, byte_proxy: ByteLimitProxy
 ) -> None:
     from pyrage import x25519
@@ -230,7 +230,7 @@ def test_an_encrypted_upload_that_is_cut_says_so_and_ends(
     assert ids_of_good_backups(kept) == []
 
 
-def test_the_environment_does_not_lead_to_another_endpoint(
+def test_environment_variables_do_not_change_the_endpoint(
     s3: S3Server, byte_proxy: ByteLimitProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """obstore itself follows AWS_ENDPOINT_URL. Requests to S3's real address end at the proxy."""

@@ -69,7 +69,7 @@ def nothing_left(database: Database) -> Iterator[None]:
     assert names(database) == before
 
 
-def test_a_good_backup_is_proved_and_its_record_kept(
+def test_a_drill_of_a_good_backup_is_recorded(
     migrated: Database, archive: BackupArchive, disk_store: DiskStore
 ) -> None:
     drill = Drill(restore_server_of(migrated), archive)
@@ -109,7 +109,7 @@ BROKEN = {
 }
 
 
-def test_broken_records_are_passed_over(disk_store: DiskStore) -> None:
+def test_invalid_drill_records_are_skipped(disk_store: DiskStore) -> None:
     good = DrillRecord("20260101T000000-0000", "2026-01-01T00:00:00+00:00", 7, good=True)
     drill_records.write_record(disk_store, good)
     for name, text in BROKEN.items():
@@ -124,7 +124,7 @@ def with_contents(archived: BackupArchive, **changes: object) -> BackupArchive:
     return replace(archived, manifest=replace(archived.manifest, contents=contents))
 
 
-def test_a_backup_that_holds_something_else_is_found_out(migrated: Database, archive: BackupArchive) -> None:
+def test_a_backup_with_other_contents_fails_the_drill(migrated: Database, archive: BackupArchive) -> None:
     tables = {**archive.manifest.contents.tables, "public.app_state": 99}
     with nothing_left(migrated):
         record = run(restore_server_of(migrated), with_contents(archive, tables=tables))
@@ -136,7 +136,7 @@ def test_a_backup_that_holds_something_else_is_found_out(migrated: Database, arc
     assert "public.app_state" in caught.value.detail
 
 
-def test_a_backup_that_does_not_restore_is_found_out(
+def test_a_backup_that_cannot_be_restored_fails_the_drill(
     migrated: Database, archive: BackupArchive, tmp_path: Path
 ) -> None:
     script = 'REAL "$@"; echo "pg_restore: error: no more" >&2; exit 1'
@@ -153,9 +153,7 @@ def test_an_extension_of_another_version_is_noted(migrated: Database, archive: B
     assert (record.good, record.notes) == (True, ("Extension plpgsql: 1.0, and 0.9 in the backup.",))
 
 
-def test_an_extension_that_the_server_lacks_is_named_before_anything_is_restored(
-    migrated: Database, archive: BackupArchive
-) -> None:
+def test_a_missing_extension_is_named_before_anything_is_restored(migrated: Database, archive: BackupArchive) -> None:
     with nothing_left(migrated):
         record = run(restore_server_of(migrated), with_contents(archive, extensions={"no_such_extension": "1.0"}))
     assert not record.good
@@ -163,7 +161,7 @@ def test_an_extension_that_the_server_lacks_is_named_before_anything_is_restored
     assert record.restore_ms == 0
 
 
-def test_a_locale_that_the_server_lacks_is_noted(migrated: Database, archive: BackupArchive) -> None:
+def test_a_missing_locale_is_noted(migrated: Database, archive: BackupArchive) -> None:
     made = archive.manifest
     odd = replace(made, database=replace(made.database, collate="xx_XX.utf8", ctype="xx_XX.utf8"))
     with nothing_left(migrated):
@@ -172,7 +170,7 @@ def test_a_locale_that_the_server_lacks_is_noted(migrated: Database, archive: Ba
     assert any("xx_XX.utf8" in note for note in record.notes)
 
 
-def test_roles_are_made_only_on_a_server_of_our_own(
+def test_roles_are_created_only_on_a_throwaway_server(
     migrated: Database, backup_source: BackupSource, disk_store: DiskStore, programs: Programs
 ) -> None:
     role = f"{migrated.name}_role"
@@ -196,7 +194,7 @@ def test_roles_are_made_only_on_a_server_of_our_own(
     assert not server.root.exists()
 
 
-def test_what_the_bootstrap_superuser_owns_restores_where_it_has_another_name(
+def test_objects_of_the_bootstrap_superuser_are_restored_under_another_name(
     migrated: Database, disk_store: DiskStore, programs: Programs
 ) -> None:
     """No dependency tells of it, and with a database that is another's nothing else does."""
@@ -211,7 +209,7 @@ def test_what_the_bootstrap_superuser_owns_restores_where_it_has_another_name(
     assert (record.good, record.problem, record.notes) == (True, "", ())
 
 
-def test_a_subscription_in_a_backup_does_not_stay_on_the_scratch_server(
+def test_a_subscription_of_a_backup_is_removed_from_the_scratch_server(
     migrated: Database, backup_source: BackupSource, disk_store: DiskStore, programs: Programs
 ) -> None:
     """A database with one cannot be dropped, and the slot that it names is the live one's."""
@@ -226,7 +224,7 @@ def test_a_subscription_in_a_backup_does_not_stay_on_the_scratch_server(
         migrated.run("DROP SUBSCRIPTION s")
 
 
-def test_a_line_that_is_cut_leaves_no_scratch_database(
+def test_a_lost_connection_leaves_no_scratch_database(
     migrated: Database, backup_source: BackupSource, disk_store: DiskStore, programs: Programs
 ) -> None:
     migrated.run("CREATE TABLE bytes AS SELECT sha256(n::text::bytea) FROM generate_series(1, 20000) n")
@@ -242,7 +240,7 @@ def test_a_line_that_is_cut_leaves_no_scratch_database(
 
 
 @pytest.mark.parametrize("during", ["initdb", "pg_ctl", "pg_restore --exit-on-error"])
-def test_a_drill_that_is_interrupted_leaves_nothing(invoke: Invoke, checkout: Path, during: str) -> None:
+def test_an_interrupted_drill_leaves_nothing(invoke: Invoke, checkout: Path, during: str) -> None:
     rows = "CREATE TABLE bytes AS SELECT sha256(n::text::bytea) FROM generate_series(1, 300000) n"
     (checkout / "sql" / "900_rows.sql").write_text(rows)
     invoke("migrate", "--env=dev")

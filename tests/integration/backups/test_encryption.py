@@ -80,7 +80,7 @@ def uncompressed(programs: Programs, folder: Path) -> Programs:
 
 
 @pytest.mark.parametrize("make", [age_pair, ssh_pair])
-def test_nothing_is_stored_as_it_is_and_the_key_opens_all(
+def test_everything_is_stored_encrypted_and_decrypted_with_the_key(
     database_with_secret_row: Database,
     backup_source: BackupSource,
     programs: Programs,
@@ -104,7 +104,7 @@ def test_nothing_is_stored_as_it_is_and_the_key_opens_all(
     assert PLANTED.encode() in b"".join(stream)
 
 
-def test_any_of_several_recipients_can_read_it(
+def test_each_of_several_recipients_can_decrypt_a_backup(
     backup_source: BackupSource, programs: Programs, disk_store: DiskStore, tmp_path: Path
 ) -> None:
     pairs = [age_pair(tmp_path), ssh_pair(tmp_path)]
@@ -126,7 +126,7 @@ def flipped(content: bytes, place: int) -> bytes:
 
 @pytest.mark.parametrize("place", ["header", "middle", "end"])
 @pytest.mark.parametrize("opens", [True, False])
-def test_rot_is_told_from_a_key_that_does_not_fit(
+def test_damage_is_distinguished_from_a_wrong_key(
     database_with_secret_row: Database,
     backup_source: BackupSource,
     programs: Programs,
@@ -144,7 +144,7 @@ def test_rot_is_told_from_a_key_that_does_not_fit(
     assert caught.value.detail == "database.dump.age: its SHA-256 is another."
 
 
-def test_a_key_that_does_not_fit_is_said_to_be_one(
+def test_a_wrong_key_is_named(
     backup_source: BackupSource, programs: Programs, disk_store: DiskStore, key_pair: Pair, tmp_path: Path
 ) -> None:
     made = take(backup_source, disk_store, programs, key_pair.recipient)
@@ -158,7 +158,7 @@ def test_a_key_that_does_not_fit_is_said_to_be_one(
     assert key_pair.recipient in refused.value.detail
 
 
-def test_a_truncated_one_is_not_listed(
+def test_a_truncated_encrypted_backup_is_not_listed_as_good(
     backup_source: BackupSource, programs: Programs, disk_store: DiskStore, key_pair: Pair
 ) -> None:
     made = take(backup_source, disk_store, programs, key_pair.recipient)
@@ -168,7 +168,7 @@ def test_a_truncated_one_is_not_listed(
     assert listed.problem == "database.dump.age is not as large as its manifest says."
 
 
-def test_a_pg_dump_that_lies_is_found_out_where_nothing_can_be_decrypted(
+def test_an_incomplete_dump_is_detected_without_the_key(
     backup_source: BackupSource, tmp_path: Path, programs: Programs, disk_store: DiskStore, key_pair: Pair
 ) -> None:
     lying = f'REAL "$@" > "{tmp_path}/whole"\nhead -c 9000 "{tmp_path}/whole"\n'
@@ -195,7 +195,7 @@ def ended(run: Callable[[], object]) -> BaseException:
     return error
 
 
-def test_a_disk_that_fills_up_while_it_encrypts_is_said_to_be_full(
+def test_a_disk_that_fills_up_during_encryption_is_named(
     migrated: Database,
     backup_source: BackupSource,
     programs: Programs,
@@ -212,7 +212,7 @@ def test_a_disk_that_fills_up_while_it_encrypts_is_said_to_be_full(
         assert list(small.iterdir()) == []
 
 
-def test_a_restore_and_a_drill_read_it_with_the_identity(
+def test_restore_and_drill_decrypt_with_the_identity(
     database_with_secret_row: Database,
     backup_source: BackupSource,
     programs: Programs,
@@ -239,7 +239,7 @@ def test_a_restore_and_a_drill_read_it_with_the_identity(
     assert record.good, record.problem
 
 
-def test_several_workers_are_not_used_where_it_is_encrypted(
+def test_an_encrypted_backup_uses_one_worker(
     backup_source: BackupSource, programs: Programs, disk_store: DiskStore, key_pair: Pair
 ) -> None:
     assert take(backup_source, disk_store, programs, jobs=2, parallel_from=0).archive == "directory"
@@ -248,7 +248,7 @@ def test_several_workers_are_not_used_where_it_is_encrypted(
     assert verify(disk_store, made, programs, key_pair.identity) == made
 
 
-def test_a_recipient_that_is_none_stops_before_anything_is_written(
+def test_an_invalid_recipient_is_refused_before_anything_is_written(
     backup_source: BackupSource, programs: Programs, disk_store: DiskStore, key_pair: Pair
 ) -> None:
     with pytest.raises(ConfigurationError, match="number 2 of backup_recipients"):

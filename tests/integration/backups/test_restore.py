@@ -33,7 +33,7 @@ from tests.support.migrations import WriteMigrations, migrate
 from tests.support.waiting import until
 
 
-def test_what_was_broken_is_as_at_the_backup(
+def test_a_restore_brings_back_the_state_of_the_backup(
     restorable: RestorableDatabase, write: WriteMigrations, sql_folder: Path
 ) -> None:
     live = restorable.database
@@ -68,7 +68,7 @@ def test_what_was_broken_is_as_at_the_backup(
     assert restorable.beside() == []
 
 
-def test_what_belongs_to_the_database_itself_is_as_at_the_backup(restorable: RestorableDatabase) -> None:
+def test_properties_of_the_database_are_restored(restorable: RestorableDatabase) -> None:
     live, name = restorable.database, restorable.database.name
     owner, reader, other = (f"{name}_{each}" for each in ("owner", "reader", "other"))
     with temporary_roles(live, owner, reader, other):
@@ -104,7 +104,7 @@ def test_what_belongs_to_the_database_itself_is_as_at_the_backup(restorable: Res
         live.run(f"ALTER DATABASE {name} OWNER TO CURRENT_USER")
 
 
-def test_every_role_that_the_archive_names_is_known_before(restorable: RestorableDatabase) -> None:
+def test_every_role_of_the_archive_is_in_the_manifest(restorable: RestorableDatabase) -> None:
     """The bootstrap superuser and the predefined roles are in no list of dependencies."""
     live = restorable.database
     owner, setting = f"{live.name}_owner", f"{live.name}_setting"
@@ -117,7 +117,7 @@ def test_every_role_that_the_archive_names_is_known_before(restorable: Restorabl
         live.run(f"ALTER DATABASE {live.name} OWNER TO CURRENT_USER")
 
 
-def test_encoding_and_collation_are_as_at_the_backup(server: Server, disk_store: DiskStore) -> None:
+def test_encoding_and_collation_are_restored(server: Server, disk_store: DiskStore) -> None:
     name = f"odd_{os.urandom(4).hex()}"
     live = Database({**server.parameters, "dbname": name})
     Database(server.parameters).run(
@@ -136,7 +136,7 @@ def test_encoding_and_collation_are_as_at_the_backup(server: Server, disk_store:
             scene.postgres.run(f"DROP DATABASE {each} WITH (FORCE)")
 
 
-def test_a_database_of_libc_stays_one_where_the_cluster_has_another_provider(
+def test_the_libc_provider_is_kept_on_a_cluster_with_another_provider(
     clusters: Clusters, disk_store: DiskStore
 ) -> None:
     server = clusters._place("builtin")
@@ -156,7 +156,7 @@ def test_a_database_of_libc_stays_one_where_the_cluster_has_another_provider(
     assert live.rows(providers) == before
 
 
-def test_a_backup_under_load_is_of_one_moment(restorable: RestorableDatabase) -> None:
+def test_a_backup_under_load_is_consistent(restorable: RestorableDatabase) -> None:
     live, pgbench = restorable.database, restorable.programs.folder / "pgbench"
     if not pgbench.exists():
         pytest.skip(f"no pgbench in {restorable.programs.folder}")
@@ -183,7 +183,7 @@ def test_a_backup_under_load_is_of_one_moment(restorable: RestorableDatabase) ->
     assert live.rows("SELECT count(*) FROM pg_constraint WHERE conname LIKE 'pgbench%' AND contype = 'p'") == [(3,)]
 
 
-def test_slots_and_subscriptions_are_named_and_left_behind_only_when_told(
+def test_slots_and_subscriptions_are_named_and_dropped_only_on_request(
     logical_restorable: RestorableDatabase,
 ) -> None:
     live = logical_restorable.database
@@ -220,7 +220,7 @@ def test_slots_and_subscriptions_are_named_and_left_behind_only_when_told(
     kept_databases.drop_kept_databases(logical_restorable.site, "app", [swapped.old_database])
 
 
-def test_a_slot_that_is_read_is_left_behind_too(logical_restorable: RestorableDatabase, tmp_path: Path) -> None:
+def test_a_slot_in_use_is_left_behind_too(logical_restorable: RestorableDatabase, tmp_path: Path) -> None:
     archived = logical_restorable.back_up()
     receiving = ["pg_recvlogical", "--dbname=app", "--slot=the_slot", "--file", str(tmp_path / "changes")]
     receiving[0] = str(embedded.programs() / "pg_recvlogical")
@@ -243,9 +243,7 @@ def test_a_slot_that_is_read_is_left_behind_too(logical_restorable: RestorableDa
         reader.wait()
 
 
-def test_a_role_that_is_no_superuser_restores_while_the_server_vacuums(
-    clusters: Clusters, disk_store: DiskStore
-) -> None:
+def test_a_role_without_superuser_restores_during_a_vacuum(clusters: Clusters, disk_store: DiskStore) -> None:
     """Only a superuser may end the sessions of autovacuum; the renaming ends them by itself."""
     slow = {"autovacuum_naptime": "1s", "autovacuum_vacuum_cost_delay": "100ms", "autovacuum_vacuum_cost_limit": "1"}
     cluster = clusters.make("vacuuming", **slow)
@@ -264,7 +262,7 @@ def test_a_role_that_is_no_superuser_restores_while_the_server_vacuums(
     assert live.rows("SELECT count(*) FROM t") == [(30000,)]
 
 
-def test_one_restore_at_a_time(restorable: RestorableDatabase) -> None:
+def test_a_second_restore_is_refused(restorable: RestorableDatabase) -> None:
     archived = restorable.back_up()
     first = restore.restore(restorable.site, restorable.database.name, archived, RestoreOptions())
     next(first)
@@ -281,7 +279,7 @@ def test_one_restore_at_a_time(restorable: RestorableDatabase) -> None:
     assert isinstance([*first][-1], events.Swapped)
 
 
-def test_a_restore_waits_for_a_migration_and_a_migration_for_a_restore(
+def test_restores_and_migrations_wait_for_each_other(
     restorable: RestorableDatabase, write: WriteMigrations, sql_folder: Path
 ) -> None:
     archived, before = restorable.back_up(), restorable.likeness()
@@ -300,7 +298,7 @@ def test_a_restore_waits_for_a_migration_and_a_migration_for_a_restore(
     assert restorable.likeness() == before
 
 
-def test_a_database_that_is_gone_is_restored_under_its_name(restorable: RestorableDatabase) -> None:
+def test_a_dropped_database_is_restored_under_its_name(restorable: RestorableDatabase) -> None:
     archived, before = restorable.back_up(), restorable.likeness()
     restorable.postgres.run(f"DROP DATABASE {restorable.database.name}")
     looked = restore.preview(restorable.site, restorable.database.name, archived.manifest)
@@ -314,7 +312,7 @@ ODD = ['it\'s "odd" \\ $(x) %s a.*(b', " dbname=postgres host=é ü 日本語 ",
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_odd_names_are_restored_and_swapped(restorable: RestorableDatabase, server: Server, name: str) -> None:
+def test_unusual_names_are_restored_and_swapped(restorable: RestorableDatabase, server: Server, name: str) -> None:
     archived, before = restorable.back_up(), restorable.likeness()
     assert len(name.encode()) <= 63
     odd = replace(restorable, database=restorable.named(name))
@@ -335,7 +333,7 @@ def test_odd_names_are_restored_and_swapped(restorable: RestorableDatabase, serv
             session.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def test_only_what_restores_left_is_dropped(restorable: RestorableDatabase) -> None:
+def test_only_databases_that_restores_left_are_dropped(restorable: RestorableDatabase) -> None:
     name = restorable.database.name
     others = [f"{name}_old", f"{name}_old_2026", f"{name}_x_old_20260101000000", f"{name}_old_20260101000000x"]
     left = [f"{name}_old_20260101000000", f"{name}_restore_20260101000000"]

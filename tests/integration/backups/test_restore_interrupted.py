@@ -66,7 +66,7 @@ AROUND = [
 
 
 @pytest.mark.parametrize(("text", "moment"), AROUND, ids=lambda x: x.decode() if isinstance(x, bytes) else x.name)
-def test_a_restore_that_is_killed_swaps_both_names_or_none(
+def test_a_killed_restore_swaps_both_names_or_neither(
     restorable: RestorableDatabase, proxy: Proxy, text: bytes, moment: Moment
 ) -> None:
     archived, live_oid = restorable.back_up(), restorable.oid()
@@ -97,7 +97,7 @@ def test_a_restore_that_is_killed_swaps_both_names_or_none(
 
 
 @pytest.mark.parametrize(("text", "moment"), AROUND, ids=lambda x: x.decode() if isinstance(x, bytes) else x.name)
-def test_a_line_that_is_cut_at_the_swap_is_asked_about(
+def test_a_connection_lost_at_the_swap_is_resolved(
     restorable: RestorableDatabase, proxy: Proxy, text: bytes, moment: Moment
 ) -> None:
     archived, live_oid, before = restorable.back_up(), restorable.oid(), restorable.likeness()
@@ -124,7 +124,9 @@ def test_a_line_that_is_cut_at_the_swap_is_asked_about(
         assert restorable.beside()[0] in told.detail
 
 
-def test_a_swap_that_goes_on_without_us_is_not_called_undone(restorable: RestorableDatabase, proxy: Proxy) -> None:
+def test_a_swap_that_continues_after_the_loss_is_not_called_undone(
+    restorable: RestorableDatabase, proxy: Proxy
+) -> None:
     """The server waits some seconds for a session of the restored database, while the line is cut."""
     archived, live_oid = restorable.back_up(), restorable.oid()
     by_proxy = replace(restorable, database=proxy.database)
@@ -159,7 +161,7 @@ def test_a_swap_that_goes_on_without_us_is_not_called_undone(restorable: Restora
     assert restorable.is_open()
 
 
-def test_a_swap_that_no_one_can_be_asked_about_is_called_unknown(restorable: RestorableDatabase, proxy: Proxy) -> None:
+def test_a_swap_is_unknown_while_the_server_is_unreachable(restorable: RestorableDatabase, proxy: Proxy) -> None:
     archived, live_oid = restorable.back_up(), restorable.oid()
     by_proxy = replace(restorable, database=proxy.database)
     proxy.at(RENAMED, Moment.ANSWERED, meanwhile=lambda: proxy.lead_to(None))
@@ -179,7 +181,7 @@ def cluster_and_restorable(clusters: Clusters, disk_store: DiskStore) -> tuple[C
     return cluster, RestorableDatabase(database, disk_store, find_programs(backup_source_of(database).server_version))
 
 
-def test_a_server_that_crashes_at_the_swap_has_both_names_swapped_or_none(
+def test_a_server_crash_at_the_swap_swaps_both_names_or_neither(
     cluster_and_restorable: tuple[Cluster, RestorableDatabase],
 ) -> None:
     cluster, scene = cluster_and_restorable
@@ -209,7 +211,7 @@ def test_a_server_that_crashes_at_the_swap_has_both_names_swapped_or_none(
         assert scene.beside() == []
 
 
-def test_a_server_that_crashes_while_it_is_filled_keeps_the_live_database(
+def test_a_server_crash_during_the_restore_keeps_the_live_database(
     cluster_and_restorable: tuple[Cluster, RestorableDatabase],
 ) -> None:
     cluster, scene = cluster_and_restorable
@@ -231,7 +233,7 @@ def test_a_server_that_crashes_while_it_is_filled_keeps_the_live_database(
     assert scene.beside() == []
 
 
-def test_a_line_cut_while_it_is_filled_leaves_nothing(restorable: RestorableDatabase, proxy: Proxy) -> None:
+def test_a_connection_lost_during_the_restore_leaves_nothing(restorable: RestorableDatabase, proxy: Proxy) -> None:
     restorable.database.run("CREATE TABLE bytes AS SELECT sha256(n::text::bytea) FROM generate_series(1, 50000) n")
     archived = restorable.back_up()
     proxy.at(b"COPY public.bytes", Moment.SENT, meanwhile=proxy.cut)

@@ -22,7 +22,7 @@ from tests.integration.backups.helpers import RestorableDatabase, assert_untouch
 from tests.servers.databases import Database, Server
 
 
-def test_a_role_that_is_missing_is_named_before_anything_is_done(restorable: RestorableDatabase) -> None:
+def test_a_missing_role_is_named_before_anything_changes(restorable: RestorableDatabase) -> None:
     role = f"{restorable.database.name}_role"
     with temporary_roles(restorable.database, role):
         restorable.database.run(f"GRANT SELECT ON jobs TO {role}")
@@ -45,7 +45,7 @@ def test_a_role_that_is_missing_is_named_before_anything_is_done(restorable: Res
     ],
     ids=["at its end", "killed half-way"],
 )
-def test_a_pg_restore_that_fails_leaves_the_live_database_as_it_is(
+def test_a_failing_pg_restore_leaves_the_live_database_unchanged(
     restorable: RestorableDatabase, tmp_path: Path, script: str
 ) -> None:
     archived = restorable.back_up()
@@ -60,7 +60,7 @@ def test_a_pg_restore_that_fails_leaves_the_live_database_as_it_is(
             restorable.restore(failing, into=f"{restorable.database.name}_into")
 
 
-def test_an_archive_that_breaks_off_leaves_the_live_database_as_it_is(restorable: RestorableDatabase) -> None:
+def test_an_incomplete_archive_leaves_the_live_database_unchanged(restorable: RestorableDatabase) -> None:
     restorable.database.run("CREATE TABLE bytes AS SELECT sha256(n::text::bytea) FROM generate_series(1, 20000) n")
     archived = restorable.back_up()
     assert isinstance(archived.content, Path)
@@ -91,7 +91,7 @@ def test_a_role_that_may_not_create_databases_is_refused(restorable: RestorableD
         restorable.database.run(f"ALTER DATABASE {restorable.database.name} OWNER TO CURRENT_USER")
 
 
-def test_what_fails_behind_pg_restore_leaves_nothing_either(restorable: RestorableDatabase) -> None:
+def test_a_failure_after_pg_restore_leaves_nothing(restorable: RestorableDatabase) -> None:
     """A comment that no server takes, in the place of a server that fails at just that time."""
     archived = restorable.back_up()
     made = archived.manifest
@@ -103,7 +103,7 @@ def test_what_fails_behind_pg_restore_leaves_nothing_either(restorable: Restorab
         restorable.restore(replace(archived, manifest=odd))
 
 
-def test_a_prepared_transaction_is_to_be_ended_first(logical_restorable: RestorableDatabase) -> None:
+def test_a_prepared_transaction_has_to_be_ended_first(logical_restorable: RestorableDatabase) -> None:
     """A database cannot be renamed while it has one, so that it cannot be left behind either."""
     live = logical_restorable.database
     archived = logical_restorable.back_up()
@@ -122,9 +122,7 @@ def test_a_prepared_transaction_is_to_be_ended_first(logical_restorable: Restora
     logical_restorable.restore(archived)
 
 
-def test_a_name_that_is_taken_is_refused_and_that_database_untouched(
-    restorable: RestorableDatabase, server: Server
-) -> None:
+def test_an_existing_name_is_refused_and_its_database_unchanged(restorable: RestorableDatabase, server: Server) -> None:
     other = server.create()
     try:
         other.run("CREATE TABLE theirs AS SELECT 1 AS x")
@@ -137,7 +135,7 @@ def test_a_name_that_is_taken_is_refused_and_that_database_untouched(
         server.drop(other)
 
 
-def test_the_database_that_is_worked_from_cannot_be_swapped(restorable: RestorableDatabase) -> None:
+def test_the_maintenance_database_cannot_be_swapped(restorable: RestorableDatabase) -> None:
     archived = restorable.back_up()
     with pytest.raises(psycopg.errors.FeatureNotSupported):
         restorable.database.run(f"ALTER DATABASE {restorable.database.name} RENAME TO x")
@@ -148,7 +146,7 @@ def test_the_database_that_is_worked_from_cannot_be_swapped(restorable: Restorab
 
 
 @pytest.mark.parametrize("name", ["", "x" * 64, "é" * 32, "a\0b"])
-def test_what_cannot_be_a_name_is_refused(restorable: RestorableDatabase, name: str) -> None:
+def test_an_invalid_database_name_is_refused(restorable: RestorableDatabase, name: str) -> None:
     archived = restorable.back_up()
     with assert_untouched(restorable), pytest.raises(ConfigurationError, match="cannot be the name of a database"):
         restorable.restore(archived, into=name)
@@ -179,7 +177,7 @@ def without_table(held: Contents) -> Contents:
         (other_history, "The history differs: 002_more."),
     ],
 )
-def test_what_is_not_as_the_manifest_says_is_not_swapped_in(
+def test_a_database_that_differs_from_the_manifest_is_not_swapped_in(
     restorable: RestorableDatabase, tamper: Callable[[Contents], Contents], told: str
 ) -> None:
     archived, live_oid = restorable.back_up(), restorable.oid()

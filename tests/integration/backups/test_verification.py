@@ -54,7 +54,7 @@ def test_a_damaged_backup_is_never_listed_as_one(
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
-def test_a_bit_that_rots_without_a_trace_is_found_by_reading(
+def test_a_flipped_bit_is_detected_by_reading(
     migrated: Database,
     backup_source: BackupSource,
     programs: Programs,
@@ -81,7 +81,7 @@ def test_a_bit_that_rots_without_a_trace_is_found_by_reading(
         verify(disk_store, made.backup_id, programs)
 
 
-def test_what_is_no_backup_is_listed_with_the_reason(
+def test_a_folder_that_is_not_a_backup_is_listed_with_the_reason(
     backup_source: BackupSource, programs: Programs, disk_store: DiskStore
 ) -> None:
     made = take(backup_source, disk_store, programs)
@@ -103,7 +103,7 @@ def test_what_is_no_backup_is_listed_with_the_reason(
 
 
 @pytest.mark.parametrize("change", [{"server_version": 1}, {"keep": True}, {"more": 1}, {"files": {}}, {"label": "x"}])
-def test_a_manifest_edited_by_hand_is_no_manifest(
+def test_a_manifest_edited_by_hand_is_refused(
     backup_source: BackupSource, programs: Programs, disk_store: DiskStore, change: dict[str, object]
 ) -> None:
     made = take(backup_source, disk_store, programs)

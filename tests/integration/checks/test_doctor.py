@@ -36,7 +36,7 @@ def role(database: Database) -> Iterator[Database]:
     database.run("DROP OWNED BY looker; DROP ROLE looker")
 
 
-def test_an_invalid_index_is_named_and_its_repair_mends_it(database: Database) -> None:
+def test_an_invalid_index_is_named_and_its_remedy_repairs_it(database: Database) -> None:
     database.run('CREATE TABLE "t T" (x int); INSERT INTO "t T" VALUES (1), (1)')
     with suppress(psycopg.errors.UniqueViolation):
         database.run('CREATE UNIQUE INDEX CONCURRENTLY "i I" ON "t T" (x)')
@@ -47,7 +47,7 @@ def test_an_invalid_index_is_named_and_its_repair_mends_it(database: Database) -
     assert problems_in(examine(database)) == []
 
 
-def test_what_a_broken_off_reindex_left_is_to_be_dropped(database: Database) -> None:
+def test_leftovers_of_an_interrupted_reindex_are_named(database: Database) -> None:
     database.run("CREATE TABLE t (x int); INSERT INTO t VALUES (1), (1)")
     with suppress(psycopg.errors.UniqueViolation):
         database.run("CREATE UNIQUE INDEX CONCURRENTLY i_ccnew ON t (x)")
@@ -57,7 +57,7 @@ def test_what_a_broken_off_reindex_left_is_to_be_dropped(database: Database) -> 
     assert problems_in(examine(database)) == []
 
 
-def test_a_transaction_that_stays_open_is_named(database: Database) -> None:
+def test_an_idle_transaction_is_named(database: Database) -> None:
     with closing(database.connect()) as other:
         other.execute("BEGIN")
         other.execute("SELECT 1")
@@ -68,7 +68,7 @@ def test_a_transaction_that_stays_open_is_named(database: Database) -> None:
         assert str(other.info.backend_pid) in found.remedy
 
 
-def test_a_slot_without_a_reader_is_named_and_dropped_by_the_remedy(database: Database) -> None:
+def test_an_unused_slot_is_named_and_its_remedy_drops_it(database: Database) -> None:
     database.rows("SELECT pg_create_physical_replication_slot('left_over', true)")
     found = finding_about(examine(database), "slot")
     assert "left_over" in found.what
@@ -77,7 +77,7 @@ def test_a_slot_without_a_reader_is_named_and_dropped_by_the_remedy(database: Da
     assert problems_in(examine(database)) == []
 
 
-def test_locks_and_who_waits_for_them(database: Database) -> None:
+def test_locks_and_waiting_sessions_are_named(database: Database) -> None:
     database.run("CREATE TABLE t (x int)")
     with closing(database.connect()) as holder, closing(database.connect()) as waiter:
         pid = holder.info.backend_pid
@@ -94,14 +94,14 @@ def test_locks_and_who_waits_for_them(database: Database) -> None:
     assert "waits for a lock, with: SELECT x FROM t" in found[1].what
 
 
-def test_another_run_holds_the_lock(database: Database) -> None:
+def test_a_migration_lock_held_by_another_run_is_named(database: Database) -> None:
     with closing(database.connect()) as other:
         other.execute("SELECT pg_advisory_lock(%s)", (History().lock_key,))
         found = finding_about(examine(database), "lock")
     assert "the migration lock is held by pid" in found.what
 
 
-def test_a_role_that_may_not_make_the_history(database: Database, role: Database) -> None:
+def test_a_role_that_may_not_create_the_history_is_named(database: Database, role: Database) -> None:
     found = finding_about(examine(role), "privileges")
     assert found.severity == "problem"
     assert "CREATE on the database" in found.what
@@ -109,7 +109,9 @@ def test_a_role_that_may_not_make_the_history(database: Database, role: Database
     assert finding_about(examine(role), "privileges").severity == "ok"
 
 
-def test_a_role_that_may_not_write_the_history(database: Database, role: Database, write: WriteMigrations) -> None:
+def test_a_role_that_may_not_write_the_history_is_named(
+    database: Database, role: Database, write: WriteMigrations
+) -> None:
     list(applier.migrate(database.connect, History(), write(m1_a="select 1"), None, run.MigrateOptions("run")))
     assert "SELECT, INSERT and UPDATE on ratchet.migrations" in finding_about(examine(role), "privileges").what
     database.run("GRANT USAGE ON SCHEMA ratchet TO looker")
@@ -117,7 +119,7 @@ def test_a_role_that_may_not_write_the_history(database: Database, role: Databas
     assert finding_about(examine(role), "privileges").severity == "ok"
 
 
-def test_what_pg_dump_cannot_read_is_named(database: Database, role: Database) -> None:
+def test_tables_that_pg_dump_cannot_read_are_named(database: Database, role: Database) -> None:
     database.run(f'GRANT CREATE ON DATABASE "{database.name}" TO looker')
     database.run("CREATE TABLE closed (x int); CREATE TABLE rows (x int); GRANT SELECT ON rows TO looker")
     database.run("ALTER TABLE rows ENABLE ROW LEVEL SECURITY")
@@ -130,14 +132,14 @@ def test_what_pg_dump_cannot_read_is_named(database: Database, role: Database) -
     assert problems_in(examine(role)) == []
 
 
-def test_read_only_sessions(database: Database) -> None:
+def test_read_only_sessions_are_named(database: Database) -> None:
     database.run(f'ALTER DATABASE "{database.name}" SET default_transaction_read_only = on')
     found = finding_about(examine(database), "writable")
     assert found.severity == "problem"
     assert "read-only" in found.what
 
 
-def test_another_cluster_than_the_one_that_is_pinned(database: Database) -> None:
+def test_a_cluster_other_than_the_pinned_one_is_named(database: Database) -> None:
     (((identifier,),)) = database.rows("SELECT system_identifier::text FROM pg_control_system()")
     assert finding_about(examine(database, pinned_identifier=identifier), "identity").severity == "ok"
     found = finding_about(examine(database, pinned_identifier="123"), "identity")
@@ -145,7 +147,7 @@ def test_another_cluster_than_the_one_that_is_pinned(database: Database) -> None
     assert str(identifier) in found.what
 
 
-def test_a_pooler_in_between(database: Database, pool: StartPooler) -> None:
+def test_a_pooler_is_named(database: Database, pool: StartPooler) -> None:
     pooled, _ = pool(1)
     with closing(pooled.connect()) as connection:
         found = finding_about(list(doctor.check_server(connection, DoctorOptions(History()))), "pooler")
@@ -153,7 +155,7 @@ def test_a_pooler_in_between(database: Database, pool: StartPooler) -> None:
     assert "pg_direct_host" in found.remedy
 
 
-def test_an_extension_that_the_server_has_not(database: Database, role: Database, write: WriteMigrations) -> None:
+def test_a_missing_extension_is_named(database: Database, role: Database, write: WriteMigrations) -> None:
     files = write(m1_a="create extension if not exists no_such; -- create extension x\ncreate extension hstore;")
     assert files_check.created_extensions(files) == ("no_such", "hstore")
     found = [
@@ -165,7 +167,7 @@ def test_an_extension_that_the_server_has_not(database: Database, role: Database
     assert finding_about(examine(database, extensions=("no_such", "hstore")), "extension").severity == "problem"
 
 
-def test_a_line_that_is_cut_ends_it_with_a_finding(database: Database) -> None:
+def test_a_lost_connection_ends_the_checks_with_a_finding(database: Database) -> None:
     proxy = Proxy(database.parameters)
     with closing(proxy), closing(proxy.database.connect()) as connection:
         proxy.cut()
@@ -174,7 +176,7 @@ def test_a_line_that_is_cut_ends_it_with_a_finding(database: Database) -> None:
     assert "could not be asked" in found.what
 
 
-def test_one_check_that_fails_does_not_end_the_others(database: Database) -> None:
+def test_a_failing_check_does_not_end_the_others(database: Database) -> None:
     database.run("REVOKE EXECUTE ON FUNCTION pg_blocking_pids(int) FROM public")
     database.run("CREATE ROLE blind LOGIN PASSWORD 'x'")
     try:
@@ -185,7 +187,7 @@ def test_one_check_that_fails_does_not_end_the_others(database: Database) -> Non
     assert finding_about(found, "extension").severity == "problem"
 
 
-def test_files_and_history(database: Database, write: WriteMigrations) -> None:
+def test_disagreements_of_files_and_history_are_named(database: Database, write: WriteMigrations) -> None:
     files = write(m2_b="select 1", m3_c="-- migrate: no-transaction\nselect 1; select 1/0;")
     with suppress(Exception):
         list(applier.migrate(database.connect, History(), files, None, run.MigrateOptions("run")))
@@ -199,7 +201,7 @@ def test_files_and_history(database: Database, write: WriteMigrations) -> None:
     assert found[3].what == "1 applied, 1 pending"
 
 
-def test_this_machine(migrated: Database, tmp_path: Path) -> None:
+def test_programs_and_disks_of_this_machine_are_checked(migrated: Database, tmp_path: Path) -> None:
     found = Examine().run(target_of(migrated), Machine(tmp_path))
     assert problems_in(found) == []
     assert (

@@ -14,13 +14,13 @@ EVERY = {"server", "login", "identity", "writable", "privileges"}
 
 
 @pytest.mark.every_major
-def test_a_sound_server_has_nothing_amiss(migrated: Database) -> None:
+def test_a_healthy_server_has_no_problems(migrated: Database) -> None:
     found = examine(migrated)
     assert problems_in(found) == []
     assert {each.subject for each in found} == EVERY
 
 
-def test_prepared_transactions_are_named_and_ended_by_the_remedy(clusters: Clusters) -> None:
+def test_a_prepared_transaction_is_named_and_its_remedy_ends_it(clusters: Clusters) -> None:
     database = clusters.make("prepared", max_prepared_transactions="2").database
     database.run("CREATE TABLE t (x int)")
     with closing(database.connect()) as other:
@@ -33,7 +33,7 @@ def test_prepared_transactions_are_named_and_ended_by_the_remedy(clusters: Clust
     assert problems_in(examine(database)) == []
 
 
-def test_a_standby(clusters: Clusters) -> None:
+def test_a_standby_is_named(clusters: Clusters) -> None:
     primary = clusters.make("primary")
     standby = clusters.standby(primary, "standby")
     found = examine(standby.database)

@@ -67,7 +67,7 @@ def test_steps_are_recorded_only_in_the_unfinished_row_of_the_run(database: Data
         assert failed_assertion(caught.value) == NO_ROW
 
 
-def test_the_lock_of_a_transaction_is_taken_or_the_assertion_fails(database: Database) -> None:
+def test_the_lock_of_a_transaction_is_acquired_or_the_assertion_fails(database: Database) -> None:
     with database.connect() as connection, database.connect() as other:
         take = HISTORY.lock_transaction_query(connection)
         assert failed_text(connection, b"BEGIN; %b" % take) is None
@@ -78,7 +78,7 @@ def test_the_lock_of_a_transaction_is_taken_or_the_assertion_fails(database: Dat
 
 
 @pytest.mark.parametrize("query", ["select 1 / 0", "select 'x'::text::int", "select 'pgratchet'::text::int", "selekt"])
-def test_errors_of_others_are_no_failed_assertions(database: Database, query: str) -> None:
+def test_other_errors_are_not_failed_assertions(database: Database, query: str) -> None:
     with database.connect() as connection:
         error = send(connection, query.encode()).error
     assert error is not None

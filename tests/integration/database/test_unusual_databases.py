@@ -77,7 +77,7 @@ def test_an_event_trigger_that_refuses_a_migration_rolls_it_back(database: Datab
     assert history(database) == [("1_a", True)]
 
 
-def test_a_role_that_may_not_create_in_the_schema_of_the_history(
+def test_a_role_that_may_not_create_in_the_history_schema_is_refused(
     database: Database, role: str, write: WriteMigrations
 ) -> None:
     database.run(f"CREATE SCHEMA ratchet; GRANT USAGE ON SCHEMA ratchet TO {role}")
@@ -88,7 +88,7 @@ def test_a_role_that_may_not_create_in_the_schema_of_the_history(
     assert database.fingerprint() == before
 
 
-def test_a_role_that_may_only_read_the_history_begins_nothing(
+def test_a_role_that_may_only_read_the_history_is_refused(
     database: Database, role: str, write: WriteMigrations
 ) -> None:
     migrate(database, write(m1_a="create table a ()"))
@@ -100,7 +100,7 @@ def test_a_role_that_may_only_read_the_history_begins_nothing(
     assert history(database) == [("1_a", True)]
 
 
-def test_a_role_that_owns_the_schema_needs_no_right_on_the_database(
+def test_a_role_that_owns_the_schema_needs_no_privilege_on_the_database(
     database: Database, role: str, write: WriteMigrations
 ) -> None:
     database.run(f"CREATE SCHEMA ratchet AUTHORIZATION {role}; CREATE SCHEMA own AUTHORIZATION {role}")
@@ -124,7 +124,7 @@ LARGE = "create table big (x text);\n" + "insert into big values (repeat('x', 50
     ],
     ids=lambda settings: next(iter(settings)) + "=" + next(iter(settings.values())),
 )
-def test_what_the_database_sets_changes_neither_the_history_nor_the_outcome(
+def test_settings_of_the_database_change_neither_history_nor_outcome(
     database: Database, write: WriteMigrations, settings: dict[str, str]
 ) -> None:
     files = write(
@@ -145,7 +145,7 @@ def test_what_the_database_sets_changes_neither_the_history_nor_the_outcome(
 
 
 @pytest.mark.parametrize("isolation", ["serializable", "repeatable read"])
-def test_runs_at_once_where_every_transaction_is_isolated(
+def test_concurrent_runs_work_at_stricter_isolation_levels(
     database: Database, write: WriteMigrations, isolation: str
 ) -> None:
     """Each reads the history in a snapshot of its own, and none may take an old one for the truth."""
@@ -193,7 +193,9 @@ def test_a_database_without_an_encoding_is_refused(create_encoded: Encoded, writ
     assert database.fingerprint() == before
 
 
-def test_a_database_in_another_encoding_takes_what_it_can_hold(create_encoded: Encoded, write: WriteMigrations) -> None:
+def test_a_database_in_another_encoding_accepts_what_it_can_hold(
+    create_encoded: Encoded, write: WriteMigrations
+) -> None:
     database = create_encoded("LATIN1")
     files = write(m1_a="create table a as select 'café'::text as x -- né")
     assert migrate(database, files).applied == ["1_a"]
@@ -202,7 +204,7 @@ def test_a_database_in_another_encoding_takes_what_it_can_hold(create_encoded: E
 
 
 @pytest.mark.parametrize(("batch_size", "behind"), [(1, ["m3_c"]), (10, ["m3_c"]), (10, [])])
-def test_a_file_that_an_encoding_cannot_hold_is_the_one_to_blame(
+def test_a_file_that_the_encoding_cannot_hold_is_named(
     create_encoded: Encoded, write: WriteMigrations, batch_size: int, behind: list[str]
 ) -> None:
     database = create_encoded("LATIN1")

@@ -119,7 +119,7 @@ INDEXES = {
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_table(migrated: Database, table: str) -> None:
+def test_a_table_has_its_columns(migrated: Database, table: str) -> None:
     found = migrated.rows(
         "SELECT attname, format_type(atttypid, atttypmod), attnotnull, pg_get_expr(adbin, adrelid)"
         " FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum"
@@ -134,12 +134,12 @@ def test_table(migrated: Database, table: str) -> None:
     assert key == [(f"PRIMARY KEY ({PRIMARY_KEYS[table]})",)]
 
 
-def test_there_are_these_tables_and_no_others(migrated: Database) -> None:
+def test_the_schema_has_these_tables_only(migrated: Database) -> None:
     found = migrated.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     assert {name for (name,) in found} == set(TABLES)
 
 
-def test_indexes(migrated: Database) -> None:
+def test_the_schema_has_these_indexes(migrated: Database) -> None:
     found = migrated.rows(
         "SELECT i.relname, t.relname, pg_get_indexdef(x.indexrelid, 1, false) FROM pg_index AS x"
         " JOIN pg_class AS i ON i.oid = indexrelid JOIN pg_class AS t ON t.oid = indrelid"
@@ -148,18 +148,18 @@ def test_indexes(migrated: Database) -> None:
     assert {str(name): (table, column) for name, table, column in found} == INDEXES
 
 
-def test_the_reference_from_history_to_jobs(migrated: Database) -> None:
+def test_job_history_refers_to_jobs(migrated: Database) -> None:
     found = migrated.rows(
         "SELECT conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'f'"
     )
     assert found == [("job_history", "FOREIGN KEY (job_id) REFERENCES jobs(id)")]
 
 
-def test_rows(migrated: Database) -> None:
+def test_the_schema_has_these_rows(migrated: Database) -> None:
     found = migrated.rows("SELECT key, value FROM app_state ORDER BY key")
     assert found == [("migration_version", "001"), ("version", "1.0.0")]
 
 
-def test_each_test_has_a_database_of_its_own(migrated: Database, template: Database) -> None:
+def test_each_test_has_its_own_database(migrated: Database, template: Database) -> None:
     migrated.run("DELETE FROM app_state")
     assert template.rows("SELECT count(*) FROM app_state") == [(2,)]

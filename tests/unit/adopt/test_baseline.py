@@ -6,7 +6,7 @@ from pgratchet.adopt import baseline
 from pgratchet.database.history import History
 
 
-def test_what_a_dump_says_of_its_session_and_of_our_history_is_no_difference() -> None:
+def test_session_settings_and_history_table_in_a_dump_are_not_differences() -> None:
     dumped = rb"""
 \restrict abc
 SET lock_timeout = 0;

@@ -33,7 +33,9 @@ APPLIED, UNDONE, FAILED = ToolRow(("1",)), ToolRow(("1",), "undone"), ToolRow(("
         (FAILED, "", True, "failed"),
     ],
 )
-def test_states(row: ToolRow | None, checksums: str, late: bool, state: str) -> None:
+def test_state_of_a_file_follows_from_its_row_and_checksum(
+    row: ToolRow | None, checksums: str, late: bool, state: str
+) -> None:
     assert state_of(file("1", checksums=frozenset(checksums)), row, late=late) == state
 
 
@@ -48,12 +50,12 @@ def test_states(row: ToolRow | None, checksums: str, late: bool, state: str) -> 
         (["1", "9"], ["claimed", "pending", "pending", "no file"]),
     ],
 )
-def test_files_and_rows_are_matched_one_by_one(rows: list[str], found: list[str]) -> None:
+def test_files_and_rows_are_matched_one_to_one(rows: list[str], found: list[str]) -> None:
     files = [file("1"), file("2"), file("3")]
     assert [state for _, state in states(files, [ToolRow((key,)) for key in rows])] == found
 
 
-def test_a_row_takes_the_file_of_its_surest_key_and_a_file_is_taken_once() -> None:
+def test_a_row_matches_by_its_most_specific_key_and_a_file_matches_one_row() -> None:
     files = [file("1", keys=("a", "same")), file("2", keys=("b", "same"))]
     assert [state for _, state in states(files, [ToolRow(("b", "same")), ToolRow(("x", "same"))])] == [
         "claimed",
@@ -61,12 +63,12 @@ def test_a_row_takes_the_file_of_its_surest_key_and_a_file_is_taken_once() -> No
     ]
 
 
-def test_a_row_that_was_taken_back_needs_no_file_and_one_that_failed_does_not_hide() -> None:
+def test_an_undone_row_needs_no_file_and_a_failed_row_is_shown() -> None:
     assert states([], [UNDONE]) == []
     assert states([], [FAILED]) == [(None, "failed")]
 
 
-def test_what_has_no_place_in_the_order_follows_what_is_applied() -> None:
+def test_repeatable_files_follow_the_applied_files() -> None:
     files = [file("1"), file("2"), file("", keys=("r",), unordered=True), file("", keys=("s",), unordered=True)]
     found = states(files, [ToolRow(("1",)), ToolRow(("r",))])
     assert [name for name, _ in found] == ["0001_x", "0002_x", "0003_x", "0004_x"]
@@ -85,14 +87,14 @@ def test_what_has_no_place_in_the_order_follows_what_is_applied() -> None:
         (["1", "2.1"], ["0001_x", "0002_x"]),
     ],
 )
-def test_names_keep_versions_that_rise_and_are_counted_otherwise(versions: list[str], names: list[str]) -> None:
+def test_names_keep_ascending_versions_and_are_numbered_otherwise(versions: list[str], names: list[str]) -> None:
     found, notes = our_names([file(version) for version in versions], "tool")
     assert found == names
     assert bool(notes) == (names[0] == "0001_x")
 
 
 @pytest.mark.parametrize(("title", "name"), [("a b/c", "1_a_b_c"), ("é", "1_migration"), ("x" * 300, "1_" + "x" * 120)])
-def test_names_are_ones_that_we_read(title: str, name: str) -> None:
+def test_names_are_valid_migration_names(title: str, name: str) -> None:
     assert our_names([file("1", title=title)], "tool")[0] == [name]
 
 
@@ -102,7 +104,7 @@ def text_of(given: ToolMigration, rows: Sequence[ToolRow] = ()) -> str:
     return item.file.body.decode()
 
 
-def test_no_transaction_is_declared_and_what_is_no_sql_is_stood_for() -> None:
+def test_no_transaction_is_declared_and_other_languages_get_a_placeholder() -> None:
     assert text_of(file("1", transactional=False)) == f"-- migrate: no-transaction\n{SQL}"
     assert text_of(file("1", up="", obstacle="It is Go.")).startswith("-- Stands for 1_x of tool")
     (item,), _ = match_rows("tool", [file("1", up="")], [], {})
@@ -121,7 +123,7 @@ def test_no_transaction_is_declared_and_what_is_no_sql_is_stood_for() -> None:
         ({"up": "select '\0'"}, "NUL"),
     ],
 )
-def test_what_cannot_run_is_refused_while_pending_and_remarked_once_applied(given: dict[str, str], says: str) -> None:
+def test_a_file_that_cannot_run_is_refused_if_pending_and_remarked_if_applied(given: dict[str, str], says: str) -> None:
     (item,), _ = match_rows("tool", [file("1", **given)], [], {})
     assert item.state == "cannot run"
     assert says in " ".join(item.remarks)
@@ -130,7 +132,7 @@ def test_what_cannot_run_is_refused_while_pending_and_remarked_once_applied(give
     assert says in " ".join(item.remarks)
 
 
-def test_a_file_that_is_there_is_taken_for_what_is_no_sql(tmp_path: Path) -> None:
+def test_an_existing_file_replaces_a_migration_in_another_language(tmp_path: Path) -> None:
     ours = migrations.read(write(tmp_path, **{"1_x.sql": "select 1;"}))
     (item,), _ = match_rows("tool", [file("1", up="", obstacle="It is Go.")], [], {each.name: each for each in ours})
     assert item.state == "pending"
@@ -139,7 +141,7 @@ def test_a_file_that_is_there_is_taken_for_what_is_no_sql(tmp_path: Path) -> Non
     assert item.file.checksum == ours[0].checksum
 
 
-def test_a_file_that_only_stands_for_another_does_not_let_it_run(tmp_path: Path) -> None:
+def test_a_placeholder_file_does_not_make_a_migration_runnable(tmp_path: Path) -> None:
     given = file("1", up="", obstacle="It is Go.")
     (applied,), _ = match_rows("tool", [given], [APPLIED], {})
     assert applied.file
@@ -150,13 +152,13 @@ def test_a_file_that_only_stands_for_another_does_not_let_it_run(tmp_path: Path)
         assert "It is Go." in item.remarks
 
 
-def test_a_key_that_files_share_tells_of_none_of_them() -> None:
+def test_a_key_shared_by_files_matches_none_of_them() -> None:
     files = [file("1", keys=("same",)), file("2", keys=("same",))]
     assert [state for _, state in states(files, [ToolRow(("same",))])] == ["pending", "pending", "no file"]
     assert [state for _, state in states([file("1", keys=("same", "same"))], [ToolRow(("same",))])] == ["claimed"]
 
 
-def test_elsewhere_all_is_pending_and_says_what_it_was() -> None:
+def test_on_another_database_every_file_is_pending_and_its_state_is_remarked() -> None:
     items, notes = match_rows("tool", [file("1"), file("2")], [APPLIED, ToolRow(("9",))], {}, elsewhere=True)
     assert [(item.state, item.remarks) for item in items] == [
         ("pending", ("There it is claimed.",)),

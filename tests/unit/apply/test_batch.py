@@ -52,7 +52,7 @@ def test_every_script_has_its_own_transaction() -> None:
         (15, batch.Failure(Location("3_c"))),
     ],
 )
-def test_an_error_without_position_belongs_to_the_statement_that_did_not_answer(
+def test_an_error_without_a_position_belongs_to_the_unanswered_statement(
     answered: int, expected: batch.Failure
 ) -> None:
     assert batch.locate(SENT, answered, None, None) == expected
@@ -73,11 +73,11 @@ def test_a_position_is_mapped_into_the_file(index: int, within: int, place: Loca
     assert batch.locate(SENT, 0, position, "42601") == batch.Failure(place)
 
 
-def test_a_position_in_the_frame_falls_back_to_counting() -> None:
+def test_a_position_outside_the_scripts_falls_back_to_counting_answers() -> None:
     assert batch.locate(SENT, 1, 3, None).framing
 
 
-def test_batches_hold_at_most_so_many_and_a_large_one_goes_alone() -> None:
+def test_batches_are_limited_and_a_large_script_is_sent_alone() -> None:
     half = script("9_x", b"-" * (SIZE_LIMIT // 2))
     scripts = [FIRST, EMPTY, LAST, half, half, FIRST, LAST]
     assert list(batch.split_into_batches(scripts, 2)) == [(FIRST, EMPTY), (LAST, half), (half, FIRST), (LAST,)]
@@ -85,7 +85,7 @@ def test_batches_hold_at_most_so_many_and_a_large_one_goes_alone() -> None:
     assert list(batch.split_into_batches([], 2)) == []
 
 
-def test_one_with_rows_or_without_a_transaction_goes_alone() -> None:
+def test_a_script_with_rows_or_without_a_transaction_is_sent_alone() -> None:
     copies = replace(FIRST, windows=(Window(0, 1),))
     alone = replace(FIRST, directives=Directives(transactional=False))
     assert list(batch.split_into_batches([EMPTY, copies, alone, LAST], 10)) == [(EMPTY,), (copies,), (alone,), (LAST,)]
@@ -95,7 +95,7 @@ def test_one_with_rows_or_without_a_transaction_goes_alone() -> None:
 TEXT = "select 'é';\n-- c\ncopy t from stdin;\n1\n2\n\\.\nselect 'ü'; select 3 ;".encode()
 
 
-def test_an_error_in_a_window_is_placed_in_the_whole_text() -> None:
+def test_an_error_in_a_window_is_located_in_the_whole_file() -> None:
     last = Window(TEXT.index(b"select '\xc3\xbc'"), len(TEXT) - 2)
     copy = Window(TEXT.index(b"copy"), TEXT.index(b"stdin") + 5)
     located = [

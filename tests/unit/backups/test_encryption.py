@@ -33,7 +33,7 @@ def in_pieces(content: bytes, ended: list[bool]) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 131072, 3_000_000])
-def test_what_was_sealed_opens_and_is_read_to_its_end(size: int) -> None:
+def test_encrypted_content_is_decrypted_and_read_to_its_end(size: int) -> None:
     """To the end, since only there its hash is looked at; 65,536 bytes are a block of age's."""
     content, ended = os.urandom(size), list[bool]()
     assert b"".join(encryption.decrypt(in_pieces(sealed(content), ended), [KEY])) == content
@@ -41,7 +41,7 @@ def test_what_was_sealed_opens_and_is_read_to_its_end(size: int) -> None:
 
 
 @pytest.mark.parametrize("fault", ["flipped", "truncated", "by a block", "longer", "headless", "empty"])
-def test_what_was_changed_does_not_open(fault: str) -> None:
+def test_changed_content_is_not_decrypted(fault: str) -> None:
     content = sealed(os.urandom(200_000))
     changed = {
         "flipped": content[:-5] + bytes([content[-5] ^ 1]) + content[-4:],
@@ -57,7 +57,7 @@ def test_what_was_changed_does_not_open(fault: str) -> None:
     assert caught.value.hint
 
 
-def test_a_writer_that_fails_is_the_error_and_nothing_hangs() -> None:
+def test_an_error_of_the_writer_is_raised_and_nothing_hangs() -> None:
     caught: list[BaseException] = []
 
     def full(chunk: bytes) -> None:
@@ -79,7 +79,7 @@ def test_a_writer_that_fails_is_the_error_and_nothing_hangs() -> None:
     assert error.errno == errno.ENOSPC
 
 
-def test_a_source_that_fails_is_the_error() -> None:
+def test_an_error_of_the_source_is_raised() -> None:
     def broken() -> Iterator[bytes]:
         yield sealed(os.urandom(200_000))[:100_000]
         raise BackupFailed("the line was cut")
@@ -88,7 +88,7 @@ def test_a_source_that_fails_is_the_error() -> None:
         list(encryption.decrypt(broken(), [KEY]))
 
 
-def test_an_error_of_the_block_passes() -> None:
+def test_an_error_of_the_block_is_raised() -> None:
     def interrupted() -> None:
         with encryption.encrypted_writer(lambda _: None, [RECIPIENT]) as write:
             write(b"x")
@@ -98,7 +98,7 @@ def test_an_error_of_the_block_passes() -> None:
         interrupted()
 
 
-def test_who_stops_reading_half_way_leaves_no_thread() -> None:
+def test_a_reader_that_stops_half_way_leaves_no_thread() -> None:
     before = threading.active_count()
     opened = encryption.decrypt(iter([sealed(os.urandom(3_000_000))]), [KEY])
     next(opened)
@@ -122,7 +122,7 @@ SECRET = str(KEY)
         b"-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n-----END OPENSSH PRIVATE KEY-----\n",
     ],
 )
-def test_an_identity_file_that_holds_none_is_named_without_its_content(tmp_path: Path, content: bytes) -> None:
+def test_an_identity_file_without_an_identity_is_named_without_its_content(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "identity"
     file.write_bytes(content)
     with pytest.raises(ConfigurationError) as caught:
@@ -134,7 +134,7 @@ def test_an_identity_file_that_holds_none_is_named_without_its_content(tmp_path:
     assert "c2VjcmV0" not in str(caught.value)
 
 
-def test_an_identity_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_identity_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read") as caught:
         encryption.read_identities(tmp_path / "none")
     assert caught.value.detail == "No such file or directory."
@@ -144,7 +144,7 @@ def test_an_identity_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     "wrong",
     [pytest.param(SECRET, id="a private key"), "age1nonsense", "ssh-ed25519 AAAA", "ssh-foo x", "someone@example.org"],
 )
-def test_a_recipient_that_is_none_is_told_by_its_number(wrong: str) -> None:
+def test_an_invalid_recipient_is_named_by_its_number(wrong: str) -> None:
     """Not by itself: it may be a private key in the wrong place."""
     with pytest.raises(ConfigurationError, match="number 2 of backup_recipients") as caught:
         encryption.parse_recipients([RECIPIENT, wrong])

@@ -23,7 +23,7 @@ def test_a_manifest_is_read_as_it_was_written() -> None:
 
 
 @given(st.data())
-def test_a_manifest_that_was_changed_anywhere_is_none(data: st.DataObject) -> None:
+def test_a_manifest_changed_anywhere_is_refused(data: st.DataObject) -> None:
     text = manifest.dumps(make_manifest())
     at = data.draw(st.integers(0, len(text) - 1))
     byte = data.draw(st.integers(0, 255).filter(lambda value: value != text[at]))
@@ -48,13 +48,13 @@ def test_a_manifest_that_was_changed_anywhere_is_none(data: st.DataObject) -> No
         (b"\xff", "no JSON"),
     ],
 )
-def test_what_is_no_manifest_is_told(text: bytes, told: str) -> None:
+def test_a_file_that_is_not_a_manifest_is_named(text: bytes, told: str) -> None:
     with pytest.raises(NotAManifest, match=told):
         manifest.loads(text)
 
 
 @pytest.mark.parametrize("lacks", ["database", "files", "contents", "backup_id"])
-def test_one_of_another_shape_with_its_hash_right_is_told_too(lacks: str) -> None:
+def test_a_manifest_of_another_shape_with_a_correct_hash_is_refused(lacks: str) -> None:
     shape = json.loads(manifest.dumps(make_manifest()))
     del shape["sha256"]
     del shape[lacks]
@@ -80,11 +80,11 @@ def test_one_of_another_shape_with_its_hash_right_is_told_too(lacks: str) -> Non
         (replace(CONTENTS, history={"1_a": "c", "2_b": "d"}), ["The history differs: 2_b."]),
     ],
 )
-def test_what_differs_is_told_in_sentences(found: Contents, told: list[str]) -> None:
+def test_differences_are_described_in_sentences(found: Contents, told: list[str]) -> None:
     assert manifest.differences(CONTENTS, found) == told
 
 
-def test_another_version_of_an_extension_is_told() -> None:
+def test_another_version_of_an_extension_is_described() -> None:
     assert manifest.other_versions(CONTENTS, CONTENTS) == []
     other = replace(CONTENTS, extensions={"plpgsql": "1.1", "citext": "1"})
     assert manifest.other_versions(CONTENTS, other) == ["Extension plpgsql: 1.1, and 1.0 in the backup."]

@@ -42,7 +42,9 @@ def ids(*hours: float) -> tuple[str, ...]:
         (Retention(count=1), [], ()),
     ],
 )
-def test_what_may_be_deleted(retention: Retention, found: list[BackupEntry], gone: tuple[str, ...]) -> None:
+def test_retention_decides_which_backups_are_deleted(
+    retention: Retention, found: list[BackupEntry], gone: tuple[str, ...]
+) -> None:
     assert expired(found, retention, NOW) == gone
 
 
@@ -52,7 +54,7 @@ def test_what_may_be_deleted(retention: Retention, found: list[BackupEntry], gon
     st.integers(0, 60),
     st.data(),
 )
-def test_the_newest_good_one_and_pinned_ones_always_stay(
+def test_the_newest_good_backup_and_pinned_backups_always_stay(
     hours: list[int], count: int, days: int, data: st.DataObject
 ) -> None:
     pinned = tuple(float(h) for h in hours if data.draw(st.booleans()))
@@ -64,7 +66,7 @@ def test_the_newest_good_one_and_pinned_ones_always_stay(
     assert len(found) - len(gone) >= min(len(found), count)
 
 
-def test_drafts_that_no_one_writes_any_more_are_told_by_their_age() -> None:
+def test_abandoned_drafts_are_recognised_by_their_age() -> None:
     ids = ["20261124T110000-0000.partial", "20261120T000000-0000.removed.partial", "20261120T000000-0000", "x.partial"]
     assert abandoned(ids, NOW) == ("20261120T000000-0000.removed.partial",)
     assert abandoned(["20261123T115959-0000.partial"], NOW) == ("20261123T115959-0000.partial",)

@@ -46,7 +46,7 @@ def files(texts: Mapping[str, str]) -> tuple[Migration, ...]:
         ({"1_a": "\ufeffa\r\n"}, {"1_a": "a\n"}, {"1_a": "a\n"}, [], []),
     ],
 )
-def test_order(
+def test_files_of_a_branch_must_be_unchanged_or_newer_than_main(
     mine: dict[str, str], theirs: dict[str, str], base: dict[str, str], new: list[str], wrong: list[str]
 ) -> None:
     found, mistakes = ci.check_order(files(mine), files(theirs), files(base))
@@ -70,7 +70,7 @@ def sql(tmp_path: Path) -> Path:
     return folder
 
 
-def test_mains_files_are_those_of_its_folder_and_of_where_the_branch_began(sql: Path) -> None:
+def test_files_of_main_are_read_at_main_and_at_the_merge_base(sql: Path) -> None:
     git(sql, "checkout", "-q", "-b", "branch")
     (sql / "2_b.sql").write_text("select 2;\n")
     commit(sql)
@@ -87,7 +87,7 @@ def test_mains_files_are_those_of_its_folder_and_of_where_the_branch_began(sql: 
         assert found.main == "main"
 
 
-def test_a_folder_that_main_has_not(sql: Path) -> None:
+def test_a_folder_that_main_lacks_has_no_files(sql: Path) -> None:
     other = sql.parent / "other"
     other.mkdir()
     found = ci.compare_branches(other, "main")
@@ -95,7 +95,7 @@ def test_a_folder_that_main_has_not(sql: Path) -> None:
     assert (found.theirs, found.base) == ((), ())
 
 
-def test_a_main_that_is_not_there(sql: Path, tmp_path: Path) -> None:
+def test_a_missing_main_is_named(sql: Path, tmp_path: Path) -> None:
     for name in ("nope", "--help", "HEAD:sql"):
         with pytest.raises(ConfigurationError) as caught:
             ci.compare_branches(sql, name)
@@ -112,7 +112,7 @@ def test_a_main_that_is_not_there(sql: Path, tmp_path: Path) -> None:
 
 
 @requires("squawk")
-def test_what_squawk_finds_has_its_place(tmp_path: Path) -> None:
+def test_a_finding_of_squawk_has_its_location(tmp_path: Path) -> None:
     texts = {
         "1_table": "create table t (id bigint generated always as identity primary key);",
         "2_index": "-- migrate: no-transaction\ncreate index concurrently i on t (id);",
@@ -127,7 +127,7 @@ def test_what_squawk_finds_has_its_place(tmp_path: Path) -> None:
     assert ci.lint(()) == []
 
 
-def test_without_squawk_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_squawk_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigurationError) as caught:

@@ -17,7 +17,7 @@ PACKAGE = Path("/package/bin")
     ("version", "severity"),
     [(120005, "problem"), (130022, "warning"), (140000, "ok"), (190001, "ok"), (200000, "warning")],
 )
-def test_versions(version: int, severity: str) -> None:
+def test_old_and_unknown_server_versions_are_findings(version: int, severity: str) -> None:
     seen = Server(version, "d", "u", "1", in_recovery=False, read_only=False, encoding="UTF8", pooled=False)
     assert doctor.check_version(seen).severity == severity
 
@@ -26,11 +26,11 @@ def test_versions(version: int, severity: str) -> None:
     ("free", "wanted", "database", "severity"),
     [(None, 10, 100, "ok"), (100, 10, 100, "ok"), (99, 10, 100, "warning"), (9, 10, 100, "problem")],
 )
-def test_room(free: int | None, wanted: int, database: int, severity: str) -> None:
+def test_little_free_space_is_a_finding(free: int | None, wanted: int, database: int, severity: str) -> None:
     assert machine.check_free_space("backups", free, wanted, database).severity == severity
 
 
-def test_a_folder_for_backups(tmp_path: Path) -> None:
+def test_a_backup_folder_that_cannot_be_written_is_a_finding(tmp_path: Path) -> None:
     assert list(machine.check_backup_folder(tmp_path / "not" / "yet")) == []
     (tmp_path / "file").write_text("")
     (found,) = machine.check_backup_folder(tmp_path / "file")
@@ -49,5 +49,7 @@ def test_a_folder_for_backups(tmp_path: Path) -> None:
         ("15.2", Path("/usr/bin"), 150010, False, "the server's own major"),
     ],
 )
-def test_programs(version: str, folder: Path, server: int, *, tls: bool, told: str) -> None:
+def test_programs_are_described_with_version_and_source(
+    version: str, folder: Path, server: int, *, tls: bool, told: str
+) -> None:
     assert told in machine.check_programs(version, folder, server, tls=tls, packaged=PACKAGE).what

@@ -30,7 +30,7 @@ def test_the_shipped_environments_load() -> None:
         assert target.name == f"hyperpage_{name}"
 
 
-def test_production_asks_and_verifies() -> None:
+def test_production_asks_for_confirmation_and_verifies_tls() -> None:
     (prod,) = inventory.load(SHIPPED, "prod")
     assert prod.variables["confirm"] is True
     assert prod.variables["pg_sslmode"] == "verify-full"
@@ -38,7 +38,7 @@ def test_production_asks_and_verifies() -> None:
     assert prod.groups == ("all", "europe")
 
 
-def test_the_order_of_precedence_is_ansibles(tmp_path: Path) -> None:
+def test_precedence_of_variables_follows_ansible(tmp_path: Path) -> None:
     write(
         tmp_path,
         x="""
@@ -120,7 +120,7 @@ all:
 
 
 @pytest.mark.parametrize("name", ["pg_dbname", "history_schema", "history_table"])
-def test_a_name_that_the_server_would_cut_is_a_mistake(name: str) -> None:
+def test_a_name_that_the_server_would_truncate_is_a_mistake(name: str) -> None:
     for kind in (None, Variables):
         for value in ("é" * 32, "x" * 64, "a\0b"):
             told = list(validation.mistakes({"pg_dbname": "x", name: value}, kind))
@@ -130,7 +130,7 @@ def test_a_name_that_the_server_would_cut_is_a_mistake(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["nope", "../x", "", "group_vars/all"])
-def test_an_unknown_environment_lists_the_known(name: str) -> None:
+def test_an_unknown_environment_is_refused_with_the_known_environments(name: str) -> None:
     with pytest.raises(ConfigurationError, match="unknown environment") as caught:
         inventory.load(SHIPPED, name)
     assert "dev, prod, staging, test" in caught.value.detail
@@ -158,7 +158,7 @@ def test_a_group_inside_itself_is_refused(tmp_path: Path) -> None:
         (None, ["db1", "db2", "other"]),
     ],
 )
-def test_limit_chooses_by_name_and_group(tmp_path: Path, limit: str | None, names: list[str]) -> None:
+def test_limit_selects_by_name_and_group(tmp_path: Path, limit: str | None, names: list[str]) -> None:
     write(
         tmp_path,
         x="all: {vars: {pg_dbname: x}, hosts: {db1: {}, db2: {}, other: {}}, children: {eu: {hosts: {db1: {}}}}}",
@@ -166,7 +166,7 @@ def test_limit_chooses_by_name_and_group(tmp_path: Path, limit: str | None, name
     assert [t.name for t in inventory.load(tmp_path, "x", limit)] == names
 
 
-def test_limit_that_leaves_nothing_is_an_error() -> None:
+def test_a_limit_that_matches_nothing_is_an_error() -> None:
     with pytest.raises(ConfigurationError, match="names no target") as caught:
         inventory.load(SHIPPED, "dev", "nope")
     assert "hyperpage_dev" in caught.value.detail
@@ -181,7 +181,7 @@ def test_limit_that_leaves_nothing_is_an_error() -> None:
         "backup_store_options: {aws_sse_customer_key_base64: canary}",
     ],
 )
-def test_a_stores_secret_in_the_inventory_is_refused(tmp_path: Path, variables: str) -> None:
+def test_a_secret_of_an_object_store_in_the_inventory_is_refused(tmp_path: Path, variables: str) -> None:
     folder = write(tmp_path, x=f"all: {{hosts: {{db: {{pg_dbname: x, {variables}}}}}}}")
     with pytest.raises(ConfigurationError, match="1 mistake") as caught:
         inventory.load(folder, "x")
@@ -189,6 +189,6 @@ def test_a_stores_secret_in_the_inventory_is_refused(tmp_path: Path, variables: 
     assert "canary" not in str(caught.value)
 
 
-def test_what_is_no_secret_of_a_store_passes(tmp_path: Path) -> None:
+def test_other_options_of_an_object_store_are_accepted(tmp_path: Path) -> None:
     given = "backup_store: 'abfss://container@account.dfs.core.windows.net/x', backup_store_options: {access_key_id: x}"
     assert inventory.load(write(tmp_path, x=f"all: {{hosts: {{db: {{pg_dbname: x, {given}}}}}}}"), "x")

@@ -43,7 +43,7 @@ def shipped(name: str, environ: dict[str, str]) -> RenderedTarget:
     return settings.render_target(target, TEMPLATES, environ, lambda: {"host": "/socket", "port": "5432", "user": "me"})
 
 
-def test_the_service_file_is_what_connects() -> None:
+def test_the_service_file_holds_the_connection_parameters() -> None:
     given = resolve(pg_sslmode="verify-full", pg_sslrootcert="system")
     assert given.connection["host"] == "h"
     assert given.connection["sslmode"] == "verify-full"
@@ -53,7 +53,7 @@ def test_the_service_file_is_what_connects() -> None:
     }
 
 
-def test_a_direct_address_is_for_migrations_and_the_poolers_for_the_application() -> None:
+def test_migrations_use_the_direct_address_and_the_application_the_pooler() -> None:
     given = resolve(pg_port=6432, pg_direct_host="primary", pg_direct_port=5433)
     assert (given.connection["host"], given.connection["port"]) == ("primary", "5433")
     application = given.render("database.env", masked=True)
@@ -62,14 +62,14 @@ def test_a_direct_address_is_for_migrations_and_the_poolers_for_the_application(
     assert "primary" not in application
 
 
-def test_dev_takes_the_embedded_server_only_where_no_variable_speaks() -> None:
+def test_dev_uses_the_bundled_server_only_if_no_variable_names_another() -> None:
     assert shipped("dev", {}).connection["host"] == "/socket"
     assert shipped("dev", {"MIGRATION_TIMEOUT": "5"}).embedded
     given = shipped("dev", {"POSTGRES_PASSWORD": "p"})
     assert (given.embedded, given.connection["host"], given.connection["user"]) == (False, "localhost", "hyperpage")
 
 
-def test_a_url_speaks_for_all_it_says() -> None:
+def test_a_url_sets_every_parameter_that_it_contains() -> None:
     given = shipped("dev", {"DATABASE_URL": "postgresql://me:p%40ss@db:6000/app?sslmode=require", "POSTGRES_HOST": "x"})
     assert given.connection["host"] == "db"
     assert given.connection["port"] == "6000"
@@ -79,7 +79,7 @@ def test_a_url_speaks_for_all_it_says() -> None:
     assert given.password() == "p@ss"
 
 
-def test_a_stray_database_url_never_reaches_another_environment() -> None:
+def test_database_url_is_ignored_by_other_environments() -> None:
     environ = {"DATABASE_URL": "postgresql://wrong/wrong", "POSTGRES_HOST": "wrong", "TEST_DATABASE_URL": ""}
     for name in ("prod", "staging", "test"):
         assert "wrong" not in shipped(name, environ).service_file
@@ -106,11 +106,11 @@ def test_a_bad_url_is_refused_without_showing_it(url: str) -> None:
 @pytest.mark.parametrize(
     "url", ["postgresql://h/d?user=a@b", "postgresql://u:p?p@h/d", "postgresql://u:p@h/d?user=a@b"]
 )
-def test_an_at_sign_that_belongs_where_it_is_is_taken(url: str) -> None:
+def test_special_characters_in_a_url_are_accepted(url: str) -> None:
     assert resolve(pg_url=url).connection["host"] == "h"
 
 
-def test_a_url_parameter_that_nothing_carries_is_refused() -> None:
+def test_an_unsupported_url_parameter_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="options"):
         resolve(pg_url="postgresql://h/d?options=-cfoo%3Dbar")
 
@@ -120,7 +120,7 @@ def test_migration_settings_come_from_the_environment() -> None:
     assert (given.variables.migration_timeout, given.variables.migration_batch_size) == (1500, 3)
 
 
-def test_every_unrenderable_value_is_named_at_once() -> None:
+def test_every_value_that_cannot_be_rendered_is_named_at_once() -> None:
     with pytest.raises(ConfigurationError, match="2 mistakes") as caught:
         resolve(pg_user="{{ env('NOWHERE') }}", pg_host="{{ nothing }}")
     assert "pg_user: the environment variable NOWHERE is not set" in caught.value.detail
@@ -142,14 +142,14 @@ def test_every_unrenderable_value_is_named_at_once() -> None:
         (None, "expected `str`, got `null`"),
     ],
 )
-def test_what_is_missing_none_or_empty_stops(value: object, told: str) -> None:
+def test_missing_none_and_empty_values_are_refused(value: object, told: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         resolve({"EMPTY": ""}, pg_user=value)
     assert told in caught.value.detail
 
 
 @pytest.mark.parametrize("wrong", ["{{ nothing }}", "{{ none }}", "{{ '' }}", "{% for x in nothing %}{% endfor %}"])
-def test_a_template_for_a_file_is_as_strict(tmp_path: Path, wrong: str) -> None:
+def test_templates_of_files_are_equally_strict(tmp_path: Path, wrong: str) -> None:
     for name in settings.FORMATS:
         shutil.copytree(TEMPLATES, tmp_path / name)
         path = tmp_path / name / f"{name}.j2"
@@ -159,7 +159,7 @@ def test_a_template_for_a_file_is_as_strict(tmp_path: Path, wrong: str) -> None:
             settings.render_target(target, tmp_path / name, {}, no_server).render(name, masked=True)
 
 
-def test_the_variables_that_hold_a_secret_are_known() -> None:
+def test_variables_that_hold_a_secret_are_recognised() -> None:
     given = resolve(
         {"A": "a", "B": "b", "C": "c"}, pg_user="{{ env('B') }}", pg_password="{{ env('A') }}{{ env('B') }}"
     )
@@ -169,7 +169,7 @@ def test_the_variables_that_hold_a_secret_are_known() -> None:
     }
 
 
-def test_rendered_values_have_types_too() -> None:
+def test_rendered_values_are_checked_for_their_types() -> None:
     with pytest.raises(ConfigurationError) as caught:
         resolve({"P": "many", "T": "-1"}, pg_port="{{ env('P') }}", migration_timeout="{{ env('T') }}")
     assert "pg_port" in caught.value.detail
@@ -177,23 +177,23 @@ def test_rendered_values_have_types_too() -> None:
 
 
 @pytest.mark.parametrize("value", ["a\nhost=evil", "a\rb", "a\0b", " a", "a ", "x" * 901])
-def test_what_a_service_file_cannot_carry_is_refused(value: str) -> None:
+def test_a_value_that_a_service_file_cannot_hold_is_refused(value: str) -> None:
     with pytest.raises(ConfigurationError, match="cannot be rendered"):
         resolve(pg_user=value)
 
 
 @pytest.mark.parametrize("value", ["it's", "a#b", 'q"q', "a=b", "$(x)", "ünï", "'; DROP TABLE x;--", "\\"])
-def test_odd_values_reach_the_service_file_as_they_are(value: str) -> None:
+def test_unusual_values_reach_the_service_file_unchanged(value: str) -> None:
     assert resolve(pg_user=value).connection["user"] == value
 
 
-def test_an_empty_required_value_stops() -> None:
+def test_an_empty_required_value_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="cannot be rendered") as caught:
         resolve(pg_user="")
     assert "empty value" in caught.value.detail
 
 
-def test_an_undefined_name_in_a_template_stops(tmp_path: Path) -> None:
+def test_an_undefined_name_in_a_template_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pg_service.conf.j2").write_text("[{{ target }}]\nhost={{ nothing }}\n")
     target = InventoryTarget("env", "t", (), {"pg_dbname": "d"})
     with pytest.raises(ConfigurationError, match="cannot be rendered") as caught:
@@ -216,13 +216,13 @@ def test_an_undefined_name_in_a_template_stops(tmp_path: Path) -> None:
         ("", "one service"),
     ],
 )
-def test_a_broken_template_stops(tmp_path: Path, template: str, message: str) -> None:
+def test_an_invalid_template_is_refused(tmp_path: Path, template: str, message: str) -> None:
     (tmp_path / "pg_service.conf.j2").write_text(template)
     with pytest.raises(ConfigurationError, match=message):
         settings.render_target(InventoryTarget("env", "t", (), {"pg_dbname": "d"}), tmp_path, {}, no_server)
 
 
-def test_a_template_that_the_project_does_not_have_is_the_packaged_one(tmp_path: Path) -> None:
+def test_the_packaged_template_is_used_if_the_project_has_none(tmp_path: Path) -> None:
     target = InventoryTarget("env", "t", (), {"pg_dbname": "d", "pg_user": "u"})
     rendered = settings.render_target(target, tmp_path, {}, no_server)
     assert rendered == replace(settings.render_target(target, TEMPLATES, {}, no_server), templates=tmp_path)
@@ -234,7 +234,7 @@ def test_a_missing_template_that_another_includes_is_named(tmp_path: Path) -> No
         settings.render_target(InventoryTarget("env", "t", (), {"pg_dbname": "d"}), tmp_path, {}, no_server)
 
 
-def test_the_password_command_runs_only_when_asked(tmp_path: Path) -> None:
+def test_the_password_command_runs_only_when_a_password_is_needed(tmp_path: Path) -> None:
     witness = tmp_path / "ran"
     code = f"open({str(witness)!r}, 'w').close(); print('s3cret')"
     given = resolve(password_command=[sys.executable, "-c", code])
@@ -266,26 +266,26 @@ def test_the_password_command_gets_neither_libpqs_variables_nor_the_secrets(monk
         ([sys.executable, "-c", "print('a\\nb')"], "one line"),
     ],
 )
-def test_a_password_command_that_fails_says_so(command: list[str], detail: str) -> None:
+def test_a_failing_password_command_is_reported(command: list[str], detail: str) -> None:
     with pytest.raises(Unreachable, match="gave no password") as caught:
         resolve(password_command=command).parameters()
     assert detail in caught.value.detail
 
 
-def test_a_password_command_may_not_take_for_ever() -> None:
+def test_a_password_command_has_a_time_limit() -> None:
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     with pytest.raises(Unreachable) as caught:
         resolve(password_command=command, password_timeout=1).parameters()
     assert "within 1 s" in caught.value.detail
 
 
-def test_pgpass_escapes_what_it_must() -> None:
+def test_pgpass_escapes_colons_and_backslashes() -> None:
     given = resolve({"P": "a:b\\c"}, pg_password="{{ env('P') }}")
     assert given.render("pgpass", masked=False) == "h:5432:*:u:a\\:b\\\\c\n"
     assert resolve().render("pgpass", masked=False) == ""
 
 
-def test_the_env_file_has_the_seeds_variables_and_an_encoded_url() -> None:
+def test_the_env_file_has_the_variables_of_the_example_and_an_encoded_url() -> None:
     given = resolve({"P": "p@:/ß"}, pg_password="{{ env('P') }}")
     text = given.render("database.env", masked=False)
     assert "DATABASE_URL='postgresql://u:p%40%3A%2F%C3%9F@h:5432/d?sslmode=prefer'" in text
@@ -300,7 +300,7 @@ def test_an_env_file_refuses_a_single_quote() -> None:
     assert "it's" not in str(caught.value)
 
 
-def test_client_files_are_private_and_go_away() -> None:
+def test_client_files_are_private_and_are_removed() -> None:
     given = resolve({"P": "s3cret"}, pg_password="{{ env('P') }}")
     with given.client_environment() as environ:
         service, passfile = (Path(environ[name]) for name in ("PGSERVICEFILE", "PGPASSFILE"))
@@ -312,13 +312,13 @@ def test_client_files_are_private_and_go_away() -> None:
 
 
 @requires("files in memory")
-def test_no_secret_touches_a_disk() -> None:
+def test_no_secret_is_written_to_a_disk() -> None:
     given = resolve({"P": "s3cret"}, pg_password="{{ env('P') }}")
     with given.client_environment() as environ:
         assert str(Path(environ["PGPASSFILE"]).readlink()).startswith("/memfd:")
 
 
-def test_nothing_connects_from_here_to_what_is_worked_on_from_its_host() -> None:
+def test_a_target_reached_through_its_host_has_no_connection_from_this_machine() -> None:
     with pytest.raises(ConfigurationError, match="from its own host"):
         resolve(reach="ssh", ssh_host="db").parameters()
 
@@ -332,13 +332,13 @@ def test_nothing_connects_from_here_to_what_is_worked_on_from_its_host() -> None
         ({"reach": "ssh", "ssh_host": "b", "backup_recipients": ["age1"]}, "backup_recipients: what it needs"),
     ],
 )
-def test_what_contradicts_itself_is_told(variables: dict[str, object], told: str) -> None:
+def test_contradicting_variables_are_named(variables: dict[str, object], told: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         resolve({}, **variables)
     assert told in caught.value.detail
 
 
-def test_a_tunnel_leads_there_and_the_server_keeps_its_name() -> None:
+def test_a_tunnel_changes_the_address_and_keeps_the_name_of_the_server() -> None:
     asked: list[tuple[str, int]] = []
 
     def tunnel(_: Variables, host: str, port: int, hidden: frozenset[str]) -> int:
@@ -376,10 +376,10 @@ def test_written_files_are_private_from_the_first_byte(tmp_path: Path) -> None:
         (".pg_service.conf", "pg_service.conf"),
     ],
 )
-def test_a_files_name_says_what_goes_in(name: str, kind: str) -> None:
+def test_the_name_of_a_file_selects_its_template(name: str, kind: str) -> None:
     assert settings.format_of(Path(name)) == kind
 
 
-def test_a_name_that_says_nothing_is_refused() -> None:
+def test_a_file_name_without_a_template_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="no file that can be written"):
         settings.format_of(Path("notes.txt"))

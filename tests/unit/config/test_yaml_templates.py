@@ -80,12 +80,12 @@ def accepted(name: str, text: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_rendered_is_what_its_reader_takes(name: str, tmp_path: Path) -> None:
+def test_rendered_files_are_valid_by_their_schemas(name: str, tmp_path: Path) -> None:
     accepted(name, rendered(name, {"PGHOST_": "".join(HOSTILE), "NAME": "null"}), tmp_path)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_schema_would_have_found_a_mistake(name: str, tmp_path: Path) -> None:
+def test_the_schemas_find_mistakes(name: str, tmp_path: Path) -> None:
     text = rendered(name)
     wrong = text.replace("backoffLimit: 0", "backofLimit: 0").replace("timeout-minutes: 15", "timeout-minutes: [a]")
     wrong = wrong.replace("interruptible: false", "interruptible: [a]")
@@ -96,14 +96,14 @@ def test_the_schema_would_have_found_a_mistake(name: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("value", HOSTILE)
-def test_a_value_comes_back_as_it_went_in(name: str, value: str) -> None:
+def test_a_value_is_read_back_unchanged(name: str, value: str) -> None:
     text = rendered(name, {"NAME": value, "SECRET": SECRET})
     found = {str(each).replace("$$", "$") if "github" not in name else each for each in values(documents(text))}
     assert not value or value.replace("$$", "$") in found or value in found
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_secret_is_named_and_not_looked_at(name: str) -> None:
+def test_a_secret_is_referred_to_and_not_read(name: str) -> None:
     options = {"access_key_id": "{{ env('KEY') }}"}
     found = rendered(name, {"SECRET": SECRET, "KEY": SECRET}, backup_store="s3://b", backup_store_options=options)
     assert SECRET not in found
@@ -111,13 +111,13 @@ def test_a_secret_is_named_and_not_looked_at(name: str) -> None:
     assert "KEY" in found
 
 
-def test_a_workflow_is_given_no_expression() -> None:
+def test_a_value_cannot_add_an_expression_to_a_workflow() -> None:
     with pytest.raises(ConfigurationError) as caught:
         rendered("ci/github.yml", {"NAME": "${{ github.token }}"})
     assert "would take for an expression" in caught.value.detail
 
 
-def test_the_job_is_confined_and_keeps_its_backups() -> None:
+def test_the_kubernetes_job_is_confined_and_keeps_its_backups() -> None:
     job, _ = documents(rendered("k8s/migrate-job.yaml", pg_sslrootcert="certs/ca.pem"))
     spec = job["spec"]["template"]["spec"]
     (container,) = spec["containers"]
@@ -134,7 +134,7 @@ def test_the_job_is_confined_and_keeps_its_backups() -> None:
     assert "persistentVolumeClaim" not in rendered("k8s/migrate-job.yaml", backup_store="s3://b")
 
 
-def test_an_unknown_template_is_refused_with_those_there_are() -> None:
+def test_an_unknown_template_is_refused_with_the_known_templates() -> None:
     for name in ("../tasks.py", "k8s/none.yaml", "pgpass"):
         with pytest.raises(ConfigurationError) as caught:
             rendered(name)

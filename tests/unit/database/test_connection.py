@@ -22,7 +22,7 @@ FIT = Server(
 )
 
 
-def test_a_fit_server_is_taken() -> None:
+def test_a_suitable_server_is_accepted() -> None:
     refuse_unfit(FIT)
     refuse_unfit(FIT, "7")
     refuse_unfit(replace(FIT, version=130000))
@@ -40,20 +40,20 @@ def test_a_fit_server_is_taken() -> None:
         (replace(FIT, in_recovery=True), "8", "pinned to"),
     ],
 )
-def test_an_unfit_one_is_refused_with_what_to_do(server: Server, pinned: str, message: str) -> None:
+def test_an_unsuitable_server_is_refused_with_a_hint(server: Server, pinned: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message) as caught:
         refuse_unfit(server, pinned)
     assert caught.value.detail
     assert caught.value.hint
 
 
-def test_behind_a_pooler_the_direct_address_is_asked_for() -> None:
+def test_a_pooler_is_refused_with_a_hint_for_the_direct_address() -> None:
     refuse_pooled(FIT, "nothing works")
     with pytest.raises(ConfigurationError, match="through a connection pooler, where nothing works") as caught:
         refuse_pooled(replace(FIT, pooled=True), "nothing works")
     assert "pg_direct_host" in caught.value.hint
 
 
-def test_a_place_is_described_without_the_password() -> None:
+def test_a_database_is_described_without_its_password() -> None:
     given = parse_url("postgresql://me:s3cret@db:6000/app")
     assert describe(given) == 'database "app" on db, port 6000, as me'

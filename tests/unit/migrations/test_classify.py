@@ -37,7 +37,7 @@ from tests.unit.migrations.helpers import only_statement
         ('"commit"', None),
     ],
 )
-def test_transaction_control_is_told_from_its_look_alikes(text: str, words: str | None) -> None:
+def test_transaction_control_is_distinguished_from_similar_statements(text: str, words: str | None) -> None:
     assert transaction_control(only_statement(text)) == words
 
 
@@ -70,7 +70,7 @@ def test_transaction_control_is_told_from_its_look_alikes(text: str, words: str 
         ("select 'vacuum'", None),
     ],
 )
-def test_what_needs_to_be_outside_a_transaction(text: str, words: str | None) -> None:
+def test_statements_that_cannot_run_in_a_transaction_are_recognised(text: str, words: str | None) -> None:
     assert outside_transaction(only_statement(text)) == words
 
 
@@ -87,7 +87,7 @@ def test_what_needs_to_be_outside_a_transaction(text: str, words: str | None) ->
         ("select stdin from copy", False, False),
     ],
 )
-def test_copy_through_the_client_is_told(text: str, from_client: bool, to_client: bool) -> None:
+def test_copy_through_the_client_is_recognised(text: str, from_client: bool, to_client: bool) -> None:
     assert (copies_from_client(only_statement(text)), copies_to_client(only_statement(text))) == (
         from_client,
         to_client,
@@ -120,7 +120,7 @@ def test_copy_through_the_client_is_told(text: str, from_client: bool, to_client
         ("vacuum t", None),
     ],
 )
-def test_what_a_statement_makes_or_takes_away(text: str, expected: Effect | None) -> None:
+def test_objects_that_a_statement_creates_or_drops_are_recognised(text: str, expected: Effect | None) -> None:
     assert find_effect(text.encode(), only_statement(text)) == expected
 
 
@@ -136,7 +136,7 @@ def test_what_a_statement_makes_or_takes_away(text: str, expected: Effect | None
         ("create index concurrently i on t (a)", None),
     ],
 )
-def test_what_is_reindexed_concurrently(text: str, expected: tuple[str, tuple[str, ...]] | None) -> None:
+def test_concurrent_reindexing_is_recognised(text: str, expected: tuple[str, tuple[str, ...]] | None) -> None:
     assert find_reindexed(text.encode(), only_statement(text)) == expected
 
 
@@ -182,5 +182,5 @@ def test_what_is_reindexed_concurrently(text: str, expected: tuple[str, tuple[st
         ("merge into t using u on true when matched then delete", False),
     ],
 )
-def test_what_only_adds_needs_no_backup_where_the_policy_says_so(text: str, adds: bool) -> None:
+def test_statements_that_only_add_are_recognised(text: str, adds: bool) -> None:
     assert is_additive(text.encode(), only_statement(text)) is adds

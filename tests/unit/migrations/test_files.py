@@ -13,19 +13,19 @@ from pgratchet.migrations.scripts import prepare_scripts
 from tests.unit.migrations.helpers import MOMENT, mistakes, write
 
 
-def test_order_is_by_number_with_the_t_dropped(tmp_path: Path) -> None:
+def test_files_are_ordered_by_number_without_the_t(tmp_path: Path) -> None:
     write(tmp_path, **{"20250111T093000_c": "", "10_b": "", "9_a": "", "20250111093001_d": ""})
     assert [m.name for m in read(tmp_path)] == ["9_a", "10_b", "20250111T093000_c", "20250111093001_d"]
 
 
-def test_other_files_hidden_files_and_folders_are_no_migrations(tmp_path: Path) -> None:
+def test_other_files_hidden_files_and_folders_are_not_migrations(tmp_path: Path) -> None:
     write(tmp_path, **{"1_a": "", ".2_b": ""})
     (tmp_path / "README.md").write_text("x")
     (tmp_path / "3_c.sql").mkdir()
     assert [m.name for m in read(tmp_path)] == ["1_a"]
 
 
-def test_bom_and_line_ends_make_no_other_file(tmp_path: Path) -> None:
+def test_byte_order_mark_and_line_ends_do_not_change_the_checksum(tmp_path: Path) -> None:
     write(tmp_path, **{"1_a": "select 1;\nselect 2;\n", "2_b": b"\xef\xbb\xbfselect 1;\r\nselect 2;\r\n"})
     first, second = read(tmp_path)
     assert first.checksum == second.checksum
@@ -54,7 +54,7 @@ def test_every_bad_file_is_named_at_once(tmp_path: Path) -> None:
     assert "the same version 3" in told
 
 
-def test_the_same_moment_with_and_without_the_t_is_the_same_version(tmp_path: Path) -> None:
+def test_a_timestamp_with_and_without_the_t_is_the_same_version(tmp_path: Path) -> None:
     write(tmp_path, **{"20250111T093000_a": "", "20250111093000_b": "", "20250111T093001_c": ""})
     with pytest.raises(ConfigurationError, match="1 mistake") as caught:
         read(tmp_path)
@@ -62,7 +62,7 @@ def test_the_same_moment_with_and_without_the_t_is_the_same_version(tmp_path: Pa
 
 
 @pytest.mark.parametrize("lead", [0, 1, 2, 3])
-def test_a_large_text_is_checked_across_its_pieces(tmp_path: Path, lead: int) -> None:
+def test_a_character_across_two_pieces_of_a_large_file_is_accepted(tmp_path: Path, lead: int) -> None:
     """It is decoded a piece at a time, and a character may lie across two of them."""
     text = "x" * lead + "😀" * 600_000
     (whole,) = read(write(tmp_path, **{"1_a": text}))
@@ -74,7 +74,7 @@ def test_a_large_text_is_checked_across_its_pieces(tmp_path: Path, lead: int) ->
         assert f"byte 0xff at byte {at + 1} (line 1)" in caught.value.detail
 
 
-def test_a_bad_byte_far_behind_a_character_that_lies_across_two_pieces_is_placed(tmp_path: Path) -> None:
+def test_an_invalid_byte_after_a_character_across_two_pieces_is_located(tmp_path: Path) -> None:
     before = b"x" * (migrations._CHUNK - 1) + "é".encode() + b"x" * 100_000
     with pytest.raises(ConfigurationError) as caught:
         read(write(tmp_path, **{"1_a": before + b"\xffy"}))
@@ -82,26 +82,26 @@ def test_a_bad_byte_far_behind_a_character_that_lies_across_two_pieces_is_placed
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3])
-def test_a_text_that_ends_within_a_character_is_refused(tmp_path: Path, cut: int) -> None:
+def test_a_file_that_ends_within_a_character_is_refused(tmp_path: Path, cut: int) -> None:
     for lead in (0, migrations._CHUNK - 2):
         with pytest.raises(ConfigurationError) as caught:
             read(write(tmp_path, **{"1_a": b"x" * lead + "😀".encode()[:cut]}))
         assert f"byte 0xf0 at byte {lead + 1}" in caught.value.detail
 
 
-def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+def test_a_broken_link_is_named(tmp_path: Path) -> None:
     (tmp_path / "1_a.sql").symlink_to("nowhere")
     with pytest.raises(ConfigurationError) as caught:
         read(tmp_path)
     assert "1_a.sql: not a file that can be read" in caught.value.detail
 
 
-def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no migrations folder"):
         read(tmp_path / "nowhere")
 
 
-def test_a_file_that_changes_under_the_run_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_changes_during_a_run_is_refused(tmp_path: Path) -> None:
     (one,) = read(write(tmp_path, **{"1_a": "select 1"}))
     for text in ("select 2", "select 3", "select 1;", ""):
         write(tmp_path, **{"1_a": text})
@@ -112,7 +112,7 @@ def test_a_file_that_changes_under_the_run_is_refused(tmp_path: Path) -> None:
         one.text()
 
 
-def test_new_names_by_utc_and_never_writes_over(tmp_path: Path) -> None:
+def test_new_names_files_by_utc_and_never_overwrites(tmp_path: Path) -> None:
     path = create(tmp_path / "new" / "sql", "Add E-Mail, please!", MOMENT)
     assert path.name == "20250111T093000_add_e_mail_please.sql"
     assert [m.name for m in read(path.parent)] == [path.stem]
@@ -123,7 +123,7 @@ def test_new_names_by_utc_and_never_writes_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\f\n", "\u2028\n"])
-def test_what_a_new_file_is_for_stays_a_comment(tmp_path: Path, end: str) -> None:
+def test_the_description_of_a_new_file_stays_a_comment(tmp_path: Path, end: str) -> None:
     path = create(tmp_path, f"add it{end}DROP TABLE users;", MOMENT)
     (script,) = prepare_scripts(read(tmp_path))
     assert script.statements == 0
@@ -131,6 +131,6 @@ def test_what_a_new_file_is_for_stays_a_comment(tmp_path: Path, end: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["", "!!!", "x" * 101])
-def test_new_refuses_what_makes_no_name(tmp_path: Path, name: str) -> None:
+def test_new_refuses_a_description_without_a_usable_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigurationError, match="makes no file name"):
         create(tmp_path, name, MOMENT)

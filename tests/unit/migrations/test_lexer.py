@@ -89,7 +89,7 @@ def test_statements_end_where_the_server_ends_them(text: str, expected: list[str
         ("select 1;\ncopy t from stdin;\n1\n\\. \n", "the rows of COPY ... FROM STDIN have no end", 10),
     ],
 )
-def test_what_cannot_be_sql_is_named_with_its_place(text: str, reason: str, offset: int) -> None:
+def test_a_text_that_cannot_be_sql_is_refused_with_its_location(text: str, reason: str, offset: int) -> None:
     with pytest.raises(LexicalError) as caught:
         list(scan(text.encode()))
     assert caught.value.reason.startswith(reason)
@@ -101,7 +101,7 @@ def test_invisible_characters_may_stand_in_strings_and_comments() -> None:
     assert len(split("select '\u00a0' -- \u00a0\n, $$\u200b$$, \"\u00a0\" /* \ufeff */")) == 1
 
 
-def test_comments_come_with_their_places() -> None:
+def test_comments_have_their_positions() -> None:
     text = b"-- one\nselect 1; -- two"
     assert [text[c.start : c.end] for c in scan(text) if isinstance(c, Comment)] == [b"-- one", b"-- two"]
 
@@ -131,7 +131,7 @@ FRAGMENTS = st.sampled_from(
 
 
 @given(st.lists(st.lists(FRAGMENTS, max_size=6), max_size=5))
-def test_both_gaits_find_the_same_ends(statements: list[list[str]]) -> None:
+def test_reading_by_token_and_by_landmark_finds_the_same_ends(statements: list[list[str]]) -> None:
     """Read by token behind an unknown word, by landmark behind INSERT: the parts must be the same."""
     bodies = [" ".join(fragments) for fragments in statements]
     slow = split("".join(f"frobnicate {body} ;" for body in bodies))
@@ -148,7 +148,7 @@ def test_both_gaits_find_the_same_ends(statements: list[list[str]]) -> None:
         ("copy t from stdin;\n1; -- /*\n\\.;\n\\.\nselect 1", "1; -- /*\n\\.;\n"),
     ],
 )
-def test_the_rows_of_a_copy_are_told_from_what_follows(text: str, rows: str) -> None:
+def test_rows_of_a_copy_are_separated_from_the_next_statement(text: str, rows: str) -> None:
     first, second = [piece for piece in scan(text.encode()) if isinstance(piece, Statement)]
     assert first.rows is not None
     assert text.encode()[slice(*first.rows)].decode() == rows

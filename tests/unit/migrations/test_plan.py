@@ -33,37 +33,41 @@ from tests.unit.migrations.helpers import file, row, write
         (["1_a"], [row("1_a", "other", finished=False)], {"1_a": "unfinished"}, ["1_a"]),
     ],
 )
-def test_plan(files: list[str], history: list[HistoryRow], states: dict[str, str], todo: list[str]) -> None:
+def test_plan_lists_states_and_pending_files(
+    files: list[str], history: list[HistoryRow], states: dict[str, str], todo: list[str]
+) -> None:
     made = make_plan([file(name) for name in files], history)
     assert {entry.name: entry.state for entry in made.entries} == states
     assert [m.name for m in made.todo] == todo
 
 
 @pytest.mark.parametrize("to", ["2_b", "2_b.sql", "2", "002"])
-def test_to_cuts_the_plan_short(to: str) -> None:
+def test_to_ends_the_plan_at_the_named_file(to: str) -> None:
     made = make_plan([file("1_a"), file("2_b"), file("3_c")], [row("1_a")], to)
     assert [m.name for m in made.todo] == ["2_b"]
     assert made.names("pending") == ("2_b", "3_c")
 
 
-def test_to_takes_all_that_is_pending_before_it() -> None:
+def test_to_includes_every_pending_file_before_it() -> None:
     files = [file(name) for name in ("1_a", "2_b", "20250111093000_c", "20250111093001_d")]
     made = make_plan(files, [row("1_a")], "20250111T093000")
     assert [m.name for m in made.todo] == ["2_b", "20250111093000_c"]
 
 
-def test_to_an_applied_one_leaves_nothing_to_do() -> None:
+def test_to_an_applied_file_leaves_nothing_to_do() -> None:
     assert make_plan([file("1_a"), file("2_b")], [row("1_a")], "1_a").todo == ()
 
 
-def test_to_naming_nothing_names_the_nearest() -> None:
+def test_to_an_unknown_file_names_the_nearest() -> None:
     with pytest.raises(ConfigurationError, match='"2_bb"') as caught:
         make_plan([file("1_a"), file("2_b")], [], "2_bb")
     assert "2_b" in caught.value.detail
 
 
 @given(st.lists(st.integers(1, 30), unique=True), st.sets(st.integers(1, 30)))
-def test_a_plan_counts_every_name_once_and_never_runs_what_is_applied(versions: list[int], applied: set[int]) -> None:
+def test_a_plan_lists_every_name_once_and_never_an_applied_file_as_pending(
+    versions: list[int], applied: set[int]
+) -> None:
     files = [file(f"{v}_m") for v in sorted(versions)]
     made = make_plan(files, [row(f"{v}_m") for v in sorted(applied)])
     assert {e.name for e in made.entries} == {f"{v}_m" for v in {*versions, *applied}}
@@ -75,7 +79,7 @@ def test_a_plan_counts_every_name_once_and_never_runs_what_is_applied(versions: 
     )
 
 
-def test_disagreements_are_all_named_with_what_to_do(tmp_path: Path) -> None:
+def test_every_disagreement_is_named_with_a_hint(tmp_path: Path) -> None:
     write(tmp_path, **{"1_a": "select 1;\n", "2_b": "select 2;\n", "4_d": "select 4;\n", "5_gone": "x"})
     files = read(tmp_path)
     by_name = {m.name: m for m in files}
@@ -102,7 +106,7 @@ def test_disagreements_are_counted(gone: int, told: str) -> None:
     assert caught.value.message.endswith(told)
 
 
-def test_a_long_difference_is_cut_and_an_unkept_text_left_out(tmp_path: Path) -> None:
+def test_a_long_difference_is_cut_and_a_text_that_is_not_recorded_is_left_out(tmp_path: Path) -> None:
     files = read(write(tmp_path, **{"1_a": "new\n" * 100}))
     made = make_plan(files, [row("1_a", "other")])
     with pytest.raises(HistoryDisagrees) as caught:
@@ -128,7 +132,7 @@ def test_a_difference_of_twenty_lines_is_shown_whole(tmp_path: Path, added: int,
     assert (shown[-1] == "...", len(shown)) == (cut, 21 if cut else 20)
 
 
-def test_of_several_with_the_same_text_the_first_is_named(tmp_path: Path) -> None:
+def test_the_first_of_several_files_with_the_same_text_is_named(tmp_path: Path) -> None:
     files = read(write(tmp_path, **{"2_b": "select 1", "3_c": "select 1"}))
     with pytest.raises(HistoryDisagrees) as caught:
         require_agreement(make_plan(files, [row("1_a", files[0].checksum)]), {})
@@ -136,14 +140,14 @@ def test_of_several_with_the_same_text_the_first_is_named(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("checksum", ["0" * 64, "f" * 64])
-def test_a_lost_file_whose_text_is_nowhere_else_is_not_called_renamed(tmp_path: Path, checksum: str) -> None:
+def test_a_missing_file_with_a_unique_text_is_not_called_renamed(tmp_path: Path, checksum: str) -> None:
     files = read(write(tmp_path, **{"2_b": "select 1"}))
     with pytest.raises(HistoryDisagrees) as caught:
         require_agreement(make_plan(files, [row("1_a", checksum)]), {})
     assert caught.value.detail == "1_a: applied, but its file is gone."
 
 
-def test_a_difference_is_shown_with_one_line_around_it(tmp_path: Path) -> None:
+def test_a_difference_is_shown_with_one_line_of_context(tmp_path: Path) -> None:
     files = read(write(tmp_path, **{"1_a": "1\n2\nnew\n4\n5\n"}))
     with pytest.raises(HistoryDisagrees) as caught:
         require_agreement(make_plan(files, [row("1_a", "other")]), {"1_a": "1\n2\nold\n4\n5\n"})
@@ -158,5 +162,5 @@ def test_a_difference_is_shown_with_one_line_around_it(tmp_path: Path) -> None:
     ]
 
 
-def test_agreement_is_silent() -> None:
+def test_agreement_raises_nothing() -> None:
     require_agreement(Plan(()), {})

@@ -15,7 +15,7 @@ from pgratchet.migrations.scripts import prepare_scripts
 from tests.unit.migrations.helpers import mistakes, write
 
 
-def test_directives_stand_above_the_first_statement(tmp_path: Path) -> None:
+def test_directives_are_read_above_the_first_statement(tmp_path: Path) -> None:
     text = (
         "-- about\n--migrate: no-transaction\n-- migrate: lock-timeout=10s\n-- migrate: statement-timeout=0\nselect 1;"
     )
@@ -49,7 +49,7 @@ def test_directives_stand_above_the_first_statement(tmp_path: Path) -> None:
         ("select 'a", "unterminated quoted string"),
     ],
 )
-def test_what_cannot_run_is_refused_with_its_place(tmp_path: Path, text: str, reason: str) -> None:
+def test_a_file_that_cannot_run_is_refused_with_its_location(tmp_path: Path, text: str, reason: str) -> None:
     files = read(write(tmp_path, **{"1_a": text, "2_b": "begin"}))
     with pytest.raises(ConfigurationError, match="2 mistakes") as caught:
         prepare_scripts(files)
@@ -70,7 +70,7 @@ def windows(folder: Path, text: bytes) -> list[scripts.Window]:
     return list(prepare_scripts(read(write(folder, **{"1_a": text})))[0].windows)
 
 
-def test_windows_hold_whole_statements_and_rows_apart(tmp_path: Path) -> None:
+def test_windows_hold_whole_statements_and_rows_separately(tmp_path: Path) -> None:
     text = "select 'é';\n-- c\ncopy t from stdin;\n1\n2\n\\.\nselect 'ü'; select 3 ;".encode()
     first, copy, last = found = windows(tmp_path, text)
     assert [text[w.start : w.end].decode() for w in found] == [
@@ -96,7 +96,7 @@ def test_windows_stay_under_the_limit_unless_one_statement_does_not(tmp_path: Pa
     assert [w.end - w.start for w in windows(tmp_path, pair + b";select 1")] == [limit, len(b"select 1")]
 
 
-def test_a_text_that_fits_is_sent_whole(tmp_path: Path) -> None:
+def test_a_file_within_the_limit_has_no_windows(tmp_path: Path) -> None:
     limit = scripts.SIZE_LIMIT
     exact = b"select '" + b"x" * (limit - 9) + b"'"
     assert windows(tmp_path, exact + b";") == []
@@ -117,11 +117,11 @@ def test_a_text_that_fits_is_sent_whole(tmp_path: Path) -> None:
         "create index concurrently if not exists i on t (x)",
     ],
 )
-def test_what_cannot_share_a_transaction_is_taken_where_none_is_declared(tmp_path: Path, text: str) -> None:
+def test_statements_outside_a_transaction_are_accepted_with_no_transaction(tmp_path: Path, text: str) -> None:
     assert prepare_scripts(read(write(tmp_path, **{"1_a": f"-- migrate: no-transaction\n{text}"})))
 
 
-def test_durations() -> None:
+def test_durations_are_parsed_within_the_limits_of_the_server() -> None:
     limit = 2**31 - 1
     assert directives.parse_duration("596h") == 2_145_600_000
     assert directives.parse_duration("999999999") == 999_999_999

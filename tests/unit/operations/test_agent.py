@@ -42,7 +42,7 @@ def held(folder: Path) -> int:
     return descriptor
 
 
-def test_old_runs_are_deleted_except_a_living_one(runs: Path) -> None:
+def test_old_runs_are_deleted_except_a_running_one(runs: Path) -> None:
     old = [run_folder(runs, number, age=40 * 86_400 + number) for number in range(3)]
     recent = [run_folder(runs, number, age=number) for number in range(10, 10 + host_runs._FOLDERS + 5)]
     descriptor = held(old[0])
@@ -64,7 +64,7 @@ def test_a_run_is_running_ended_or_lost(runs: Path) -> None:
     os.close(descriptor)
 
 
-def test_a_journal_is_followed_line_by_line_until_whoever_writes_it_ends(runs: Path) -> None:
+def test_a_journal_is_followed_until_its_writer_ends(runs: Path) -> None:
     folder = run_folder(runs, 1, status=None)
     descriptor = held(folder)
 

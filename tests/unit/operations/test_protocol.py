@@ -41,17 +41,17 @@ EVENTS = [
 ]
 
 
-def test_every_kind_of_event_is_tried() -> None:
+def test_the_samples_cover_every_kind_of_event() -> None:
     assert {type(each) for each in EVENTS} == set(get_args(events.Event))
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda each: type(each).__name__)
-def test_an_event_comes_out_as_it_went_in(event: events.Event) -> None:
+def test_an_event_is_decoded_unchanged(event: events.Event) -> None:
     assert protocol.event_of(json.loads(json.dumps(protocol.event(event)))) == event
 
 
 @pytest.mark.parametrize("kind", list(errors.ERRORS_BY_EXIT_CODE.values()), ids=lambda kind: str(kind.__name__))
-def test_an_error_comes_out_as_it_was_raised(kind: type[RatchetError]) -> None:
+def test_an_error_is_decoded_unchanged(kind: type[RatchetError]) -> None:
     signal = Terminated()
     made = Interrupted(signal, detail=ODD, hint="h") if kind is Interrupted else kind(ODD, detail=ODD, hint="h")
     made.location = Location("a", 1, 2, "42P01")
@@ -61,7 +61,7 @@ def test_an_error_comes_out_as_it_was_raised(kind: type[RatchetError]) -> None:
         assert came.location == made.location
 
 
-def test_the_family_has_every_error() -> None:
+def test_every_error_can_be_decoded() -> None:
     assert len(errors.ERRORS_BY_EXIT_CODE) == len(RatchetError.__subclasses__()) - len(_inner(RatchetError))
     assert errors.ERRORS_BY_EXIT_CODE[5] is MigrationFailed
 
@@ -85,7 +85,7 @@ VARIABLES = Variables(pg_dbname=ODD, backup_recipients=(ODD,), backup_store_opti
 TARGET = ReceivedTarget("prod", "shop", VARIABLES, {"dbname": ODD}, ODD, "secret", ODD)
 
 
-def test_texts_follow_the_line_unencoded() -> None:
+def test_file_contents_follow_the_request_unencoded() -> None:
     files = (
         TransferredMigration("1_a", 1, "c", "sql/1_a.sql", b"\xff\n\0"),
         TransferredMigration("2_b", 2, "d", "p"),

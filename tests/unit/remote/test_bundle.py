@@ -47,12 +47,12 @@ def _imports_at_the_top(path: Path) -> set[str]:
     return names
 
 
-def test_it_is_the_same_until_something_in_it_changes() -> None:
+def test_the_bundle_is_reproducible() -> None:
     assert bundle.digest() == bundle.digest()
     assert bundle.build() == bundle.build()
 
 
-def test_it_is_made_in_less_than_a_second() -> None:
+def test_the_bundle_is_built_in_less_than_a_second() -> None:
     started = time.monotonic()
     bundle.build()
     assert time.monotonic() - started < 5, "a machine that is five times too busy"
@@ -65,7 +65,7 @@ def unpacked_bundle(tmp_path: Path) -> Path:
 
 
 @requires("libpq")
-def test_it_runs_on_a_bare_python(unpacked_bundle: Path, tmp_path: Path) -> None:
+def test_the_bundle_runs_on_a_bare_python(unpacked_bundle: Path, tmp_path: Path) -> None:
     """With nothing of this environment in reach."""
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(unpacked_bundle), "runs"],
@@ -76,7 +76,7 @@ def test_it_runs_on_a_bare_python(unpacked_bundle: Path, tmp_path: Path) -> None
     assert json.loads(done.stdout) == {"result": []}, done.stderr
 
 
-def test_without_libpq_it_ends_with_a_status_that_says_so(unpacked_bundle: Path) -> None:
+def test_the_bundle_exits_with_its_own_status_without_libpq(unpacked_bundle: Path) -> None:
     (unpacked_bundle / "psycopg" / "__init__.py").write_text("raise ImportError('libpq library not found')")
     done = subprocess.run([sys.executable, "-I", "-S", str(unpacked_bundle), "runs"], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (bundle.NO_LIBPQ, "", "")
@@ -87,7 +87,7 @@ def test_without_libpq_it_ends_with_a_status_that_says_so(unpacked_bundle: Path)
 
 
 @requires("libpq")
-def test_the_installer_takes_only_what_was_sent(tmp_path: Path) -> None:
+def test_the_installer_refuses_content_with_another_digest(tmp_path: Path) -> None:
     content = bundle.build()
 
     def install(digest: str) -> list[dict[str, str]]:

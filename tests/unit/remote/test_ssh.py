@@ -43,7 +43,7 @@ def hops(way: Route) -> list[str]:
     return found
 
 
-def test_each_hop_that_the_inventory_names_is_trusting_connection(route: Route) -> None:
+def test_every_hop_of_the_inventory_checks_host_keys(route: Route) -> None:
     assert hops(replace(route, user="u", port=2200, gateway="a@one:22,b@two:2222")) == [
         "u@db:2200",
         "b@two:2222",
@@ -51,7 +51,7 @@ def test_each_hop_that_the_inventory_names_is_trusting_connection(route: Route) 
     ]
 
 
-def test_each_hop_that_ssh_config_names_is_trusting_connection(route: Route) -> None:
+def test_every_hop_of_ssh_config_checks_host_keys(route: Route) -> None:
     """Fabric would make these by itself, and take any key of them."""
     route.config.write_text(
         "Host db\n HostName db.internal\n User deploy\n Port 2022\n ProxyJump inner\n"
@@ -62,18 +62,18 @@ def test_each_hop_that_ssh_config_names_is_trusting_connection(route: Route) -> 
     assert hops(replace(route, gateway="me@mine"))[1:] == ["me@mine:22"], "the inventory's own wins"
 
 
-def test_a_jump_through_itself_ends(route: Route) -> None:
+def test_a_host_that_is_its_own_jump_host_is_refused(route: Route) -> None:
     route.config.write_text("Host *\n User u\n ProxyJump outer\n")
     assert hops(route)[0] == "u@db:22"
 
 
-def test_a_configuration_that_cannot_be_read_is_named(route: Route) -> None:
+def test_an_unreadable_ssh_configuration_is_named(route: Route) -> None:
     route.config.write_text("Host db\n Match nonsense\n")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         ssh.prepare_connection(route)
 
 
-def test_connections_are_made_in_one_place_and_with_a_gateway_that_is_said() -> None:
+def test_connections_are_opened_in_one_place_with_an_explicit_gateway() -> None:
     """A bare Connection takes any host key: there is none, in any room."""
     calls = []
     for path in PACKAGE.rglob("*.py"):
@@ -94,7 +94,7 @@ def _makes_connection(node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Connection"
 
 
-def test_a_key_that_is_not_known_is_named_by_its_fingerprint() -> None:
+def test_an_unknown_host_key_is_named_by_its_fingerprint() -> None:
     key = paramiko.ECDSAKey.generate()
     with pytest.raises(Unreachable, match="is not known") as caught:
         ssh._policy().missing_host_key(None, "db", key)

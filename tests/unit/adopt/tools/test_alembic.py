@@ -19,7 +19,7 @@ def revision(name: str, below: str, extra: str = "") -> str:
     )
 
 
-def test_alembic_walks_down_from_the_heads_and_runs_nothing(tmp_path: Path) -> None:
+def test_alembic_revisions_are_ordered_from_the_heads_without_running_them(tmp_path: Path) -> None:
     write(
         tmp_path,
         **{

@@ -11,7 +11,7 @@ from pgratchet.adopt.tools.tool import ToolRow
 from tests.unit.adopt.helpers import SQL, ups, write
 
 
-def test_dbmate(tmp_path: Path) -> None:
+def test_dbmate_files_and_rows_are_read(tmp_path: Path) -> None:
     text = "-- a comment\n-- migrate:up transaction:false\nselect 1;\n\n"
     text += "-- migrate:down\nselect 2;\n-- migrate:up\nselect 3;\n"
     write(tmp_path, **{"2_b.sql": text, "1_a.sql": "-- migrate:up\r\nselect 0;\r\n-- migrate:down\r\n", "3_c.sql": SQL})

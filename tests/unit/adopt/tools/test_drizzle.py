@@ -21,7 +21,7 @@ def journal(*entries: tuple[str, int]) -> str:
     return json.dumps({"entries": [{"idx": i, "tag": tag, "when": w} for i, (tag, w) in enumerate(entries)]})
 
 
-def test_drizzle_by_its_journal(tmp_path: Path) -> None:
+def test_drizzle_files_are_read_by_the_journal(tmp_path: Path) -> None:
     text = (
         "create table a (i int)\n--> statement-breakpoint\ncreate table b (i int);--> statement-breakpoint\nselect 1;"
     )
@@ -50,9 +50,7 @@ def test_drizzle_by_its_journal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 @pytest.mark.parametrize("stored", ["\n", "\r\n"])
-def test_drizzle_and_prisma_do_not_mind_a_checkout_with_other_line_ends(
-    tmp_path: Path, line_end: str, stored: str
-) -> None:
+def test_drizzle_and_prisma_checksums_accept_other_line_ends(tmp_path: Path, line_end: str, stored: str) -> None:
     text = "create table a (i int);\nselect 1;\n"
     write(tmp_path, **{"20240101000000_a/migration.sql": text.replace("\n", line_end)})
     digest = hashlib.sha256(text.replace("\n", stored).encode()).hexdigest()
@@ -62,7 +60,7 @@ def test_drizzle_and_prisma_do_not_mind_a_checkout_with_other_line_ends(
         assert "\r" not in given.up
 
 
-def test_drizzle_of_1_0_by_name_or_by_the_second_of_an_older_row(tmp_path: Path) -> None:
+def test_drizzle_1_0_rows_match_by_name_and_older_rows_by_second(tmp_path: Path) -> None:
     write(tmp_path, **{"20231114221320_a/migration.sql": SQL, "20231114221321_b/migration.sql": SQL + SQL})
     files = drizzle.files(tmp_path)
     digests = [hashlib.sha256(each.encode()).hexdigest() for each in (SQL, SQL + SQL)]
@@ -90,11 +88,11 @@ def test_drizzle_of_1_0_by_name_or_by_the_second_of_an_older_row(tmp_path: Path)
         (SQL, False),
     ],
 )
-def test_sqlites_own_sql_is_told(text: str, is_sqlite: bool) -> None:
+def test_sql_that_only_sqlite_has_is_recognised(text: str, is_sqlite: bool) -> None:
     assert bool(drizzle.sqlite_obstacle(text)) == is_sqlite
 
 
-def test_a_journal_that_is_none_and_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_an_invalid_journal_and_a_missing_file_are_named(tmp_path: Path) -> None:
     write(tmp_path, **{"meta/_journal.json": "{}"})
     with pytest.raises(ConfigurationError, match="no journal"):
         drizzle.files(tmp_path)

@@ -14,7 +14,7 @@ from pgratchet.adopt.tools import (
 from tests.unit.adopt.helpers import SQL, states, write
 
 
-def test_flyways_checksum_is_of_the_lines_and_signed() -> None:
+def test_flyway_checksum_is_a_signed_crc32_of_the_lines() -> None:
     lines = zlib.crc32(b"create table a (i int);select 1; ")
     expected = lines - (1 << 32) if lines >= 1 << 31 else lines
     for end in ("\n", "\r\n", "\r"):
@@ -33,7 +33,7 @@ def flyway_row(rank: int, version: str | None, kind: str = "SQL", **given: Any) 
     return {**raw, "success": True, "installed_on": "2024-01-01T00:00:00", "execution_time": 5, **given}
 
 
-def test_flyways_files(tmp_path: Path) -> None:
+def test_flyway_files_are_read_by_name_and_settings(tmp_path: Path) -> None:
     write(
         tmp_path,
         **{
@@ -76,7 +76,7 @@ def test_flyways_files(tmp_path: Path) -> None:
         ([flyway_row(1, "3", "JDBC")], ["pending", "pending", "no file"]),
     ],
 )
-def test_flyways_rows(tmp_path: Path, rows: list[dict[str, Any]], found: list[str]) -> None:
+def test_flyway_rows_give_the_state_of_each_file(tmp_path: Path, rows: list[dict[str, Any]], found: list[str]) -> None:
     write(tmp_path, **{"V1__a.sql": SQL, "V2__b.sql": SQL})
     files = flyway.files(tmp_path)
     assert [state for _, state in states(files, flyway.rows(rows, files))] == found

@@ -10,7 +10,7 @@ from pgratchet.adopt.tools import (
 from tests.unit.adopt.helpers import states, ups, write
 
 
-def test_golang_migrate(tmp_path: Path) -> None:
+def test_golang_migrate_files_and_the_single_row_are_read(tmp_path: Path) -> None:
     write(
         tmp_path,
         **{

@@ -10,7 +10,7 @@ from pgratchet.adopt.tools import (
 from tests.unit.adopt.helpers import ups, write
 
 
-def test_goose(tmp_path: Path) -> None:
+def test_goose_files_and_rows_are_read(tmp_path: Path) -> None:
     text = (
         "-- +goose NO TRANSACTION\n-- +goose Up\n-- +goose StatementBegin\nselect 1\n-- +goose StatementEnd\n"
         "select 2;\n-- +goose Down\n-- +goose StatementBegin\nselect 3;\n-- +goose StatementEnd\nselect 4;\n"

@@ -24,7 +24,7 @@ from tests.unit.adopt.helpers import SQL, states, ups, write
         ("xa/001.sql", None),
     ],
 )
-def test_liquibases_paths_may_begin_elsewhere_but_are_never_guessed(
+def test_liquibase_paths_match_with_another_prefix_but_are_not_guessed(
     tmp_path: Path, place: str, found: str | None
 ) -> None:
     text = "--liquibase formatted sql\n--changeset nene:1\nselect 1;\n"
@@ -35,7 +35,7 @@ def test_liquibases_paths_may_begin_elsewhere_but_are_never_guessed(
     assert bool(orphans) == (found is None)
 
 
-def test_liquibase(tmp_path: Path) -> None:
+def test_liquibase_changesets_and_rows_are_read(tmp_path: Path) -> None:
     text = (
         "--liquibase formatted sql\n\n--changeset nene:1 runInTransaction:false\nselect 1;\n--rollback drop table t;\n"
         '--changeset "ne ne":"two" dbms:!oracle\n--comment: what\nselect 2;\n/* liquibase rollback\nselect 3;\n*/\n'
@@ -62,7 +62,7 @@ def test_liquibase(tmp_path: Path) -> None:
         assert states([one], rows) == [("1_001_1", state)], kind
 
 
-def test_liquibases_quoted_author_and_id_are_read_without_their_quotes(tmp_path: Path) -> None:
+def test_liquibase_quoted_author_and_id_are_read_without_quotes(tmp_path: Path) -> None:
     (tmp_path / "a.sql").write_text('--liquibase formatted sql\n--changeset "a mover": "the first"\nSELECT 1;\n')
     (found,) = liquibase.files(tmp_path)
     assert found.keys[0] == "the first a mover a.sql"
@@ -78,7 +78,7 @@ def test_liquibases_quoted_author_and_id_are_read_without_their_quotes(tmp_path:
         ("", "db/init.sql", ""),
     ],
 )
-def test_liquibases_files_of_one_name_are_told_by_their_folders(
+def test_liquibase_files_of_the_same_name_are_distinguished_by_folder(
     tmp_path: Path, folder: str, row: str, applied: str
 ) -> None:
     for version in ("v1", "v2"):
@@ -101,12 +101,12 @@ def test_liquibases_files_of_one_name_are_told_by_their_folders(
         ("!postgresql", False),
     ],
 )
-def test_a_changeset_that_liquibase_would_not_run_here_is_none_of_ours(tmp_path: Path, dbms: str, runs: bool) -> None:
+def test_a_changeset_for_another_database_is_left_out(tmp_path: Path, dbms: str, runs: bool) -> None:
     (tmp_path / "a.sql").write_text(f"--liquibase formatted sql\n--changeset a:1 dbms:{dbms}\nSELECT 1;\n")
     assert len(liquibase.files(tmp_path)) == runs
 
 
-def test_lines_that_liquibase_leaves_out_are_left_out(tmp_path: Path) -> None:
+def test_lines_that_liquibase_ignores_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "a.sql").write_text(
         "--liquibase formatted sql\n--changeset a:1\nSELECT 1;\n"
         "--ignoreLines:start\n--changeset a:2\nSELECT 2;\n--ignoreLines:end\nSELECT 3;\n"

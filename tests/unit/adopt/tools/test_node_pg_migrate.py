@@ -11,7 +11,7 @@ from pgratchet.adopt.tools import (
 from tests.unit.adopt.helpers import write
 
 
-def test_node_pg_migrate(tmp_path: Path) -> None:
+def test_node_pg_migrate_files_are_ordered_by_their_time(tmp_path: Path) -> None:
     write(
         tmp_path,
         **{
@@ -26,7 +26,7 @@ def test_node_pg_migrate(tmp_path: Path) -> None:
     assert our_names(files, "x")[0][0] == "0001_a"  # 17 digits before 13
 
 
-def test_node_pg_migrates_pair_of_files_is_one_migration(tmp_path: Path) -> None:
+def test_a_pair_of_node_pg_migrate_files_is_one_migration(tmp_path: Path) -> None:
     (tmp_path / "1704067200001_a.up.sql").write_text("CREATE TABLE a ();\n")
     (tmp_path / "1704067200001_a.down.sql").write_text("DROP TABLE a;\n")
     (tmp_path / "1704067200002_b.sql").write_text("CREATE TABLE b ();\n")

@@ -31,13 +31,13 @@ def prisma_row(name: str, started: str, finished: str | None = "f", rolled: str 
         ([{**prisma_row("1_a", "1"), "checksum": "0"}], "changed"),
     ],
 )
-def test_prismas_rows(tmp_path: Path, rows: list[dict[str, Any]], state: str) -> None:
+def test_prisma_rows_give_the_state_of_a_file(tmp_path: Path, rows: list[dict[str, Any]], state: str) -> None:
     write(tmp_path, **{"1_a/migration.sql": SQL, "migration_lock.toml": ""})
     files = prisma.files(tmp_path)
     assert [found for _, found in states(files, prisma.rows(rows, files))] == [state]
 
 
-def test_prismas_old_checksums_have_no_leading_zeros(tmp_path: Path) -> None:
+def test_prisma_checksums_without_leading_zeros_are_accepted(tmp_path: Path) -> None:
     write(tmp_path, **{"1_a/migration.sql": SQL})
     old = "".join(f"{byte:x}" for byte in hashlib.sha256(SQL.encode()).digest())
     assert old in prisma.files(tmp_path)[0].checksums

@@ -11,7 +11,7 @@ from pgratchet.adopt.tools.tool import HistoryTable, sort_by_dependency, with_se
 from tests.other_tools.handwritten import SAMPLES
 
 
-def test_every_tool_is_there_once_and_told_from_the_others() -> None:
+def test_every_tool_is_registered_once_and_recognised_by_its_table() -> None:
     assert {tool.name for tool in TOOLS} == set(SAMPLES)
     assert len(TOOLS) == len(SAMPLES)
     same = [tool for tool in TOOLS if tool.table == "schema_migrations"]
@@ -35,11 +35,11 @@ def test_every_tool_is_there_once_and_told_from_the_others() -> None:
         ("select '", None),
     ],
 )
-def test_the_transaction_around_a_text_is_taken_off(text: str, left: str | None) -> None:
+def test_a_transaction_around_a_whole_file_is_removed(text: str, left: str | None) -> None:
     assert without_transaction_frame(text) == (text if left is None else left)
 
 
-def test_pieces_are_closed_and_order_is_by_dependence() -> None:
+def test_statements_get_a_semicolon_and_names_are_sorted_by_dependency() -> None:
     assert [with_semicolon(text) for text in ("a", "a;", "a; -- b", " ", "a;\n")] == [
         "a\n;",
         "a;",
@@ -53,7 +53,7 @@ def test_pieces_are_closed_and_order_is_by_dependence() -> None:
     assert sort_by_dependency(reversed(many), {one: (str(int(one) - 1),) for one in many}) == many
 
 
-def test_the_locks_of_the_tools_are_what_they_take() -> None:
+def test_lock_keys_are_those_that_the_tools_take() -> None:
     table = HistoryTable("db", "public", "t")
     keys = {tool.name: tool.lock_key(table) for tool in TOOLS if tool.lock_key}
     assert keys["goose"] == 4097083626

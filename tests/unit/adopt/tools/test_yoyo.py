@@ -10,7 +10,7 @@ from pgratchet.adopt.tools import (
 from tests.unit.adopt.helpers import ups, write
 
 
-def test_yoyo(tmp_path: Path) -> None:
+def test_yoyo_files_and_rows_are_read(tmp_path: Path) -> None:
     write(
         tmp_path,
         **{
@@ -28,7 +28,7 @@ def test_yoyo(tmp_path: Path) -> None:
     assert row.moment == "2024-01-01T00:00:00+00"
 
 
-def test_yoyos_words_are_those_of_the_first_comments(tmp_path: Path) -> None:
+def test_yoyo_directives_are_read_from_the_first_comments_only(tmp_path: Path) -> None:
     body = "CREATE FUNCTION f() RETURNS text AS '\n-- depends: on what\n' LANGUAGE sql;\n"
     (tmp_path / "a.sql").write_text(f"-- what\n\n-- depends: c\n  -- depends: b\n-- transactional: false\n{body}")
     (tmp_path / "b.sql").write_text("SELECT 1;\n-- transactional: false\n")
