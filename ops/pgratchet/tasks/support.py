@@ -1,6 +1,7 @@
 """Wraps the body of a task: errors become three parts and an exit code, signals cancel what is running.
 
-Signal handlers are installed while a task runs and put back when it ends.
+Signal handlers are installed while a task runs and put back when it ends, unless a signal has ended it: another signal
+would then cut the exit short (tests/acceptance/test_migrate_signals.py).
 """
 
 from __future__ import annotations
@@ -183,8 +184,9 @@ def _signal_handlers() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:  # else a signal has ended the task, and the process ends
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def consent(environment: str, yes: bool) -> None:
