@@ -143,7 +143,7 @@ class StorageVariables(BackupVariables, SshVariables):
 
 
 class DrillVariables(StorageVariables, HistoryVariables):
-    """What a drill needs: the backups, and the history table inside them."""
+    """The variables of a drill: the backups, and the history table inside them."""
 
 
 class Variables(StorageVariables, HistoryVariables, DatabaseVariables):

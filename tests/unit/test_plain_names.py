@@ -18,10 +18,10 @@ VAGUE = {
     *("taken", "left", "gone", "asked", "meant", "wanted", "listed"),
 }
 OPENINGS = ("What ", "Whether ", "Who ", "Of ", "By ")
-VAGUE_NAMES = 63
-ROUNDABOUT_DOCSTRINGS = 67
-REFERENCES_TO_FACTS = 6
-FILES_OVER_400_LINES = 1
+VAGUE_NAMES = 0
+ROUNDABOUT_DOCSTRINGS = 0
+REFERENCES_TO_FACTS = 0
+FILES_OVER_400_LINES = 0
 FUNCTIONS_OVER_40_LINES = 0
 
 Node = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef

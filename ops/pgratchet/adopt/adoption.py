@@ -58,7 +58,7 @@ class Adoption:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every row and file has been written before."""
+        """Return whether every row and file has been written before."""
         return not self.rows and not self.files
 
     @property

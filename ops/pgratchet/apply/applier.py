@@ -35,7 +35,7 @@ NOTHING_DESTRUCTIVE = "nothing destructive"
 
 
 def needs_backup(policy: str, without_backup: str | None) -> bool:
-    """Whether a run may need a backup, by the environment's policy and the reason given to go without one."""
+    """Return whether a run may need a backup, by the environment's policy and the reason given to go without one."""
     if without_backup is not None and not without_backup.strip():
         raise ConfigurationError(
             "--without-backup needs a reason",
@@ -120,7 +120,7 @@ class PreparedRun:
 
     @property
     def planned(self) -> events.Planned:
-        """What the run would apply, as the event that begins its stream."""
+        """The event that begins the run's stream: the migrations to apply."""
         names = tuple(script.name for script in self.scripts)
         return events.Planned(names, total=len(self.plan.entries), pending=self.plan.pending_count)
 

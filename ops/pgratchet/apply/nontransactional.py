@@ -229,7 +229,7 @@ class _Execution:
             raise self._row_lost(done) from None
 
     def _settle(self, number: int) -> bool:
-        """Whether a statement took effect, by the catalog, after the end became unknown.
+        """Return whether a statement took effect, by the catalog, after the end became unknown.
 
         A half-done object is removed or completed first. A statement without an effect in the catalog, such as VACUUM,
         runs again. StoppedPartWay for CALL and DO, because the catalog cannot show their effects.

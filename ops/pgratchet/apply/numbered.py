@@ -48,15 +48,15 @@ class NumberedStatements:
         return [self.text_of(earlier) for earlier in range(1, number) if self._only_sets(earlier)]
 
     def commits_inside(self, number: int) -> bool:
-        """Whether a statement can run code with a COMMIT."""
+        """Return whether a statement can run code with a COMMIT."""
         return self.statements[number - 1].head[0] in _COMMITS_INSIDE
 
     def can_share_transaction(self, number: int) -> bool:
-        """Whether a statement, by its words, can share a transaction with the record in the history."""
+        """Return whether a statement, by its words, can share a transaction with the record in the history."""
         return not self.commits_inside(number) and outside_transaction(self.statements[number - 1]) is None
 
     def waits_for_snapshots(self, number: int) -> bool:
-        """Whether a statement waits for all older transactions with a snapshot."""
+        """Return whether a statement waits for all older transactions with a snapshot."""
         return outside_transaction(self.statements[number - 1]) in _WAITS_FOR_SNAPSHOTS
 
     def effect(self, number: int) -> Effect | None:
@@ -68,7 +68,7 @@ class NumberedStatements:
         return find_reindexed(self.text, self.statements[number - 1])
 
     def begin_with(self, body: bytes, count: int) -> bool:
-        """Whether the first `count` statements, or all of fewer, are the same as in `body`."""
+        """Return whether the first `count` statements, or all of fewer, are the same as in `body`."""
         earlier = [body[s.start : s.end] for s in split_statements(body)[:count]]
         return earlier == [self.text_of(number) for number in range(1, min(count, len(self)) + 1)]
 

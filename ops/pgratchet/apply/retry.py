@@ -25,7 +25,7 @@ class Retry:
         self._tries = 0
 
     def allows(self, error: psycopg.Error) -> bool:
-        """Whether to try again after this error."""
+        """Return whether to try again after this error."""
         return error.sqlstate in self.ERRORS and not self.is_over()
 
     def is_over(self) -> bool:

@@ -237,7 +237,7 @@ class Run:
         return committed
 
     def _is_duplicate_row(self, error: psycopg.Error) -> bool:
-        """Whether the history already has a row of the same name, because another run was first."""
+        """Return whether the history already has a row of the same name, because another run was first."""
         history, diagnostic = self.session.history, error.diag
         table = (diagnostic.schema_name, diagnostic.table_name)
         return error.sqlstate == "23505" and table == (history.schema, history.table)
@@ -294,7 +294,7 @@ def _require_committed(scripts: Sequence[Script]) -> None:
 
 
 def _is_not_convertible(outcome: _Outcome) -> bool:
-    """Whether the server could not convert the text to its encoding. Sent singly, the scripts show the culprit."""
+    """Return whether the server could not convert the text. Sent singly, the scripts show the culprit."""
     error = outcome.answer.error
     return error is not None and not outcome.answer.answered and error.sqlstate in ("22P05", "22021")
 

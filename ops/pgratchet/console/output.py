@@ -72,7 +72,7 @@ def show_error(error: RatchetError) -> None:
 
 
 def confirm(question: str, answer: str) -> bool:
-    """Whether a person at a terminal types the answer. Without a terminal the answer is no."""
+    """Return whether a person at a terminal types the answer. Without a terminal the answer is no."""
     if not sys.stdin or not sys.stdin.isatty():
         return False
     print(question, end="", file=sys.stderr, flush=True)

@@ -187,7 +187,7 @@ class History:
         return _AS_OURSELVES + query
 
     def has_row(self, connection: Connection, name: str) -> bool:
-        """Whether the history has a row with this name, of any run, finished or not."""
+        """Return whether the history has a row with this name, of any run, finished or not."""
         return bool(self._fetch(connection, "has_row", name=name))
 
     def finish_steps(self, connection: Connection, run_id: str, name: str) -> int | None:

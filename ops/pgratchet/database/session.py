@@ -204,7 +204,7 @@ class Session:
         return (*settings, self.history.lock_transaction_query(self.connection))
 
     def is_lock_busy(self, error: psycopg.Error, *, framing: bool) -> bool:
-        """Whether another run holds the lock, by an error of `after_begin_statements` (`framing`)."""
+        """Return whether another run holds the lock, by an error of `after_begin_statements` (`framing`)."""
         return self.server.pooled and framing and failed_assertion(error) is not None
 
     def lock_busy(self, holder: str) -> LockBusy:

@@ -17,7 +17,7 @@ _DESTRUCTIVE = frozenset(
 
 
 def is_additive(text: bytes, statement: Statement) -> bool:
-    """Whether a statement of `text`, by its words, changes and removes no existing object or row.
+    """Return whether a statement of `text`, by its words, changes and removes no existing object or row.
 
     Statements with code of their own (DO, CALL, SELECT) and unknown statements do not count as additive.
     """

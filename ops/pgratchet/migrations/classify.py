@@ -19,7 +19,7 @@ _OUTSIDE = (
 
 
 def is_harmless(statement: Statement) -> bool:
-    """Whether no other function of this module can apply, by the first word alone; true for most statements."""
+    """Return whether no other function here can apply, by the first word; true for most statements."""
     return statement.head[0] in HARMLESS_FIRST_WORDS
 
 
@@ -38,18 +38,18 @@ def transaction_control(statement: Statement) -> str | None:
 
 
 def turns_off_standard_strings(statement: Statement) -> bool:
-    """Whether the statement turns standard_conforming_strings off. The lexer would then read plain strings wrongly."""
+    """Return whether the statement turns standard_conforming_strings off, which the lexer does not follow."""
     head = tuple(word for word in statement.head if word not in ("SESSION", "LOCAL"))
     return head[:2] == ("SET", "STANDARD_CONFORMING_STRINGS") and head[3:4] not in (("ON",), ("TRUE",), ("DEFAULT",))
 
 
 def copies_from_client(statement: Statement) -> bool:
-    """Whether the statement is a COPY whose rows come from the client."""
+    """Return whether the statement is a COPY whose rows come from the client."""
     return _is_client_copy(statement, "FROM")
 
 
 def copies_to_client(statement: Statement) -> bool:
-    """Whether the statement is a COPY whose rows go to the client."""
+    """Return whether the statement is a COPY whose rows go to the client."""
     return _is_client_copy(statement, "TO")
 
 

@@ -60,7 +60,7 @@ def prepare_scripts(migrations: Iterable[Migration]) -> tuple[Script, ...]:
 
 
 def only_adds(script: Script) -> bool:
-    """Whether a script, by its words, changes and removes no existing object or row."""
+    """Return whether a script, by its words, changes and removes no existing object or row."""
     from pgratchet.migrations.additive import is_additive
     from pgratchet.migrations.lexer import split_statements
 

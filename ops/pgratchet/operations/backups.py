@@ -80,7 +80,7 @@ def _dump(target: Target, store: Store, connection: Connection, label: str | Non
 
 
 def backup_source(target: Target, connection: Connection) -> BackupSource:
-    """What a backup is taken from. Raises ConfigurationError for another cluster or a connection pooler."""
+    """Describe the source of a backup. Raises ConfigurationError for another cluster or a connection pooler."""
     from pgratchet.backups.backup import BackupSource
     from pgratchet.database.inspection import inspect, refuse_other_cluster, refuse_pooled
 

@@ -1,4 +1,4 @@
-"""What an operation is: a value that says what to do with a target, on whichever machine it is run.
+"""Defines operations: values that describe work on a target, on whichever machine they are run.
 
 Operations are dataclasses so that they can be sent to a host as JSON. A query returns a value; the type that its `run`
 is annotated with is also the type that the answer of a host is read as. A task reports what happens as events.

@@ -35,7 +35,7 @@ class Examine:
 
 
 def _examine_machine(target: Target, machine: Machine, connection: Connection) -> Iterator[Finding]:
-    """What a backup needs on this machine: programs, and room."""
+    """Check the needs of a backup on this machine: programs, and free space."""
     from pgratchet import embedded
     from pgratchet.backups.backup import expected_size
     from pgratchet.backups.pg_programs import find_programs

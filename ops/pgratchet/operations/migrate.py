@@ -99,7 +99,7 @@ def prepare(
 
 
 def needs_backup(target: Target, without_backup: str | None) -> bool:
-    """Whether a run may need a backup. An unusable pgpass template is reported here, before any connection."""
+    """Return whether a run may need a backup. An unusable pgpass template is reported here, before any connection."""
     from pgratchet.apply import applier
 
     needed = applier.needs_backup(target.variables.backup_policy, without_backup)

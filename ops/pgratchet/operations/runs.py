@@ -65,7 +65,7 @@ class RunFolder:
         return self.path / "journal"
 
     def is_alive(self) -> bool:
-        """Whether the run's process lives: it holds the lock on its journal."""
+        """Return whether the run's process lives: it holds the lock on its journal."""
         try:
             descriptor = os.open(self.journal, os.O_RDONLY)
         except OSError:

@@ -60,7 +60,7 @@ def perform(target: TargetStorage, task: StorageTask) -> events.Stream:
 
 
 def _messages(target: TargetStorage, operation: object) -> Iterator[dict[str, Any]]:
-    """What the host says about an operation. Its error is raised here; a lost connection is Unreachable."""
+    """The host's messages about an operation. Its error is raised here; a lost connection is Unreachable."""
     try:
         with connection_of(target).start("ask") as agent:
             agent.send(protocol.encode_request(request_for(target, operation)))

@@ -21,7 +21,7 @@ def say(**message):
 
 
 def lacking():
-    """What the host lacks, as a sentence, or an empty text."""
+    """Name the missing part of the host in a sentence; empty when nothing is missing."""
     import ctypes.util
 
     if sys.version_info < (3, 10):

@@ -70,7 +70,7 @@ class _Master:
         return port
 
     def run(self, *options: str, must: bool = True) -> bool:
-        """Whether ssh succeeded. With `must`, a failure raises Unreachable with OpenSSH's own words."""
+        """Return whether ssh succeeded. With `must`, a failure raises Unreachable with OpenSSH's own words."""
         command = ["ssh", "-F", str(self.config), *options, self.variables.ssh_host]
         with tempfile.TemporaryFile() as output:  # the master would keep a pipe open
             status = self._status(command, output)

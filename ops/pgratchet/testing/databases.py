@@ -152,7 +152,7 @@ def drop_dead_runs(session: psycopg.Connection) -> None:
 
 
 def _holds_lock(session: psycopg.Connection, key: tuple[int]) -> bool:
-    """Whether this session holds the lock. A session's own shared lock does not prevent its exclusive lock."""
+    """Return whether this session holds the lock. A session's own shared lock does not prevent its exclusive lock."""
     query = (
         "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
         " AND (classid::bigint << 32) | objid::bigint = %s"

@@ -78,7 +78,7 @@ def _attributes(text: str) -> dict[str, str]:
 
 
 def _is_for_postgresql(dbms: str) -> bool:
-    """Whether Liquibase would run a changeset here. A changeset only for other databases has no row."""
+    """Return whether Liquibase would run a changeset here. A changeset only for other databases has no row."""
     names = {name.strip().lower() for name in dbms.split(",") if name.strip()}
     included = {name for name in names if not name.startswith("!")}
     return "!postgresql" not in names and (not included or not included.isdisjoint({"postgresql", "all"}))

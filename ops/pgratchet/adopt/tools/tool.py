@@ -126,7 +126,7 @@ def with_semicolon(text: str) -> str:
 
 
 def refuses_transaction(text: str) -> bool:
-    """Whether a statement cannot run in a transaction. Some tools detect such files by themselves."""
+    """Return whether a statement cannot run in a transaction. Some tools detect such files by themselves."""
     return any(classify.outside_transaction(statement) for statement in _statements(text))
 
 
