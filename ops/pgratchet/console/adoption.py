@@ -1,21 +1,22 @@
-"""Shows what an adoption would write, and what it wrote."""
+"""Shows adoptions of other tools' histories, and baselines."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pgratchet.console import commands
 from pgratchet.console.output import say, show_table, write, write_json
-from pgratchet.errors import RatchetError
 from pgratchet.formatting import abbreviate_names, format_count
 
 if TYPE_CHECKING:
     from pgratchet.adopt.adoption import Adoption
     from pgratchet.adopt.matching import AdoptionItem
+    from pgratchet.errors import RatchetError
 
 
 def show_adoption(environment: str, target: str, adoption: Adoption) -> None:
-    """Show what an adoption would write."""
+    """Show the preview of an adoption."""
     rows = [
         (item.file.name if item.file else "", item.state, item.original, " ".join(item.remarks))
         for item in adoption.items
@@ -27,7 +28,7 @@ def show_adoption(environment: str, target: str, adoption: Adoption) -> None:
 
 
 def show_adopted(environment: str, target: str, adoption: Adoption) -> None:
-    """Show what an adoption has written."""
+    """Show the counts of rows and files written by an adoption."""
     if adoption.is_complete:
         write(f"{environment}: {target}: nothing to adopt")
         return
@@ -37,23 +38,23 @@ def show_adopted(environment: str, target: str, adoption: Adoption) -> None:
 
 
 def write_adoption_json(
-    environment: str, target: str, adoption: Adoption, *, done: bool, error: RatchetError | None = None
+    environment: str, target: str, adoption: Adoption, *, is_written: bool, error: RatchetError | None = None
 ) -> None:
-    """Print an adoption as JSON. `adopted` and `files` are the names that were written."""
+    """Print the object of `adopt --json`. `adopted` and `files` are empty unless `is_written`."""
     shape = {
         "env": environment,
         "target": target,
         "from": adoption.tool,
-        "adopted": [each.file.name for each in adoption.rows if each.file] if done else [],
-        "files": [each.name for each in adoption.files] if done else [],
+        "adopted": [item.file.name for item in adoption.rows if item.file] if is_written else [],
+        "files": [file.name for file in adoption.files] if is_written else [],
         "pending": len(adoption.pending),
         "notes": list(adoption.notes),
-        "migrations": [_item(each) for each in adoption.items],
+        "migrations": [_item_json(item) for item in adoption.items],
     }
-    write_json(shape | ({"error": error.as_json()} if error else {}))
+    write_json(shape | ({"error": commands.typed_error(error)} if error else {}))
 
 
-def _item(item: AdoptionItem) -> dict[str, Any]:
+def _item_json(item: AdoptionItem) -> dict[str, Any]:
     return {
         "name": item.file.name if item.file else None,
         "status": item.state,
@@ -63,13 +64,13 @@ def _item(item: AdoptionItem) -> dict[str, Any]:
     }
 
 
-def show_baseline(environment: str, target: str, names: Sequence[str], *, done: bool, json: bool) -> None:
-    """Show the files that a baseline marks, or has marked when it is `done`."""
+def show_baseline(environment: str, target: str, names: Sequence[str], *, is_written: bool, json: bool) -> None:
+    """Show the names of a baseline's files, before or after writing their rows."""
     if json:
-        adopted = list(names) if done else []
+        adopted = list(names) if is_written else []
         write_json({"env": environment, "target": target, "from": "baseline", "adopted": adopted, "files": list(names)})
     elif names:
-        state = "adopted" if done else "to be adopted"
+        state = "adopted" if is_written else "to be adopted"
         write(f"{environment}: {target}: {abbreviate_names(names)}: {state} as the baseline")
     else:
         write(f"{environment}: {target}: nothing to adopt")

@@ -19,114 +19,125 @@ if TYPE_CHECKING:
     from pgratchet.console.result import RunResult
 
 
-def show_backups(environment: str, target: str, entries: Sequence[BackupEntry], drills: Sequence[DrillRecord]) -> None:
-    """Show the backups, newest first, and the last drills, oldest first. A backup's id begins with the time in UTC."""
-    rows = []
-    for each in entries:
-        manifest = each.manifest
-        if manifest:
-            state = "complete, kept" if manifest.keep else "complete"
-            applied = str(len(manifest.contents.history))
-            size, label = format_size(manifest.size), manifest.label or ""
-            rows.append((each.backup_id, state, size, applied, manifest.database.name, label))
-        else:
-            rows.append((each.backup_id, each.problem, "", "", "", ""))
-    show_table(f"{environment}: {target}", ("backup", "state", "size", "applied", "database", "label"), rows)
-    if not rows:
-        write(f"{environment}: {target}: no backups")
-    shown = drills[-_DRILLS_SHOWN:]
-    longest = max((each.restore_ms for each in shown if each.good), default=0)
-    show_table(
-        f"{environment}: {target}: drills",
-        ("drilled", "result", "restore", "trend", "data", "rows", "backup"),
-        [_drilled(each, longest) for each in shown],
-    )
-
-
-_DRILLS_SHOWN = 10
-
-
+_MOST_DRILLS = 10
+"""The number of drills that `backups` lists."""
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def _drilled(each: DrillRecord, longest: int) -> tuple[str, ...]:
-    bar = _BARS[each.restore_ms * (len(_BARS) - 1) // longest] if each.good and longest else ""
-    result = "good" if each.good else "not good"
-    when = each.at.replace("T", " ").replace("+00:00", "Z")
-    return (
-        when,
-        result,
-        format_duration(each.restore_ms),
-        bar,
-        format_size(each.database_size),
-        str(each.rows),
-        each.backup_id,
+def show_backups(environment: str, target: str, entries: Sequence[BackupEntry], drills: Sequence[DrillRecord]) -> None:
+    """Show the backups, newest first, and the last drills, oldest first. A backup's id begins with the time in UTC."""
+    name = f"{environment}: {target}"
+    rows = [_backup_row(entry) for entry in entries]
+    show_table(name, ("backup", "state", "size", "applied", "database", "label"), rows)
+    if not rows:
+        write(f"{name}: no backups")
+    shown = drills[-_MOST_DRILLS:]
+    longest = max((record.restore_ms for record in shown if record.good), default=0)
+    show_table(
+        f"{name}: drills",
+        ("drilled", "result", "restore", "trend", "data", "rows", "backup"),
+        [_drill_row(record, longest) for record in shown],
     )
 
 
-def backups_json(entries: Sequence[BackupEntry], drills: Sequence[DrillRecord], where: str) -> dict[str, Any]:
+def _backup_row(entry: BackupEntry) -> tuple[str, ...]:
+    manifest = entry.manifest
+    if manifest is None:
+        return entry.backup_id, entry.problem, "", "", "", ""
+    return (
+        entry.backup_id,
+        "complete, kept" if manifest.keep else "complete",
+        format_size(manifest.size),
+        str(len(manifest.contents.history)),
+        manifest.database.name,
+        manifest.label or "",
+    )
+
+
+def _drill_row(record: DrillRecord, longest: int) -> tuple[str, ...]:
+    """The columns of a drill. The trend is a bar, as high as the restore took beside the `longest`."""
+    has_bar = record.good and longest
+    return (
+        record.at.replace("T", " ").replace("+00:00", "Z"),
+        "good" if record.good else "not good",
+        format_duration(record.restore_ms),
+        _BARS[record.restore_ms * (len(_BARS) - 1) // longest] if has_bar else "",
+        format_size(record.database_size),
+        str(record.rows),
+        record.backup_id,
+    )
+
+
+def backups_json(entries: Sequence[BackupEntry], drills: Sequence[DrillRecord], location: str) -> dict[str, Any]:
+    """The lists of `backups --json`."""
     from dataclasses import asdict
 
     return {
-        "where": where,
-        "backups": [
-            {
-                "id": each.backup_id,
-                "complete": each.manifest is not None,
-                "problem": each.problem or None,
-                "database": each.manifest.database.name if each.manifest else None,
-                "created_at": each.manifest.created_at if each.manifest else None,
-                "size": each.manifest.size if each.manifest else None,
-                "label": each.manifest.label if each.manifest else None,
-                "keep": each.manifest.keep if each.manifest else None,
-            }
-            for each in entries
-        ],
-        "drills": [asdict(each) for each in drills],
+        "where": location,
+        "backups": [_backup_json(entry) for entry in entries],
+        "drills": [asdict(record) for record in drills],
     }
 
 
-def show_verified(manifest: Manifest, *, closed: bool) -> None:
-    """Show the result of `verify`. A `closed` backup is encrypted for others: only its hashes were read."""
-    if closed:
+def _backup_json(entry: BackupEntry) -> dict[str, Any]:
+    manifest = entry.manifest
+    return {
+        "id": entry.backup_id,
+        "complete": manifest is not None,
+        "problem": entry.problem or None,
+        "database": manifest.database.name if manifest else None,
+        "created_at": manifest.created_at if manifest else None,
+        "size": manifest.size if manifest else None,
+        "label": manifest.label if manifest else None,
+        "keep": manifest.keep if manifest else None,
+    }
+
+
+def show_backup(result: RunResult, *, json: bool) -> None:
+    """Show the result of `backup`."""
+    if json:
+        shape = {"env": result.environment, "target": result.target}
+        write_json(shape | {"backup": result.backup_id, "path": result.backup_path})
+    else:
+        write(f"{result.backup_id} in {result.backup_path}")
+
+
+def show_verified(manifest: Manifest, *, is_encrypted: bool) -> None:
+    """Show the result of `verify`. With `is_encrypted` only the hashes of the files were verified."""
+    if is_encrypted:
         write(f"{manifest.backup_id}: every file is as its manifest says; it is encrypted, so its content was not read")
     else:
         write(f"{manifest.backup_id} is good: every file is as its manifest says, and the archive reads to its end")
 
 
-def show_losses(manifest: Manifest, database: str, outlook: RestorePreview) -> None:
-    """Show what a restore undoes, before the restore asks for consent."""
+def show_losses(manifest: Manifest, database: str, preview: RestorePreview) -> None:
+    """Show the losses of a restore, before asking for consent."""
     age = datetime.now(timezone.utc) - manifest.moment
     say(f'backup {manifest.backup_id} of {manifest.created_at} takes the place of the database "{database}"')
-    if not outlook.exists:
+    if not preview.exists:
         say("there is no such database now: nothing is lost")
         return
-    say(f"what was written since is not in it: {_age(int(age.total_seconds()))}")
-    names = outlook.lost
-    say(f"migrations applied since: {', '.join(names) if names else 'none'}")
+    say(f"what was written since is not in it: {_format_age(int(age.total_seconds()))}")
+    say(f"migrations applied since: {', '.join(preview.lost) if preview.lost else 'none'}")
 
 
-def _age(seconds: int) -> str:
+def _format_age(seconds: int) -> str:
     for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds >= length:
             return format_count(seconds // length, unit)
     return format_count(max(0, seconds), "second")
 
 
-def show_restored(outcome: RunResult, *, json: bool) -> None:
+def show_restored(result: RunResult, *, json: bool) -> None:
     """Show the result of `restore`."""
-    database, kept_database = outcome.database, outcome.kept_database
+    database, old = result.database, result.kept_database
     if json:
-        shape = {"env": outcome.environment, "target": outcome.target, "backup": outcome.backup_id}
-        write_json(shape | {"database": database, "kept": kept_database, "duration_ms": outcome.duration_ms})
+        shape = {"env": result.environment, "target": result.target, "backup": result.backup_id}
+        write_json(shape | {"database": database, "kept": old, "duration_ms": result.duration_ms})
         return
-    write(f'{outcome.backup_id} is in the database "{database}"')
-    if kept_database:
-        write(
-            commands.typed(
-                f'the old one is "{kept_database}", until `invoke restore --env={outcome.environment} --drop-old`'
-            )
-        )
+    write(f'{result.backup_id} is in the database "{database}"')
+    if old:
+        write(commands.typed(f'the old one is "{old}", until `invoke restore --env={result.environment} --drop-old`'))
 
 
 def show_drill(environment: str, target: str, record: DrillRecord, *, json: bool) -> None:
@@ -147,23 +158,8 @@ def show_drill(environment: str, target: str, record: DrillRecord, *, json: bool
         write(f"not compared: {note}")
 
 
-def show_backup(outcome: RunResult, *, json: bool) -> None:
-    """Show the result of `backup`."""
-    if json:
-        write_json(
-            {
-                "env": outcome.environment,
-                "target": outcome.target,
-                "backup": outcome.backup_id,
-                "path": outcome.backup_path,
-            }
-        )
-    else:
-        write(f"{outcome.backup_id} in {outcome.backup_path}")
-
-
 def no_rollback_error(environment: str, target: str, newest: Manifest | None) -> ConfigurationError:
-    """Why nothing is rolled back, and what can be done, as the error that `rollback` ends with."""
+    """The error of `rollback`, which explains the missing rollback and names the newest backup."""
     detail = "Migrations run forward only: undoing DDL by hand-written DDL loses data in silence. A backup does not."
     if newest is None:
         return ConfigurationError(

@@ -1,19 +1,17 @@
-"""Shows how to connect to a target."""
+"""Shows how to connect to a target's server."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from pgratchet.console import commands
 from pgratchet.console.output import say, write
 
-if TYPE_CHECKING:
-    pass
 
+def show_connection(environment: str, target: str, variables: str, *, is_embedded: bool) -> None:
+    """Print the URL of the bundled server. For another server, only say how to see the settings.
 
-def show_connection(environment: str, target: str, variables: str, embedded: bool) -> None:
-    """Show how to connect: the variables on standard output, a note on standard error."""
-    if not embedded:
+    `variables` is the text of the target's env file.
+    """
+    if not is_embedded:
         say(commands.typed(f"{environment}: {target}: a server of your own; `invoke render` shows the settings"))
         return
     say(f"{environment}: {target}: the PostgreSQL of the package is running")

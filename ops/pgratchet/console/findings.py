@@ -1,4 +1,4 @@
-"""Shows the findings of doctor."""
+"""Shows the findings of `doctor`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 
 def show_findings(environment: str, target: str, findings: Sequence[Finding]) -> None:
-    """Show the findings of `doctor`, each remedy below its finding, and the counts."""
+    """Show the findings with their remedies, and the counts."""
     rows: list[tuple[str, ...]] = []
-    for each in findings:
-        what, *more = each.what.splitlines()
-        rows.append((each.subject, each.severity, what))
-        rows += [("", "", line) for line in (*more, *each.remedy.splitlines())]
+    for finding in findings:
+        first, *others = finding.what.splitlines()
+        rows.append((finding.subject, finding.severity, first))
+        rows += [("", "", line) for line in (*others, *finding.remedy.splitlines())]
     show_table(f"{environment}: {target}", ("subject", "state", "finding"), rows)
-    counts = (sum(each.severity == severity for each in findings) for severity in ("problem", "warning"))
-    write(", ".join(format_count(number, word) for number, word in zip(counts, ("problem", "warning"), strict=True)))
+    severities = [finding.severity for finding in findings]
+    problems, warnings = severities.count("problem"), severities.count("warning")
+    write(f"{format_count(problems, 'problem')}, {format_count(warnings, 'warning')}")

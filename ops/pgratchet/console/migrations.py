@@ -1,20 +1,19 @@
-"""Shows plans, the state of migrations, and the outcome of a run."""
+"""Shows the plan, the state and the result of migrations."""
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from pgratchet.console.output import show_table, write
+from pgratchet.console.output import say, show_table, write
 from pgratchet.formatting import format_count, format_duration
 
 if TYPE_CHECKING:
     from pgratchet.console.result import RunResult
     from pgratchet.migrations.plan import Entry, Plan
 
-_SHOWN_AT_MOST = 40
-"""Rows of a plan's table. The total is shown too, and `invoke status` lists all."""
+_MOST_ROWS = 40
+"""The number of migrations in the table of a plan. `invoke status` lists all."""
 
 
 def status_json(plan: Plan) -> dict[str, Any]:
@@ -23,59 +22,60 @@ def status_json(plan: Plan) -> dict[str, Any]:
         "total": len(plan.entries),
         "applied": len(plan.names("applied")),
         "pending": len(plan.names("pending")),
-        "migrations": [_entry(entry) for entry in plan.entries],
+        "migrations": [_entry_json(entry) for entry in plan.entries],
     }
 
 
-def _entry(entry: Entry) -> dict[str, Any]:
-    record, file = entry.row, entry.migration
+def _entry_json(entry: Entry) -> dict[str, Any]:
+    row, file = entry.row, entry.migration
     return {
         "name": entry.name,
         "status": entry.state,
-        "applied_at": _iso(record.moment) if record and record.moment else None,
-        "checksum": file.checksum if file else record.checksum if record else None,
-        "duration_ms": record.duration_ms if record else None,
+        "applied_at": _iso(row.moment) if row and row.moment else None,
+        "checksum": file.checksum if file else row.checksum if row else None,
+        "duration_ms": row.duration_ms if row else None,
     }
 
 
 def show_status(environment: str, target: str, plan: Plan) -> None:
-    """Show the table of `status` and its counts."""
-    rows = [(e.name, e.state, _when(e), format_duration(e.row.duration_ms if e.row else None)) for e in plan.entries]
+    """Show the table of `status` and the counts."""
+    rows = [(e.name, e.state, _time(e), format_duration(e.row.duration_ms if e.row else None)) for e in plan.entries]
     show_table(f"{environment}: {target}", ("migration", "state", "applied at", "took"), rows)
     counts = [f"total {len(plan.entries)}"]
     counts += [f"{name} {len(plan.names(name))}" for name in ("applied", "pending")]
-    others = plan.disagreements()
-    write(", ".join(counts) + (f", {len(others)} to be settled" if others else ""))
+    disagreements = plan.disagreements()
+    write(", ".join(counts) + (f", {len(disagreements)} to be settled" if disagreements else ""))
 
 
-def show_plan(outcome: RunResult, *, only: bool) -> None:
-    """Show what a run is going to apply: on standard error, or with `only` on standard output."""
-    stream = sys.stdout if only else sys.stderr
-    where, todo = f"{outcome.environment}: {outcome.target}", outcome.plan
-    rows = [(str(number), name) for number, name in enumerate(todo[:_SHOWN_AT_MOST], 1)]
-    show_table(f"{where}: {format_count(len(todo), 'migration')} to apply", ("", "migration"), rows, stream)
-    if len(todo) > _SHOWN_AT_MOST:
-        print(f"... and {len(todo) - _SHOWN_AT_MOST} more, up to {todo[-1]}", file=stream, flush=True)
-    if not todo and only:
-        write(f"{where}: nothing to apply")
+def show_plan(result: RunResult, *, is_dry_run: bool) -> None:
+    """Show the migrations of a run before its start: on standard error, or for a dry run on standard output."""
+    name, todo = f"{result.environment}: {result.target}", result.plan
+    title = f"{name}: {format_count(len(todo), 'migration')} to apply"
+    rows = [(str(number), migration) for number, migration in enumerate(todo[:_MOST_ROWS], 1)]
+    show_table(title, ("", "migration"), rows, on_stderr=not is_dry_run)
+    if len(todo) > _MOST_ROWS:
+        show = write if is_dry_run else say
+        show(f"... and {len(todo) - _MOST_ROWS} more, up to {todo[-1]}")
+    if not todo and is_dry_run:
+        write(f"{name}: nothing to apply")
 
 
-def show_outcome(outcome: RunResult) -> None:
+def show_outcome(result: RunResult) -> None:
     """Show the last lines of a successful run."""
-    if not outcome.applied:
-        where = f"{outcome.environment}: {outcome.target}"
-        write(f"{where}: nothing to apply: total {outcome.total}, pending {outcome.pending}")
+    if not result.applied:
+        name = f"{result.environment}: {result.target}"
+        write(f"{name}: nothing to apply: total {result.total}, pending {result.pending}")
         return
-    applied = format_count(len(outcome.applied), "migration")
-    write(f"{applied} applied in {format_duration(outcome.duration_ms)}, {outcome.pending} pending")
-    write(f"backup before it: {outcome.backup_path}" if outcome.backup_path else "no backup was taken before it")
+    applied = format_count(len(result.applied), "migration")
+    write(f"{applied} applied in {format_duration(result.duration_ms)}, {result.pending} pending")
+    write(f"backup before it: {result.backup_path}" if result.backup_path else "no backup was taken before it")
 
 
-def _when(entry: Entry) -> str:
+def _time(entry: Entry) -> str:
     moment = entry.row.moment if entry.row else None
     return f"{moment.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S}Z" if moment else ""
 
 
 def _iso(moment: datetime) -> str:
-    """UTC with milliseconds and a Z, as JavaScript's toISOString has it."""
+    """The time in UTC with milliseconds and a Z, like JavaScript's toISOString."""
     return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

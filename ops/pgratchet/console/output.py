@@ -9,14 +9,10 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from pgratchet.console import commands
 from pgratchet.errors import RatchetError
-
-if TYPE_CHECKING:
-    pass
-
 
 _COLOURS = {
     "applied": "green",
@@ -37,35 +33,39 @@ _COLOURS = {
     "failed": "red",
     "cannot run": "red",
 }
+"""The colours of the words in a table's second column."""
 
 
 def on_terminal(stream: IO[str] | None) -> bool:
+    """Whether a stream is a terminal with cursor movement."""
     return stream is not None and stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
 def say(text: str) -> None:
-    """Say something to the person, beside the data."""
+    """Print a line for the person, to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def write(text: str) -> None:
+    """Print a line of data, to standard output."""
     print(text, flush=True)
 
 
 def write_json(shape: object) -> None:
+    """Print a value as a line of JSON, to standard output."""
     write(json.dumps(shape, ensure_ascii=False))
 
 
 def show_error(error: RatchetError) -> None:
-    """The three parts of an error, coloured on a terminal."""
-    words = commands.typed(str(error))
+    """Print the three parts of an error, to standard error."""
+    message = commands.typed(str(error))
     if not on_terminal(sys.stderr):
-        say(words)
+        say(message)
         return
     from rich.console import Console
     from rich.text import Text
 
-    text = Text(words)
+    text = Text(message)
     text.stylize("bold red", 0, len(error.message))
     text.highlight_regex(r"^(DETAIL|HINT):", "bold")
     Console(stderr=True, highlight=False, soft_wrap=True).print(text)
@@ -79,18 +79,18 @@ def confirm(question: str, answer: str) -> bool:
     return sys.stdin.readline().strip() == answer
 
 
-def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], stream: IO[str] = sys.stdout) -> None:
-    """Rows under a header: drawn on a terminal, plain columns elsewhere."""
-    stream = sys.stderr if stream is sys.stderr else sys.stdout
+def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, on_stderr: bool = False) -> None:
+    """Print rows under a header: drawn on a terminal, plain columns elsewhere. Prints nothing without rows."""
+    stream = sys.stderr if on_stderr else sys.stdout
     if not rows:
         return
     if on_terminal(stream):
         _draw_table(title, header, rows, stream)
         return
     lines = [[word.upper() for word in header], *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    shown = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-    print("\n".join([title, *(line.rstrip() for line in shown)]), file=stream, flush=True)
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    print("\n".join([title, *(line.rstrip() for line in padded)]), file=stream, flush=True)
 
 
 def _draw_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], stream: IO[str]) -> None:
@@ -101,8 +101,10 @@ def _draw_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in header:
-        whole = name in ("took", "size", "applied at", "applied", "backup")
-        drawn.add_column(name, overflow="fold", no_wrap=whole, justify="right" if name in ("took", "size") else "left")
+        no_wrap = name in ("took", "size", "applied at", "applied", "backup")
+        drawn.add_column(
+            name, overflow="fold", no_wrap=no_wrap, justify="right" if name in ("took", "size") else "left"
+        )
     for row in rows:
         drawn.add_row(*(Text(cell, style=_COLOURS.get(cell, "") if i == 1 else "") for i, cell in enumerate(row)))
     console = Console(file=stream, highlight=False)

@@ -1,6 +1,6 @@
-"""Draws a run as it goes on: bars on a terminal, lines elsewhere. Everything goes to standard error.
+"""Shows a running task: a progress bar on a terminal, lines of text elsewhere. Everything goes to standard error.
 
-A new event that is not handled here is a type error: the functions below end in `assert_never`.
+An event that is not handled here is a type error, because the functions below end in `assert_never`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PHASES = {"dump": "dumping", "verify": "reading back", "copy": "copying", "rest
 
 
 def draw(stream: events.Stream, result: RunResult, *, quiet: bool = False) -> None:
-    """Run a stream to its end, show every event and add it to the result."""
+    """Run a stream to the end. Every event is added to the result, and shown unless `quiet`."""
     with _screen(len(result.plan), quiet) as screen:
 
         def show(event: events.Event) -> None:
@@ -35,10 +35,11 @@ def draw(stream: events.Stream, result: RunResult, *, quiet: bool = False) -> No
 
 
 def follow(stream: events.Stream, show: Callable[[events.Event], None]) -> None:
-    """Run a stream to its end and show its events. The stream is closed, however this ends.
+    """Run a stream to the end and show every event.
 
-    A signal while an event is shown is thrown into the stream, so that it reaches whoever runs the work, on a host too.
-    The events that follow are shown. A signal that the stream raises itself has ended it, and is raised here.
+    A KeyboardInterrupt during `show` is thrown into the stream, because only the stream can end the work in order, here
+    or on a host. The stream may continue, and further events are shown. Exceptions of the stream are raised here. The
+    stream is always closed.
     """
     signal: KeyboardInterrupt | None = None
     with closing(stream):
@@ -75,11 +76,11 @@ def _screen(todo: int, quiet: bool) -> Iterator[_Lines]:
         console=Console(stderr=True, highlight=False),
         transient=True,
     ) as progress:
-        yield _Bars(progress, todo)
+        yield _Bar(progress, todo)
 
 
 class _Lines:
-    """Events as lines of text: for a log, a pipe, a dumb terminal. Nothing when a program reads the result."""
+    """Shows events as lines of text; nothing when a program reads the result."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
@@ -93,8 +94,8 @@ class _Lines:
         say(line)
 
 
-class _Bars(_Lines):
-    """Events as lines above a moving bar."""
+class _Bar(_Lines):
+    """Shows events as lines above a progress bar."""
 
     def __init__(self, progress: Any, todo: int) -> None:
         super().__init__(quiet=False)
@@ -124,8 +125,24 @@ class _Bars(_Lines):
             case events.MigrationApplied():
                 self._applied += 1
                 self._update("applying")
+            case (
+                events.Planned()
+                | events.LockAwaited()
+                | events.StatementDone()
+                | events.Retrying()
+                | events.SnapshotsAwaited()
+                | events.ServerNotice()
+                | events.Finished()
+                | events.BackupTaken()
+                | events.BackupRetried()
+                | events.BackupsRemoved()
+                | events.Restored()
+                | events.Compared()
+                | events.Swapped()
+            ):
+                pass  # shown as a line, if at all
             case _:
-                pass  # the line above the bar says it all
+                assert_never(event)
 
     def _update(self, description: str) -> None:
         width = max(20, self._progress.console.width - 45)
@@ -134,7 +151,7 @@ class _Bars(_Lines):
 
 
 def _line(event: events.Event) -> str:
-    """The event as a line of text; empty when it has none."""
+    """An event as a line of text, empty for events that only move the bar."""
     match event:
         case events.LockAwaited(holder):
             return f"waiting for the migration lock: held by {holder}"

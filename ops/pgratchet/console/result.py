@@ -1,9 +1,14 @@
-"""The result of one target's run, built from its events, and the JSON of `migrate`."""
+"""The result of a target's run, built from events, and the JSON of `migrate`.
+
+An event that `take` does not handle is a type error.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+
+from typing_extensions import assert_never
 
 from pgratchet import events
 from pgratchet.console import commands
@@ -12,7 +17,10 @@ from pgratchet.errors import RatchetError
 
 @dataclass(slots=True)
 class RunResult:
-    """The result of one target's run. It is complete even when the run failed."""
+    """The result of a target's run, also of a failed run.
+
+    Counts are None while unknown. `kept_database` is the new name of the database replaced by a restore.
+    """
 
     environment: str
     target: str
@@ -29,7 +37,7 @@ class RunResult:
     error: RatchetError | None = None
 
     def take(self, event: events.Event) -> None:
-        """Add what an event says to the result."""
+        """Add an event of the run."""
         match event:
             case events.Planned(todo, total, pending):
                 self.plan, self.total, self.pending = todo, total, pending
@@ -44,11 +52,24 @@ class RunResult:
                 self.database, self.kept_database = database, kept_database
             case events.Finished(total, pending):
                 self.total, self.pending = total, pending
+            case (
+                events.LockAwaited()
+                | events.BatchSent()
+                | events.StatementDone()
+                | events.Retrying()
+                | events.SnapshotsAwaited()
+                | events.ServerNotice()
+                | events.BackupProgress()
+                | events.BackupRetried()
+                | events.BackupsRemoved()
+                | events.Compared()
+            ):
+                pass  # progress, which a result does not have
             case _:
-                pass  # progress that a result does not record
+                assert_never(event)
 
     def as_json(self, *, plan: bool = False) -> dict[str, Any]:
-        """The shape of `migrate --json`. Counts are null when the run ended before they were known."""
+        """The object of `migrate --json`, with the plan for a dry run. Unknown counts are null."""
         shape: dict[str, Any] = {
             "env": self.environment,
             "target": self.target,

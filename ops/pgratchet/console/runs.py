@@ -15,18 +15,22 @@ if TYPE_CHECKING:
 
 def show_runs(environment: str, target: str, runs: Sequence[RunInfo]) -> None:
     """Show the list of `runs`."""
-    rows = []
-    for each in runs:
-        state = each.state if each.status is None else "done" if each.status == "0" else f"exit {each.status}"
-        rows.append(
-            (each.run_id, state, each.task, each.started[:19].replace("T", " ") + "Z", abbreviate_names(each.names))
-        )
+    rows = [
+        (run.run_id, _state(run), run.task, run.started[:19].replace("T", " ") + "Z", abbreviate_names(run.names))
+        for run in runs
+    ]
     show_table(f"{environment}: {target}", ("run", "state", "task", "started", "migrations"), rows)
     if not rows:
         write(f"{environment}: {target}: no runs")
 
 
-def show_followed(outcome: RunResult, about: RunInfo) -> None:
-    """Show the last line of a run that was followed to its end."""
-    applied = f", {format_count(len(outcome.applied), 'migration')} applied" if about.task == "migrate" else ""
-    write(f"{outcome.environment}: {outcome.target}: {about.task} {about.run_id} is done{applied}")
+def _state(run: RunInfo) -> str:
+    if run.status is None:
+        return run.state
+    return "done" if run.status == "0" else f"exit {run.status}"
+
+
+def show_followed(result: RunResult, run: RunInfo) -> None:
+    """Show the last line of `attach`, after the run has ended."""
+    applied = f", {format_count(len(result.applied), 'migration')} applied" if run.task == "migrate" else ""
+    write(f"{result.environment}: {result.target}: {run.task} {run.run_id} is done{applied}")

@@ -44,7 +44,7 @@ def adopt(
         with _session(target) as session:
             if baseline is not None:
                 names = _mark_baseline(target, session, folder, baseline, yes=yes, dry_run=dry_run)
-                show_baseline(target.environment, target.target, names, done=not dry_run, json=json)
+                show_baseline(target.environment, target.target, names, is_written=not dry_run, json=json)
             else:
                 _adopt_history(target, session, options, yes=yes, dry_run=dry_run, json=json)
 
@@ -93,10 +93,10 @@ def _adopt_history(
     except RatchetError as error:
         error.printed = json
         if json:
-            write_adoption_json(*name, preview, done=False, error=error)
+            write_adoption_json(*name, preview, is_written=False, error=error)
         raise
     if json:
-        write_adoption_json(*name, preview, done=not dry_run)
+        write_adoption_json(*name, preview, is_written=not dry_run)
     elif not dry_run:
         show_adopted(*name, preview)
 

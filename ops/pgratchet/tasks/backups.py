@@ -77,7 +77,7 @@ def verify(project: Project, backup: str | None = None, env: str | None = None, 
     manifest, target = require_manifest(backup_entry), project.storage(target_entry)
     stream = dispatch.verify(target, manifest, project.root)
     progress.draw(stream, RunResult(target.environment, target.target, ""))
-    show_verified(manifest, closed=bool(manifest.recipients) and not target.variables.backup_identity)
+    show_verified(manifest, is_encrypted=bool(manifest.recipients) and not target.variables.backup_identity)
 
 
 @task("backup", "into", "env", "leave_behind", "accept_differences", "drop_old", "yes", "limit", "json")

@@ -67,7 +67,7 @@ def _migrate_target(
     with dispatch.prepare_migration(target, files, result.run_id, to, without_backup, project.root) as run:
         result.take(run.planned)
         if not json:
-            migrations.show_plan(result, only=dry_run)
+            migrations.show_plan(result, is_dry_run=dry_run)
         if dry_run:
             return
         if result.plan and target.variables.confirm:

@@ -48,7 +48,7 @@ def up(project: Project, env: str | None = None) -> None:
     for entry in project.targets(env):
         target = project.connect_settings(entry, start=True)
         variables = target.render("database.env", masked=True)
-        connection.show_connection(target.environment, target.target, variables, target.embedded)
+        connection.show_connection(target.environment, target.target, variables, is_embedded=target.embedded)
 
 
 @task("env", "remove")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pgratchet import events
-from pgratchet.console.progress import follow
-from pgratchet.errors import Terminated
+from pgratchet.console.progress import draw, follow
+from pgratchet.console.result import RunResult
+from pgratchet.errors import Interrupted, Terminated
 
 FIRST, SECOND, LAST = (events.MigrationApplied(name, 1) for name in ("a", "b", "c"))
 
@@ -88,10 +89,60 @@ def test_an_error_of_the_screen_closes_the_stream() -> None:
     assert stream.signals == []
 
 
-def test_an_error_of_the_stream_is_raised() -> None:
+@pytest.mark.parametrize("error", [ValueError("broken"), Terminated()])
+def test_an_error_of_the_stream_is_raised_and_not_thrown_into_it(error: BaseException) -> None:
     def broken() -> events.Stream:
         yield FIRST
-        raise ValueError("broken")
+        raise error
 
-    with pytest.raises(ValueError, match="broken"):
-        follow(broken(), Screen().show)
+    screen = Screen()
+    with pytest.raises(type(error)) as caught:
+        follow(broken(), screen.show)
+    assert caught.value is error
+    assert screen.shown == [FIRST]
+
+
+LINES: dict[events.Event, str] = {
+    events.Planned(("one",), 1, 1): "",
+    events.LockAwaited("pid 7"): "waiting for the migration lock: held by pid 7\n",
+    events.BackupProgress("dump", 1, 2): "",
+    events.BackupRetried("lost"): "pg_dump failed, and is tried once more: lost\n",
+    events.BackupsRemoved(("a", "b")): "deleted, as no longer kept: a, b\n",
+    events.BackupTaken("a", "/a", 2000, 5): "backup a: 2.0 kB, read back whole, 5 ms\n",
+    events.BackupTaken("a", "/a", None, 5): "backup a: /a, 5 ms\n",
+    events.Restored("d", 5): 'restored into the database "d", 5 ms\n',
+    events.Compared(2, 3, ()): "compared 2 tables with 3 rows: all as in the manifest\n",
+    events.Compared(2, 3, ("x",)): "compared 2 tables with 3 rows: 1 differences\n",
+    events.Swapped("d", None): '"d" is what was restored\n',
+    events.Swapped("d", "e"): '"d" is what was restored; the old one is kept as "e"\n',
+    events.BatchSent(("one",)): "",
+    events.StatementDone("one", 1, 2): "one: statement 1 of 2\n",
+    events.Retrying("one", "busy", 5, ("pid 7",)): "one: busy, waiting for pid 7; trying again in 5 ms\n",
+    events.SnapshotsAwaited("one", ("pid 7",)): "one: waiting for open transactions: pid 7\n",
+    FIRST: "applied a, 1 ms\n",
+    events.ServerNotice("NOTICE", "hello"): "NOTICE: hello\n",
+    events.Finished(1, 0): "",
+}
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+@pytest.mark.parametrize("event", LINES, ids=lambda event: type(event).__name__)
+def test_an_event_is_a_line_of_text_away_from_a_terminal(
+    capsys: pytest.CaptureFixture[str], event: events.Event, quiet: bool
+) -> None:
+    draw((each for each in [event]), RunResult("env", "target", "run"), quiet=quiet)
+    output = capsys.readouterr()
+    assert (output.out, output.err) == ("", "" if quiet else LINES[event])
+
+
+def test_a_failed_run_has_a_result_too() -> None:
+    def failing() -> events.Stream:
+        yield events.Planned(("a", "b"), 5, 2)
+        yield events.BackupTaken("b", "/b", 1, 1)
+        yield FIRST
+        raise Interrupted(Terminated())
+
+    result = RunResult("env", "target", "run")
+    with pytest.raises(Interrupted):
+        draw(failing(), result, quiet=True)
+    assert (result.applied, result.total, result.pending, result.backup_path) == (["a"], 5, 1, "/b")
