@@ -1,4 +1,4 @@
-"""`invoke adopt` as a user runs it: a history of Drizzle's, one that disagrees, and a database without any."""
+"""`invoke adopt`: a history of Drizzle, a history that disagrees with the files, and a database without a history."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
 @pytest.fixture
 def checkout_beside_drizzle(checkout: Path, database: Database) -> Path:
-    """A checkout beside Drizzle's files, with no migration of its own yet."""
+    """A checkout without migrations, beside the files of Drizzle."""
     (checkout / "sql" / "001_initial_schema.sql").unlink()
     for name, text in SAMPLES["drizzle"].files.items():
         path = checkout / "drizzle" / name

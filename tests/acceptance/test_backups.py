@@ -1,4 +1,4 @@
-"""Backups as a user meets them: taken, listed, restored, drilled; and bad input of every kind, with its own words."""
+"""`invoke backup`, `backups`, `restore`, `verify` and `drill`, and invalid input of every kind."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ Prepare = Callable[[Path, str], object]
 
 
 def no_programs(clone: Path, _: str) -> None:
-    """As on a machine with no pg_dump but one that is too old."""
+    """Leave only a pg_dump that is too old."""
     folder = clone / "bin"
     folder.mkdir()
     for name in ("pg_dump", "pg_restore", "pg_dumpall"):
@@ -242,7 +242,7 @@ def test_invalid_input_is_named_and_loses_nothing(
 
 @embedded
 def test_a_full_disk_is_reported_before_anything_is_written(invoke: Invoke, migrated: Database, checkout: Path) -> None:
-    """A disk too small for it, by the clone's own word for how much is free."""
+    """A module of the checkout is told that little space is free."""
     module = checkout / "ops" / "pgratchet" / "backups" / "disk_store.py"
     module.write_text(module.read_text().replace("shutil.disk_usage(existing).free", "10"))
     migrated.run("CREATE TABLE big AS SELECT generate_series(1, 50000) AS n")

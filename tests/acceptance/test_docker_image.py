@@ -1,4 +1,4 @@
-"""The image of templates/docker: built for real, and run as a user who is not root, with a root that is read-only."""
+"""The image of templates/docker: built with Docker, and run without root on a read-only file system."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def docker(*arguments: str, timeout: int = 300) -> subprocess.CompletedProcess[s
 
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Built from wheels in its context, so that the build itself needs no package index."""
+    """The image, built from wheels in its context, so that the build needs no package index."""
     require("docker")
     require("a Docker engine")
     context = tmp_path_factory.mktemp("image")
@@ -50,7 +50,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def run_image(image: str, database: Database, tmp_path: Path) -> Iterator[RunImage]:
-    """Runs the image as Kubernetes would: as its own user, its root read-only, backups and /tmp mounted."""
+    """Run the image as Kubernetes does: as its own user, on a read-only root, with backups and /tmp mounted."""
     backups = tmp_path / "backups"
     backups.mkdir()
     backups.chmod(0o777)

@@ -1,4 +1,4 @@
-"""Where a backup comes from and where it goes, as the inventory says, through `invoke` as a process."""
+"""Backups by another tool, and object stores, as the inventory names them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def with_variables(clone: Path, text: str) -> None:
 
 
 def tool(clone: Path, script: str) -> None:
-    """A backup command in the inventory; it notes that it ran."""
+    """A backup command in the inventory, which records that it ran."""
     path = clone / "take-backup"
     path.write_text(f'#!/bin/sh\necho "$PGRATCHET_ENV $PGRATCHET_TARGET" >> {clone}/ran\n{script}\n')
     path.chmod(0o755)

@@ -1,6 +1,6 @@
-"""Names that would do harm where someone put them into SQL or a shell: they come back as they went in, or are refused.
+"""Names that do harm if they are executed as SQL or by a shell: they are passed unchanged, or refused.
 
-Every one of them, if it were executed, would drop the table `witness` or make a file `pwned`.
+Each of them would drop the table `witness` or create a file `pwned`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ANY = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
 @pytest.fixture
 def database_with_witness(database: Database, checkout: Path) -> Iterator[Database]:
-    """The database, with a table that has to be there at the end, in a checkout that has to be without that file."""
+    """The database with the table `witness`. Afterwards the table must exist, and the file `pwned` must not."""
     database.run("CREATE TABLE witness ()")
     yield database
     assert database.rows("SELECT to_regclass('witness') IS NOT NULL") == [(True,)]
@@ -67,7 +67,7 @@ def test_the_names_are_harmful_if_executed(database: Database, tmp_path: Path) -
 def database_with_hostile_name(
     request: pytest.FixtureRequest, server: Server, database_with_witness: Database
 ) -> Iterator[Database]:
-    """A database of such a name, with an owner of such a name; it has its witness too."""
+    """A database with a hostile name and an owner with a hostile name. It has the table `witness` too."""
     name, owner = HOSTILE[request.param]
     create, drop = sql.SQL("CREATE DATABASE {} OWNER {}"), sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
     with connection.connect(server.parameters) as session:
@@ -86,7 +86,7 @@ def database_with_hostile_name(
 def test_hostile_database_and_user_names_are_read_back_unchanged(
     invoke: Invoke, checkout: Path, database_with_hostile_name: Database
 ) -> None:
-    """Through a backup and a restore as well, and on the way through psycopg, service file, pgpass and programs."""
+    """Through psycopg, the service file, pgpass and the programs; also through a backup and a restore."""
     env, name, owner = (
         variables(database_with_hostile_name.parameters),
         database_with_hostile_name.name,
@@ -161,7 +161,7 @@ def test_arguments_that_match_nothing_are_refused(invoke: Invoke, database_with_
 def test_names_in_the_inventory_that_the_server_would_truncate_are_refused(
     invoke: Invoke, checkout: Path, database_with_witness: Database
 ) -> None:
-    """Two histories whose names differ behind the 63rd byte would be one table."""
+    """Two history tables whose names differ after the 63rd byte would be the same table."""
     database_with_witness.run(f'CREATE TABLE "{LONG}1" ()')
     with pytest.raises(Exception, match="already exists"):
         database_with_witness.run(f'CREATE TABLE "{LONG}2" ()')

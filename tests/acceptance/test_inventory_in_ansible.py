@@ -1,4 +1,4 @@
-"""The inventory is Ansible's: what ansible-inventory says about hosts, groups and variables is what we say."""
+"""ansible-inventory reads the same hosts, groups and variables from the inventory."""
 
 from __future__ import annotations
 

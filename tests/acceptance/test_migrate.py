@@ -1,4 +1,4 @@
-"""`invoke migrate` and `invoke status` on a server of one's own: results, failures, runners, terminals."""
+"""`invoke migrate` and `invoke status`: results, failures, concurrent runners, terminals."""
 
 from __future__ import annotations
 
@@ -326,7 +326,7 @@ def test_a_signal_cancels_the_statement_and_frees_the_lock(
 
 
 def on_terminal(clone: Path, columns: int, env: dict[str, str], *arguments: str) -> tuple[int, str]:
-    """Run invoke on a pseudo-terminal; its status and all that it wrote."""
+    """Run invoke on a pseudo-terminal. Returns the status and the output."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(clone)

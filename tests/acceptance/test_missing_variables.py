@@ -1,4 +1,4 @@
-"""A template variable that is missing or empty: it ends before anything is connected to, and leaves no file."""
+"""A missing or empty variable of a template ends a task before any connection or file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TEMPLATES = {
 
 @pytest.fixture
 def proxy(database: Database, checkout: Path) -> Iterator[Proxy]:
-    """The way to the database, which counts; the inventory of dev leads there."""
+    """A proxy to the database that counts connections; the inventory of dev names its address."""
     made = Proxy(database.parameters)
     (checkout / "inventory" / "dev.yml").write_text(INVENTORY.format(**made.database.parameters))
     yield made

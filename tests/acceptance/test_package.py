@@ -1,4 +1,4 @@
-"""The distribution: a wheel in an empty environment, in a project of its own, and inside a foreign tasks.py."""
+"""The distribution: a wheel in an empty environment, in a new project, and inside another tasks.py."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ pytestmark = pytest.mark.xdist_group("package")
 
 @dataclass(frozen=True)
 class Installed:
-    """An environment that holds the wheel and nothing else of ours."""
+    """An environment that holds only the wheel and its dependencies."""
 
     folder: Path
 
     def run(self, *command: str, cwd: Path, status: int = 0, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run a program of the environment; what it prints has no traceback."""
+        """Run a program of the environment and check that it prints no traceback."""
         clean = {name: text for name, text in environment(environ).items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
         process = subprocess.run(
             [str(self.folder / "bin" / command[0]), *command[1:]],
@@ -71,7 +71,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
 
 @pytest.fixture
 def project(installed: Installed, tmp_path: Path) -> Iterator[Path]:
-    """A project that `pgratchet init` wrote; its bundled server is removed at the end."""
+    """A project written by `pgratchet init`. Its bundled server is removed at the end."""
     folder = tmp_path / "shop"
     installed.run("pgratchet", "init", "shop", cwd=tmp_path)
     yield folder
@@ -233,7 +233,7 @@ LIBPQ = {
 
 @pytest.fixture
 def foreign(installed: Installed, project: Path) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """Runs Invoke in a project with tasks of its own, which keeps our folders elsewhere."""
+    """Run Invoke in a project that has its own tasks and other names for the folders."""
     (project / "tasks.py").write_text(FOREIGN)
     (project / "db").mkdir()
     (project / "inventory").rename(project / "db" / "inventory")
@@ -250,7 +250,7 @@ def foreign(installed: Installed, project: Path) -> Iterator[Callable[..., subpr
 def test_the_collection_works_in_a_foreign_project(
     foreign: Callable[..., subprocess.CompletedProcess[str]], project: Path
 ) -> None:
-    """Its tasks run between others without a trace in their environment or signals."""
+    """Its tasks leave the environment and the signal handlers of the others unchanged."""
     done = foreign("before", "db.migrate", "after", **LIBPQ)
     lines = done.stdout.splitlines()
     assert lines[0] == lines[-1] == "/nowhere missing http://nowhere True"

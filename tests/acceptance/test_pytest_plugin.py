@@ -1,4 +1,4 @@
-"""The test kit in a project of its own, as a process: fresh databases, several workers, and nothing left behind."""
+"""The pytest plugin in a separate project: fresh databases, several workers, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_slow(pg_database):
 
 @pytest.fixture
 def outside_server(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A server of which the sample is given the URL, and which outlives it."""
+    """A server that the sample project gets as a URL, and that outlives its run."""
     with embedded.scratch() as made:
         yield {**made.parameters(), "dbname": "postgres"}
 

@@ -1,4 +1,4 @@
-"""What `invoke render` writes is read by the programs it is for, as it was meant; what they would not is refused."""
+"""The files of `invoke render`: their programs read each value unchanged, and other values are refused."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_psql_connects_with_the_service_file(invoke: Invoke, checkout: Path, ser
 
 
 def psql(path: Path) -> str:
-    """What psql says it is connected to, by that service file."""
+    """The connection that psql makes with the service file."""
     environ = {"PGSERVICEFILE": str(path), "PGSERVICE": "hyperpage_dev", "PATH": os.environ["PATH"]}
     command = [str(embedded.programs() / "psql"), "-XAtc", "SELECT current_database()"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)

@@ -1,6 +1,6 @@
-"""A canary for a password, in every place a password may come from, looked for in every place that it must not reach.
+"""A known password, in every place that may hold a password, is searched in every place that must not.
 
-What is looked for is the middle of it, which every way of quoting leaves as it is.
+The search is for its middle part, which no quoting changes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TRACED = {"INVOKE_RUN_ECHO": "1", "INVOKE_DEBUG": "1"}
 
 @dataclass
 class ObservedProcesses:
-    """What the children of a process were started with: their arguments and variables, by program."""
+    """The arguments and variables of the child processes of a process, by program."""
 
     arguments: dict[str, set[bytes]] = field(default_factory=dict)
     variables: dict[str, set[bytes]] = field(default_factory=dict)
@@ -46,9 +46,9 @@ class ObservedProcesses:
         return [program for _, (program, texts) in both if any(CANARY.encode() in text for text in texts)]
 
     def look(self, pid: int) -> None:
-        """Read as fast as it goes, since a child may last no longer than some milliseconds.
+        """Read /proc without pauses, because a child may last only milliseconds.
 
-        One that is still what it was forked from, with the arguments of its parent, is no program yet.
+        A child that has not yet called exec has the arguments of its parent and is left out.
         """
         with suppress(OSError):
             parent = Path("/proc", str(pid), "cmdline").read_bytes()
@@ -71,7 +71,7 @@ def _children(pid: int) -> list[int]:
 
 
 def watched(command: list[str], cwd: Path, env: Mapping[str, str]) -> tuple[ProcessResult, ObservedProcesses]:
-    """Run it; what it said, and what its children were started with."""
+    """Run a command. Returns its result and its observed child processes."""
     process = subprocess.Popen(
         command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -91,7 +91,7 @@ def watched(command: list[str], cwd: Path, env: Mapping[str, str]) -> tuple[Proc
 
 @pytest.fixture
 def database_with_secret(server: Server) -> Iterator[Database]:
-    """A database whose owner has the canary for a password."""
+    """A database whose owner has the known password."""
     made = server.create()
     with connection.connect(server.parameters) as session:
         create = "CREATE ROLE {} LOGIN SUPERUSER PASSWORD {}"
@@ -134,7 +134,7 @@ SOURCES: tuple[PasswordSource, ...] = (by_url, by_variable, by_command)
 
 @pytest.fixture
 def outside_checkout(tmp_path: Path) -> Path:
-    """For what is not in the checkout: temporary files, and what the user keeps secrets in."""
+    """A folder outside the checkout, for temporary files and for the user's own secrets."""
     folder = tmp_path / "outside"
     (folder / "temporary").mkdir(parents=True)
     return folder

@@ -1,4 +1,4 @@
-"""`invoke` against real hosts behind a real bastion: the same results as here, and no secret anywhere."""
+"""`invoke` with real hosts behind a real bastion: the results equal local ones, and no secret is visible."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_run_through_a_bastion_equals_a_local_run(remote: RemoteTarget) -> Non
 def test_output_and_history_equal_those_of_a_local_run(
     remote: RemoteTarget, invoke_on_database: InvokeOnDatabase, database: Database
 ) -> None:
-    """But for times, ids, and where the backup lies."""
+    """Except for times, ids and the location of the backup."""
     remote.sql(m002_people="create table people (id int)", m003_wrong="create table a ();\nselect emial from people")
     here, there = invoke_on_database("migrate", "--json", status=5), remote("migrate", "--json", status=5)
     for done in (here, there):
@@ -57,7 +57,7 @@ def _steady(text: str) -> str:
 
 @pytest.mark.parametrize("which", ["unknown", "changed", "changed on the gateway"])
 def test_an_unknown_or_changed_host_key_is_refused(remote: RemoteTarget, which: str) -> None:
-    """Row 19: before anything is sent, and nothing on the host is touched."""
+    """The connection ends before anything is sent, and nothing on the host changes."""
     known, other = remote.hosts.known_hosts, remote.hosts.db2.key()
     bastion, db1, db2 = known.read_text().splitlines()
     lines = {
@@ -87,8 +87,10 @@ def test_a_key_changed_on_the_host_is_refused(remote: RemoteTarget) -> None:
 def test_no_secret_is_visible_while_a_run_goes_on(
     remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke], where: str
 ) -> None:
-    """Row 28: sampled on both machines while pg_dump waits for a table and while a statement runs, and looked for
-    behind it in every file that was written."""
+    """Processes of both machines are sampled while pg_dump waits for a table and while a statement runs.
+
+    Afterwards every written file is searched.
+    """
     remote.describe(backup_at=where)
     remote.host.psql("CREATE TABLE held (); ALTER TABLE held OWNER TO owner", remote.name)
     remote.sql(m002_slow="create table a (); select pg_sleep(3)", m003_wrong="select emial")
@@ -140,7 +142,7 @@ def test_backups_stay_on_the_host_or_are_downloaded(remote: RemoteTarget) -> Non
 
 
 def test_the_doctor_examines_the_host(remote: RemoteTarget) -> None:
-    """Its server, its programs, its disk; and says that it cannot be reached where it cannot."""
+    """The server, programs and disk of the host; an unreachable host is a finding."""
     remote.host.psql("CREATE TABLE d (x int); CREATE INDEX odd ON d (x); UPDATE pg_index SET indisvalid = false "
                   "WHERE indexrelid = 'odd'::regclass", remote.name)  # fmt: skip
     shape = remote("doctor", "--json", status=None).json
@@ -192,7 +194,7 @@ def test_a_tunnel_verifies_the_name_of_the_server(remote: RemoteTarget) -> None:
     ],
 )
 def test_hostile_values_are_passed_unchanged_or_refused(remote: RemoteTarget, variable: str, value: str) -> None:
-    """Row 29: in every field that reaches a shell, a file name or a statement."""
+    """In every field that reaches a shell, a file name or a statement."""
     if variable == "pg_user":
         remote.host.psql(
             f"""CREATE ROLE "{value}" SUPERUSER LOGIN PASSWORD '{remote.hosts.password.replace("'", "''")}'"""
@@ -231,7 +233,7 @@ def test_missing_programs_of_a_host_are_named(remote: RemoteTarget) -> None:
 def test_a_run_over_a_local_sshd_needs_no_docker(
     local_sshd: LocalSshd, invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
 ) -> None:
-    """The same, to a server that this machine reaches."""
+    """The database is one that this machine reaches."""
     given = local_sshd.variables(pg_password="{{ env('SECRET', '') }}")
     given |= {f"pg_{key}": value for key, value in database.parameters.items() if key not in ("password", "port")}
     given["pg_port"] = int(database.parameters["port"])

@@ -1,8 +1,8 @@
-"""What befalls a run at a numbered round trip: its process is killed, its line is cut, or its backend is ended.
+"""Faults at a numbered round trip of a run: the process is killed, the connection cut, or the backend terminated.
 
-Nothing of the runner is replaced. Every round trip of a connection goes through psycopg's `Connection.wait`, be it
-the applier's, the history's or a cursor's; a `Line` counts those, and strikes at one of them. What comes before
-a trip needs no case of its own: to the server it is what comes behind the trip before.
+Nothing of the runner is replaced. Every round trip of a connection, also of the history or a cursor, calls psycopg's
+`Connection.wait`. CountedConnections counts these calls and causes the fault at one of them. A fault before a trip
+needs no case: the server cannot distinguish it from a fault after the previous trip.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ _Trip = Generator[Wait, Ready | int, _Result]
 
 @dataclass(frozen=True)
 class RoundTripFault:
-    """`half`: once a first piece is on its way; `sent`: once all is, and no answer read; `behind`: once answered.
+    """`half`: after the first piece is sent; `sent`: after everything is sent, before the answer; `behind`: after the
+    answer.
 
-    Where the run goes on, it may meet the same `again`, so many round trips later.
+    With `again`, the same fault comes once more, so many round trips later.
     """
 
     act: RoundTripAction
@@ -42,7 +43,7 @@ class RoundTripFault:
 
 @dataclass
 class CountedConnections:
-    """The way of one run to its server, and the count of its round trips over all its connections."""
+    """The connections of one run, and the number of round trips over all of them."""
 
     parameters: dict[str, str]
     fault: RoundTripFault | None = None
@@ -69,7 +70,7 @@ class CountedConnections:
             self._strike(made)
 
     def _struck(self, trip: _Trip[_Result], made: psycopg.Connection) -> _Trip[_Result]:
-        """The same trip, with the blow once the half or all of it is on its way."""
+        """The same trip, with the fault once half of it or all of it is sent."""
         assert self.fault is not None
         struck = False
         try:

@@ -21,22 +21,22 @@ from tests.support.waiting import until
 
 @dataclass
 class LocalSshd(SshServer):
-    """An sshd of this user on 127.0.0.1, for where there is no Docker."""
+    """An sshd of this user on 127.0.0.1."""
 
     port: int
     folder: Path
     process: subprocess.Popen[bytes] | None = field(default=None)
 
     def variables(self, **more: object) -> dict[str, object]:
-        """What an inventory says of a target that is reached by it."""
+        """The inventory variables of a target that is reached through it."""
         return {"ssh_host": "127.0.0.1", "ssh_port": self.port, **self.ssh(), **more}
 
     def know(self) -> None:
-        """Write known_hosts as the host now is."""
+        """Write known_hosts with the present key."""
         self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {self._host_key()}\n")
 
     def change_key(self) -> None:
-        """Another host key than known_hosts has."""
+        """Replace the host key, and leave known_hosts as it is."""
         assert self.process is not None
         for name in ("host", "host.pub"):
             (self.folder / name).unlink()
@@ -45,7 +45,7 @@ class LocalSshd(SshServer):
         until(lambda: self._host_key() in _keys_served(self.port))
 
     def kill_sessions(self) -> None:
-        """End the processes that serve connections, and not the one that listens."""
+        """Kill the processes that serve connections, except the listener."""
         assert self.process is not None
         for child in children(self.process.pid):
             with suppress(ProcessLookupError):
@@ -62,7 +62,7 @@ def _keys_served(port: int) -> str:
 
 @contextmanager
 def running_local_sshd(folder: Path) -> Iterator[LocalSshd]:
-    """That sshd, while the block lasts. Its users have their home in the folder: what is left there is gone with it."""
+    """Run the sshd for the block. Its users have their home in the folder, so that everything they leave is removed."""
     sshd = require("sshd")
     made = LocalSshd(free_port(), folder)
     for name in ("host", "id"):

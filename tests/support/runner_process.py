@@ -1,8 +1,8 @@
-"""Runs in processes of their own, which may be killed; and what each of them said of itself.
+"""Runs in separate processes, which may be killed, and their reports.
 
-`python -m tests.support.runner_process` reads one run after the other from its standard input, as JSON, and forks for
-each of them: a process that has imported everything costs a hundredth of a second, and a SIGKILL ends one run only.
-A migration that a run reports as applied is written at once, so that the report survives a kill of the run.
+`python -m tests.support.runner_process` reads runs from its standard input, as JSON, and forks for each of them. A
+process that has imported everything forks in 10 ms, and a SIGKILL ends one run only. A migration that a run reports as
+applied is written at once, so that the report survives a kill.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LOST = ("MigrationFailed", "StoppedPartWay", "OutcomeUnknown", "Unreachable", "L
 
 @dataclass(frozen=True)
 class Outcome:
-    """`exit` is -9 where the run was killed; `applied` is what it reported by then."""
+    """The report of a run. `exit` is -9 if the run was killed."""
 
     exit: int
     applied: tuple[str, ...]
@@ -60,7 +60,7 @@ class Outcome:
 
 @dataclass
 class Runner:
-    """One process at a time. `begin` does not wait for its end, `end` does."""
+    """Runs one process at a time. `begin` starts it, and `end` waits for its end."""
 
     process: subprocess.Popen[str]
 
@@ -95,7 +95,7 @@ class Runner:
 
 @contextmanager
 def started() -> Iterator[Runner]:
-    """A runner that has imported what it needs."""
+    """Start a runner."""
     command = [sys.executable, "-m", "tests.support.runner_process"]
     paths = os.pathsep.join([str(ROOT / "ops"), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": paths}
@@ -109,7 +109,7 @@ def started() -> Iterator[Runner]:
 
 
 def false_claims(outcome: Outcome, database: Database) -> list[str]:
-    """What a run said that the history contradicts, or that is no word of ours at all."""
+    """Claims of a run that the history contradicts, and errors that are not ours."""
     finished, steps_done = history(database)
     found = [f"{name} was reported as applied, and is not" for name in outcome.applied if name not in finished]
     rolled_back = re.findall(r"(\S+) was rolled back", outcome.text)
@@ -123,7 +123,7 @@ def false_claims(outcome: Outcome, database: Database) -> list[str]:
 
 
 def lies_of_a_lost_line(outcome: Outcome, database: Database) -> list[str]:
-    """The same for a run whose line was lost, and which may end well or say so."""
+    """The same for a run that lost its connection, which may succeed or report the loss."""
     found = false_claims(outcome, database)
     if outcome.exit != 0 or outcome.error not in (None, *LOST):
         found.append(f"exit {outcome.exit}, {outcome.text}")
@@ -133,7 +133,7 @@ def lies_of_a_lost_line(outcome: Outcome, database: Database) -> list[str]:
 
 
 def history(database: Database) -> tuple[set[str], dict[str, int]]:
-    """The names that are finished, and how many statements are done of those that are not."""
+    """The finished names, and the number of executed statements of each unfinished one."""
     if database.rows("SELECT to_regclass('ratchet.migrations')") == [(None,)]:
         return set(), {}
     rows = database.rows("SELECT name, executed_at IS NOT NULL, coalesce(statements_done, 0) FROM ratchet.migrations")
@@ -173,7 +173,7 @@ def _run(number: int, job: dict[str, Any]) -> None:
 
 
 def _text(error: BaseException | None) -> str:
-    """What a user would read; of what is no error of ours, where it was raised."""
+    """The text that a user reads. For other errors also their traceback."""
     if error is None or isinstance(error, RatchetError):
         return str(error or "")
     return "".join([*traceback.format_tb(error.__traceback__)[-3:], *traceback.format_exception_only(error)])

@@ -1,4 +1,4 @@
-"""Targets as an inventory would describe them, for databases of tests."""
+"""Targets as an inventory describes them, for databases of tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.servers.databases import Database
 
 
 def target_of(database: Database, **variables: object) -> RenderedTarget:
-    """A target's settings that lead to the database; they may be more by name."""
+    """The target that leads to the database, with more variables."""
     given: dict[str, object] = {f"pg_{key}": value for key, value in database.parameters.items() if key != "password"}
     given["pg_password"] = "{{ env('SECRET', '') }}"
     target = InventoryTarget("env", "target", (), given | variables)

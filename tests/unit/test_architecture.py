@@ -83,7 +83,7 @@ def test_importing_the_tasks_imports_no_heavy_library() -> None:
 
 
 def loaded(statements: str) -> set[str]:
-    """The modules that a Python of its own has imported after these statements."""
+    """The modules that a separate Python has imported after these statements."""
     program = f"import sys; {statements}; print(*sys.modules)"
     environ = {**os.environ, "PYTHONPATH": str(ROOT / "ops")}
     command = [sys.executable, "-c", program]

@@ -27,14 +27,14 @@ LEDGER = History()
 
 @dataclass
 class ToolProject:
-    """A database that a tool has been at work in, its files, and a folder for ours."""
+    """A database that a tool has migrated, the tool's files, and a folder for the adopted migrations."""
 
     database: Database
     files: Path
     sql: Path
 
     def given(self, name: str, rows: str | None = None) -> ToolLeftovers:
-        """The sample's tables and files, its rows or others."""
+        """Create the tables and files of a tool, with its rows or others."""
         sample = SAMPLES[name]
         for path, text in sample.files.items():
             self.write(path, text)
@@ -72,7 +72,7 @@ class ToolProject:
         return [entry.state for entry in plan.entries]
 
     def refuses(self, kind: type[RatchetError] = HistoryDisagrees) -> str:
-        """What it is refused with; nothing changes by it, on the server or in the folder."""
+        """Check that adopt is refused and changes neither the server nor the folder. Returns the error."""
         before = self.database.fingerprint()
         with pytest.raises(kind) as caught:
             self.adopt()

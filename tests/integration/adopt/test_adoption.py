@@ -1,4 +1,4 @@
-"""Other tools' histories, in tables as their sources make them: taken over, or refused with nothing changed."""
+"""Histories of other tools, in tables as their sources create them: adopted, or refused without a change."""
 
 from __future__ import annotations
 

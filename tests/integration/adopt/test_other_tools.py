@@ -1,4 +1,4 @@
-"""What the real tools leave behind: the facts that `invoke adopt` rests on."""
+"""The histories of the real tools have the tables and rows that `invoke adopt` expects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of this folder ask a database."""
+"""Queries that several tests of this folder make."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def index_state(database: Database, name: str) -> object:
 
 
 def count_working_sessions(database: Database) -> int:
-    """How many sessions of runs are at work on a statement."""
+    """The number of sessions of runs that execute a statement."""
     (found,) = database.rows(
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE application_name = 'pgratchet' AND state = 'active' AND datname = current_database()"

@@ -1,4 +1,4 @@
-"""The backup in front of a run: taken under the lock, before the first statement, or not at all."""
+"""The backup before a run: taken under the lock, before the first statement, or the run stops."""
 
 from __future__ import annotations
 

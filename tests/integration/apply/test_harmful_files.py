@@ -1,4 +1,4 @@
-"""What a file can hold that would do harm: each is sent raw first, to see the harm, and then as a migration."""
+"""Harmful files. Each is sent unchecked first, to show the harm, and then as a migration."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WAYS = {"in a batch": "", "in windows": LARGE, "by steps": HEAD}
 
 
 def raw(database: Database, text: str | bytes) -> str | None:
-    """Sent as one string, by a program that looks into nothing; the SQLSTATE of the error, where there is one."""
+    """Send the text unchecked, as one string. Returns the SQLSTATE of an error."""
     with closing(database.connect()) as session:
         error = simple_query.send(session, text if isinstance(text, bytes) else text.encode()).error
     return error.sqlstate if error else None
@@ -38,7 +38,7 @@ def exists(database: Database, name: str) -> bool:
 
 
 def refused(database: Database, folder: Path, content: bytes) -> str:
-    """What is told of a second file of that content; nothing of the first one may have run either."""
+    """Check that a second file with this content is refused and the first has not run. Returns the error."""
     (folder / "1_a.sql").write_text("create table a ()")
     (folder / "2_b.sql").write_bytes(content)
     before = database.fingerprint()
@@ -80,7 +80,7 @@ def test_a_begin_is_refused_with_its_line(database: Database, sql_folder: Path) 
 
 @pytest.fixture
 def database_with_prepared_transactions(database: Database, clusters: Clusters) -> Iterator[Database]:
-    """The database, where its server takes prepared transactions; else one on a server that does."""
+    """The database if its server allows prepared transactions; otherwise a database on another server."""
     if database.rows("SHOW max_prepared_transactions") != [("0",)]:
         yield database
         return
@@ -161,7 +161,7 @@ SMUGGLED = (
 def test_a_text_that_the_server_splits_differently_is_never_called_applied(
     database: Database, write: WriteMigrations
 ) -> None:
-    """A setting in one window changes what the next one means; behind the lexer stands the row of the history."""
+    """A setting in one window changes how the server reads the next. The row of the history shows the difference."""
     assert raw(database, "begin; set standard_conforming_strings = off") is None
     with closing(database.connect()) as session:
         for text in ("begin; set standard_conforming_strings = off", SMUGGLED.partition("{large}")[2]):
@@ -176,7 +176,7 @@ def test_a_text_that_the_server_splits_differently_is_never_called_applied(
 def test_a_commit_that_answers_rollback_is_never_called_applied(
     database: Database, write: WriteMigrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where something between us and the server keeps an error to itself."""
+    """As if a proxy had hidden an error."""
     with closing(database.connect()) as session:
         assert simple_query.send(session, b"begin; create table half (); select 1 / 0").error is not None
         answer = simple_query.send(session, b"commit")
@@ -208,7 +208,7 @@ CAUGHT = "do $$ begin create table gone (); perform 1 / 0; exception when divisi
 def test_an_error_that_the_file_catches_is_not_an_error_of_the_run(
     database: Database, write: WriteMigrations, way: str
 ) -> None:
-    """It says so in so many words; what the block did is undone, and the COMMIT behind it is one."""
+    """The effects of the block are undone, and the COMMIT succeeds."""
     assert raw(database, f"begin; {CAUGHT}; create table kept (); commit") is None
     assert (exists(database, "gone"), exists(database, "kept")) == (False, True)
     database.run("drop table kept")

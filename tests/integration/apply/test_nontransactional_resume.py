@@ -1,4 +1,4 @@
-"""How the next run goes on where a file without a transaction was broken off: told from the catalog."""
+"""How the next run resumes an interrupted file without a transaction: the catalog shows what took effect."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_an_invalid_index_of_another_origin_is_named_with_its_repair(
 def test_the_catalog_decides_whether_a_statement_took_effect(
     database: Database, write: WriteMigrations, statement: str, left: str, repeated: bool
 ) -> None:
-    """As a runner leaves it that was killed between the statement's end and its record."""
+    """The state is that of a runner killed between the end of the statement and its record."""
     database.run("CREATE TABLE t (x int)")
     files = write(m1_a=NO_TRANSACTION + f"select 1;\n{statement};\nselect 2")
     database.run("CREATE TABLE keep ()")
@@ -87,7 +87,7 @@ def test_the_catalog_decides_whether_a_statement_took_effect(
 
 
 def killed_behind(database: Database, checksum: str, number: int) -> None:
-    """The history as a runner leaves it that was killed between a statement's end and its record."""
+    """Write the history of a runner that was killed between the end of a statement and its record."""
     with database.connect() as session:
         History().create(session)
     database.run(
@@ -243,7 +243,7 @@ def test_a_build_of_a_terminated_backend_is_never_skipped(database: Database, wr
 def test_a_valid_index_of_another_origin_does_not_prove_the_statement_done(
     database: Database, write: WriteMigrations
 ) -> None:
-    """It has the name that the file gives to another index; the run stops, and so does each one behind it."""
+    """Its name is that of another index of the file. This run stops, and so does each later one."""
     database.run("CREATE TABLE t (x int, y int); CREATE INDEX i ON t (x)")
     files = write(m1_a=NO_TRANSACTION + "create index concurrently i on t (y)")
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Backups in a bucket, for the tests of buckets."""
+"""Backups in a bucket, for test_bucket.py and test_bucket_failures.py."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def ids_of_good_backups(kept: Store) -> list[str]:
 
 
 def error_text(run: Callable[[], object]) -> str:
-    """The error that a run ends with, in three parts, its traceback free of the secret."""
+    """The error of a run, with its three parts. The traceback contains no secret."""
     with pytest.raises(RatchetError) as caught:
         run()
     text = str(caught.value)

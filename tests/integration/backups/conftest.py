@@ -67,7 +67,7 @@ def proxy(migrated: Database) -> Iterator[Proxy]:
 
 @pytest.fixture
 def logical_restorable(clusters: Clusters, disk_store: DiskStore) -> RestorableDatabase:
-    """On a server with logical replication and prepared transactions."""
+    """A database on a server with logical replication and prepared transactions."""
     database = clusters.make("logical", wal_level="logical", max_prepared_transactions="5").database
     list(applier.migrate(database.connect, History(), files.read(ROOT / "sql"), None, run.MigrateOptions("run")))
     return RestorableDatabase(database, disk_store, find_programs(backup_source_of(database).server_version))

@@ -1,4 +1,4 @@
-"""Backups on real servers with real pg_dump and pg_restore; every fault is shown to be one first."""
+"""Backups on real servers, with the real pg_dump and pg_restore."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def test_a_killed_pg_dump_leaves_nothing(
 def test_an_incomplete_dump_with_status_0_is_detected_by_reading_it(
     backup_source: BackupSource, tmp_path: Path, programs: Programs, disk_store: DiskStore
 ) -> None:
-    """It ends with 0 and writes half an archive: exactly what must never pass for a backup."""
+    """Such a pg_dump ends with status 0 and half an archive."""
     lying = f'REAL "$@" > "{tmp_path}/whole"\nhead -c 9000 "{tmp_path}/whole"\n'
     with pytest.raises(BackupFailed, match="pg_restore failed"):
         take(backup_source, disk_store, fake_programs(programs, tmp_path / "bin", lying))

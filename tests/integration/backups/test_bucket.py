@@ -1,4 +1,4 @@
-"""Backups in a bucket, against a server that speaks S3's protocol; the line to it breaks where a test says."""
+"""Backups in a bucket of a server that speaks S3's protocol."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_backup_in_a_bucket_is_restored_and_drilled(
 
 
 def test_the_manifest_is_deleted_first(s3: S3Server, byte_proxy: ByteLimitProxy) -> None:
-    """So that a deletion that breaks off leaves nothing that passes for a backup."""
+    """An interrupted deletion then leaves nothing that is listed as a backup."""
     kept = s3.at("removed")
     for number in range(2):
         with kept.draft(f"20260101T000000-000{number}") as draft:

@@ -1,4 +1,4 @@
-"""Buckets that cannot be reached, refuse, or hold damaged backups; and connections that are cut."""
+"""Buckets that are unreachable, refuse access, or hold damaged backups; and connections that are cut."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_an_interrupted_download_verifies_nothing_and_the_next_attempt_works(
 def test_a_download_may_take_longer_than_one_request(
     s3: S3Server, byte_proxy: ByteLimitProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An hour of reading is no fault, as long as it goes on."""
+    """A slow reader is not an error while it makes progress."""
     content = os.urandom(2 << 20)
     s3.put("slow/env/target/20260101T000000-0000/database.dump", content)
     monkeypatch.setattr(bucket_store, "_PART", 1 << 18)
@@ -109,7 +109,7 @@ def test_an_unreachable_object_store_is_named(s3: S3Server, byte_proxy: ByteLimi
 
 
 class _Forbidding(BaseHTTPRequestHandler):
-    """What S3 answers to a wrong key, which the server of these tests does not look at."""
+    """The answer of S3 to a wrong key, which moto does not check."""
 
     def do_GET(self) -> None:
         code = "<Code>SignatureDoesNotMatch</Code><Message>The signature does not match.</Message>"
@@ -120,7 +120,7 @@ class _Forbidding(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Nothing."""
+        """Print nothing."""
 
 
 def test_wrong_credentials_are_reported_with_the_message_of_the_service(s3: S3Server) -> None:
@@ -184,7 +184,7 @@ def test_a_backup_damaged_in_the_bucket_is_never_listed_as_good(
     "url", ["foo://bucket", "memory:///", "file:///tmp", "http://127.0.0.1:1", "/tmp/folder", "s3"]
 )
 def test_a_url_that_is_not_an_object_store_is_refused(url: str) -> None:
-    """Memory among them, where a backup would be proved good, and be gone."""
+    """Also memory, where a backup would be verified and then lost."""
     kept = store.open_store(url, {}, Path("nowhere"), "env", "target")
     with pytest.raises(ConfigurationError, match="cannot be used") as caught:
         kept.ids()

@@ -1,4 +1,4 @@
-"""Drills on real servers: a good backup is proved, a bad one is found, and the scratch server keeps nothing of it."""
+"""Drills on real servers: good backups pass, bad ones fail, and the scratch server keeps nothing."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_roles_are_created_only_on_a_throwaway_server(
 def test_objects_of_the_bootstrap_superuser_are_restored_under_another_name(
     migrated: Database, disk_store: DiskStore, programs: Programs
 ) -> None:
-    """No dependency tells of it, and with a database that is another's nothing else does."""
+    """The catalog records no dependency on this role."""
     owner = f"{migrated.name}_owner"
     with temporary_roles(migrated, owner):
         migrated.run(f"ALTER DATABASE {migrated.name} OWNER TO {owner}")
@@ -212,7 +212,7 @@ def test_objects_of_the_bootstrap_superuser_are_restored_under_another_name(
 def test_a_subscription_of_a_backup_is_removed_from_the_scratch_server(
     migrated: Database, backup_source: BackupSource, disk_store: DiskStore, programs: Programs
 ) -> None:
-    """A database with one cannot be dropped, and the slot that it names is the live one's."""
+    """A database with a subscription cannot be dropped, and the slot that it names belongs to the live server."""
     migrated.run("CREATE SUBSCRIPTION s CONNECTION 'host=/nowhere' PUBLICATION p WITH (connect = false)")
     try:
         archived = taken(backup_source, disk_store, programs)

@@ -1,4 +1,4 @@
-"""Encrypted backups on real servers: no one reads them but who has the key, and a bad one is found out all the same."""
+"""Encrypted backups on real servers: only the key reads them, and damage is detected."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def verify(kept: DiskStore, made: Manifest, programs: Programs, identity: Path |
 
 
 def uncompressed(programs: Programs, folder: Path) -> Programs:
-    """So that planted text would be seen where anything is stored as it is."""
+    """Turn compression off, so that unencrypted text would be found."""
     drops = 'for a; do shift; case "$a" in --compress=*) ;; *) set -- "$@" "$a";; esac; done\n'
     return fake_programs(programs, folder, f'{drops}exec REAL "$@" --compress=0\n')
 
@@ -114,7 +114,7 @@ def test_each_of_several_recipients_can_decrypt_a_backup(
 
 
 def rotten(path: Path, content: bytes) -> None:
-    """Written over without a trace in the time, so that a listing cannot know."""
+    """Overwrite a byte and keep the file's time, so that a listing cannot notice."""
     times = path.stat()
     path.write_bytes(content)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -179,7 +179,7 @@ def test_an_incomplete_dump_is_detected_without_the_key(
 
 
 def ended(run: Callable[[], object]) -> BaseException:
-    """How a run fails, within a time that is not that of a hang."""
+    """The error of a run, which must come in time."""
     failed: list[BaseException] = []
 
     def catch() -> None:

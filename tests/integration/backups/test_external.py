@@ -1,4 +1,4 @@
-"""Backups by another tool: a command that says which backup it took, and when."""
+"""Backups by another tool: a command that prints the id and the time of its backup."""
 
 from __future__ import annotations
 

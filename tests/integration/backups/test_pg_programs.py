@@ -31,7 +31,7 @@ def test_compression_is_zstd_if_the_client_supports_it_and_gzip_otherwise(progra
 
 
 def candidates(monkeypatch: pytest.MonkeyPatch, folder: Path, *versions: str) -> None:
-    """Programs that say they are of these versions, and no others."""
+    """Install programs that report these versions, and hide all others."""
     monkeypatch.setenv("PATH", str(folder / "nothing"))
     monkeypatch.setattr(pg_programs, "_DEBIAN", folder)
     for version in versions:
@@ -82,7 +82,7 @@ def test_programs_are_chosen_to_fit_server_and_archive(
 def test_a_later_pg_dump_writes_settings_that_an_older_server_refuses(
     migrated: Database, backup_source: BackupSource, disk_store: DiskStore, tmp_path: Path
 ) -> None:
-    """Why programs of 17 and later are not used with a server before 17."""
+    """The reason why programs of 17 and later are not used with a server before 17."""
     wheel = embedded.programs()
     if backup_source.server_version >= 170000:
         pytest.skip("this server takes it")

@@ -1,7 +1,6 @@
-"""Restores on real servers: swapped in as the database was, or refused, or broken off with the live one as it is.
+"""Restores on real servers, swapped in under the name of the database.
 
-Every fault is shown to have come. What a database is like is told by pg_dump itself, its settings and privileges
-included, and by all its rows.
+Databases are compared by the output of pg_dump, with settings and privileges, and by all rows.
 """
 
 from __future__ import annotations
@@ -105,7 +104,7 @@ def test_properties_of_the_database_are_restored(restorable: RestorableDatabase)
 
 
 def test_every_role_of_the_archive_is_in_the_manifest(restorable: RestorableDatabase) -> None:
-    """The bootstrap superuser and the predefined roles are in no list of dependencies."""
+    """The bootstrap superuser and the predefined roles have no entries in pg_shdepend."""
     live = restorable.database
     owner, setting = f"{live.name}_owner", f"{live.name}_setting"
     with temporary_roles(live, owner, setting):
@@ -244,7 +243,7 @@ def test_a_slot_in_use_is_left_behind_too(logical_restorable: RestorableDatabase
 
 
 def test_a_role_without_superuser_restores_during_a_vacuum(clusters: Clusters, disk_store: DiskStore) -> None:
-    """Only a superuser may end the sessions of autovacuum; the renaming ends them by itself."""
+    """Only a superuser may terminate autovacuum; ALTER DATABASE ... RENAME ends it by itself."""
     slow = {"autovacuum_naptime": "1s", "autovacuum_vacuum_cost_delay": "100ms", "autovacuum_vacuum_cost_limit": "1"}
     cluster = clusters.make("vacuuming", **slow)
     admin = cluster.database

@@ -45,7 +45,7 @@ def _in_a_process(parameters: dict[str, str], archived: BackupArchive) -> None:
 
 @contextmanager
 def by_a_process(database: Database, archived: BackupArchive) -> Iterator[multiprocessing.process.BaseProcess]:
-    """A restore in a process of its own."""
+    """A restore in its own process."""
     spawn = multiprocessing.get_context("spawn")
     child = spawn.Process(target=_in_a_process, args=(database.parameters, archived))
     child.start()
@@ -127,7 +127,7 @@ def test_a_connection_lost_at_the_swap_is_resolved(
 def test_a_swap_that_continues_after_the_loss_is_not_called_undone(
     restorable: RestorableDatabase, proxy: Proxy
 ) -> None:
-    """The server waits some seconds for a session of the restored database, while the line is cut."""
+    """The server waits some seconds for a session of the restored database, while the connection is cut."""
     archived, live_oid = restorable.back_up(), restorable.oid()
     by_proxy = replace(restorable, database=proxy.database)
     holding: list[psycopg.Connection] = []

@@ -1,4 +1,4 @@
-"""Restores that are refused or fail: the live database stays as it is."""
+"""Restores that are refused or fail: the live database stays unchanged."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_role_that_may_not_create_databases_is_refused(restorable: RestorableD
 
 
 def test_a_failure_after_pg_restore_leaves_nothing(restorable: RestorableDatabase) -> None:
-    """A comment that no server takes, in the place of a server that fails at just that time."""
+    """A connection limit that no server accepts stands for a server that fails at this step."""
     archived = restorable.back_up()
     made = archived.manifest
     odd = replace(made, database=replace(made.database, connection_limit=-7))
@@ -104,7 +104,7 @@ def test_a_failure_after_pg_restore_leaves_nothing(restorable: RestorableDatabas
 
 
 def test_a_prepared_transaction_has_to_be_ended_first(logical_restorable: RestorableDatabase) -> None:
-    """A database cannot be renamed while it has one, so that it cannot be left behind either."""
+    """A database with a prepared transaction cannot be renamed."""
     live = logical_restorable.database
     archived = logical_restorable.back_up()
     live.run("BEGIN; INSERT INTO app_state SELECT * FROM app_state WHERE false; PREPARE TRANSACTION 'it''s orphaned'")
@@ -196,7 +196,7 @@ def test_a_database_that_differs_from_the_manifest_is_not_swapped_in(
 
 
 def test_an_invalid_index_is_named(restorable: RestorableDatabase, tmp_path: Path) -> None:
-    """The restore is real; another session makes the index INVALID before it is looked at."""
+    """The restore is real; another session makes the index INVALID before the check."""
     archived = restorable.back_up()
     psql = restorable.programs.path("psql") if (restorable.programs.folder / "psql").exists() else "psql"
     script = (

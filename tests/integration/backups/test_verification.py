@@ -62,7 +62,7 @@ def test_a_flipped_bit_is_detected_by_reading(
     tmp_path: Path,
     compression: str,
 ) -> None:
-    """Neither time nor size tells; uncompressed, pg_restore does not tell either."""
+    """Time and size do not show it, and pg_restore does not notice it in an uncompressed archive."""
     migrated.run("CREATE TABLE planted AS SELECT 'planted row'::text AS x")
     option = "--compress=0" if compression == "none" else ""
     drops = 'for a; do shift; case "$a" in --compress=*) ;; *) set -- "$@" "$a";; esac; done\n'

@@ -1,4 +1,4 @@
-"""invoke doctor's questions to a server: each condition is made, and found, with a remedy that mends it."""
+"""The checks of `invoke doctor` on a server: each problem is made, found, and repaired by the remedy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
 @pytest.fixture
 def role(database: Database) -> Iterator[Database]:
-    """The database as a role that may log in, and no more."""
+    """The database as a role that may only log in."""
     database.run("CREATE ROLE looker LOGIN PASSWORD 'x'")
     yield Database({**database.parameters, "user": "looker", "password": "x"})
     database.run("DROP OWNED BY looker; DROP ROLE looker")

@@ -1,4 +1,4 @@
-"""invoke doctor on servers of every major, and on some of a test's own."""
+"""`invoke doctor` on servers of every major, and on clusters of the test's own."""
 
 from __future__ import annotations
 

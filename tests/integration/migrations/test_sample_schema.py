@@ -1,4 +1,4 @@
-"""The seed's schema, table by table, as a migrated database has it."""
+"""The schema of sql/, table by table, in a migrated database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What another tool's rows and files mean together, and what each tool's files become."""
+"""Matching files with rows of another tool, and converting its files."""
 
 from __future__ import annotations
 

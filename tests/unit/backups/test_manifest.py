@@ -1,4 +1,4 @@
-"""The manifest of a backup: read back as written, refused when changed; and what may be deleted."""
+"""The manifest of a backup: read as written, and refused when changed."""
 
 from __future__ import annotations
 

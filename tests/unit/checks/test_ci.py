@@ -1,4 +1,4 @@
-"""The order of a branch's files against main's, from listings alone; main's files from git; squawk's findings."""
+"""Order of a branch's files compared with main, files of main from git, and findings of squawk."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_files_of_a_branch_must_be_unchanged_or_newer_than_main(
 
 @pytest.fixture
 def sql(tmp_path: Path) -> Path:
-    """A folder of migrations in a repository, with a first commit on main."""
+    """A folder of migrations in a repository with a first commit on main."""
     folder = tmp_path / "repo" / "sql"
     folder.mkdir(parents=True)
     git(folder, "init", "-q", "-b", "main", "..")

@@ -1,4 +1,4 @@
-"""invoke doctor's judgement of what was measured on this machine and of versions."""
+"""Findings of `invoke doctor` about versions, programs and disks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Environments and targets: Ansible's form, Ansible's order, every mistake at once."""
+"""Environments and targets: Ansible's format and precedence, and every mistake at once."""
 
 from __future__ import annotations
 

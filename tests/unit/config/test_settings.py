@@ -1,4 +1,4 @@
-"""Rendering: strict, each format by its own rule, secrets late and masked."""
+"""Rendering of settings and files: strict, escaped for each format, with secrets fetched late and masked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The templates for Kubernetes, GitHub and GitLab: valid by the published schemas, whatever the values are."""
+"""Templates for Kubernetes, GitHub and GitLab are valid by the published schemas with any values."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def values(shape: object) -> Iterator[object]:
 
 
 def accepted(name: str, text: str, folder: Path) -> None:
-    """By check-jsonschema's copies of GitHub's and GitLab's schemas, and by those of Kubernetes."""
+    """Validate with check-jsonschema's copies of the schemas of GitHub and GitLab, and with those of Kubernetes."""
     if name.startswith("k8s"):
         validate = import_or_skip("kubernetes_validate").validate
         for each in documents(text):

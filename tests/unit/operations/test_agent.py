@@ -36,7 +36,7 @@ def run_folder(runs: Path, number: int, *, age: float = 0, status: str | None = 
 
 
 def held(folder: Path) -> int:
-    """The journal, locked as by a run that lives."""
+    """Open the journal and lock it, as a running run does."""
     descriptor = os.open(folder / "journal", os.O_WRONLY | os.O_APPEND)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     return descriptor

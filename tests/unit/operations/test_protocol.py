@@ -1,4 +1,4 @@
-"""What travels comes out as it went in, and nothing else does."""
+"""Requests, events, errors and results are decoded unchanged, and nothing else is accepted."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _inner(kind: type) -> list[type]:
 
 
 def received(request: Request) -> Request:
-    """The request as the other machine reads it; nothing is left over."""
+    """The request as the other machine reads it. Nothing is left over."""
     source = io.BytesIO(protocol.encode_request(request))
     length = b"".join(iter(lambda: source.read(1), b" "))
     line = source.read(int(length))

@@ -1,4 +1,4 @@
-"""What all tools have in common: how they are told apart, their locks, their order and their texts."""
+"""What all tools have in common: recognition, locks, order and texts."""
 
 from __future__ import annotations
 
