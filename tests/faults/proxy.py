@@ -220,7 +220,7 @@ class _ProxiedConnection:
         self._proxy.spring(trap, self)
 
     def _answer(self) -> None:
-        held = b""
+        answer = b""
         with suppress(OSError):
             for message in _messages(self._server, typed=True):
                 self._proxy.wait_for_flow()
@@ -228,10 +228,10 @@ class _ProxiedConnection:
                 if trap is None:
                     self._client.sendall(message)
                     continue
-                held += message
+                answer += message
                 if _ends_answer(message):
                     self._answering = None
-                    self._client.sendall(held[: len(held) // 2 if trap.moment is Moment.HALF_ANSWERED else 0])
+                    self._client.sendall(answer[: len(answer) // 2 if trap.moment is Moment.HALF_ANSWERED else 0])
                     self._proxy.spring(trap, self)
         self.close()
 

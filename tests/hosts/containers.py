@@ -30,8 +30,8 @@ class Host:
 
     def run(self, command: str) -> str:
         """Run a command as root in the container, not over SSH. Returns its output; a failure is an error."""
-        status, said = self.container.exec_run(["sh", "-c", command])
-        text: str = said.decode()
+        status, output = self.container.exec_run(["sh", "-c", command])
+        text: str = output.decode()
         assert status == 0, text
         return text
 
@@ -161,13 +161,15 @@ def running_hosts(folder: Path) -> Iterator[Hosts]:
 
         def host(name: str, database: bool) -> Host:
             # By its id: another checkout's run may move the tag meanwhile.
-            made = DockerContainer(image.get_wrapped_image().id).with_network(network).with_network_aliases(name)
-            made = made.with_env("AUTHORIZED_KEY", authorized).with_kwargs(cap_add=["NET_ADMIN"], hostname=name)
+            container = DockerContainer(image.get_wrapped_image().id).with_network(network).with_network_aliases(name)
+            container = container.with_env("AUTHORIZED_KEY", authorized).with_kwargs(
+                cap_add=["NET_ADMIN"], hostname=name
+            )
             if database:
                 _certificate(folder, name)
                 (folder / name / "password").write_text(PASSWORD.replace("'", "''"))
-                made = made.with_volume_mapping(str(folder / name), "/etc/tls", "ro")
-            started = stack.enter_context(made).get_wrapped_container()
+                container = container.with_volume_mapping(str(folder / name), "/etc/tls", "ro")
+            started = stack.enter_context(container).get_wrapped_container()
             started.reload()
             (attached,) = started.attrs["NetworkSettings"]["Networks"].values()
             return Host(name, attached["IPAddress"], started)

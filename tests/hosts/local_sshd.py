@@ -56,19 +56,19 @@ class LocalSshd(SshServer):
 
 
 def _keys_served(port: int) -> str:
-    asked = [require("ssh-keyscan"), "-t", "ed25519", "-p", str(port), "127.0.0.1"]
-    return subprocess.run(asked, capture_output=True, text=True).stdout
+    command = [require("ssh-keyscan"), "-t", "ed25519", "-p", str(port), "127.0.0.1"]
+    return subprocess.run(command, capture_output=True, text=True).stdout
 
 
 @contextmanager
 def running_local_sshd(folder: Path) -> Iterator[LocalSshd]:
     """Run the sshd for the block. Its users have their home in the folder, so that everything they leave is removed."""
     sshd = require("sshd")
-    made = LocalSshd(free_port(), folder)
+    sshd_server = LocalSshd(free_port(), folder)
     for name in ("host", "id"):
         write_key_pair(folder / name)
     settings = {
-        "Port": made.port,
+        "Port": sshd_server.port,
         "ListenAddress": "127.0.0.1",
         "HostKey": folder / "host",
         "AuthorizedKeysFile": folder / "id.pub",
@@ -82,15 +82,15 @@ def running_local_sshd(folder: Path) -> Iterator[LocalSshd]:
     (folder / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
-    made.process = subprocess.Popen([sshd, "-D", "-f", folder / "sshd_config", "-E", folder / "sshd.log"])
+    sshd_server.process = subprocess.Popen([sshd, "-D", "-f", folder / "sshd_config", "-E", folder / "sshd.log"])
     try:
         until((folder / "pid").exists, 10)
-        made.know()
-        yield made
+        sshd_server.know()
+        yield sshd_server
     finally:
-        made.kill_sessions()
-        made.process.terminate()
-        made.process.wait(10)
+        sshd_server.kill_sessions()
+        sshd_server.process.terminate()
+        sshd_server.process.wait(10)
 
 
 def free_port() -> int:

@@ -85,8 +85,8 @@ def host(request: pytest.FixtureRequest, hosts: Hosts) -> Iterator[Host]:
 
 @pytest.mark.parametrize("name", ["bastion", "db1", "db2"])
 def test_each_host_accepts_its_user_and_has_python(ssh: Ssh, hosts: Hosts, name: str) -> None:
-    asked = "hostname; whoami; python3 -c 'import sys; print(sys.version_info >= (3, 10))'"
-    assert said(ssh(name, asked)).split() == [name, "deploy", "True"]
+    command = "hostname; whoami; python3 -c 'import sys; print(sys.version_info >= (3, 10))'"
+    assert said(ssh(name, command)).split() == [name, "deploy", "True"]
 
 
 def test_other_keys_and_passwords_are_refused(ssh: Ssh, hosts: Hosts, tmp_path: Path) -> None:
@@ -105,8 +105,8 @@ def _with_key(hosts: Hosts, key: Path, folder: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["db1", "db2"])
 def test_the_unix_socket_requires_the_password(ssh: Ssh, hosts: Hosts, name: str) -> None:
-    asked = f"{SOCKET}; while IFS= read -r PGPASSWORD; do export PGPASSWORD; {SOCKET}; done; true"
-    done = ran(ssh(name, asked), f"{hosts.password}\nanother\n")
+    command = f"{SOCKET}; while IFS= read -r PGPASSWORD; do export PGPASSWORD; {SOCKET}; done; true"
+    done = ran(ssh(name, command), f"{hosts.password}\nanother\n")
     assert done.stdout == "owner\n"
     assert "no password supplied" in done.stderr
     assert "password authentication failed" in done.stderr
@@ -192,8 +192,8 @@ def test_a_key_that_was_added_to_known_hosts_is_kept(ssh: Ssh, hosts: Hosts) -> 
 
 
 def test_processes_show_arguments_and_environments(hosts: Hosts) -> None:
-    told = hosts.db1.run("CANARY=in-environment sleep 5 & ps axewww -o pid,args; kill $!")
-    assert "CANARY=in-environment" in told
+    listing = hosts.db1.run("CANARY=in-environment sleep 5 & ps axewww -o pid,args; kill $!")
+    assert "CANARY=in-environment" in listing
     assert "AUTHORIZED_KEY=ssh-ed25519" in hosts.db1.processes()
 
 

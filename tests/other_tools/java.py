@@ -46,11 +46,11 @@ class Liquibase(OtherTool):
     def migrate(self, project: Path, database: Database) -> None:
         java = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", str(self.home() / "lib" / "*"), _MAIN)
         with _by_tcp(database) as port:
-            given = {
+            variables = {
                 "LIQUIBASE_COMMAND_URL": f"jdbc:postgresql://127.0.0.1:{port}/{database.name}?sslmode=disable",
                 "LIQUIBASE_COMMAND_USERNAME": database.parameters["user"],
             }
-            run((*java, "--show-banner=false", "update", "--changelog-file=changelog.yaml"), project, given)
+            run((*java, "--show-banner=false", "update", "--changelog-file=changelog.yaml"), project, variables)
 
 
 def _changesets(step: SampleMigration) -> str:

@@ -75,14 +75,14 @@ class OtherTool(ABC):
         """Create the folder in one step, so that an interrupted run leaves nothing incomplete."""
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as partial:
-            made = Path(partial) / "home"
-            made.mkdir()
+            home_folder = Path(partial) / "home"
+            home_folder.mkdir()
             try:
-                self.fetch(made)
+                self.fetch(home_folder)
             except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
                 _missing[self.label] = _gist(str(error.output or error))
             else:
-                made.rename(home)
+                home_folder.rename(home)
 
 
 def run(command: Sequence[str], cwd: Path, extra: Mapping[str, str]) -> None:
@@ -96,9 +96,9 @@ def fetched(command: Sequence[str], home: Path) -> None:
     _run(command, home, os.environ).check_returncode()
 
 
-def _gist(said: str) -> str:
+def _gist(output: str) -> str:
     """The first error lines in the output of a package manager."""
-    lines = said.strip().splitlines()
+    lines = output.strip().splitlines()
     return " ".join([line for line in lines if line.startswith(("ERROR", "npm error"))][:3] or lines[-1:])
 
 
@@ -108,11 +108,11 @@ def npm(home: Path, *packages: str) -> None:
 
 
 def _run(command: Sequence[str], cwd: Path, extra: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    kept = {key: os.environ[key] for key in _KEPT if key in os.environ}
+    variables = {key: os.environ[key] for key in _KEPT if key in os.environ}
     return subprocess.run(
         command,
         cwd=cwd,
-        env=kept | dict(extra),
+        env=variables | dict(extra),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

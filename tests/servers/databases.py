@@ -32,9 +32,9 @@ class Database:
         return databases.Database(self.name, self.parameters).url
 
     def connect(self) -> psycopg.Connection:
-        made = connection.connect(self.parameters)
-        _sessions.append(weakref.ref(made))
-        return made
+        session = connection.connect(self.parameters)
+        _sessions.append(weakref.ref(session))
+        return session
 
     def rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
         with self.connect() as session:
@@ -62,13 +62,13 @@ class Database:
         """
         deadline = time.monotonic() + 3
         while True:
-            found = self.rows(
+            locks = self.rows(
                 "SELECT pid, objid::text FROM pg_locks WHERE locktype = 'advisory'"
                 " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1, 2"
             )
-            held = {made.info.backend_pid for each in _sessions if (made := each()) and not made.closed}
-            if held.issuperset(pid for pid, _ in found) or time.monotonic() > deadline:
-                return found
+            open_pids = {session.info.backend_pid for each in _sessions if (session := each()) and not session.closed}
+            if open_pids.issuperset(pid for pid, _ in locks) or time.monotonic() > deadline:
+                return locks
             time.sleep(0.02)
 
 
@@ -81,7 +81,7 @@ class Server:
 
     name: str
     parameters: dict[str, str]
-    made: list[str] = field(default_factory=list)
+    created: list[str] = field(default_factory=list)
     direct: dict[str, str] = field(default_factory=dict)
 
     def create(self, template: str = "template0") -> Database:
@@ -89,10 +89,10 @@ class Server:
         with connection.connect(self.parameters) as session:
             command = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
             session.execute(command.format(sql.Identifier(name), sql.Identifier(template)))
-        self.made.append(name)
+        self.created.append(name)
         return Database({**self.parameters, "dbname": name})
 
     def drop(self, database: Database) -> None:
         with connection.connect(self.parameters) as session:
             session.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database.name)))
-        self.made.remove(database.name)
+        self.created.remove(database.name)

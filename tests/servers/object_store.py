@@ -26,8 +26,8 @@ class S3Server:
     bucket: str = "bucket"
 
     def at(self, prefix: str, **options: str) -> Store:
-        given = {**KEYS, "endpoint": self.endpoint, **options}
-        return store.open_store(f"s3://{self.bucket}/{prefix}", given, Path("nowhere"), "env", "target")
+        store_options = {**KEYS, "endpoint": self.endpoint, **options}
+        return store.open_store(f"s3://{self.bucket}/{prefix}", store_options, Path("nowhere"), "env", "target")
 
     def names(self) -> list[str]:
         return [each["Key"] for each in self.client.list_objects_v2(Bucket=self.bucket).get("Contents", ())]

@@ -37,10 +37,10 @@ PARTS = re.compile(r"^[^\n]+\nDETAIL: .+\nHINT: .+", re.DOTALL | re.MULTILINE)
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
     """The environment without variables that affect pgratchet."""
-    kept = {
+    variables = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith(("PG", "POSTGRES_", "TEST_", "DATABASE_", "MIGRATION_", "OPS_", "INVOKE_", "COV_"))
         and key not in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "PYTHONWARNINGS")
     }
-    return {**kept, **extra}
+    return {**variables, **extra}

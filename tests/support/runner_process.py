@@ -76,15 +76,15 @@ class Runner:
 
     def end(self) -> Outcome:
         applied: list[str] = []
-        told: dict[str, Any] = {"error": None, "text": "", "migration": None, "trips": 0}
+        report: dict[str, Any] = {"error": None, "text": "", "migration": None, "trips": 0}
         for line in self._pipe(self.process.stdout):
-            said = json.loads(line)
-            if "exit" in said:
-                return Outcome(applied=tuple(applied), **told, **said)
-            if "applied" in said:
-                applied.append(said["applied"])
+            message = json.loads(line)
+            if "exit" in message:
+                return Outcome(applied=tuple(applied), **report, **message)
+            if "applied" in message:
+                applied.append(message["applied"])
             else:
-                told = said
+                report = message
         raise AssertionError("the runner is gone")
 
     @staticmethod
@@ -111,25 +111,25 @@ def started() -> Iterator[Runner]:
 def false_claims(outcome: Outcome, database: Database) -> list[str]:
     """Claims of a run that the history contradicts, and errors that are not ours."""
     finished, steps_done = history(database)
-    found = [f"{name} was reported as applied, and is not" for name in outcome.applied if name not in finished]
+    claims = [f"{name} was reported as applied, and is not" for name in outcome.applied if name not in finished]
     rolled_back = re.findall(r"(\S+) was rolled back", outcome.text)
-    found += [f"{name} was called rolled back, and is not" for name in rolled_back if name in finished]
+    claims += [f"{name} was called rolled back, and is not" for name in rolled_back if name in finished]
     claim = re.search(r"(No statement|Statements? 1(?: to (\d+))?) took effect", outcome.text)
     if outcome.error == "StoppedPartWay" and claim:
         claimed = 0 if claim[1] == "No statement" else int(claim[2] or 1)
         if claimed != steps_done.get(outcome.migration or "", 0):
-            found.append(f"{claim[0]}: of {outcome.migration} it is {steps_done.get(outcome.migration or '', 0)}")
-    return found
+            claims.append(f"{claim[0]}: of {outcome.migration} it is {steps_done.get(outcome.migration or '', 0)}")
+    return claims
 
 
 def lies_of_a_lost_line(outcome: Outcome, database: Database) -> list[str]:
     """The same for a run that lost its connection, which may succeed or report the loss."""
-    found = false_claims(outcome, database)
+    claims = false_claims(outcome, database)
     if outcome.exit != 0 or outcome.error not in (None, *LOST):
-        found.append(f"exit {outcome.exit}, {outcome.text}")
+        claims.append(f"exit {outcome.exit}, {outcome.text}")
     if "refused what the history needs" in outcome.text:
-        found.append(f"the server refused nothing: {outcome.text}")
-    return found
+        claims.append(f"the server refused nothing: {outcome.text}")
+    return claims
 
 
 def history(database: Database) -> tuple[set[str], dict[str, int]]:

@@ -11,8 +11,10 @@ from tests.servers.databases import Database
 
 def target_of(database: Database, **variables: object) -> RenderedTarget:
     """The target that leads to the database, with more variables."""
-    given: dict[str, object] = {f"pg_{key}": value for key, value in database.parameters.items() if key != "password"}
-    given["pg_password"] = "{{ env('SECRET', '') }}"
-    target = InventoryTarget("env", "target", (), given | variables)
+    connection_variables: dict[str, object] = {
+        f"pg_{key}": value for key, value in database.parameters.items() if key != "password"
+    }
+    connection_variables["pg_password"] = "{{ env('SECRET', '') }}"
+    target = InventoryTarget("env", "target", (), connection_variables | variables)
     secret = {"SECRET": database.parameters.get("password", "")}
     return settings.render_target(target, ROOT / "templates", secret, dict)

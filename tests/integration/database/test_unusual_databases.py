@@ -175,7 +175,7 @@ def create_encoded(server: Server) -> Iterator[Encoded]:
         with connection.connect(server.parameters) as session:
             command = "CREATE DATABASE %s TEMPLATE template0 ENCODING '%s' LOCALE 'C'"
             session.execute((command % (name, encoding)).encode())
-        server.made.append(name)
+        server.created.append(name)
         made.append(Database({**server.parameters, "dbname": name}))
         return made[-1]
 
