@@ -55,8 +55,8 @@ def test_a_history_that_disagrees_is_refused_in_three_parts(
     refused = invoke_on_database("adopt", status=8)
     assert PARTS.search(refused.stderr)
     assert "0001_two: changed." in refused.stderr
-    told = invoke_on_database("adopt", "--json", status=8).json
-    assert (told["error"]["code"], told["adopted"], told["migrations"][1]["status"]) == (8, [], "changed")
+    error = invoke_on_database("adopt", "--json", status=8).json
+    assert (error["error"]["code"], error["adopted"], error["migrations"][1]["status"]) == (8, [], "changed")
     assert database.fingerprint() == before
     assert list((checkout_beside_drizzle / "sql").iterdir()) == []
 

@@ -30,14 +30,14 @@ def project(checkout: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def create_database(server: Server) -> Iterator[MakeDatabase]:
     """Create another database, empty or as a copy."""
-    made: list[Database] = []
+    created: list[Database] = []
 
     def create(template: str = "template0") -> Database:
-        made.append(server.create(template))
-        return made[-1]
+        created.append(server.create(template))
+        return created[-1]
 
     yield create
-    for each in made:
+    for each in created:
         server.drop(each)
 
 

@@ -57,9 +57,9 @@ def run_image(image: str, database: Database, tmp_path: Path) -> Iterator[RunIma
     mounts = ("--read-only", "--tmpfs=/tmp", f"--volume={backups}:/app/backups", "--cap-drop=ALL")
 
     def started(*arguments: str, program: str = "invoke") -> subprocess.CompletedProcess[str]:
-        given = ("--network=host", "--env=DATABASE_URL", f"--entrypoint={program}", image, *arguments)
+        options = ("--network=host", "--env=DATABASE_URL", f"--entrypoint={program}", image, *arguments)
         return subprocess.run(
-            ["docker", "run", "--rm", *mounts, *given],
+            ["docker", "run", "--rm", *mounts, *options],
             capture_output=True,
             text=True,
             check=False,
@@ -85,6 +85,6 @@ def test_the_image_migrates_without_root(run_image: RunImage, database: Database
 
 
 def test_the_image_contains_no_trace_of_the_package_index(image: str) -> None:
-    told = docker("inspect", image).stdout + docker("run", "--rm", "--entrypoint=sh", image, "-c", "env; ls /").stdout
-    assert "PIP_" not in told
-    assert "build" not in told.splitlines()
+    output = docker("inspect", image).stdout + docker("run", "--rm", "--entrypoint=sh", image, "-c", "env; ls /").stdout
+    assert "PIP_" not in output
+    assert "build" not in output.splitlines()

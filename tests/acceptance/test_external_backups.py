@@ -47,7 +47,7 @@ def test_a_backup_of_another_tool_is_required_and_recorded(
 
 @embedded
 @pytest.mark.parametrize(
-    ("script", "told"),
+    ("script", "message"),
     [
         ("echo the repository is locked >&2; exit 3", "the repository is locked\n        It ended with status 3."),
         ("echo 20200101-000000F 2020-01-01T00:00:00Z", "may be 3600 s old at most."),
@@ -56,14 +56,14 @@ def test_a_backup_of_another_tool_is_required_and_recorded(
     ],
 )
 def test_nothing_runs_without_a_fresh_backup(
-    invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database, script: str, told: str
+    invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database, script: str, message: str
 ) -> None:
     tool(checkout, script)
     before = database.fingerprint()
     failed = invoke_on_database("migrate", status=9)
     assert (checkout / "ran").exists()
     assert "take-backup gave no fresh backup" in failed.stderr
-    assert told in failed.stderr
+    assert message in failed.stderr
     assert PARTS.search(failed.stderr)
     assert database.fingerprint() == before
     assert invoke_on_database("migrate", "--json", status=9).json["error"]["code"] == 9

@@ -44,13 +44,13 @@ def database_with_witness(database: Database, checkout: Path) -> Iterator[Databa
     assert list(checkout.rglob("pwned")) == []
 
 
-def variables(given: Mapping[str, str]) -> dict[str, str]:
+def variables(parameters: Mapping[str, str]) -> dict[str, str]:
     names = {"host": "HOST", "port": "PORT", "dbname": "DB", "user": "USER", "password": "PASSWORD"}
-    return {f"POSTGRES_{names[key]}": value for key, value in given.items()}
+    return {f"POSTGRES_{names[key]}": value for key, value in parameters.items()}
 
 
-def refused(done: ProcessResult, told: str) -> None:
-    assert told in done.stderr
+def refused(done: ProcessResult, message: str) -> None:
+    assert message in done.stderr
     assert PARTS.search(done.stderr), done.stderr
 
 
@@ -73,10 +73,10 @@ def database_with_hostile_name(
     with connection.connect(server.parameters) as session:
         session.execute(sql.SQL("CREATE ROLE {} LOGIN SUPERUSER PASSWORD 'x'").format(sql.Identifier(owner)))
         session.execute(create.format(sql.Identifier(name), sql.Identifier(owner)))
-    made = Database({**server.parameters, "dbname": name, "user": owner, "password": "x"})
-    made.run("CREATE TABLE witness ()")
-    yield made
-    assert made.rows("SELECT to_regclass('witness') IS NOT NULL") == [(True,)]
+    hostile_database = Database({**server.parameters, "dbname": name, "user": owner, "password": "x"})
+    hostile_database.run("CREATE TABLE witness ()")
+    yield hostile_database
+    assert hostile_database.rows("SELECT to_regclass('witness') IS NOT NULL") == [(True,)]
     with connection.connect(server.parameters) as session:
         for each in (name, f"{name}2"):
             session.execute(drop.format(sql.Identifier(each)))
@@ -121,8 +121,8 @@ def test_a_name_that_no_format_can_hold_is_refused_before_anything_runs(
     invoke: Invoke, checkout: Path, database_with_witness: Database
 ) -> None:
     before = database_with_witness.fingerprint()
-    given = variables(database_with_witness.parameters)
-    for changed, status, told in (
+    good_variables = variables(database_with_witness.parameters)
+    for changed, status, message in (
         ({"POSTGRES_DB": LINES}, 2, "a value holds a line end"),
         ({"POSTGRES_HOST": LINES}, 2, "a value holds a line end"),
         ({"POSTGRES_USER": f" {SQL}"}, 2, "begins or ends with a space"),
@@ -132,7 +132,7 @@ def test_a_name_that_no_format_can_hold_is_refused_before_anything_runs(
         ({"POSTGRES_USER": SHELL}, 10, SHELL),
         ({"POSTGRES_HOST": SHELL}, 10, SHELL),
     ):
-        refused(invoke("migrate", env=given | changed, status=status), told)
+        refused(invoke("migrate", env=good_variables | changed, status=status), message)
     assert database_with_witness.fingerprint() == before
 
 
@@ -149,10 +149,10 @@ def test_arguments_that_match_nothing_are_refused(invoke: Invoke, database_with_
         ("verify", "--backup", 9, 'there is no backup "{}"'),
     )
     names = (SQL, QUOTED, SHELL, ODD, LINES, LONG, "../" * 9 + "etc/passwd")
-    for name, (task, flag, status, told) in zip(names, arguments, strict=True):
+    for name, (task, flag, status, message) in zip(names, arguments, strict=True):
         refused(
             invoke(task, f"{flag}={name}", env=variables(database_with_witness.parameters), status=status),
-            told.format(name),
+            message.format(name),
         )
     assert database_with_witness.fingerprint() == before
 
@@ -168,12 +168,12 @@ def test_names_in_the_inventory_that_the_server_would_truncate_are_refused(
     before = database_with_witness.fingerprint()
     dev = checkout / "inventory" / "dev.yml"
     sound = dev.read_text()
-    for line, told in (
+    for line, message in (
         (f"history_schema: {LONG}", "history_schema: no name that PostgreSQL can hold"),
         ('history_table: "a\\0b"', "history_table: no name that PostgreSQL can hold"),
     ):
         dev.write_text(f"{sound}      {line}\n")
-        refused(invoke("migrate", env=variables(database_with_witness.parameters), status=2), told)
+        refused(invoke("migrate", env=variables(database_with_witness.parameters), status=2), message)
     for target in (SQL, "x]\nhost=evil"):
         dev.write_text(json.dumps({"all": {"hosts": {target: {"pg_dbname": "x"}}}}))
         shown = target.replace("\n", "\n        ")

@@ -38,11 +38,11 @@ def watched_database(database: Database) -> Database:
 
 def sessions(watched: Database, which: str = "true") -> int:
     """The number of sessions of runs."""
-    ((found,),) = watched.rows(
+    ((number,),) = watched.rows(
         "SELECT count(*) FROM pg_stat_activity"
         f" WHERE application_name = 'pgratchet' AND datname = current_database() AND {which}"
     )
-    return int(str(found))
+    return int(str(number))
 
 
 class RunningMigrate:

@@ -121,9 +121,9 @@ def test_from_init_to_a_migrated_backed_up_drilled_database(installed: Installed
 
 
 def test_the_written_tasks_run_under_invoke(installed: Installed, project: Path) -> None:
-    listed = installed.run("invoke", "--list", cwd=project).stdout
-    assert " migrate " in listed
-    assert " bench " not in listed, "the tasks for changing pgratchet itself are a clone's"
+    listing = installed.run("invoke", "--list", cwd=project).stdout
+    assert " migrate " in listing
+    assert " bench " not in listing, "the tasks for changing pgratchet itself are a clone's"
     assert installed.run("invoke", "migrate", cwd=project).stdout.endswith("nothing to apply: total 0, pending 0\n")
 
 
@@ -260,8 +260,8 @@ def test_the_collection_works_in_a_foreign_project(
 
 def test_hints_name_the_tasks_as_they_are_called(foreign: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     assert "`invoke db.up --env=dev`; `invoke db.migrate` starts it too." in foreign("db.status", status=10).stderr
-    told = json.loads(foreign("db.migrate", "--dry-run", "--json", status=10).stdout)["error"]["hint"]
-    assert "`invoke db.up" in told
+    hint = json.loads(foreign("db.migrate", "--dry-run", "--json", status=10).stdout)["error"]["hint"]
+    assert "`invoke db.up" in hint
 
 
 @pytest.mark.parametrize("source", ["invoke.yaml", "environment"])

@@ -66,8 +66,8 @@ def test_a_new_migration_is_pending_until_it_is_applied(invoke: Invoke, checkout
 def test_byte_code_is_written_unless_python_is_told_not_to(invoke: Invoke, checkout: Path, unwanted: str) -> None:
     """Invoke turns byte code off; without it every start compiles the package."""
     invoke("--list", env={"PYTHONDONTWRITEBYTECODE": unwanted})
-    kept = {path.name.split(".")[0] for path in (checkout / "ops" / "pgratchet").rglob("__pycache__/*")}
-    assert ("settings" in kept) == (not unwanted)
+    compiled = {path.name.split(".")[0] for path in (checkout / "ops" / "pgratchet").rglob("__pycache__/*")}
+    assert ("settings" in compiled) == (not unwanted)
 
 
 def test_a_run_with_nothing_to_apply_imports_no_heavy_library(invoke: Invoke) -> None:
@@ -94,7 +94,7 @@ def test_a_psycopg_without_libpq_is_named_with_what_to_install(invoke: Invoke, t
 
 
 def test_list_describes_every_task_in_one_line(invoke: Invoke) -> None:
-    listed = invoke("--list").stdout.splitlines()
-    tasks = [line.split(None, 1) for line in listed if line.startswith("  ")]
+    lines = invoke("--list").stdout.splitlines()
+    tasks = [line.split(None, 1) for line in lines if line.startswith("  ")]
     assert all(len(task) == 2 and task[1].endswith(".") for task in tasks)
     assert {name for name, _ in tasks} >= {"migrate", "status", "backup", "backups", "restore", "rollback", "render"}

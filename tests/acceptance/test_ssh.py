@@ -39,15 +39,17 @@ def test_output_and_history_equal_those_of_a_local_run(
 ) -> None:
     """Except for times, ids and the location of the backup."""
     remote.sql(m002_people="create table people (id int)", m003_wrong="create table a ();\nselect emial from people")
-    here, there = invoke_on_database("migrate", "--json", status=5), remote("migrate", "--json", status=5)
-    for done in (here, there):
+    here, on_host = invoke_on_database("migrate", "--json", status=5), remote("migrate", "--json", status=5)
+    for done in (here, on_host):
         assert done.json["applied"] == ["001_initial_schema", "002_people"]
         assert (done.json["error"]["line"], done.json["error"]["column"]) == (2, 8)
-    assert _steady(here.stderr) == _steady(there.stderr)
-    assert here.json["error"].keys() == there.json["error"].keys()
-    kept = "id, name, checksum, executed_at IS NULL, backup_id IS NULL, backup_waived, tool_version, source, md5(body)"
-    history = f"SELECT concat_ws(' ', {kept}, statements_done, statement_begun) FROM ratchet.migrations ORDER BY id"
-    assert remote.rows(history) == [str(told) for (told,) in database.rows(history)]
+    assert _steady(here.stderr) == _steady(on_host.stderr)
+    assert here.json["error"].keys() == on_host.json["error"].keys()
+    columns = (
+        "id, name, checksum, executed_at IS NULL, backup_id IS NULL, backup_waived, tool_version, source, md5(body)"
+    )
+    history = f"SELECT concat_ws(' ', {columns}, statements_done, statement_begun) FROM ratchet.migrations ORDER BY id"
+    assert remote.rows(history) == [str(row) for (row,) in database.rows(history)]
     assert len(remote.rows(history)) == 2
 
 
@@ -113,16 +115,16 @@ def test_no_secret_is_visible_while_a_run_goes_on(
     everything = "\n".join(samples).replace(f"SECRET={remote.hosts.password}", "")
     assert "pg_dump" in everything, "it was looked at while the dump ran"
     assert "host.py" in everything or ".pgratchet" in everything
-    left = remote.host.run("cat $(find /home/deploy/.pgratchet/runs -type f) /var/log/postgresql/*")
+    on_host = remote.host.run("cat $(find /home/deploy/.pgratchet/runs -type f) /var/log/postgresql/*")
     files = b"".join(path.read_bytes() for path in remote.clone.rglob("*") if path.is_file()).decode(errors="replace")
-    for text in (everything, done.stdout + done.stderr, left, files):
+    for text in (everything, done.stdout + done.stderr, on_host, files):
         assert not [line for line in text.splitlines() for mark in marks if mark in line]
     assert "c4n4ry" not in "".join(remote.rows("SELECT row(m.*)::text FROM ratchet.migrations AS m"))
 
 
 def test_backups_stay_on_the_host_or_are_downloaded(remote: RemoteTarget) -> None:
-    there = remote("migrate", "--json").json["backup"]
-    assert remote("backups", "--json").json["backups"][0]["id"] == there
+    on_host = remote("migrate", "--json").json["backup"]
+    assert remote("backups", "--json").json["backups"][0]["id"] == on_host
     assert "is good" in remote("verify").stdout
     remote.describe(backup_at="here")
     here = remote("backup", "--json").json["backup"]
@@ -135,7 +137,7 @@ def test_backups_stay_on_the_host_or_are_downloaded(remote: RemoteTarget) -> Non
     assert remote.rows("SELECT to_regclass('later')") == []
     assert "1 database dropped" in remote("restore", "--drop-old", "--yes").stdout
     remote.describe()
-    remote("restore", f"--backup={there}", "--yes", "--drop-old")
+    remote("restore", f"--backup={on_host}", "--yes", "--drop-old")
     assert remote.rows("SELECT to_regclass('users')") == []
     assert "restores" in remote("drill").stdout
     assert remote("backups", "--json").json["drills"][-1]["good"]
@@ -146,9 +148,9 @@ def test_the_doctor_examines_the_host(remote: RemoteTarget) -> None:
     remote.host.psql("CREATE TABLE d (x int); CREATE INDEX odd ON d (x); UPDATE pg_index SET indisvalid = false "
                   "WHERE indexrelid = 'odd'::regclass", remote.name)  # fmt: skip
     shape = remote("doctor", "--json", status=None).json
-    told = {each["subject"]: each for each in shape["findings"]}
-    assert "15" in told["pg_dump"]["what"]
-    assert "/usr/lib/postgresql/15/bin" in json.dumps(shape) or "/usr/bin" in told["pg_dump"]["what"]
+    findings = {each["subject"]: each for each in shape["findings"]}
+    assert "15" in findings["pg_dump"]["what"]
+    assert "/usr/lib/postgresql/15/bin" in json.dumps(shape) or "/usr/bin" in findings["pg_dump"]["what"]
     assert "/home/deploy/.pgratchet" in json.dumps(shape)
     assert "odd" in json.dumps(shape)
     remote.hosts.known_hosts.write_text("")
@@ -234,10 +236,10 @@ def test_a_run_over_a_local_sshd_needs_no_docker(
     local_sshd: LocalSshd, invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
 ) -> None:
     """The database is one that this machine reaches."""
-    given = local_sshd.variables(pg_password="{{ env('SECRET', '') }}")
-    given |= {f"pg_{key}": value for key, value in database.parameters.items() if key not in ("password", "port")}
-    given["pg_port"] = int(database.parameters["port"])
-    (checkout / "inventory" / "near.yml").write_text(json.dumps({"all": {"hosts": {"app": given}}}))
+    variables = local_sshd.variables(pg_password="{{ env('SECRET', '') }}")
+    variables |= {f"pg_{key}": value for key, value in database.parameters.items() if key not in ("password", "port")}
+    variables["pg_port"] = int(database.parameters["port"])
+    (checkout / "inventory" / "near.yml").write_text(json.dumps({"all": {"hosts": {"app": variables}}}))
     secret = {"SECRET": database.parameters.get("password", "")}
     done = invoke_on_database("migrate", "--env=near", env=secret)
     assert "applied 001_initial_schema" in done.stderr

@@ -21,9 +21,9 @@ from tests.requirements import requires
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[embedded.Server]:
-    made = embedded.locate(tmp_path, "unit", make=True)
-    yield made
-    embedded.remove(made)
+    server = embedded.locate(tmp_path, "unit", make=True)
+    yield server
+    embedded.remove(server)
 
 
 def modes(*folders: Path) -> dict[Path, int]:
@@ -171,11 +171,11 @@ def test_leftovers_of_a_crash_are_not_mistaken_for_a_server(server: embedded.Ser
     parameters = {**server.parameters(), "dbname": "app"}
     with connection.connect(parameters) as session:
         session.execute("CREATE TABLE kept ()")
-    left = (server.data / "postmaster.pid").read_text().splitlines()
+    lines = (server.data / "postmaster.pid").read_text().splitlines()
     embedded.stop(server)
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    (server.data / "postmaster.pid").write_text("\n".join([str(gone.pid), *left[1:]]) + "\n")
+    process = subprocess.Popen(["true"])
+    process.wait()
+    (server.data / "postmaster.pid").write_text("\n".join([str(process.pid), *lines[1:]]) + "\n")
     with socket.socket(socket.AF_UNIX) as abandoned:
         abandoned.bind(str(server.socket_folder / ".s.PGSQL.5432"))
     with pytest.raises(Unreachable, match="not running"):

@@ -97,9 +97,9 @@ def test_messages_are_lower_case_without_a_full_stop() -> None:
 
 def test_every_error_has_a_hint_in_whole_sentences() -> None:
     for where, call in raised():
-        given = {keyword.arg: wording(keyword.value) for keyword in call.keywords}
-        assert "hint" in given, where
+        arguments = {keyword.arg: wording(keyword.value) for keyword in call.keywords}
+        assert "hint" in arguments, where
         for part in ("hint", "detail"):
-            text = given.get(part, "")
+            text = arguments.get(part, "")
             assert not text or text[0].isupper() or text[0] in "x`-", where
             assert not text or text.endswith((".", "x", "?")) or "\ninvoke " in text, where

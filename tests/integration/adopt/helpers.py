@@ -55,14 +55,14 @@ class ToolProject:
         return self._run(dry=False, wait=wait, wishes=wishes)
 
     def _run(self, *, dry: bool, wait: int, wishes: Mapping[str, Path | str]) -> Adoption:
-        given = AdoptionOptions(**{"sql": self.sql, "files": self.files, **wishes})  # type: ignore[arg-type]
+        options = AdoptionOptions(**{"sql": self.sql, "files": self.files, **wishes})  # type: ignore[arg-type]
         with closing(Session(self.database.connect, LEDGER, wait)) as session, connection.translate_errors():
             past = session.open()
-            found = adoption.preview(session, past, given)
-            adoption.require_adoptable(found, past, given.sql)
+            preview = adoption.preview(session, past, options)
+            adoption.require_adoptable(preview, past, options.sql)
             if not dry:
-                adoption.write(session, found, given, "run")
-        return found
+                adoption.write(session, preview, options, "run")
+        return preview
 
     def migrate(self) -> list[str]:
         files = migrations.read(self.sql)

@@ -39,7 +39,7 @@ class SequenceState:
     folder: Path
     runners: Sequence[Runner]
     model: Model = field(default_factory=Model)
-    told: list[str] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
     version: int = 0
 
     def put(self, file: File) -> None:
@@ -63,7 +63,7 @@ class SequenceState:
             runner.begin(self.database, self.folder, fault)
         outcomes = [runner.end() for runner, _ in zip(self.runners, faults, strict=False)]
         for fault, outcome in zip(faults, outcomes, strict=True):
-            self.told.append(f"  {fault or 'whole'}: {outcome}")
+            self.log.append(f"  {fault or 'whole'}: {outcome}")
             struck = fault is not None and (outcome.killed or outcome.trips >= fault.at)
             happened[f"{fault.act} {fault.moment}" if fault and struck else f"whole, {outcome.error or 'well'}"] += 1
         return outcomes
@@ -201,17 +201,17 @@ def compare_behind_a_whole_run(
     wait_for_silence(world.database)
     before = set(world.model.finished)
     adopt(world, expected[0])
-    left, error = world.model.expects()
-    told = [*reported, *(name for outcome in whole for name in outcome.applied)]
-    assert not left, f"left to do: {left}"
+    pending, error = world.model.expects()
+    all_reported = [*reported, *(name for outcome in whole for name in outcome.applied)]
+    assert not pending, f"left to do: {pending}"
     assert {outcome.exit for outcome in whole} == {0}
     assert {outcome.error for outcome in whole} == {error}
-    assert len(told) == len(set(told)), f"reported twice: {told}"
-    assert set(told) <= set(world.model.finished) - before
+    assert len(all_reported) == len(set(all_reported)), f"reported twice: {all_reported}"
+    assert set(all_reported) <= set(world.model.finished) - before
     lies = [lie for outcome in whole for lie in false_claims(outcome, world.database)]
     assert not lies, "\n".join(lies)
     if not reported and len(whole) == 2:
-        assert set(told) == set(world.model.finished) - before
+        assert set(all_reported) == set(world.model.finished) - before
 
 
 def wait_for_silence(database: Database) -> None:

@@ -179,12 +179,12 @@ class Model:
         return Counter((name, number) for name, number, text in self.ran() if "public.effects" in text)
 
     def tables(self) -> list[tuple[str, str]]:
-        made = (
-            (name, int(found[1])) for name, _, text in self.ran() if (found := re.match(r"CREATE TABLE t(\d+)", text))
+        created = (
+            (name, int(match[1])) for name, _, text in self.ran() if (match := re.match(r"CREATE TABLE t(\d+)", text))
         )
-        return sorted((f"s{version}" if "elsewhere" in name else "public", f"t{version}") for name, version in made)
+        return sorted((f"s{version}" if "elsewhere" in name else "public", f"t{version}") for name, version in created)
 
     def indexes(self) -> set[str]:
-        found = [(text, re.match(r"(CREATE|DROP).* INDEX CONCURRENTLY (\w+)", text)) for _, _, text in self.ran()]
-        made = {match[2] for _, match in found if match and match[1] == "CREATE"}
-        return made - {match[2] for _, match in found if match and match[1] == "DROP"}
+        matches = [(text, re.match(r"(CREATE|DROP).* INDEX CONCURRENTLY (\w+)", text)) for _, _, text in self.ran()]
+        created = {match[2] for _, match in matches if match and match[1] == "CREATE"}
+        return created - {match[2] for _, match in matches if match and match[1] == "DROP"}

@@ -130,7 +130,7 @@ def test_byte_order_mark_and_line_ends_make_no_difference(database: Database, sq
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"select 1;\nselect\xc2\xa01;", "line 2, column 7: an invisible character, U+00A0"),
         (b"select 1;\n\\copy t from x", "line 2, column 1: a psql meta-command"),
@@ -139,14 +139,14 @@ def test_byte_order_mark_and_line_ends_make_no_difference(database: Database, sq
     ],
 )
 def test_a_file_that_is_not_sql_is_named_and_nothing_runs(
-    database: Database, sql_folder: Path, content: bytes, told: str
+    database: Database, sql_folder: Path, content: bytes, message: str
 ) -> None:
     (sql_folder / "1_a.sql").write_bytes(b"create table a ()")
     (sql_folder / "2_b.sql").write_bytes(content)
     before = database.fingerprint()
     with pytest.raises(ConfigurationError) as caught:
         migrate(database, migrations.read(sql_folder))
-    assert told in caught.value.detail
+    assert message in caught.value.detail
     assert database.fingerprint() == before
 
 

@@ -123,8 +123,8 @@ def sweep(
             places.put(place)
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        found = zip(cases, pool.map(on_its_own, cases), strict=True)
-        return "\n\n".join("\n".join([str(case), *wrong]) for case, wrong in found if wrong)
+        results = zip(cases, pool.map(on_its_own, cases), strict=True)
+        return "\n\n".join("\n".join([str(case), *wrong]) for case, wrong in results if wrong)
 
 
 def unharmed(places: Queue[RunSlot], folder: Path) -> int:
@@ -150,7 +150,7 @@ def amiss(database: Database, files: Sequence[Migration]) -> list[str]:
     indexes = (
         "SELECT indexrelid::regclass::text, indisvalid FROM pg_index WHERE indrelid = to_regclass('aside.stepped')"
     )
-    found = {
+    comparisons = {
         "history": (rows, [(f.name, f.checksum, True, 11 if f.name == "6_steps" else None, None) for f in files]),
         "effects": ([name for (name,) in database.rows('SELECT name FROM effects ORDER BY name COLLATE "C"')], EFFECTS),
         "tables": (
@@ -160,7 +160,7 @@ def amiss(database: Database, files: Sequence[Migration]) -> list[str]:
         "indexes": (database.rows(indexes), [("aside.second_index", True)]),
         "locks": (database.locks(), []),
     }
-    return [f"{what}: {is_} instead of {should}" for what, (is_, should) in found.items() if is_ != should]
+    return [f"{what}: {is_} instead of {should}" for what, (is_, should) in comparisons.items() if is_ != should]
 
 
 def test_the_run_after_a_killed_run_finishes_it(server: Server, run_slots: Queue[RunSlot], folder: Path) -> None:

@@ -36,8 +36,8 @@ def active(database: Database, begin: str) -> bool:
 
 def valid(database: Database) -> object:
     """Whether the index is valid; None if it does not exist."""
-    found = database.rows("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('i')")
-    return found[0][0] if found else None
+    rows = database.rows("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('i')")
+    return rows[0][0] if rows else None
 
 
 def started(attempt: Attempt) -> threading.Thread:
@@ -255,16 +255,16 @@ def stopped_pg_dump(database_with_table: Database) -> Iterator[Callable[[], int]
     running: list[subprocess.Popen[bytes]] = []
 
     def start() -> int:
-        given = database_with_table.parameters
-        address = ["-h", given["host"], "-p", given["port"], "-U", given["user"], given["dbname"]]
-        environ = {"PGPASSWORD": given.get("password", "")}
+        parameters = database_with_table.parameters
+        address = ["-h", parameters["host"], "-p", parameters["port"], "-U", parameters["user"], parameters["dbname"]]
+        environ = {"PGPASSWORD": parameters.get("password", "")}
         running.append(
             subprocess.Popen([str(embedded.programs() / "pg_dump"), *address], stdout=subprocess.PIPE, env=environ)
         )
-        held = "SELECT pid FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE relation = 't'::regclass"
-        until(lambda: database_with_table.rows(f"{held} AND application_name = 'pg_dump'"))
+        query = "SELECT pid FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE relation = 't'::regclass"
+        until(lambda: database_with_table.rows(f"{query} AND application_name = 'pg_dump'"))
         running[-1].send_signal(signal.SIGSTOP)
-        ((pid,),) = database_with_table.rows(f"{held} AND application_name = 'pg_dump'")
+        ((pid,),) = database_with_table.rows(f"{query} AND application_name = 'pg_dump'")
         return int(str(pid))
 
     yield start
@@ -301,12 +301,12 @@ def test_a_file_that_releases_the_lock_is_still_applied_once(
     mark = "insert into effects values ('%s')"
     files = write(m1_a=GIVES_THE_LOCK_AWAY[way].format(mark=mark % "1_a"), m2_b=mark % "2_b")
     first, second = (Attempt(database_with_table, files, run_id=name, wait=20_000) for name in ("first", "second"))
-    held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+    query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
     asleep = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
     threads = [started(first)]
-    until(lambda: database_with_table.rows(asleep) and database_with_table.rows(held) == [(0,)])
+    until(lambda: database_with_table.rows(asleep) and database_with_table.rows(query) == [(0,)])
     threads.append(started(second))
-    until(lambda: database_with_table.rows(held) == [(1,)])
+    until(lambda: database_with_table.rows(query) == [(1,)])
     assert threads[0].is_alive(), "both are at work, and the lock is the second one's"
     for thread in threads:
         thread.join(60)

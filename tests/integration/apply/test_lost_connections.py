@@ -60,9 +60,9 @@ def database(database: Database) -> Database:
 
 @pytest.fixture
 def proxy(database: Database) -> Iterator[Proxy]:
-    made = Proxy(database.parameters)
-    yield made
-    made.close()
+    proxy = Proxy(database.parameters)
+    yield proxy
+    proxy.close()
 
 
 def effects(database: Database) -> list[object]:
@@ -269,12 +269,12 @@ AS_NEW = f"DROP SCHEMA IF EXISTS ratchet, s CASCADE; DROP TABLE IF EXISTS a, b, 
 @pytest.fixture(scope="module")
 def databases(server: Server) -> Iterator[Databases]:
     """One database per thread, used in turn: creating and dropping a database takes longer than a run."""
-    made = [server.create() for _ in range(AT_ONCE)]
+    created = [server.create() for _ in range(AT_ONCE)]
     queue: Databases = SimpleQueue()
-    for each in made:
+    for each in created:
         queue.put(each)
     yield queue
-    for each in made:
+    for each in created:
         server.drop(each)
 
 

@@ -129,8 +129,8 @@ def test_settings_of_a_file_last_until_its_end(database: Database, write: WriteM
         migrate(database, files)
     fixed = write(m1_a=files[0].text().decode().replace("1 / 0", "1"), m2_b="create table outside ()")
     migrate(database, fixed)
-    found = database.rows("SELECT to_regclass('s.here'), to_regclass('s.there'), to_regclass('public.outside')")
-    assert None not in found[0]
+    rows = database.rows("SELECT to_regclass('s.here'), to_regclass('s.there'), to_regclass('public.outside')")
+    assert None not in rows[0]
 
 
 def test_a_statement_that_meets_a_lock_is_retried(database: Database, write: WriteMigrations) -> None:

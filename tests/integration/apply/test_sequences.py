@@ -52,11 +52,11 @@ def play(server: Server, runners: Sequence[Runner], actions: Sequence[Action]) -
             database.run("CREATE TABLE effects (name text NOT NULL, number int NOT NULL)")
             world = SequenceState(database, Path(folder), runners)
             for action in (*actions, PutBack(), FixFiles(), Run(), FixFiles(), Run()):
-                world.told.append(str(action))
+                world.log.append(str(action))
                 try:
                     action.play(world)
                 except AssertionError as error:
-                    raise AssertionError("\n".join([str(error), *world.told, f"SEED={SEED}"])) from error
+                    raise AssertionError("\n".join([str(error), *world.log, f"SEED={SEED}"])) from error
             assert world.model.expects() == ([], None)
     finally:
         server.drop(database)

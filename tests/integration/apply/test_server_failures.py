@@ -189,17 +189,17 @@ def test_an_unsuitable_server_at_the_same_address_does_not_resolve_the_outcome(
     user, name = database.parameters["user"], database.name
     other.database.run(f"CREATE DATABASE {name}")
     other.database.run(f"DO $$ BEGIN CREATE ROLE {user} SUPERUSER LOGIN; EXCEPTION WHEN duplicate_object THEN END $$")
-    there = Database({**other.database.parameters, "user": user, "dbname": name})
-    before = there.fingerprint()
+    imposter = Database({**other.database.parameters, "user": user, "dbname": name})
+    before = imposter.fingerprint()
     proxy = Proxy(database.parameters)
-    proxy.at(b"create table b", Moment.ANSWERED, meanwhile=lambda: proxy.lead_to(there.parameters))
+    proxy.at(b"create table b", Moment.ANSWERED, meanwhile=lambda: proxy.lead_to(imposter.parameters))
     attempt = through(proxy, write(**FILES))
     assert proxy.database.rows("SELECT to_regclass('gate')") == [(None,)], "the same address leads elsewhere"
     proxy.close()
     assert isinstance(attempt.error, OutcomeUnknown)
     assert attempt.error.status == 7
     assert "not on the server that this environment is pinned to" in attempt.error.detail
-    assert there.fingerprint() == before
+    assert imposter.fingerprint() == before
     assert attempt.applied == ["1_a"]
     assert history(database) == [("1_a", True), ("2_b", True)]
 
@@ -246,10 +246,10 @@ def standby_in_docker(server: Server) -> Iterator[dict[str, str]]:
         (container,) = [each for each in engine.containers.list() if own in str(each.attrs["NetworkSettings"])]
 
         def run(command: str) -> None:
-            given = {"PGPASSWORD": server.parameters["password"]}
+            environ = {"PGPASSWORD": server.parameters["password"]}
             shell = ["timeout", "30", "sh", "-c", f"cd /tmp && {command}"]
-            status, said = container.exec_run(shell, user="postgres", environment=given)
-            assert status == 0, said
+            status, output = container.exec_run(shell, user="postgres", environment=environ)
+            assert status == 0, output
 
         user = server.parameters["user"]
         run(f"pg_basebackup -w -h 127.0.0.1 -U {user} -c fast -R -D standby")

@@ -103,7 +103,7 @@ def test_a_file_that_catches_the_cancellation_is_reported_as_it_ended(
 
 
 @pytest.mark.parametrize(
-    ("before", "told"),
+    ("before", "message"),
     [
         ({}, "Nothing was applied. What was under way was rolled back;"),
         ({"m1_a": "select 1", "m2_b": "select 2"}, "1_a and 2_b were applied, and stay. What was under way"),
@@ -114,13 +114,13 @@ def test_a_signal_names_everything_that_stays(
     write: WriteMigrations,
     signal_during_sleep: Callable[[int], None],
     before: dict[str, str],
-    told: str,
+    message: str,
 ) -> None:
     files = write(**before, m3_c=SLEEP)
     signal_during_sleep(signal.SIGINT)
     with pytest.raises(Interrupted) as caught:
         list(applier.migrate(database.connect, History(), files, None, MigrateOptions("run")))
-    assert caught.value.detail.startswith(told)
+    assert caught.value.detail.startswith(message)
 
 
 def _applied(stream: Iterator[events.Event]) -> list[str]:

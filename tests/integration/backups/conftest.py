@@ -52,17 +52,17 @@ def scratch_server(migrated: Database) -> RestoreServer:
 def restorable(
     server: Server, migrated: Database, disk_store: DiskStore, programs: Programs
 ) -> Iterator[RestorableDatabase]:
-    made = RestorableDatabase(migrated, disk_store, programs)
-    yield made
-    for name in made.beside():
-        made.postgres.run(f'DROP DATABASE "{name}" WITH (FORCE)')
+    restorable = RestorableDatabase(migrated, disk_store, programs)
+    yield restorable
+    for name in restorable.beside():
+        restorable.postgres.run(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture
 def proxy(migrated: Database) -> Iterator[Proxy]:
-    made = Proxy(migrated.parameters)
-    yield made
-    made.close()
+    proxy = Proxy(migrated.parameters)
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture
@@ -105,6 +105,6 @@ def s3(s3_server: S3Server) -> Iterator[S3Server]:
 
 @pytest.fixture
 def byte_proxy(s3: S3Server) -> Iterator[ByteLimitProxy]:
-    made = ByteLimitProxy(s3.endpoint)
-    yield made
-    made.close()
+    byte_proxy = ByteLimitProxy(s3.endpoint)
+    yield byte_proxy
+    byte_proxy.close()

@@ -86,7 +86,7 @@ class RestorableDatabase:
     """A live database, a store for its backups, and programs to restore them."""
 
     database: Database
-    kept: DiskStore
+    disk_store: DiskStore
     programs: Programs
 
     @property
@@ -94,12 +94,12 @@ class RestorableDatabase:
         return restore_server_of(self.database)
 
     def back_up(self) -> BackupArchive:
-        made = take(backup_source_of(self.database), self.kept, self.programs)
-        return BackupArchive(made, verification.open_content(made, self.kept, None), self.programs)
+        manifest = take(backup_source_of(self.database), self.disk_store, self.programs)
+        return BackupArchive(manifest, verification.open_content(manifest, self.disk_store, None), self.programs)
 
     def restore(self, archived: BackupArchive, **wishes: object) -> list[events.Event]:
-        given = RestoreOptions(**wishes)  # type: ignore[arg-type]
-        return list(restore.restore(self.site, self.database.name, archived, given))
+        options = RestoreOptions(**wishes)  # type: ignore[arg-type]
+        return list(restore.restore(self.site, self.database.name, archived, options))
 
     def named(self, name: str) -> Database:
         return Database({**self.database.parameters, "dbname": name})
@@ -118,8 +118,8 @@ class RestorableDatabase:
         return oid
 
     def is_open(self) -> bool:
-        found = self.postgres.rows("SELECT datallowconn FROM pg_database WHERE datname = %s", self.database.name)
-        return found == [(True,)]
+        rows = self.postgres.rows("SELECT datallowconn FROM pg_database WHERE datname = %s", self.database.name)
+        return rows == [(True,)]
 
     def likeness(self, name: str | None = None) -> tuple[list[str], dict[str, list[tuple[object, ...]]]]:
         """The schema of a database by pg_dump, without its name; and every row."""
@@ -129,13 +129,13 @@ class RestorableDatabase:
             text = subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
         lines = text.replace(name, "LIVE").splitlines()
         schema = [line for line in lines if line and not line.startswith(("--", "\\restrict", "\\unrestrict"))]
-        there = self.named(name)
-        tables = there.rows(
+        database = self.named(name)
+        tables = database.rows(
             "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class AS c JOIN pg_namespace AS n"
             " ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND c.oid >= 16384 ORDER BY 1"
         )
         # What the database itself is like comes as statements in an order of their own.
-        return sorted(schema), {str(t): there.rows(f"SELECT x::text FROM {t} AS x ORDER BY 1") for (t,) in tables}
+        return sorted(schema), {str(t): database.rows(f"SELECT x::text FROM {t} AS x ORDER BY 1") for (t,) in tables}
 
 
 @contextmanager

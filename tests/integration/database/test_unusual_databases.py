@@ -133,8 +133,8 @@ def test_settings_of_the_database_change_neither_history_nor_outcome(
         m3_c=LARGE.replace("big", "own.big"),
     )
     set_for(database, **settings)
-    found = database.rows("SELECT name FROM pg_settings WHERE source = 'database'")
-    assert {str(name).lower() for (name,) in found} == set(settings), "a session begins with them"
+    rows = database.rows("SELECT name FROM pg_settings WHERE source = 'database'")
+    assert {str(name).lower() for (name,) in rows} == set(settings), "a session begins with them"
     began = datetime.now(timezone.utc)
     assert migrate(database, files).applied == ["1_a", "2_b", "3_c"]
     assert migrate(database, files).applied == []
@@ -168,7 +168,7 @@ Encoded = Callable[[str], Database]
 @pytest.fixture
 def create_encoded(server: Server) -> Iterator[Encoded]:
     """Create a database in another encoding."""
-    made: list[Database] = []
+    created: list[Database] = []
 
     def make(encoding: str) -> Database:
         name = f"test_{encoding.lower()}"
@@ -176,11 +176,11 @@ def create_encoded(server: Server) -> Iterator[Encoded]:
             command = "CREATE DATABASE %s TEMPLATE template0 ENCODING '%s' LOCALE 'C'"
             session.execute((command % (name, encoding)).encode())
         server.created.append(name)
-        made.append(Database({**server.parameters, "dbname": name}))
-        return made[-1]
+        created.append(Database({**server.parameters, "dbname": name}))
+        return created[-1]
 
     yield make
-    for each in made:
+    for each in created:
         server.drop(each)
 
 

@@ -55,5 +55,5 @@ def test_a_pooler_is_refused_with_a_hint_for_the_direct_address() -> None:
 
 
 def test_a_database_is_described_without_its_password() -> None:
-    given = parse_url("postgresql://me:s3cret@db:6000/app")
-    assert describe(given) == 'database "app" on db, port 6000, as me'
+    parameters = parse_url("postgresql://me:s3cret@db:6000/app")
+    assert describe(parameters) == 'database "app" on db, port 6000, as me'

@@ -59,8 +59,8 @@ def test_a_run_is_running_ended_or_lost(runs: Path) -> None:
     run_folder(runs, 2, status=None)
     descriptor = held(run_folder(runs, 3, status=None))
     (runs / "no run").mkdir()
-    listed = host_runs.list_runs()
-    assert [(run["state"], run["status"]) for run in listed] == [("running", None), ("lost", None), ("ended", "5")]
+    runs_listed = host_runs.list_runs()
+    assert [(run["state"], run["status"]) for run in runs_listed] == [("running", None), ("lost", None), ("ended", "5")]
     os.close(descriptor)
 
 

@@ -100,9 +100,9 @@ def test_the_installer_refuses_content_with_another_digest(tmp_path: Path) -> No
     for _ in range(2):
         assert install(bundle.digest()) == [{"unfit": ""}, {"installed": bundle.digest()}]
     bundles = tmp_path / ".pgratchet" / "bundles"
-    (made,) = bundles.iterdir()
-    assert made.name == bundle.digest()
-    assert made.stat().st_mode & 0o777 == 0o700
+    (installed,) = bundles.iterdir()
+    assert installed.name == bundle.digest()
+    assert installed.stat().st_mode & 0o777 == 0o700
     for age in range(1, 9):
         (bundles / str(age)).mkdir()
         os.utime(bundles / str(age), (age, age))

@@ -35,12 +35,12 @@ def route(tmp_path: Path) -> Route:
 
 def hops(way: Route) -> list[str]:
     """The hosts of a route, the last first. Checks that each verifies host keys."""
-    found, connection = [], ssh.prepare_connection(way)
+    hosts, connection = [], ssh.prepare_connection(way)
     while connection:
         assert type(connection.client._policy).__name__ == "Refuse"
-        found.append(f"{connection.user}@{connection.host}:{connection.port}")
+        hosts.append(f"{connection.user}@{connection.host}:{connection.port}")
         connection = connection.gateway
-    return found
+    return hosts
 
 
 def test_every_hop_of_the_inventory_checks_host_keys(route: Route) -> None:
