@@ -1,4 +1,4 @@
-"""`invoke adopt` as a user runs it: a history of Drizzle's, one that disagrees, and a database without any."""
+"""`invoke adopt`: a history of Drizzle, a history that disagrees with the files, and a database without a history."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
 @pytest.fixture
 def checkout_beside_drizzle(checkout: Path, database: Database) -> Path:
-    """A checkout beside Drizzle's files, with no migration of its own yet."""
+    """A checkout without migrations, beside the files of Drizzle."""
     (checkout / "sql" / "001_initial_schema.sql").unlink()
     for name, text in SAMPLES["drizzle"].files.items():
         path = checkout / "drizzle" / name
@@ -55,8 +55,8 @@ def test_a_history_that_disagrees_is_refused_in_three_parts(
     refused = invoke_on_database("adopt", status=8)
     assert PARTS.search(refused.stderr)
     assert "0001_two: changed." in refused.stderr
-    told = invoke_on_database("adopt", "--json", status=8).json
-    assert (told["error"]["code"], told["adopted"], told["migrations"][1]["status"]) == (8, [], "changed")
+    error = invoke_on_database("adopt", "--json", status=8).json
+    assert (error["error"]["code"], error["adopted"], error["migrations"][1]["status"]) == (8, [], "changed")
     assert database.fingerprint() == before
     assert list((checkout_beside_drizzle / "sql").iterdir()) == []
 

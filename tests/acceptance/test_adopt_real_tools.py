@@ -1,4 +1,4 @@
-"""Moving in: a real tool's database and files, `invoke adopt`, and a migration of ours on top."""
+"""`invoke adopt` with the database and files of a real tool, and a new migration afterwards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MakeDatabase = Callable[..., Database]
 
 @pytest.fixture
 def project(checkout: Path, tmp_path: Path) -> Path:
-    """Where a tool's project is to be; beside it a checkout of ours without a migration."""
+    """A folder for a tool's project, beside a checkout without migrations."""
     for path in (checkout / "sql").iterdir():
         path.unlink()
     return tmp_path / "project"
@@ -29,15 +29,15 @@ def project(checkout: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def create_database(server: Server) -> Iterator[MakeDatabase]:
-    """Make another database, empty or as another is."""
-    made: list[Database] = []
+    """Create another database, empty or as a copy."""
+    created: list[Database] = []
 
     def create(template: str = "template0") -> Database:
-        made.append(server.create(template))
-        return made[-1]
+        created.append(server.create(template))
+        return created[-1]
 
     yield create
-    for each in made:
+    for each in created:
         server.drop(each)
 
 
@@ -107,7 +107,7 @@ def test_a_file_that_failed_in_prisma_is_named(
 
 
 def refused(on: InvokeOnDatabase, database: Database, clone: Path, files: Path, name: str) -> None:
-    """adopt says no, names the migration, and has changed nothing."""
+    """Check that adopt refuses, names the migration, and changes nothing."""
     before = database.fingerprint()
     done = on("adopt", f"--files={files}", status=None)
     assert done.status not in (0, 1)
@@ -122,7 +122,7 @@ def history(database: Database, mover: OtherTool) -> list[tuple[object, ...]]:
 
 
 def structure(database: Database, mover: OtherTool) -> str:
-    """The schema without anybody's history."""
+    """The schema without the tables of any history."""
     with database.connect() as session:
         programs = find_programs(session.info.server_version)
     left_out = [f"--exclude-table={table}*" for table in mover.history]  # and their sequences

@@ -1,4 +1,4 @@
-"""Backups as a user meets them: taken, listed, restored, drilled; and bad input of every kind, with its own words."""
+"""`invoke backup`, `backups`, `restore`, `verify` and `drill`, and invalid input of every kind."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_a_restore_undoes_a_harmful_migration(
     assert done["database"] == database.name
     assert database.rows("SELECT email FROM guests") == [("before@example.org",)]
     assert database.rows("SELECT count(*) FROM jobs") == [(0,)]
-    kept = Database({**database.parameters, "dbname": done["kept"]})
-    assert kept.rows("SELECT count(*) FROM guests") == [(0,)]
+    old_database = Database({**database.parameters, "dbname": done["kept"]})
+    assert old_database.rows("SELECT count(*) FROM guests") == [(0,)]
     assert invoke_on_database("status", "--json").json["pending"] == 1
     dropped = invoke_on_database("restore", "--drop-old", "--yes")
     assert f'to be dropped: "{done["kept"]}"' in dropped.stderr
@@ -76,9 +76,9 @@ def test_drills_are_recorded_and_compared(
     record = invoke_on_database("drill", "--json").json
     assert (record["backup_id"], record["good"], record["rows"]) == (backup, True, 3)
     assert record["restore_ms"] > 0
-    listed = invoke_on_database("backups", "--json").json
-    assert [each["backup_id"] for each in listed["drills"]] == [backup]
-    assert (listed["backups"][0]["label"], listed["backups"][0]["keep"]) == ("before the drill", True)
+    listing = invoke_on_database("backups", "--json").json
+    assert [each["backup_id"] for each in listing["drills"]] == [backup]
+    assert (listing["backups"][0]["label"], listing["backups"][0]["keep"]) == ("before the drill", True)
     shown = invoke_on_database("backups").stdout
     assert "complete, kept" in shown
     assert "before the drill" in shown
@@ -127,8 +127,8 @@ def test_the_destructive_only_policy_backs_up_before_destructive_files_only(
 def test_every_backup_applies_retention(invoke_on_database: InvokeOnDatabase, checkout: Path) -> None:
     invoke_on_database("migrate")
     say(checkout, "backup_keep_count: 2")
-    made = [invoke_on_database("backup", "--json").json["backup"] for _ in range(3)]
-    assert [each["id"] for each in invoke_on_database("backups", "--json").json["backups"]] == [made[2], made[1]]
+    backups = [invoke_on_database("backup", "--json").json["backup"] for _ in range(3)]
+    assert [each["id"] for each in invoke_on_database("backups", "--json").json["backups"]] == [backups[2], backups[1]]
 
 
 @embedded
@@ -152,12 +152,12 @@ def test_a_killed_backup_is_not_listed_as_one(
         process.wait()
         holder.rollback()
     (draft,) = folder.glob("*.partial")
-    found = {each["id"]: each["problem"] for each in invoke_on_database("backups", "--json").json["backups"]}
-    assert found.pop(draft.name) == "It was not finished."
-    assert list(found.values()) == [None]
+    problems = {each["id"]: each["problem"] for each in invoke_on_database("backups", "--json").json["backups"]}
+    assert problems.pop(draft.name) == "It was not finished."
+    assert list(problems.values()) == [None]
     draft.rename(folder / "20200101T000000-0000.partial")
-    told = invoke_on_database("backup")
-    assert "deleted, as no longer kept: 20200101T000000-0000.partial" in told.stderr
+    result = invoke_on_database("backup")
+    assert "deleted, as no longer kept: 20200101T000000-0000.partial" in result.stderr
     assert not list(folder.glob("*.partial"))
 
 
@@ -165,7 +165,7 @@ Prepare = Callable[[Path, str], object]
 
 
 def no_programs(clone: Path, _: str) -> None:
-    """As on a machine with no pg_dump but one that is too old."""
+    """Leave only a pg_dump that is too old."""
     folder = clone / "bin"
     folder.mkdir()
     for name in ("pg_dump", "pg_restore", "pg_dumpall"):
@@ -196,7 +196,7 @@ UNREACHABLE = (
 
 @embedded
 @pytest.mark.parametrize(
-    ("prepare", "arguments", "status", "told"),
+    ("prepare", "arguments", "status", "message"),
     [
         (None, ["restore", "--backup=20990101T000000-0000", "--yes"], 9, 'there is no backup "20990101T000000-0000"'),
         (None, ["restore", "--backup=../../etc", "--yes"], 9, 'there is no backup "../../etc"'),
@@ -225,24 +225,24 @@ def test_invalid_input_is_named_and_loses_nothing(
     prepare: Prepare | None,
     arguments: list[str],
     status: int,
-    told: str,
+    message: str,
 ) -> None:
     backup = invoke_on_database("migrate", "--json").json["backup"]
-    kept = folder_of(checkout, backup)
+    backup_folder = folder_of(checkout, backup)
     if prepare:
         prepare(checkout, backup)
-    before, files = database.fingerprint(), {path.name: path.read_bytes() for path in kept.iterdir()}
+    before, files = database.fingerprint(), {path.name: path.read_bytes() for path in backup_folder.iterdir()}
     path = {"PATH": f"{checkout}/bin"} if prepare is no_programs else {}
     failed = invoke_on_database(*(each.replace("ID", backup) for each in arguments), status=status, env=path)
-    assert told.replace("ID", backup) in failed.stderr
+    assert message.replace("ID", backup) in failed.stderr
     assert PARTS.search(failed.stderr), failed.stderr
     assert database.fingerprint() == before
-    assert {path.name: path.read_bytes() for path in kept.iterdir()} == files
+    assert {path.name: path.read_bytes() for path in backup_folder.iterdir()} == files
 
 
 @embedded
 def test_a_full_disk_is_reported_before_anything_is_written(invoke: Invoke, migrated: Database, checkout: Path) -> None:
-    """A disk too small for it, by the clone's own word for how much is free."""
+    """A module of the checkout is told that little space is free."""
     module = checkout / "ops" / "pgratchet" / "backups" / "disk_store.py"
     module.write_text(module.read_text().replace("shutil.disk_usage(existing).free", "10"))
     migrated.run("CREATE TABLE big AS SELECT generate_series(1, 50000) AS n")

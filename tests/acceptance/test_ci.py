@@ -1,4 +1,4 @@
-"""invoke ci in a team's repository: what is fit to be merged, and what is caught before it is."""
+"""`invoke ci` in the repository of a team: which branches pass, and which mistakes are named."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CommitMigrations = Callable[..., None]
 
 @pytest.fixture
 def commit_migrations(checkout: Path) -> CommitMigrations:
-    """Writes migrations into the clone, which is a repository on a branch off main."""
+    """Commit migrations in the checkout, on a branch off main."""
     sql = checkout / "sql"
     git(checkout, "init", "-q", "-b", "main", ".")
     commit(sql)

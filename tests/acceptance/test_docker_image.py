@@ -1,4 +1,4 @@
-"""The image of templates/docker: built for real, and run as a user who is not root, with a root that is read-only."""
+"""The image of templates/docker: built with Docker, and run without root on a read-only file system."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def docker(*arguments: str, timeout: int = 300) -> subprocess.CompletedProcess[s
 
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Built from wheels in its context, so that the build itself needs no package index."""
+    """The image, built from wheels in its context, so that the build needs no package index."""
     require("docker")
     require("a Docker engine")
     context = tmp_path_factory.mktemp("image")
@@ -50,16 +50,16 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def run_image(image: str, database: Database, tmp_path: Path) -> Iterator[RunImage]:
-    """Runs the image as Kubernetes would: as its own user, its root read-only, backups and /tmp mounted."""
+    """Run the image as Kubernetes does: as its own user, on a read-only root, with backups and /tmp mounted."""
     backups = tmp_path / "backups"
     backups.mkdir()
     backups.chmod(0o777)
     mounts = ("--read-only", "--tmpfs=/tmp", f"--volume={backups}:/app/backups", "--cap-drop=ALL")
 
     def started(*arguments: str, program: str = "invoke") -> subprocess.CompletedProcess[str]:
-        given = ("--network=host", "--env=DATABASE_URL", f"--entrypoint={program}", image, *arguments)
+        options = ("--network=host", "--env=DATABASE_URL", f"--entrypoint={program}", image, *arguments)
         return subprocess.run(
-            ["docker", "run", "--rm", *mounts, *given],
+            ["docker", "run", "--rm", *mounts, *options],
             capture_output=True,
             text=True,
             check=False,
@@ -85,6 +85,6 @@ def test_the_image_migrates_without_root(run_image: RunImage, database: Database
 
 
 def test_the_image_contains_no_trace_of_the_package_index(image: str) -> None:
-    told = docker("inspect", image).stdout + docker("run", "--rm", "--entrypoint=sh", image, "-c", "env; ls /").stdout
-    assert "PIP_" not in told
-    assert "build" not in told.splitlines()
+    output = docker("inspect", image).stdout + docker("run", "--rm", "--entrypoint=sh", image, "-c", "env; ls /").stdout
+    assert "PIP_" not in output
+    assert "build" not in output.splitlines()

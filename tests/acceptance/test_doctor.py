@@ -1,4 +1,4 @@
-"""invoke doctor as a user runs it."""
+"""`invoke doctor` on a fresh checkout and on a server with problems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a backup comes from and where it goes, as the inventory says, through `invoke` as a process."""
+"""Backups by another tool, and object stores, as the inventory names them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def with_variables(clone: Path, text: str) -> None:
 
 
 def tool(clone: Path, script: str) -> None:
-    """A backup command in the inventory; it notes that it ran."""
+    """A backup command in the inventory, which records that it ran."""
     path = clone / "take-backup"
     path.write_text(f'#!/bin/sh\necho "$PGRATCHET_ENV $PGRATCHET_TARGET" >> {clone}/ran\n{script}\n')
     path.chmod(0o755)
@@ -47,7 +47,7 @@ def test_a_backup_of_another_tool_is_required_and_recorded(
 
 @embedded
 @pytest.mark.parametrize(
-    ("script", "told"),
+    ("script", "message"),
     [
         ("echo the repository is locked >&2; exit 3", "the repository is locked\n        It ended with status 3."),
         ("echo 20200101-000000F 2020-01-01T00:00:00Z", "may be 3600 s old at most."),
@@ -56,14 +56,14 @@ def test_a_backup_of_another_tool_is_required_and_recorded(
     ],
 )
 def test_nothing_runs_without_a_fresh_backup(
-    invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database, script: str, told: str
+    invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database, script: str, message: str
 ) -> None:
     tool(checkout, script)
     before = database.fingerprint()
     failed = invoke_on_database("migrate", status=9)
     assert (checkout / "ran").exists()
     assert "take-backup gave no fresh backup" in failed.stderr
-    assert told in failed.stderr
+    assert message in failed.stderr
     assert PARTS.search(failed.stderr)
     assert database.fingerprint() == before
     assert invoke_on_database("migrate", "--json", status=9).json["error"]["code"] == 9

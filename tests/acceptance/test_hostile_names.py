@@ -1,6 +1,6 @@
-"""Names that would do harm where someone put them into SQL or a shell: they come back as they went in, or are refused.
+"""Names that do harm if they are executed as SQL or by a shell: they are passed unchanged, or refused.
 
-Every one of them, if it were executed, would drop the table `witness` or make a file `pwned`.
+Each of them would drop the table `witness` or create a file `pwned`.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ ANY = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
 @pytest.fixture
 def database_with_witness(database: Database, checkout: Path) -> Iterator[Database]:
-    """The database, with a table that has to be there at the end, in a checkout that has to be without that file."""
+    """The database with the table `witness`. Afterwards the table must exist, and the file `pwned` must not."""
     database.run("CREATE TABLE witness ()")
     yield database
     assert database.rows("SELECT to_regclass('witness') IS NOT NULL") == [(True,)]
     assert list(checkout.rglob("pwned")) == []
 
 
-def variables(given: Mapping[str, str]) -> dict[str, str]:
+def variables(parameters: Mapping[str, str]) -> dict[str, str]:
     names = {"host": "HOST", "port": "PORT", "dbname": "DB", "user": "USER", "password": "PASSWORD"}
-    return {f"POSTGRES_{names[key]}": value for key, value in given.items()}
+    return {f"POSTGRES_{names[key]}": value for key, value in parameters.items()}
 
 
-def refused(done: ProcessResult, told: str) -> None:
-    assert told in done.stderr
+def refused(done: ProcessResult, message: str) -> None:
+    assert message in done.stderr
     assert PARTS.search(done.stderr), done.stderr
 
 
@@ -67,16 +67,16 @@ def test_the_names_are_harmful_if_executed(database: Database, tmp_path: Path) -
 def database_with_hostile_name(
     request: pytest.FixtureRequest, server: Server, database_with_witness: Database
 ) -> Iterator[Database]:
-    """A database of such a name, with an owner of such a name; it has its witness too."""
+    """A database with a hostile name and an owner with a hostile name. It has the table `witness` too."""
     name, owner = HOSTILE[request.param]
     create, drop = sql.SQL("CREATE DATABASE {} OWNER {}"), sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
     with connection.connect(server.parameters) as session:
         session.execute(sql.SQL("CREATE ROLE {} LOGIN SUPERUSER PASSWORD 'x'").format(sql.Identifier(owner)))
         session.execute(create.format(sql.Identifier(name), sql.Identifier(owner)))
-    made = Database({**server.parameters, "dbname": name, "user": owner, "password": "x"})
-    made.run("CREATE TABLE witness ()")
-    yield made
-    assert made.rows("SELECT to_regclass('witness') IS NOT NULL") == [(True,)]
+    hostile_database = Database({**server.parameters, "dbname": name, "user": owner, "password": "x"})
+    hostile_database.run("CREATE TABLE witness ()")
+    yield hostile_database
+    assert hostile_database.rows("SELECT to_regclass('witness') IS NOT NULL") == [(True,)]
     with connection.connect(server.parameters) as session:
         for each in (name, f"{name}2"):
             session.execute(drop.format(sql.Identifier(each)))
@@ -86,7 +86,7 @@ def database_with_hostile_name(
 def test_hostile_database_and_user_names_are_read_back_unchanged(
     invoke: Invoke, checkout: Path, database_with_hostile_name: Database
 ) -> None:
-    """Through a backup and a restore as well, and on the way through psycopg, service file, pgpass and programs."""
+    """Through psycopg, the service file, pgpass and the programs; also through a backup and a restore."""
     env, name, owner = (
         variables(database_with_hostile_name.parameters),
         database_with_hostile_name.name,
@@ -121,8 +121,8 @@ def test_a_name_that_no_format_can_hold_is_refused_before_anything_runs(
     invoke: Invoke, checkout: Path, database_with_witness: Database
 ) -> None:
     before = database_with_witness.fingerprint()
-    given = variables(database_with_witness.parameters)
-    for changed, status, told in (
+    good_variables = variables(database_with_witness.parameters)
+    for changed, status, message in (
         ({"POSTGRES_DB": LINES}, 2, "a value holds a line end"),
         ({"POSTGRES_HOST": LINES}, 2, "a value holds a line end"),
         ({"POSTGRES_USER": f" {SQL}"}, 2, "begins or ends with a space"),
@@ -132,7 +132,7 @@ def test_a_name_that_no_format_can_hold_is_refused_before_anything_runs(
         ({"POSTGRES_USER": SHELL}, 10, SHELL),
         ({"POSTGRES_HOST": SHELL}, 10, SHELL),
     ):
-        refused(invoke("migrate", env=given | changed, status=status), told)
+        refused(invoke("migrate", env=good_variables | changed, status=status), message)
     assert database_with_witness.fingerprint() == before
 
 
@@ -149,10 +149,10 @@ def test_arguments_that_match_nothing_are_refused(invoke: Invoke, database_with_
         ("verify", "--backup", 9, 'there is no backup "{}"'),
     )
     names = (SQL, QUOTED, SHELL, ODD, LINES, LONG, "../" * 9 + "etc/passwd")
-    for name, (task, flag, status, told) in zip(names, arguments, strict=True):
+    for name, (task, flag, status, message) in zip(names, arguments, strict=True):
         refused(
             invoke(task, f"{flag}={name}", env=variables(database_with_witness.parameters), status=status),
-            told.format(name),
+            message.format(name),
         )
     assert database_with_witness.fingerprint() == before
 
@@ -161,19 +161,19 @@ def test_arguments_that_match_nothing_are_refused(invoke: Invoke, database_with_
 def test_names_in_the_inventory_that_the_server_would_truncate_are_refused(
     invoke: Invoke, checkout: Path, database_with_witness: Database
 ) -> None:
-    """Two histories whose names differ behind the 63rd byte would be one table."""
+    """Two history tables whose names differ after the 63rd byte would be the same table."""
     database_with_witness.run(f'CREATE TABLE "{LONG}1" ()')
     with pytest.raises(Exception, match="already exists"):
         database_with_witness.run(f'CREATE TABLE "{LONG}2" ()')
     before = database_with_witness.fingerprint()
     dev = checkout / "inventory" / "dev.yml"
     sound = dev.read_text()
-    for line, told in (
+    for line, message in (
         (f"history_schema: {LONG}", "history_schema: no name that PostgreSQL can hold"),
         ('history_table: "a\\0b"', "history_table: no name that PostgreSQL can hold"),
     ):
         dev.write_text(f"{sound}      {line}\n")
-        refused(invoke("migrate", env=variables(database_with_witness.parameters), status=2), told)
+        refused(invoke("migrate", env=variables(database_with_witness.parameters), status=2), message)
     for target in (SQL, "x]\nhost=evil"):
         dev.write_text(json.dumps({"all": {"hosts": {target: {"pg_dbname": "x"}}}}))
         shown = target.replace("\n", "\n        ")

@@ -1,4 +1,4 @@
-"""The inventory is Ansible's: what ansible-inventory says about hosts, groups and variables is what we say."""
+"""ansible-inventory reads the same hosts, groups and variables from the inventory."""
 
 from __future__ import annotations
 
@@ -53,17 +53,17 @@ def test_hosts_and_variables_agree_with_ansible(tmp_path: Path, name: str) -> No
         (folder / "group_vars" / "apple.yml").write_text("pg_sslrootcert: group_vars\n")
         (folder / "host_vars").mkdir()
         (folder / "host_vars" / "db2.yml").write_text("pg_user: host_vars\n")
-    said = ansible(folder, name, tmp_path)
-    hosts = said["_meta"]["hostvars"]  # type: ignore[index]
+    listing = ansible(folder, name, tmp_path)
+    hosts = listing["_meta"]["hostvars"]  # type: ignore[index]
     targets = inventory.load(folder, name)
     assert {t.name: dict(t.variables) for t in targets} == hosts
     for target in targets:
         for group in set(target.groups) - {"all"}:
-            assert target.name in _members(said, group)
+            assert target.name in _members(listing, group)
 
 
-def _members(said: dict[str, object], group: str) -> set[str]:
-    described = said.get(group, {})
+def _members(listing: dict[str, object], group: str) -> set[str]:
+    described = listing.get(group, {})
     assert isinstance(described, dict)
-    inner = {host for child in described.get("children", ()) for host in _members(said, child)}
+    inner = {host for child in described.get("children", ()) for host in _members(listing, child)}
     return inner | set(described.get("hosts", ()))

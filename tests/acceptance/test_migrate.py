@@ -1,4 +1,4 @@
-"""`invoke migrate` and `invoke status` on a server of one's own: results, failures, runners, terminals."""
+"""`invoke migrate` and `invoke status`: results, failures, concurrent runners, terminals."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def test_a_file_that_stops_part_way_exits_6_and_resumes_there(
 
 
 @pytest.mark.parametrize(
-    ("change", "state", "told"),
+    ("change", "state", "message"),
     [
         (lambda sql: (sql / "002_b.sql").write_text("create table other ();"), "changed", "-create table b"),
         (lambda sql: (sql / "002_b.sql").unlink(), "missing", "its file is gone"),
@@ -236,14 +236,14 @@ def test_a_history_that_disagrees_exits_8_and_is_shown_by_status(
     database: Database,
     change: Callable[[Path], object],
     state: str,
-    told: str,
+    message: str,
 ) -> None:
     (checkout / "sql" / "002_b.sql").write_text("create table b ();")
     invoke_on_database("migrate")
     change(checkout / "sql")
     before = database.fingerprint()
     failed = invoke_on_database("migrate", status=8)
-    assert told in failed.stderr
+    assert message in failed.stderr
     assert PARTS.search(failed.stderr)
     assert state in {m["status"] for m in invoke_on_database("status", "--json").json["migrations"]}
     assert "1 to be settled" in invoke_on_database("status").stdout
@@ -272,7 +272,7 @@ def test_render_masks_secrets_on_screen_and_writes_private_files(
         invoke_on_database("render", "--write=.env")
     for name in ("pg_service.conf", ".pgpass"):
         assert (checkout / name).stat().st_mode & 0o777 == 0o600
-    asked = subprocess.run(
+    result = subprocess.run(
         [str(embedded.programs() / "psql"), "-XAtc", "SELECT current_database()"],
         env={
             "PATH": os.environ["PATH"],
@@ -284,7 +284,7 @@ def test_render_masks_secrets_on_screen_and_writes_private_files(
         text=True,
         check=False,
     )
-    assert asked.stdout.strip() == database.name, asked.stderr
+    assert result.stdout.strip() == database.name, result.stderr
 
 
 def test_confirmation_needs_a_terminal_or_yes(invoke_on_database: InvokeOnDatabase, checkout: Path) -> None:
@@ -326,7 +326,7 @@ def test_a_signal_cancels_the_statement_and_frees_the_lock(
 
 
 def on_terminal(clone: Path, columns: int, env: dict[str, str], *arguments: str) -> tuple[int, str]:
-    """Run invoke on a pseudo-terminal; its status and all that it wrote."""
+    """Run invoke on a pseudo-terminal. Returns the status and the output."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(clone)
@@ -364,8 +364,8 @@ def test_a_terminal_gets_colour_and_a_table_that_fits(checkout: Path, database: 
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
 def test_no_color_and_dumb_terminals_get_no_colour(checkout: Path, database: Database, env: dict[str, str]) -> None:
-    given = {"DATABASE_URL": database.url, **env}
-    written = "".join(on_terminal(checkout, 80, given, task)[1] for task in ("migrate", "status"))
+    variables = {"DATABASE_URL": database.url, **env}
+    written = "".join(on_terminal(checkout, 80, variables, task)[1] for task in ("migrate", "status"))
     assert "001_initial_schema" in written
     assert not COLOUR.search(written)
     if "TERM" in env:

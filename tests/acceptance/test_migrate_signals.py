@@ -1,4 +1,4 @@
-"""Signals to `invoke migrate`: the statement ends, the lock is free, the history is true, and the next run goes on."""
+"""Signals to `invoke migrate`: the statement ends, the lock is released, and the next run continues."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ BUILD = "-- migrate: no-transaction\ncreate table built ();\ncreate index concur
 
 @pytest.fixture
 def watched_database(database: Database) -> Database:
-    """The database, with a table, by way of sessions that are told from those of a run."""
+    """The database with a table. Its own sessions have a name by which they are not counted as a run's."""
     database.run("CREATE TABLE t (x int)")
     return Database({**database.parameters, "application_name": "watching"})
 
 
 def sessions(watched: Database, which: str = "true") -> int:
-    """How many sessions of runs there are."""
-    ((found,),) = watched.rows(
+    """The number of sessions of runs."""
+    ((number,),) = watched.rows(
         "SELECT count(*) FROM pg_stat_activity"
         f" WHERE application_name = 'pgratchet' AND datname = current_database() AND {which}"
     )
-    return int(str(found))
+    return int(str(number))
 
 
 class RunningMigrate:
-    """A run as a process of its own, in `sh` where its surroundings need one."""
+    """A run in a process of its own, below `sh` if the test needs a shell."""
 
     def __init__(self, clone: Path, database: Database, *, shell: str = "") -> None:
         command = [*COMMAND, "migrate", "--json"]
@@ -61,7 +61,7 @@ class RunningMigrate:
         )
 
     def send(self, number: signal.Signals, times: int) -> None:
-        """The second one comes 0.2 s behind the first, if there is anyone left to get it."""
+        """Send the signal, and the second one 0.2 s later if the process still runs."""
         self.process.send_signal(number)
         for _ in range(times - 1):
             time.sleep(0.2)
@@ -94,7 +94,7 @@ def start_migrate(checkout: Path, database: Database) -> Iterator[StartMigrate]:
 
 
 def stopped(running: RunningMigrate, watched: Database, number: signal.Signals, times: int) -> ProcessResult:
-    """What the signal came to: no traceback, the right status, and within two seconds nothing left on the server."""
+    """Check the end of a signalled run: no traceback, the right status, and no session after two seconds."""
     running.send(number, times)
     sent = time.monotonic()
     done = running.ended()
@@ -163,7 +163,7 @@ def test_a_signal_during_an_index_build_is_repaired_by_the_next_run(
     number: signal.Signals,
     times: int,
 ) -> None:
-    """What it leaves is an INVALID index, recorded as begun: the next run clears that away and builds it anew."""
+    """The build leaves an INVALID index and a recorded start. The next run drops the index and builds it again."""
     (checkout / "sql" / "002_build.sql").write_text(BUILD)
     with closing(watched_database.connect()) as holder:
         holder.execute("BEGIN; LOCK TABLE t IN ROW EXCLUSIVE MODE")
@@ -196,7 +196,7 @@ def test_a_run_under_nohup_survives_its_terminal(
 
 
 def test_closing_the_terminal_ends_the_run(watched_database: Database, database: Database, checkout: Path) -> None:
-    """The signal comes, and nothing can be written any more."""
+    """SIGHUP arrives, and writing fails from then on."""
     (checkout / "sql" / "002_slow.sql").write_text("select pg_sleep(20);")
     pid, terminal = pty.fork()
     if pid == 0:

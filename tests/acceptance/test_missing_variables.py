@@ -1,4 +1,4 @@
-"""A template variable that is missing or empty: it ends before anything is connected to, and leaves no file."""
+"""A missing or empty variable of a template ends a task before any connection or file."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ TEMPLATES = {
 
 @pytest.fixture
 def proxy(database: Database, checkout: Path) -> Iterator[Proxy]:
-    """The way to the database, which counts; the inventory of dev leads there."""
-    made = Proxy(database.parameters)
-    (checkout / "inventory" / "dev.yml").write_text(INVENTORY.format(**made.database.parameters))
-    yield made
-    made.close()
+    """A proxy to the database that counts connections; the inventory of dev names its address."""
+    proxy = Proxy(database.parameters)
+    (checkout / "inventory" / "dev.yml").write_text(INVENTORY.format(**proxy.database.parameters))
+    yield proxy
+    proxy.close()
 
 
 def test_a_missing_variable_prevents_connections_and_files(
@@ -56,17 +56,17 @@ def test_a_missing_variable_prevents_connections_and_files(
     sound = inventory.read_text()
     (checkout / ".env").write_text("as it was")
     before = database.fingerprint(), files(checkout)
-    for line, told in VALUES.items():
+    for line, message in VALUES.items():
         inventory.write_text(f"{sound}      {line}\n")
-        refused(invoke("migrate", env=env, status=2).stderr, told, line)
+        refused(invoke("migrate", env=env, status=2).stderr, message, line)
     inventory.write_text(f"{sound}      {next(iter(VALUES))}\n")
     refused(invoke("render", "--write=.env", env=env, status=2).stderr, "'nothing' is undefined", "render")
     inventory.write_text(sound)
-    for (name, right, wrong), told in TEMPLATES.items():
+    for (name, right, wrong), message in TEMPLATES.items():
         template = checkout / "templates" / f"{name}.j2"
         text = template.read_text()
         template.write_text(text.replace(right, wrong))
-        refused(invoke("migrate", env=env, status=2).stderr, told, wrong)
+        refused(invoke("migrate", env=env, status=2).stderr, message, wrong)
         template.write_text(text)
     template = checkout / "templates" / "database.env.j2"
     text = template.read_text()
@@ -79,11 +79,11 @@ def test_a_missing_variable_prevents_connections_and_files(
     assert invoke("migrate", "--json", env=env).json["applied"] == ["001_initial_schema"]
 
 
-def refused(stderr: str, told: str, what: str) -> None:
-    assert told in stderr, f"{what}: {stderr}"
+def refused(stderr: str, message: str, what: str) -> None:
+    assert message in stderr, f"{what}: {stderr}"
     assert PARTS.search(stderr), what
 
 
 def files(clone: Path) -> dict[str, bytes]:
-    found = (path for path in clone.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return {str(path): path.read_bytes() for path in found if path.name != "dev.yml"}
+    paths = (path for path in clone.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {str(path): path.read_bytes() for path in paths if path.name != "dev.yml"}

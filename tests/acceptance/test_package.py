@@ -1,4 +1,4 @@
-"""The distribution: a wheel in an empty environment, in a project of its own, and inside a foreign tasks.py."""
+"""The distribution: a wheel in an empty environment, in a new project, and inside another tasks.py."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ pytestmark = pytest.mark.xdist_group("package")
 
 @dataclass(frozen=True)
 class Installed:
-    """An environment that holds the wheel and nothing else of ours."""
+    """An environment that holds only the wheel and its dependencies."""
 
     folder: Path
 
     def run(self, *command: str, cwd: Path, status: int = 0, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run a program of the environment; what it prints has no traceback."""
+        """Run a program of the environment and check that it prints no traceback."""
         clean = {name: text for name, text in environment(environ).items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
         process = subprocess.run(
             [str(self.folder / "bin" / command[0]), *command[1:]],
@@ -71,7 +71,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
 
 @pytest.fixture
 def project(installed: Installed, tmp_path: Path) -> Iterator[Path]:
-    """A project that `pgratchet init` wrote; its bundled server is removed at the end."""
+    """A project written by `pgratchet init`. Its bundled server is removed at the end."""
     folder = tmp_path / "shop"
     installed.run("pgratchet", "init", "shop", cwd=tmp_path)
     yield folder
@@ -121,9 +121,9 @@ def test_from_init_to_a_migrated_backed_up_drilled_database(installed: Installed
 
 
 def test_the_written_tasks_run_under_invoke(installed: Installed, project: Path) -> None:
-    listed = installed.run("invoke", "--list", cwd=project).stdout
-    assert " migrate " in listed
-    assert " bench " not in listed, "the tasks for changing pgratchet itself are a clone's"
+    listing = installed.run("invoke", "--list", cwd=project).stdout
+    assert " migrate " in listing
+    assert " bench " not in listing, "the tasks for changing pgratchet itself are a clone's"
     assert installed.run("invoke", "migrate", cwd=project).stdout.endswith("nothing to apply: total 0, pending 0\n")
 
 
@@ -233,7 +233,7 @@ LIBPQ = {
 
 @pytest.fixture
 def foreign(installed: Installed, project: Path) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """Runs Invoke in a project with tasks of its own, which keeps our folders elsewhere."""
+    """Run Invoke in a project that has its own tasks and other names for the folders."""
     (project / "tasks.py").write_text(FOREIGN)
     (project / "db").mkdir()
     (project / "inventory").rename(project / "db" / "inventory")
@@ -250,7 +250,7 @@ def foreign(installed: Installed, project: Path) -> Iterator[Callable[..., subpr
 def test_the_collection_works_in_a_foreign_project(
     foreign: Callable[..., subprocess.CompletedProcess[str]], project: Path
 ) -> None:
-    """Its tasks run between others without a trace in their environment or signals."""
+    """Its tasks leave the environment and the signal handlers of the others unchanged."""
     done = foreign("before", "db.migrate", "after", **LIBPQ)
     lines = done.stdout.splitlines()
     assert lines[0] == lines[-1] == "/nowhere missing http://nowhere True"
@@ -260,8 +260,8 @@ def test_the_collection_works_in_a_foreign_project(
 
 def test_hints_name_the_tasks_as_they_are_called(foreign: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     assert "`invoke db.up --env=dev`; `invoke db.migrate` starts it too." in foreign("db.status", status=10).stderr
-    told = json.loads(foreign("db.migrate", "--dry-run", "--json", status=10).stdout)["error"]["hint"]
-    assert "`invoke db.up" in told
+    hint = json.loads(foreign("db.migrate", "--dry-run", "--json", status=10).stdout)["error"]["hint"]
+    assert "`invoke db.up" in hint
 
 
 @pytest.mark.parametrize("source", ["invoke.yaml", "environment"])

@@ -1,4 +1,4 @@
-"""The test kit in a project of its own, as a process: fresh databases, several workers, and nothing left behind."""
+"""The pytest plugin in a separate project: fresh databases, several workers, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def test_slow(pg_database):
 
 @pytest.fixture
 def outside_server(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A server of which the sample is given the URL, and which outlives it."""
-    with embedded.scratch() as made:
-        yield {**made.parameters(), "dbname": "postgres"}
+    """A server that the sample project gets as a URL, and that outlives its run."""
+    with embedded.scratch() as server:
+        yield {**server.parameters(), "dbname": "postgres"}
 
 
 @pytest.fixture
@@ -41,18 +41,22 @@ def sample_project(tmp_path: Path) -> Path:
     return folder
 
 
-def start(folder: Path, *arguments: str, given: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("TEST_", "PYTEST_"))}
-    if given:
-        kept["TEST_DATABASE_URL"] = f"postgresql://{given['user']}@/postgres?host={given['host']}&port={given['port']}"
-    kept |= {"PYTHONPATH": str(ROOT / "ops"), "TMPDIR": str(folder.parent)}
+def start(folder: Path, *arguments: str, variables: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(("TEST_", "PYTEST_"))}
+    if variables:
+        environ["TEST_DATABASE_URL"] = (
+            f"postgresql://{variables['user']}@/postgres?host={variables['host']}&port={variables['port']}"
+        )
+    environ |= {"PYTHONPATH": str(ROOT / "ops"), "TMPDIR": str(folder.parent)}
     # By its entry point it may be loaded already, where the package is installed.
     command = [sys.executable, "-m", "pytest", "-p", "pgratchet.testing.pytest_plugin", *arguments]
-    return subprocess.Popen(command, cwd=folder, env=kept, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        command, cwd=folder, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
 
 
-def ours(given: dict[str, str]) -> list[tuple[object, ...]]:
-    with connection.connect(given) as session:
+def ours(parameters: dict[str, str]) -> list[tuple[object, ...]]:
+    with connection.connect(parameters) as session:
         return session.execute("SELECT datname FROM pg_database WHERE datname LIKE 'pgratchet_test_%'").fetchall()
 
 
@@ -69,35 +73,35 @@ def answers(folder: Path) -> list[Path]:
 
 def test_the_sample_project_passes_on_its_own_server_which_stops(sample_project: Path) -> None:
     with start(sample_project, "-q") as run:
-        said, _ = run.communicate(timeout=180)
-    assert re.search(r"24 passed", said), said
+        output, _ = run.communicate(timeout=180)
+    assert re.search(r"24 passed", output), output
     assert not answers(sample_project)
 
 
 @requires("xdist")
 def test_two_workers_share_a_server_and_a_template(sample_project: Path) -> None:
     with start(sample_project, "-q", "-n", "2") as run:
-        said, _ = run.communicate(timeout=180)
-    assert re.search(r"24 passed", said), said
+        output, _ = run.communicate(timeout=180)
+    assert re.search(r"24 passed", output), output
     until(lambda: not answers(sample_project))
 
 
 def test_a_failing_test_leaves_nothing(sample_project: Path, outside_server: dict[str, str]) -> None:
     (sample_project / "tests" / "test_fails.py").write_text("def test_it(pg_database):\n    assert not pg_database\n")
-    with start(sample_project, "-q", "tests/test_fails.py", given=outside_server) as run:
-        said, _ = run.communicate(timeout=120)
-    assert "1 failed" in said, said
+    with start(sample_project, "-q", "tests/test_fails.py", variables=outside_server) as run:
+        output, _ = run.communicate(timeout=120)
+    assert "1 failed" in output, output
     assert ours(outside_server) == []
 
 
 def test_an_interrupt_leaves_nothing(sample_project: Path, outside_server: dict[str, str]) -> None:
     (sample_project / "tests" / "test_slow.py").write_text(SLOW)
-    with start(sample_project, "tests/test_slow.py", given=outside_server) as run:
+    with start(sample_project, "tests/test_slow.py", variables=outside_server) as run:
         until((sample_project / "ready").exists)
         assert ours(outside_server)
         run.send_signal(signal.SIGINT)
-        said, _ = run.communicate(timeout=60)
-    assert "KeyboardInterrupt" in said
+        output, _ = run.communicate(timeout=60)
+    assert "KeyboardInterrupt" in output
     assert ours(outside_server) == []
 
 
@@ -105,24 +109,24 @@ def test_the_next_run_drops_only_what_a_killed_run_left(sample_project: Path, ou
     (sample_project / "tests" / "test_slow.py").write_text(SLOW)
     with connection.connect(outside_server) as session:
         session.execute("CREATE DATABASE pgratchet_testing")
-    with start(sample_project, "tests/test_slow.py", given=outside_server) as run:
+    with start(sample_project, "tests/test_slow.py", variables=outside_server) as run:
         until((sample_project / "ready").exists)
         run.kill()
     assert len(ours(outside_server)) > 1, "the killed run left nothing to drop"
-    with start(sample_project, "-q", "tests/test_orders.py", "-k", "url", given=outside_server) as run:
-        said, _ = run.communicate(timeout=120)
-    assert "1 passed" in said, said
+    with start(sample_project, "-q", "tests/test_orders.py", "-k", "url", variables=outside_server) as run:
+        output, _ = run.communicate(timeout=120)
+    assert "1 passed" in output, output
     assert ours(outside_server) == [("pgratchet_testing",)]
 
 
 def test_a_run_keeps_the_databases_of_a_running_one(sample_project: Path, outside_server: dict[str, str]) -> None:
     (sample_project / "tests" / "test_slow.py").write_text(SLOW)
-    with start(sample_project, "tests/test_slow.py", given=outside_server) as living:
+    with start(sample_project, "tests/test_slow.py", variables=outside_server) as living:
         until((sample_project / "ready").exists)
         before = ours(outside_server)
-        with start(sample_project, "-q", "tests/test_orders.py", "-k", "url", given=outside_server) as run:
-            said, _ = run.communicate(timeout=120)
-        assert "1 passed" in said, said
+        with start(sample_project, "-q", "tests/test_orders.py", "-k", "url", variables=outside_server) as run:
+            output, _ = run.communicate(timeout=120)
+        assert "1 passed" in output, output
         assert ours(outside_server) == before
         living.send_signal(signal.SIGINT)
         living.communicate(timeout=60)
@@ -140,9 +144,9 @@ def test_the_server_stops_when_a_run_is_killed(sample_project: Path) -> None:
 
 def test_the_plugin_imports_nothing_heavy_at_start_up() -> None:
     heavy = ("psycopg", "pgratchet.testing.databases", "pgratchet.embedded")
-    asked = f"import sys, pgratchet.testing.pytest_plugin; print([n for n in {heavy} if n in sys.modules])"
+    program = f"import sys, pgratchet.testing.pytest_plugin; print([n for n in {heavy} if n in sys.modules])"
     environ = {**os.environ, "PYTHONPATH": str(ROOT / "ops")}
-    said = subprocess.run(
-        [sys.executable, "-c", asked], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
     )
-    assert said.stdout == "[]\n"
+    assert result.stdout == "[]\n"

@@ -1,4 +1,4 @@
-"""The main job, as a newcomer meets it: a checkout, nothing set, two commands."""
+"""The first use: a checkout without settings, and two commands."""
 
 from __future__ import annotations
 
@@ -64,14 +64,17 @@ def test_a_new_migration_is_pending_until_it_is_applied(invoke: Invoke, checkout
 
 @pytest.mark.parametrize("unwanted", ["", "1"])
 def test_byte_code_is_written_unless_python_is_told_not_to(invoke: Invoke, checkout: Path, unwanted: str) -> None:
-    """Without it, all rooms are compiled again at each start; Invoke by itself keeps none."""
+    """Invoke turns byte code off; without it every start compiles the package."""
     invoke("--list", env={"PYTHONDONTWRITEBYTECODE": unwanted})
-    kept = {path.name.split(".")[0] for path in (checkout / "ops" / "pgratchet").rglob("__pycache__/*")}
-    assert ("settings" in kept) == (not unwanted)
+    compiled = {path.name.split(".")[0] for path in (checkout / "ops" / "pgratchet").rglob("__pycache__/*")}
+    assert ("settings" in compiled) == (not unwanted)
 
 
 def test_a_run_with_nothing_to_apply_imports_no_heavy_library(invoke: Invoke) -> None:
-    """Each of them costs more than the run itself. Jinja is imported: the settings of dev are templates."""
+    """Each of these libraries takes longer to import than the run takes.
+
+    Jinja is imported, because the settings of dev are templates.
+    """
     invoke("migrate")
     run = invoke("migrate", env={"PYTHONPROFILEIMPORTTIME": "1"})
     assert "nothing to apply" in run.stdout
@@ -91,7 +94,7 @@ def test_a_psycopg_without_libpq_is_named_with_what_to_install(invoke: Invoke, t
 
 
 def test_list_describes_every_task_in_one_line(invoke: Invoke) -> None:
-    listed = invoke("--list").stdout.splitlines()
-    tasks = [line.split(None, 1) for line in listed if line.startswith("  ")]
+    lines = invoke("--list").stdout.splitlines()
+    tasks = [line.split(None, 1) for line in lines if line.startswith("  ")]
     assert all(len(task) == 2 and task[1].endswith(".") for task in tasks)
     assert {name for name, _ in tasks} >= {"migrate", "status", "backup", "backups", "restore", "rollback", "render"}

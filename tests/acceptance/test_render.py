@@ -1,4 +1,4 @@
-"""What `invoke render` writes is read by the programs it is for, as it was meant; what they would not is refused."""
+"""The files of `invoke render`: their programs read each value unchanged, and other values are refused."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def by_shell(path: Path) -> Mapping[str, str | None]:
 
 
 def _printed(command: list[str]) -> Mapping[str, str | None]:
-    kept = {name: os.environ[name] for name in ("PATH", "HOME")}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=kept | {"LC_ALL": "C.UTF-8"})
+    environ = {name: os.environ[name] for name in ("PATH", "HOME")}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environ | {"LC_ALL": "C.UTF-8"})
     read: Mapping[str, str | None] = json.loads(done.stdout)
     return read
 
@@ -80,17 +80,17 @@ def test_an_env_file_is_read_back_unchanged(tmp_path: Path, read: Callable[[Path
     refused = set()
     for value in VALUES:
         variables = {"pg_host": "db.example", "pg_dbname": "a b", "pg_user": "owner", "pg_password": "{{ env('X') }}"}
-        given = settings.render_target(
+        target = settings.render_target(
             InventoryTarget("env", "app", (), variables), ROOT / "templates", {"X": value}, dict
         )
         try:
-            path.write_text(settings.render_file(path, [given]), encoding="utf-8")
+            path.write_text(settings.render_file(path, [target]), encoding="utf-8")
         except ConfigurationError:
             refused.add(value)
             continue
-        found = read(path)
-        assert (found["POSTGRES_PASSWORD"], found["POSTGRES_DB"]) == (value, "a b")
-        whole: dict[str, Any] = conninfo.conninfo_to_dict(str(found["DATABASE_URL"]))
+        variables_read = read(path)
+        assert (variables_read["POSTGRES_PASSWORD"], variables_read["POSTGRES_DB"]) == (value, "a b")
+        whole: dict[str, Any] = conninfo.conninfo_to_dict(str(variables_read["DATABASE_URL"]))
         assert (whole["password"], whole["dbname"], whole["host"]) == (value, "a b", "db.example")
     assert refused == REFUSED
 
@@ -113,8 +113,8 @@ def test_psql_connects_with_the_service_file(invoke: Invoke, checkout: Path, ser
             session.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
             try:
                 path.unlink(missing_ok=True)
-                given = {"HOST": server.parameters["host"], "PORT": "5432", "DB": name, "USER": embedded.USER}
-                env = {f"POSTGRES_{key}": value for key, value in given.items()}
+                environ = {"HOST": server.parameters["host"], "PORT": "5432", "DB": name, "USER": embedded.USER}
+                env = {f"POSTGRES_{key}": value for key, value in environ.items()}
                 if invoke("render", "--write=pg_service.conf", env=env, status=None).status:
                     refused.add(name)
                     continue
@@ -125,7 +125,7 @@ def test_psql_connects_with_the_service_file(invoke: Invoke, checkout: Path, ser
 
 
 def psql(path: Path) -> str:
-    """What psql says it is connected to, by that service file."""
+    """The connection that psql makes with the service file."""
     environ = {"PGSERVICEFILE": str(path), "PGSERVICE": "hyperpage_dev", "PATH": os.environ["PATH"]}
     command = [str(embedded.programs() / "psql"), "-XAtc", "SELECT current_database()"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)

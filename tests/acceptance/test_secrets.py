@@ -1,6 +1,6 @@
-"""A canary for a password, in every place a password may come from, looked for in every place that it must not reach.
+"""A known password, in every place that may hold a password, is searched in every place that must not.
 
-What is looked for is the middle of it, which every way of quoting leaves as it is.
+The search is for its middle part, which no quoting changes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TRACED = {"INVOKE_RUN_ECHO": "1", "INVOKE_DEBUG": "1"}
 
 @dataclass
 class ObservedProcesses:
-    """What the children of a process were started with: their arguments and variables, by program."""
+    """The arguments and variables of the child processes of a process, by program."""
 
     arguments: dict[str, set[bytes]] = field(default_factory=dict)
     variables: dict[str, set[bytes]] = field(default_factory=dict)
@@ -46,9 +46,9 @@ class ObservedProcesses:
         return [program for _, (program, texts) in both if any(CANARY.encode() in text for text in texts)]
 
     def look(self, pid: int) -> None:
-        """Read as fast as it goes, since a child may last no longer than some milliseconds.
+        """Read /proc without pauses, because a child may last only milliseconds.
 
-        One that is still what it was forked from, with the arguments of its parent, is no program yet.
+        A child that has not yet called exec has the arguments of its parent and is left out.
         """
         with suppress(OSError):
             parent = Path("/proc", str(pid), "cmdline").read_bytes()
@@ -64,66 +64,66 @@ class ObservedProcesses:
 
 def _children(pid: int) -> list[int]:
     try:
-        found = [path.read_text() for path in Path("/proc", str(pid), "task").glob("*/children")]
+        lists = [path.read_text() for path in Path("/proc", str(pid), "task").glob("*/children")]
     except OSError:
         return []
-    return [int(each) for text in found for each in text.split()]
+    return [int(each) for text in lists for each in text.split()]
 
 
 def watched(command: list[str], cwd: Path, env: Mapping[str, str]) -> tuple[ProcessResult, ObservedProcesses]:
-    """Run it; what it said, and what its children were started with."""
+    """Run a command. Returns its result and its observed child processes."""
     process = subprocess.Popen(
         command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    seen, done = ObservedProcesses(), threading.Event()
+    observed, done = ObservedProcesses(), threading.Event()
 
     def look() -> None:
         while not done.wait(0.001):
-            seen.look(process.pid)
+            observed.look(process.pid)
 
     thread = threading.Thread(target=look)
     thread.start()
     stdout, stderr = process.communicate(timeout=60)
     done.set()
     thread.join()
-    return ProcessResult(process.returncode, stdout, stderr), seen
+    return ProcessResult(process.returncode, stdout, stderr), observed
 
 
 @pytest.fixture
 def database_with_secret(server: Server) -> Iterator[Database]:
-    """A database whose owner has the canary for a password."""
-    made = server.create()
+    """A database whose owner has the known password."""
+    database = server.create()
     with connection.connect(server.parameters) as session:
         create = "CREATE ROLE {} LOGIN SUPERUSER PASSWORD {}"
         session.execute(sql.SQL(create).format(sql.Identifier(ROLE), sql.Literal(PASSWORD)))
-    yield Database({**made.parameters, "user": ROLE, "password": PASSWORD})
-    server.drop(made)
+    yield Database({**database.parameters, "user": ROLE, "password": PASSWORD})
+    server.drop(database)
     with connection.connect(server.parameters) as session:
         session.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(ROLE)))
 
 
-def by_url(given: Database, clone: Path, outside: Path) -> dict[str, str]:
-    p = given.parameters
+def by_url(database: Database, clone: Path, outside: Path) -> dict[str, str]:
+    p = database.parameters
     secret = quote(PASSWORD, safe="")
     return {
         "DATABASE_URL": f"postgresql://{ROLE}:{secret}@/{p['dbname']}?host={quote(p['host'], safe='')}&port={p['port']}"
     }
 
 
-def by_variable(given: Database, clone: Path, outside: Path) -> dict[str, str]:
-    p = given.parameters
+def by_variable(database: Database, clone: Path, outside: Path) -> dict[str, str]:
+    p = database.parameters
     place = {"HOST": p["host"], "PORT": p["port"], "DB": p["dbname"], "USER": ROLE, "PASSWORD": PASSWORD}
     return {f"POSTGRES_{name}": value for name, value in place.items()}
 
 
-def by_command(given: Database, clone: Path, outside: Path) -> dict[str, str]:
+def by_command(database: Database, clone: Path, outside: Path) -> dict[str, str]:
     (outside / "secret").write_text(PASSWORD + "\n")
     dev = clone / "inventory" / "dev.yml"
     command = f"password_command: [cat, {outside / 'secret'}]"
     dev.write_text(
         "\n".join(command.join(("      ", "")) if "pg_password" in x else x for x in dev.read_text().split("\n"))
     )
-    variables = by_variable(given, clone, outside)
+    variables = by_variable(database, clone, outside)
     del variables["POSTGRES_PASSWORD"]
     return variables
 
@@ -134,7 +134,7 @@ SOURCES: tuple[PasswordSource, ...] = (by_url, by_variable, by_command)
 
 @pytest.fixture
 def outside_checkout(tmp_path: Path) -> Path:
-    """For what is not in the checkout: temporary files, and what the user keeps secrets in."""
+    """A folder outside the checkout, for temporary files and for the user's own secrets."""
     folder = tmp_path / "outside"
     (folder / "temporary").mkdir(parents=True)
     return folder
@@ -147,18 +147,18 @@ def holding(folder: Path) -> list[str]:
 def test_the_observation_finds_a_secret(tmp_path: Path) -> None:
     for arguments, variables in (([CANARY], {}), ([], {"X": CANARY}), ([], {"X": "none"})):
         program = f"import subprocess; subprocess.run(['sh', '-c', 'sleep 0.1; true', *{arguments}], env={variables})"
-        _, seen = watched([sys.executable, "-c", program], tmp_path, environment({}))
-        assert seen.programs >= {"sh", "sleep"}
-        assert ("sh" in seen.leaks()) is (CANARY in program)
+        _, observed = watched([sys.executable, "-c", program], tmp_path, environment({}))
+        assert observed.programs >= {"sh", "sleep"}
+        assert ("sh" in observed.leaks()) is (CANARY in program)
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_password_reaches_the_server_and_nothing_else(
     checkout: Path, database_with_secret: Database, outside_checkout: Path, source: PasswordSource
 ) -> None:
-    given = source(database_with_secret, checkout, outside_checkout)
-    env = environment({**given, **TRACED, "TMPDIR": str(outside_checkout / "temporary")})
-    assert CANARY in "".join([*given.values(), *(p.read_text() for p in outside_checkout.glob("secret"))]), (
+    variables = source(database_with_secret, checkout, outside_checkout)
+    env = environment({**variables, **TRACED, "TMPDIR": str(outside_checkout / "temporary")})
+    assert CANARY in "".join([*variables.values(), *(p.read_text() for p in outside_checkout.glob("secret"))]), (
         "it is in there"
     )
     (checkout / "sql" / "002_more.sql").write_text(
@@ -167,12 +167,12 @@ def test_a_password_reaches_the_server_and_nothing_else(
     programs: set[str] = set()
 
     def run(*arguments: str, status: int = 0) -> ProcessResult:
-        done, seen = watched([*COMMAND, "-d", *arguments], checkout, env)
+        done, observed = watched([*COMMAND, "-d", *arguments], checkout, env)
         assert done.status == status, done.stderr[-300:]
         assert CANARY not in done.stdout + done.stderr, arguments
-        assert seen.leaks() == [], arguments
+        assert observed.leaks() == [], arguments
         assert holding(checkout) == holding(outside_checkout / "temporary") == [], arguments
-        programs.update(seen.programs)
+        programs.update(observed.programs)
         return done
 
     backup = run("migrate", "--json").json["backup"]
@@ -206,14 +206,14 @@ FAILURES: dict[str, tuple[dict[str, str], int]] = {
 
 
 def test_failures_do_not_show_the_password(checkout: Path, outside_checkout: Path) -> None:
-    for kind, (given, status) in FAILURES.items():
-        assert CANARY in str(given)
-        env = environment({**given, **TRACED, "TMPDIR": str(outside_checkout / "temporary")})
-        done, seen = watched([*COMMAND, "-d", "migrate", "--json"], checkout, env)
+    for kind, (variables, status) in FAILURES.items():
+        assert CANARY in str(variables)
+        env = environment({**variables, **TRACED, "TMPDIR": str(outside_checkout / "temporary")})
+        done, observed = watched([*COMMAND, "-d", "migrate", "--json"], checkout, env)
         assert done.status == status, f"{kind}: {done.stderr[-300:]}"
         assert CANARY not in done.stdout + done.stderr, kind
         assert done.json["error"]["hint"], kind
-        assert seen.leaks() == holding(checkout) == holding(outside_checkout) == [], kind
+        assert observed.leaks() == holding(checkout) == holding(outside_checkout) == [], kind
 
 
 def test_a_failing_password_command_does_not_show_its_output(checkout: Path, outside_checkout: Path) -> None:
@@ -247,9 +247,9 @@ def test_a_refused_password_is_not_shown(
             **TRACED,
         }
     )
-    done, seen = watched([*COMMAND, "-d", "migrate", "--json"], checkout, env)
+    done, observed = watched([*COMMAND, "-d", "migrate", "--json"], checkout, env)
     assert (done.status, done.json["error"]["code"]) == (10, 10)
     assert "password authentication failed" in done.stderr
     assert CANARY not in done.stdout + done.stderr
-    assert seen.leaks() == []
+    assert observed.leaks() == []
     assert database_with_secret.fingerprint() == before

@@ -1,4 +1,4 @@
-"""`invoke` against real hosts behind a real bastion: the same results as here, and no secret anywhere."""
+"""`invoke` with real hosts behind a real bastion: the results equal local ones, and no secret is visible."""
 
 from __future__ import annotations
 
@@ -37,17 +37,19 @@ def test_a_run_through_a_bastion_equals_a_local_run(remote: RemoteTarget) -> Non
 def test_output_and_history_equal_those_of_a_local_run(
     remote: RemoteTarget, invoke_on_database: InvokeOnDatabase, database: Database
 ) -> None:
-    """But for times, ids, and where the backup lies."""
+    """Except for times, ids and the location of the backup."""
     remote.sql(m002_people="create table people (id int)", m003_wrong="create table a ();\nselect emial from people")
-    here, there = invoke_on_database("migrate", "--json", status=5), remote("migrate", "--json", status=5)
-    for done in (here, there):
+    here, on_host = invoke_on_database("migrate", "--json", status=5), remote("migrate", "--json", status=5)
+    for done in (here, on_host):
         assert done.json["applied"] == ["001_initial_schema", "002_people"]
         assert (done.json["error"]["line"], done.json["error"]["column"]) == (2, 8)
-    assert _steady(here.stderr) == _steady(there.stderr)
-    assert here.json["error"].keys() == there.json["error"].keys()
-    kept = "id, name, checksum, executed_at IS NULL, backup_id IS NULL, backup_waived, tool_version, source, md5(body)"
-    history = f"SELECT concat_ws(' ', {kept}, statements_done, statement_begun) FROM ratchet.migrations ORDER BY id"
-    assert remote.rows(history) == [str(told) for (told,) in database.rows(history)]
+    assert _steady(here.stderr) == _steady(on_host.stderr)
+    assert here.json["error"].keys() == on_host.json["error"].keys()
+    columns = (
+        "id, name, checksum, executed_at IS NULL, backup_id IS NULL, backup_waived, tool_version, source, md5(body)"
+    )
+    history = f"SELECT concat_ws(' ', {columns}, statements_done, statement_begun) FROM ratchet.migrations ORDER BY id"
+    assert remote.rows(history) == [str(row) for (row,) in database.rows(history)]
     assert len(remote.rows(history)) == 2
 
 
@@ -57,7 +59,7 @@ def _steady(text: str) -> str:
 
 @pytest.mark.parametrize("which", ["unknown", "changed", "changed on the gateway"])
 def test_an_unknown_or_changed_host_key_is_refused(remote: RemoteTarget, which: str) -> None:
-    """Row 19: before anything is sent, and nothing on the host is touched."""
+    """The connection ends before anything is sent, and nothing on the host changes."""
     known, other = remote.hosts.known_hosts, remote.hosts.db2.key()
     bastion, db1, db2 = known.read_text().splitlines()
     lines = {
@@ -87,8 +89,10 @@ def test_a_key_changed_on_the_host_is_refused(remote: RemoteTarget) -> None:
 def test_no_secret_is_visible_while_a_run_goes_on(
     remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke], where: str
 ) -> None:
-    """Row 28: sampled on both machines while pg_dump waits for a table and while a statement runs, and looked for
-    behind it in every file that was written."""
+    """Processes of both machines are sampled while pg_dump waits for a table and while a statement runs.
+
+    Afterwards every written file is searched.
+    """
     remote.describe(backup_at=where)
     remote.host.psql("CREATE TABLE held (); ALTER TABLE held OWNER TO owner", remote.name)
     remote.sql(m002_slow="create table a (); select pg_sleep(3)", m003_wrong="select emial")
@@ -111,16 +115,16 @@ def test_no_secret_is_visible_while_a_run_goes_on(
     everything = "\n".join(samples).replace(f"SECRET={remote.hosts.password}", "")
     assert "pg_dump" in everything, "it was looked at while the dump ran"
     assert "host.py" in everything or ".pgratchet" in everything
-    left = remote.host.run("cat $(find /home/deploy/.pgratchet/runs -type f) /var/log/postgresql/*")
+    on_host = remote.host.run("cat $(find /home/deploy/.pgratchet/runs -type f) /var/log/postgresql/*")
     files = b"".join(path.read_bytes() for path in remote.clone.rglob("*") if path.is_file()).decode(errors="replace")
-    for text in (everything, done.stdout + done.stderr, left, files):
+    for text in (everything, done.stdout + done.stderr, on_host, files):
         assert not [line for line in text.splitlines() for mark in marks if mark in line]
     assert "c4n4ry" not in "".join(remote.rows("SELECT row(m.*)::text FROM ratchet.migrations AS m"))
 
 
 def test_backups_stay_on_the_host_or_are_downloaded(remote: RemoteTarget) -> None:
-    there = remote("migrate", "--json").json["backup"]
-    assert remote("backups", "--json").json["backups"][0]["id"] == there
+    on_host = remote("migrate", "--json").json["backup"]
+    assert remote("backups", "--json").json["backups"][0]["id"] == on_host
     assert "is good" in remote("verify").stdout
     remote.describe(backup_at="here")
     here = remote("backup", "--json").json["backup"]
@@ -133,20 +137,20 @@ def test_backups_stay_on_the_host_or_are_downloaded(remote: RemoteTarget) -> Non
     assert remote.rows("SELECT to_regclass('later')") == []
     assert "1 database dropped" in remote("restore", "--drop-old", "--yes").stdout
     remote.describe()
-    remote("restore", f"--backup={there}", "--yes", "--drop-old")
+    remote("restore", f"--backup={on_host}", "--yes", "--drop-old")
     assert remote.rows("SELECT to_regclass('users')") == []
     assert "restores" in remote("drill").stdout
     assert remote("backups", "--json").json["drills"][-1]["good"]
 
 
 def test_the_doctor_examines_the_host(remote: RemoteTarget) -> None:
-    """Its server, its programs, its disk; and says that it cannot be reached where it cannot."""
+    """The server, programs and disk of the host; an unreachable host is a finding."""
     remote.host.psql("CREATE TABLE d (x int); CREATE INDEX odd ON d (x); UPDATE pg_index SET indisvalid = false "
                   "WHERE indexrelid = 'odd'::regclass", remote.name)  # fmt: skip
     shape = remote("doctor", "--json", status=None).json
-    told = {each["subject"]: each for each in shape["findings"]}
-    assert "15" in told["pg_dump"]["what"]
-    assert "/usr/lib/postgresql/15/bin" in json.dumps(shape) or "/usr/bin" in told["pg_dump"]["what"]
+    findings = {each["subject"]: each for each in shape["findings"]}
+    assert "15" in findings["pg_dump"]["what"]
+    assert "/usr/lib/postgresql/15/bin" in json.dumps(shape) or "/usr/bin" in findings["pg_dump"]["what"]
     assert "/home/deploy/.pgratchet" in json.dumps(shape)
     assert "odd" in json.dumps(shape)
     remote.hosts.known_hosts.write_text("")
@@ -192,7 +196,7 @@ def test_a_tunnel_verifies_the_name_of_the_server(remote: RemoteTarget) -> None:
     ],
 )
 def test_hostile_values_are_passed_unchanged_or_refused(remote: RemoteTarget, variable: str, value: str) -> None:
-    """Row 29: in every field that reaches a shell, a file name or a statement."""
+    """In every field that reaches a shell, a file name or a statement."""
     if variable == "pg_user":
         remote.host.psql(
             f"""CREATE ROLE "{value}" SUPERUSER LOGIN PASSWORD '{remote.hosts.password.replace("'", "''")}'"""
@@ -231,11 +235,11 @@ def test_missing_programs_of_a_host_are_named(remote: RemoteTarget) -> None:
 def test_a_run_over_a_local_sshd_needs_no_docker(
     local_sshd: LocalSshd, invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
 ) -> None:
-    """The same, to a server that this machine reaches."""
-    given = local_sshd.variables(pg_password="{{ env('SECRET', '') }}")
-    given |= {f"pg_{key}": value for key, value in database.parameters.items() if key not in ("password", "port")}
-    given["pg_port"] = int(database.parameters["port"])
-    (checkout / "inventory" / "near.yml").write_text(json.dumps({"all": {"hosts": {"app": given}}}))
+    """The database is one that this machine reaches."""
+    variables = local_sshd.variables(pg_password="{{ env('SECRET', '') }}")
+    variables |= {f"pg_{key}": value for key, value in database.parameters.items() if key not in ("password", "port")}
+    variables["pg_port"] = int(database.parameters["port"])
+    (checkout / "inventory" / "near.yml").write_text(json.dumps({"all": {"hosts": {"app": variables}}}))
     secret = {"SECRET": database.parameters.get("password", "")}
     done = invoke_on_database("migrate", "--env=near", env=secret)
     assert "applied 001_initial_schema" in done.stderr

@@ -1,4 +1,4 @@
-"""Runs on a host whose connection is cut, that are killed or sent a signal: they go on, and are found again."""
+"""Runs on a host whose connection is cut, that are killed or get a signal: they continue and can be followed again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CUTS: dict[str, tuple[Callable[[Host], None], Callable[[Host], None]]] = {
 def test_a_run_that_loses_its_connection_continues_and_is_followed_again(
     remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke], how: str
 ) -> None:
-    """Row 20: by the same process, over another line, which tells each event once."""
+    """The same process follows over a new connection and reports each event once."""
     cut, mend = CUTS[how]
     remote.sql(m002_slow="create table a (); select pg_sleep(8)", m003_last="create table b ()")
     running = start_invoke("migrate")
@@ -45,7 +45,7 @@ def test_a_run_that_loses_its_connection_continues_and_is_followed_again(
 def test_a_cut_at_any_time_leaves_nothing_half_done(
     remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke]
 ) -> None:
-    """Row 20: before, during and behind every step. What was begun ends by itself, and the next run finds it so."""
+    """Before, during and after every step. A step that has begun ends, and the next run continues from there."""
     remote.describe(ssh_patience=8)
     ends: list[int] = []
     for number in range(8):
@@ -70,7 +70,7 @@ def test_a_cut_at_any_time_leaves_nothing_half_done(
 def test_a_lasting_cut_ends_the_client_and_attach_shows_the_result(
     remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke], how: str
 ) -> None:
-    """Row 38: within the time that the inventory gives, with the exit code of an outcome that is not known."""
+    """The client gives up after `ssh_patience`, with the exit code of an unknown outcome."""
     cut, mend = CUTS[how]
     remote.describe(ssh_patience=2, ssh_timeout=2)
     remote.sql(m002_slow="create table a (); select pg_sleep(12)")
@@ -126,7 +126,7 @@ def test_a_run_killed_on_the_host_is_resolved_from_the_history(
 def test_a_signal_to_the_client_ends_the_run_on_the_host(
     remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke], number: signal.Signals, status: int
 ) -> None:
-    """Row 39: the statement is cancelled, the lock released."""
+    """The statement is cancelled and the lock released."""
     remote.sql(m002_slow="create table a (); select pg_sleep(60)")
     running = start_invoke("migrate")
     until(lambda: remote.rows(SLEEPING) == ["1"], 30)

@@ -1,4 +1,4 @@
-"""An address that leads to the wrong place: what an environment is pinned to is the last thing that tells."""
+"""An address that leads to the wrong server: the pinned system identifier prevents every write."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_every_task_that_writes_refuses_another_cluster(
 
 
 def test_variables_of_dev_are_ignored_by_other_environments(invoke: Invoke, checkout: Path, database: Database) -> None:
-    """Nor the other way round: what is set for one of them is no word about another."""
+    """Variables of other environments are ignored by dev, too."""
     assert invoke("status", "--json", env={"DATABASE_URL": database.url}).json["pending"] == 1
     for name in ("staging", "prod"):
         path = checkout / "inventory" / f"{name}.yml"

@@ -24,15 +24,15 @@ from tests.bench.runs import Bench, FailedError
 
 def main() -> int:
     """Run what the flags say; 130 when interrupted, 1 when there is nothing to show for it."""
-    given = _flags()
+    flags = _flags()
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]  # what libpq would read by itself
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        if given.install:
+        if flags.install:
             peers.install()
         else:
-            _bench(given)
+            _bench(flags)
     except KeyboardInterrupt:
         print("interrupted; what was made is removed", file=sys.stderr)
         return 130
@@ -58,14 +58,14 @@ def _interrupt(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _bench(given: argparse.Namespace) -> None:
-    chosen = [case for case in cases(quick=given.quick) if given.only in (None, case.name)]
-    found, missing = peers.find()
+def _bench(flags: argparse.Namespace) -> None:
+    chosen = [case for case in cases(quick=flags.quick) if flags.only in (None, case.name)]
+    available, missing = peers.find()
     if not chosen:
-        raise ConfigurationError(f"{given.only} is no part of the quick form", hint="Leave out --quick.")
+        raise ConfigurationError(f"{flags.only} is no part of the quick form", hint="Leave out --quick.")
     with server.running() as running, tempfile.TemporaryDirectory(prefix="bench-") as folder:
         try:
-            bench = Bench(running, Path(folder), found)
+            bench = Bench(running, Path(folder), available)
             machine = _machine(running.version)
             print(machine)
             for name in missing:
@@ -76,7 +76,7 @@ def _bench(given: argparse.Namespace) -> None:
             for case in chosen:
                 tables.append(bench.run(case))
                 print(f"\n{tables[-1].as_text(bench.bare_peak)}", flush=True)
-            _write(given, machine, tables, bench.bare_peak)
+            _write(flags, machine, tables, bench.bare_peak)
         finally:
             # Behind this things are only removed, and that is not to be cut short.
             for stop in (signal.SIGINT, signal.SIGTERM):
@@ -89,14 +89,14 @@ def _machine(postgres: str) -> str:
     return f"Python {python}, PostgreSQL {postgres}, {cores} cores, {platform.system()} {platform.machine()}"
 
 
-def _write(given: argparse.Namespace, machine: str, tables: list[Table], bare: int) -> None:
+def _write(flags: argparse.Namespace, machine: str, tables: list[Table], bare: int) -> None:
     peers.FOLDER.mkdir(parents=True, exist_ok=True)
-    shape = {"machine": machine, "quick": given.quick, "cases": [table.as_json(bare) for table in tables]}
-    whole = not given.quick and given.only is None
+    shape = {"machine": machine, "quick": flags.quick, "cases": [table.as_json(bare) for table in tables]}
+    whole = not flags.quick and flags.only is None
     # A part does not take the place of a whole run's results, which take long to have again.
     results = peers.FOLDER / ("results.json" if whole else "results-part.json")
     results.write_text(json.dumps(shape, indent=1) + "\n", encoding="utf-8")
-    if path := given.chart or (ROOT / "docs" / "benchmark.svg" if whole else None):
+    if path := flags.chart or (ROOT / "docs" / "benchmark.svg" if whole else None):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(chart.draw(tables, machine), encoding="utf-8")
 

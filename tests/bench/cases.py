@@ -78,15 +78,15 @@ def _several_files(quick: bool) -> list[AnyCase]:
 
 def _nothing_to_do(quick: bool) -> list[AnyCase]:
     count, rounds, bare = 200 if quick else 1_000, 5 if quick else 15, BareQuery()
-    found: list[AnyCase] = [
+    cases_list: list[AnyCase] = [
         Case("again", f"nothing to do, {count:,} applied", tables(count), bare, rounds, "again"),
         Case("status", f"status, {count:,} applied", tables(count), bare, rounds, "status"),
     ]
     if not quick:
         many = tables(10_000)
-        found.append(Case("again-10000", "nothing to do, 10,000 applied", many, bare, 7, "again", peers=False))
-        found.append(Case("status-10000", "status, 10,000 applied", many, bare, 7, "status", peers=False))
-    return found
+        cases_list.append(Case("again-10000", "nothing to do, 10,000 applied", many, bare, 7, "again", peers=False))
+        cases_list.append(Case("status-10000", "status, 10,000 applied", many, bare, 7, "status", peers=False))
+    return cases_list
 
 
 def _one_file(quick: bool) -> list[AnyCase]:

@@ -22,7 +22,7 @@ _TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 @dataclass(frozen=True, slots=True)
 class _Bar:
     label: str
-    said: str
+    value: str
     y: int
     length: float
     ours: bool
@@ -90,8 +90,8 @@ def _groups(tables: Sequence[Table], axis: _Axis) -> tuple[list[_Group], int]:
 def _bars(rows: Sequence[Row], axis: _Axis, y: int) -> Iterator[_Bar]:
     for row in rows:
         length = axis.at(row.ratio) - _LEFT if row.ratio else 0
-        said = number(row.ratio) if row.ratio else _short(row.remark)
-        yield _Bar(row.tool, said, y, length, row.ours)
+        value = number(row.ratio) if row.ratio else _short(row.remark)
+        yield _Bar(row.tool, value, y, length, row.ours)
         y += _BAR + _GAP
 
 
@@ -139,7 +139,7 @@ stroke-dasharray="2 3"/>
 {% for group in groups %}
 {% for b in group.bars %}
 <text class="value {{ 'ours' if b.ours else 'label' }}" x="{{ '%.1f' % (left + b.length + 6) }}" y="{{ b.y + 12 }}">\
-{{ b.said }}</text>
+{{ b.value }}</text>
 {% endfor %}
 {% endfor %}
 </svg>

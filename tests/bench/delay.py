@@ -65,26 +65,26 @@ def _join(client: socket.socket, host: str, port: int, delay: float) -> None:
 
 
 def _carry(source: socket.socket, target: socket.socket, delay: float, not_before: float) -> None:
-    held: _Held = SimpleQueue()
-    threading.Thread(target=_take, args=(source, held, delay, not_before), daemon=True).start()
-    threading.Thread(target=_give, args=(target, held), daemon=True).start()
+    queue: _Held = SimpleQueue()
+    threading.Thread(target=_take, args=(source, queue, delay, not_before), daemon=True).start()
+    threading.Thread(target=_give, args=(target, queue), daemon=True).start()
 
 
-def _take(source: socket.socket, held: _Held, delay: float, not_before: float) -> None:
+def _take(source: socket.socket, queue: _Held, delay: float, not_before: float) -> None:
     data = b"-"
     while data:
         try:
             data = source.recv(1 << 18)
         except OSError:
             data = b""
-        held.put((max(time.monotonic(), not_before) + delay, data))
+        queue.put((max(time.monotonic(), not_before) + delay, data))
 
 
-def _give(target: socket.socket, held: _Held) -> None:
+def _give(target: socket.socket, queue: _Held) -> None:
     """Hand on what is due; an empty piece is the end of this direction."""
     with suppress(OSError):
         while True:
-            due, data = held.get()
+            due, data = queue.get()
             time.sleep(max(0.0, due - time.monotonic()))
             if not data:
                 break

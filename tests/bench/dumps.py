@@ -63,12 +63,12 @@ def _turns(case: Dump, database: BenchDatabase, folder: Path, run: Run) -> list[
         checkout = _lay_out(folder / form, jobs)
         for _ in range(case.rounds):
             floors = _bare(programs, form, jobs, database, folder, run)
-            taken, dump_ms, verify_ms = _ours(checkout, database, run)
+            measured, dump_ms, verify_ms = _ours(checkout, database, run)
             for floor, mine, done, seconds in zip(bare, ours, floors, (dump_ms, verify_ms), strict=False):
                 floor.ratios.append(1.0)
                 floor.peak = max(floor.peak, done.peak)
                 mine.ratios.append(seconds / 1000 / done.seconds)
-                mine.peak = max(mine.peak, taken.peak)
+                mine.peak = max(mine.peak, measured.peak)
         rows += [bare[0], ours[0], bare[1], ours[1]]
     return rows
 

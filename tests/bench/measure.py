@@ -58,13 +58,13 @@ def measure(command: Command, bound: float) -> Measured:
             text=True,
         )
         try:
-            said, _ = launcher.communicate()
+            report, _ = launcher.communicate()
         except BaseException:
             launcher.terminate()
             launcher.wait()
             raise
         if launcher.returncode:
             raise RuntimeError(f"{command.argv[0]} could not be started")
-        seconds, peak, status, late = said.split()
+        seconds, peak, status, late = report.split()
         output = log.read().decode(errors="replace")
     return Measured(float(seconds), int(peak) * _MAXRSS_UNIT, int(status), late == "1", output)

@@ -95,8 +95,8 @@ def _escaped(hosts: Hosts) -> str:
 
 
 def way(hosts: Hosts) -> Route:
-    given = hosts.variables(hosts.db1)
-    gateway, key, known = str(given["ssh_gateway"]), str(hosts.key), hosts.known_hosts
+    variables = hosts.variables(hosts.db1)
+    gateway, key, known = str(variables["ssh_gateway"]), str(hosts.key), hosts.known_hosts
     return Route("db1", 0, "deploy", gateway, key, Path("/nonexistent"), known, "python3", 10, 20)
 
 
@@ -157,7 +157,7 @@ def tunnel(hosts: Hosts, checkout: Path) -> None:
     rows = "".join(f"{number}\t{hashlib.sha256(str(number).encode()).hexdigest() * 8}\n" for number in range(96_000))
     (checkout / "sql" / "1_rows.sql").write_text(f"create table r (n int, t text);\ncopy r from stdin;\n{rows}\\.\n")
     bastion = replace(hosts.db1, name=hosts.bastion.address)
-    given = {"pg_host": "db1", "backup_policy": "never", "migration_timeout": 0}
+    variables = {"pg_host": "db1", "backup_policy": "never", "migration_timeout": 0}
     ratios = []
     for number in range(6):
         hosts.db1.psql(f"CREATE DATABASE tunnel{number} OWNER owner", "postgres")
@@ -166,7 +166,7 @@ def tunnel(hosts: Hosts, checkout: Path) -> None:
     ) as beside:
         time.sleep(2)
         for number in range(3):
-            through = hosts.variables(bastion, **given, pg_dbname=f"tunnel{number}")
+            through = hosts.variables(bastion, **variables, pg_dbname=f"tunnel{number}")
             describe(checkout, through | {"reach": "tunnel", "ssh_gateway": ""})
             ours = took(lambda: invoke(hosts, checkout, "migrate", "--env=far"))
             plain = through | {

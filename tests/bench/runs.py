@@ -219,8 +219,8 @@ def _way(database: BenchDatabase, delayed: bool) -> Iterator[BenchDatabase]:
 
 
 def _prove(tool: Tool, files: Files, database: BenchDatabase) -> None:
-    if (found := database.number(files.proof)) != files.proven:
-        raise FailedError(f"{tool.name} ended well, but did {found} of {files.proven}")
+    if (number := database.number(files.proof)) != files.proven:
+        raise FailedError(f"{tool.name} ended well, but did {number} of {files.proven}")
 
 
 def _fastest(entries: Sequence[_Entry]) -> list[str]:

@@ -61,16 +61,16 @@ class BenchDatabase:
 
 @dataclass(slots=True)
 class BenchServer:
-    """A server by its maintenance database; `made` are those that are still to be dropped."""
+    """A server by its maintenance database; `created` are those that are still to be dropped."""
 
     maintenance: BenchDatabase
     version: str
-    made: list[str] = field(default_factory=list)
+    created: list[str] = field(default_factory=list)
 
     def create(self) -> BenchDatabase:
         """An empty database. What earlier runs left to be written is written first, so that no one pays for it."""
         name = f"bench_{secrets.token_hex(6)}"
-        self.made.append(name)
+        self.created.append(name)
         with self.maintenance.connect() as session:
             session.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
             with suppress(psycopg.errors.InsufficientPrivilege):
@@ -80,21 +80,21 @@ class BenchServer:
     def drop(self, name: str) -> None:
         with self.maintenance.connect() as session:
             session.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-        self.made.remove(name)
+        self.created.remove(name)
 
 
 @contextmanager
 def running() -> Iterator[BenchServer]:
     """The server for the block; every database of the benchmark is dropped behind it."""
-    given = os.environ.get("BENCH_DATABASE_URL")
-    with _throwaway() if not given else _given(given) as maintenance:
+    url = os.environ.get("BENCH_DATABASE_URL")
+    with _throwaway() if not url else _given(url) as maintenance:
         with maintenance.connect() as session:
             row = session.execute("SHOW server_version").fetchone()
         server = BenchServer(maintenance, str(row[0]).split()[0] if row else "?")
         try:
             yield server
         finally:
-            for name in list(server.made):
+            for name in list(server.created):
                 server.drop(name)
 
 

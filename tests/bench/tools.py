@@ -94,8 +94,8 @@ class _Psql(Tool):
 
     @property
     def version(self) -> str:
-        said = subprocess.run([_psql(), "--version"], capture_output=True, text=True, check=True)
-        return said.stdout.split()[2]
+        result = subprocess.run([_psql(), "--version"], capture_output=True, text=True, check=True)
+        return result.stdout.split()[2]
 
     def _command(self, folder: Path, database: BenchDatabase, *arguments: str) -> Command:
         options = ("-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", database.url(password=False))
@@ -152,8 +152,8 @@ class BareQuery(_Bare):
     name = "bare task, one query"
 
     def migrate(self, folder: Path, database: BenchDatabase) -> Command:
-        made = super().migrate(folder, database)
-        return replace(made, env={**made.env, "PGOPTIONS": "-c synchronous_commit=off"})  # never timed
+        command = super().migrate(folder, database)
+        return replace(command, env={**command.env, "PGOPTIONS": "-c synchronous_commit=off"})  # never timed
 
     def again(self, folder: Path, database: BenchDatabase) -> Command:
         return self._task(folder, database, "ask")

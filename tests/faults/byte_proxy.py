@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class ByteLimitProxy:
-    """A line to a server that is cut once it has carried so many bytes up or down, and then refuses until mended."""
+    """A proxy that cuts its connections after some bytes up or down, and refuses new ones until it is repaired."""
 
     upstream: str
     up: float = float("inf")

@@ -1,13 +1,13 @@
-"""Faults for the tests: a line to a server that is cut or falls silent at a chosen message, and servers that crash.
+"""A proxy that cuts or silences a connection at a chosen message.
 
-The proxy listens on the loopback interface and reads the protocol just far enough to know where a message begins
-and ends, so that a fault comes at a moment that is known, and not after a time that was guessed. It speaks plain
-TCP: encrypted messages could not be told apart.
+The proxy listens on the loopback interface and reads the protocol to find where a message begins and ends. A fault
+therefore comes at a known moment, and not after a guessed time. It supports plain TCP only: encrypted messages cannot
+be separated.
 
-A line falls silent in two ways. Frozen, nothing is forwarded, while the kernel goes on to acknowledge what
-arrives, as with a stopped process or a stuck middlebox. A black hole acknowledges nothing, as with a cable pulled
-out or a firewall that drops: a socket filter throws every packet away before TCP sees it, which takes no change
-to the machine's own firewall.
+A connection is silenced in two ways. A frozen connection forwards nothing, while the kernel still acknowledges each
+packet, as with a stopped process. A black hole acknowledges nothing, as with an unplugged cable or a firewall that
+drops packets: a socket filter discards every packet before TCP sees it, without a change to the firewall of the
+machine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COPY_DONE = b"c\0\0\0\4"
 
 
 class Moment(Enum):
-    """When, at a message of the client's, the fault comes."""
+    """When the fault comes, relative to a message of the client."""
 
     BEFORE = "nothing of the message has reached the server"
     HALF = "half of its bytes have"
@@ -46,7 +46,7 @@ class ConnectionFault(Enum):
 
 @dataclass(frozen=True)
 class Trap:
-    """What happens at a message that contains `text`."""
+    """A fault at the message that contains `text`."""
 
     text: bytes
     moment: Moment
@@ -55,7 +55,7 @@ class Trap:
 
 
 class Proxy:
-    """A line to the server of `upstream`, by libpq parameters, that can break."""
+    """A proxy to the server of `upstream`, given as libpq parameters."""
 
     def __init__(self, upstream: Mapping[str, str]) -> None:
         self.upstream: Mapping[str, str] | None = upstream
@@ -74,7 +74,7 @@ class Proxy:
 
     @property
     def database(self) -> Database:
-        """The upstream's database, by way of the proxy."""
+        """The database of upstream, with the address of the proxy."""
         port = str(self._listener.getsockname()[1])
         return Database(
             {**self._given, "host": "127.0.0.1", "port": port, "sslmode": "disable", "gssencmode": "disable"}
@@ -82,7 +82,7 @@ class Proxy:
 
     @property
     def connections(self) -> int:
-        """How many there have been."""
+        """The number of connections so far."""
         return len(self._lines)
 
     def at(
@@ -94,14 +94,14 @@ class Proxy:
         fault: ConnectionFault = ConnectionFault.CUT,
         meanwhile: Callable[[], object] = lambda: None,
     ) -> None:
-        """Set a trap, which springs once, at the nth message of the client's that contains the text.
+        """Set a trap for the nth client message that contains the text. It springs once.
 
-        What `meanwhile` returns, called just before the fault, is `witnessed`.
+        `meanwhile` is called just before the fault; its result is kept as `witnessed`.
         """
         self._trap, self._before = Trap(text, moment, fault, meanwhile), nth - 1
 
     def take(self, message: bytes) -> Trap | None:
-        """The trap, once, if this message springs it."""
+        """Return the trap if this message springs it, and remove it."""
         trap = self._trap
         if trap is None or trap.text not in message:
             return None
@@ -112,11 +112,11 @@ class Proxy:
         return trap
 
     def lead_to(self, upstream: Mapping[str, str] | None) -> None:
-        """Where later connections lead; None is nowhere: they are closed as soon as they are made."""
+        """Set the server of later connections. With None they are closed at once."""
         self.upstream = upstream
 
     def silence(self, fault: ConnectionFault) -> None:
-        """Every line falls silent, and so does every later connection."""
+        """Silence every connection, and every later one."""
         self._flows.clear()
         if fault is ConnectionFault.BLACK_HOLE:
             lines = [line for line in self._lines if line.open]
@@ -125,7 +125,7 @@ class Proxy:
                 socket_filter.drop_everything(each)
 
     def thaw(self) -> None:
-        """Let the lines that are left go on."""
+        """Let the remaining connections continue."""
         for each in self._filtered:
             socket_filter.drop_nothing(each)
         self._filtered = []
@@ -135,7 +135,7 @@ class Proxy:
         self._flows.wait()
 
     def cut(self) -> None:
-        """Close every line."""
+        """Close every connection."""
         for line in self._lines:
             line.close()
 
@@ -169,7 +169,7 @@ class Proxy:
 
 
 class _ProxiedConnection:
-    """One connection of a client and ours to the server, with a thread for each direction."""
+    """One connection of a client and the connection to its server, with a thread for each direction."""
 
     def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:
         self._proxy = proxy
@@ -220,7 +220,7 @@ class _ProxiedConnection:
         self._proxy.spring(trap, self)
 
     def _answer(self) -> None:
-        held = b""
+        answer = b""
         with suppress(OSError):
             for message in _messages(self._server, typed=True):
                 self._proxy.wait_for_flow()
@@ -228,16 +228,16 @@ class _ProxiedConnection:
                 if trap is None:
                     self._client.sendall(message)
                     continue
-                held += message
+                answer += message
                 if _ends_answer(message):
                     self._answering = None
-                    self._client.sendall(held[: len(held) // 2 if trap.moment is Moment.HALF_ANSWERED else 0])
+                    self._client.sendall(answer[: len(answer) // 2 if trap.moment is Moment.HALF_ANSWERED else 0])
                     self._proxy.spring(trap, self)
         self.close()
 
 
 def _messages(line: socket.socket, *, typed: bool) -> Iterator[bytes]:
-    """Whole messages; the client's first one has no type before its length."""
+    """Whole messages. The first message of a client has no type before its length."""
     reader = line.makefile("rb")
     while len(head := reader.read(5 if typed else 4)) >= 4:
         body = reader.read(int.from_bytes(head[-4:], "big") - 4)
@@ -246,7 +246,7 @@ def _messages(line: socket.socket, *, typed: bool) -> Iterator[bytes]:
 
 
 def _ends_answer(message: bytes) -> bool:
-    """Whether the server waits behind it: ReadyForQuery, CopyInResponse, or a question about the password."""
+    """Whether the server waits after the message: ReadyForQuery, CopyInResponse or an authentication request."""
     kind, code = message[:1], int.from_bytes(message[5:9], "big")
     return kind in (b"Z", b"G") or (kind == b"R" and code not in (_LOGIN_OK, _LAST_OF_SASL))
 

@@ -1,8 +1,8 @@
-"""What befalls a run at a numbered round trip: its process is killed, its line is cut, or its backend is ended.
+"""Faults at a numbered round trip of a run: the process is killed, the connection cut, or the backend terminated.
 
-Nothing of the runner is replaced. Every round trip of a connection goes through psycopg's `Connection.wait`, be it
-the applier's, the history's or a cursor's; a `Line` counts those, and strikes at one of them. What comes before
-a trip needs no case of its own: to the server it is what comes behind the trip before.
+Nothing of the runner is replaced. Every round trip of a connection, also of the history or a cursor, calls psycopg's
+`Connection.wait`. CountedConnections counts these calls and causes the fault at one of them. A fault before a trip
+needs no case: the server cannot distinguish it from a fault after the previous trip.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ _Trip = Generator[Wait, Ready | int, _Result]
 
 @dataclass(frozen=True)
 class RoundTripFault:
-    """`half`: once a first piece is on its way; `sent`: once all is, and no answer read; `behind`: once answered.
+    """`half`: after the first piece is sent; `sent`: after everything is sent, before the answer; `behind`: after the
+    answer.
 
-    Where the run goes on, it may meet the same `again`, so many round trips later.
+    With `again`, the same fault comes once more, so many round trips later.
     """
 
     act: RoundTripAction
@@ -42,62 +43,62 @@ class RoundTripFault:
 
 @dataclass
 class CountedConnections:
-    """The way of one run to its server, and the count of its round trips over all its connections."""
+    """The connections of one run, and the number of round trips over all of them."""
 
     parameters: dict[str, str]
     fault: RoundTripFault | None = None
     trips: int = 0
 
     def connect(self) -> psycopg.Connection:
-        made = connection.connect(self.parameters)
+        session = connection.connect(self.parameters)
         # Whoever watches for blockers does so in a thread, at times that are no part of the run's order.
         if threading.current_thread() is threading.main_thread():
-            vars(made)["wait"] = partial(self._wait, made, made.wait)
-        return made
+            vars(session)["wait"] = partial(self._wait, session, session.wait)
+        return session
 
     def _wait(
-        self, made: psycopg.Connection, wait: Callable[[_Trip[_Result]], _Result], trip: _Trip[_Result]
+        self, session: psycopg.Connection, wait: Callable[[_Trip[_Result]], _Result], trip: _Trip[_Result]
     ) -> _Result:
         self.trips += 1
         if self.fault is None or self.trips not in (self.fault.at, self.fault.at + self.fault.again):
             return wait(trip)
         if self.fault.moment != "behind":
-            return wait(self._struck(trip, made))
+            return wait(self._struck(trip, session))
         try:
             return wait(trip)
         finally:
-            self._strike(made)
+            self._strike(session)
 
-    def _struck(self, trip: _Trip[_Result], made: psycopg.Connection) -> _Trip[_Result]:
-        """The same trip, with the blow once the half or all of it is on its way."""
+    def _struck(self, trip: _Trip[_Result], session: psycopg.Connection) -> _Trip[_Result]:
+        """The same trip, with the fault once half of it or all of it is sent."""
         assert self.fault is not None
         struck = False
         try:
-            wanted = next(trip)
-            while self.fault.moment == "sent" and wanted & Wait.W:
-                wanted = trip.send((yield wanted))
-            self._strike(made)
+            state = next(trip)
+            while self.fault.moment == "sent" and state & Wait.W:
+                state = trip.send((yield state))
+            self._strike(session)
             struck = True
             while True:
-                wanted = trip.send((yield wanted))
+                state = trip.send((yield state))
         except StopIteration as end:
             if not struck:
-                self._strike(made)
+                self._strike(session)
             result: _Result = end.value
             return result
 
-    def _strike(self, made: psycopg.Connection) -> None:
+    def _strike(self, session: psycopg.Connection) -> None:
         assert self.fault is not None
         if self.fault.act == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif self.fault.act == "cut":
-            _cut(made)
+            _cut(session)
         else:
             with connection.connect(self.parameters) as other:
-                other.execute("SELECT pg_terminate_backend(%s, 5000)", (made.info.backend_pid,))
+                other.execute("SELECT pg_terminate_backend(%s, 5000)", (session.info.backend_pid,))
 
 
-def _cut(made: psycopg.Connection) -> None:
-    if made.pgconn.status == psycopg.pq.ConnStatus.OK:
-        with socket.socket(fileno=os.dup(made.fileno())) as line:
+def _cut(session: psycopg.Connection) -> None:
+    if session.pgconn.status == psycopg.pq.ConnStatus.OK:
+        with socket.socket(fileno=os.dup(session.fileno())) as line:
             line.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""A disk that is soon full."""
+"""A disk that is full after a few kilobytes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Hosts that tests reach by SSH: containers, or an sshd on this machine. They end with the tests."""
+"""Hosts that tests reach by SSH: containers, or an sshd on this machine."""

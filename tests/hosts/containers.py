@@ -1,4 +1,4 @@
-"""A bastion and two database hosts in containers, on a network of their own, from the Dockerfile beside this file."""
+"""A bastion and two database hosts in containers, on their own network, from the Dockerfile beside this file."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ _KEY = "/etc/ssh/ssh_host_ed25519_key"
 
 @dataclass
 class Host:
-    """A container that runs sshd; `address` is its own on the private network."""
+    """A container that runs sshd. `address` is its address on the private network."""
 
     name: str
     address: str
     container: Any
 
     def run(self, command: str) -> str:
-        """What a command prints, run as root in the container and not over SSH; it has to go well."""
-        status, said = self.container.exec_run(["sh", "-c", command])
-        text: str = said.decode()
+        """Run a command as root in the container, not over SSH. Returns its output; a failure is an error."""
+        status, output = self.container.exec_run(["sh", "-c", command])
+        text: str = output.decode()
         assert status == 0, text
         return text
 
     def key(self) -> str:
-        """Its host key, as known_hosts has it behind the name."""
+        """The host key, in the form of known_hosts without the name."""
         return " ".join(self.run(f"cat {_KEY}.pub").split()[:2])
 
     def change_key(self) -> None:
-        """Another host key, as after a reinstallation or under an attacker; the one that is known is kept aside."""
+        """Replace the host key, as after a reinstallation or by an attacker. The known key is set aside."""
         aside = f"for end in '' .pub; do [ -e {_KEY}.known$end ] || mv {_KEY}$end {_KEY}.known$end; done"
         self._serve_key(f"{aside}; rm -f {_KEY} {_KEY}.pub; ssh-keygen -q -t ed25519 -N '' -f {_KEY}")
 
     def restore_key(self) -> None:
-        """The key that known_hosts has; nothing, where it was not changed."""
+        """Put the known key back if it was replaced."""
         self._serve_key(f"for end in '' .pub; do [ ! -e {_KEY}.known$end ] || mv {_KEY}.known$end {_KEY}$end; done")
 
     def keep_key(self) -> str:
-        """The key as it now is, to be known: none is put back for it any more."""
+        """Make the present key the known one. Returns it."""
         self.run(f"rm -f {_KEY}.known {_KEY}.known.pub")
         return self.key()
 
@@ -58,7 +58,7 @@ class Host:
         until(lambda: self.key() in self.run("ssh-keyscan -t ed25519 127.0.0.1 2>/dev/null || true"))
 
     def cut(self) -> None:
-        """Let no packet of SSH through, also none of a connection that stands: as a cable that was pulled."""
+        """Drop all packets of SSH, also of open connections, as with an unplugged cable."""
         for chain, port in (("INPUT", "--dport"), ("OUTPUT", "--sport")):
             self.run(f"iptables -I {chain} -p tcp {port} 22 -j DROP")
 
@@ -67,7 +67,7 @@ class Host:
             self.run(f"while iptables -D {chain} -p tcp {port} 22 -j DROP 2>/dev/null; do :; done")
 
     def kill_sessions(self) -> None:
-        """End the processes that serve connections, and not the one that listens."""
+        """Kill the processes that serve connections, except the listener."""
         self._signal_sessions("KILL")
 
     def freeze_sessions(self) -> None:
@@ -77,7 +77,7 @@ class Host:
         self._signal_sessions("CONT")
 
     def _signal_sessions(self, signal: str) -> None:
-        """By their ids; one that ended meanwhile is no failure."""
+        """By their ids. A process that has ended meanwhile is not an error."""
         others = "$(pgrep -x sshd | grep -vx $(cat /run/sshd.pid))"
         self.run(f"for id in {others}; do kill -{signal} $id 2>/dev/null || true; done")
 
@@ -86,13 +86,13 @@ class Host:
         return self.run("ps axewww -o pid,args")
 
     def psql(self, query: str, database: str = "app") -> str:
-        """The rows of a query, as the superuser by the host's own socket."""
+        """The rows of a query, as the superuser through the Unix socket of the host."""
         return self.run(f"su postgres -c {shlex.quote(f'psql -qAt -d {database} -c {shlex.quote(query)}')}").strip()
 
 
 @dataclass
 class Hosts(SshServer):
-    """A bastion that the tests reach, and two database hosts behind it. `folder` holds keys and configurations."""
+    """A bastion, and two database hosts behind it. `folder` holds keys and configurations."""
 
     bastion: Host
     db1: Host
@@ -102,7 +102,7 @@ class Hosts(SshServer):
 
     @property
     def ssh_config(self) -> Path:
-        """For OpenSSH's client: `bastion`, and `db1` and `db2` through it."""
+        """A configuration for OpenSSH's client: `bastion`, and `db1` and `db2` through it."""
         return self.folder / "ssh_config"
 
     @property
@@ -110,13 +110,13 @@ class Hosts(SshServer):
         return self.folder / "ca.crt"
 
     def know(self) -> None:
-        """Write known_hosts as the hosts now are."""
+        """Write known_hosts with the present keys."""
         lines = [f"{self.bastion.address} {self.bastion.keep_key()}"]
         lines += [f"{host.name} {host.keep_key()}" for host in (self.db1, self.db2)]
         self.known_hosts.write_text("\n".join(lines) + "\n")
 
     def configure(self) -> None:
-        """Write that ssh_config; nothing of this machine's own has a part in it."""
+        """Write ssh_config, independent of the user's own configuration."""
         settings = {
             "User": "deploy",
             "IdentityFile": self.key,
@@ -131,7 +131,7 @@ class Hosts(SshServer):
         self.ssh_config.write_text(f"{ways}Host *\n{common}")
 
     def variables(self, host: Host, **more: object) -> dict[str, object]:
-        """What an inventory says of a database on one of them; its password is in SECRET."""
+        """The inventory variables of a database on one of the hosts. Its password is in SECRET."""
         return {
             "pg_host": "/var/run/postgresql",
             "pg_dbname": "app",
@@ -147,7 +147,7 @@ class Hosts(SshServer):
 
 @contextmanager
 def running_hosts(folder: Path) -> Iterator[Hosts]:
-    """The three containers, ready to be logged in to."""
+    """Start the three containers and wait until they accept logins."""
     from testcontainers.core.container import DockerContainer
     from testcontainers.core.image import DockerImage
     from testcontainers.core.network import Network
@@ -161,13 +161,15 @@ def running_hosts(folder: Path) -> Iterator[Hosts]:
 
         def host(name: str, database: bool) -> Host:
             # By its id: another checkout's run may move the tag meanwhile.
-            made = DockerContainer(image.get_wrapped_image().id).with_network(network).with_network_aliases(name)
-            made = made.with_env("AUTHORIZED_KEY", authorized).with_kwargs(cap_add=["NET_ADMIN"], hostname=name)
+            container = DockerContainer(image.get_wrapped_image().id).with_network(network).with_network_aliases(name)
+            container = container.with_env("AUTHORIZED_KEY", authorized).with_kwargs(
+                cap_add=["NET_ADMIN"], hostname=name
+            )
             if database:
                 _certificate(folder, name)
                 (folder / name / "password").write_text(PASSWORD.replace("'", "''"))
-                made = made.with_volume_mapping(str(folder / name), "/etc/tls", "ro")
-            started = stack.enter_context(made).get_wrapped_container()
+                container = container.with_volume_mapping(str(folder / name), "/etc/tls", "ro")
+            started = stack.enter_context(container).get_wrapped_container()
             started.reload()
             (attached,) = started.attrs["NetworkSettings"]["Networks"].values()
             return Host(name, attached["IPAddress"], started)
@@ -187,7 +189,7 @@ def _authority(folder: Path) -> None:
 
 
 def _certificate(folder: Path, name: str) -> None:
-    """A certificate for that name alone."""
+    """A certificate for this name only."""
     (folder / name).mkdir(mode=0o755)
     (folder / name / "names").write_text(f"subjectAltName=DNS:{name}\n")
     _openssl(folder, f"req {_NEW_KEY} -subj /CN={name} -keyout {name}/server.key -out {name}/server.csr")

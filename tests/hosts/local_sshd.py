@@ -21,22 +21,22 @@ from tests.support.waiting import until
 
 @dataclass
 class LocalSshd(SshServer):
-    """An sshd of this user on 127.0.0.1, for where there is no Docker."""
+    """An sshd of this user on 127.0.0.1."""
 
     port: int
     folder: Path
     process: subprocess.Popen[bytes] | None = field(default=None)
 
     def variables(self, **more: object) -> dict[str, object]:
-        """What an inventory says of a target that is reached by it."""
+        """The inventory variables of a target that is reached through it."""
         return {"ssh_host": "127.0.0.1", "ssh_port": self.port, **self.ssh(), **more}
 
     def know(self) -> None:
-        """Write known_hosts as the host now is."""
+        """Write known_hosts with the present key."""
         self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {self._host_key()}\n")
 
     def change_key(self) -> None:
-        """Another host key than known_hosts has."""
+        """Replace the host key, and leave known_hosts as it is."""
         assert self.process is not None
         for name in ("host", "host.pub"):
             (self.folder / name).unlink()
@@ -45,7 +45,7 @@ class LocalSshd(SshServer):
         until(lambda: self._host_key() in _keys_served(self.port))
 
     def kill_sessions(self) -> None:
-        """End the processes that serve connections, and not the one that listens."""
+        """Kill the processes that serve connections, except the listener."""
         assert self.process is not None
         for child in children(self.process.pid):
             with suppress(ProcessLookupError):
@@ -56,19 +56,19 @@ class LocalSshd(SshServer):
 
 
 def _keys_served(port: int) -> str:
-    asked = [require("ssh-keyscan"), "-t", "ed25519", "-p", str(port), "127.0.0.1"]
-    return subprocess.run(asked, capture_output=True, text=True).stdout
+    command = [require("ssh-keyscan"), "-t", "ed25519", "-p", str(port), "127.0.0.1"]
+    return subprocess.run(command, capture_output=True, text=True).stdout
 
 
 @contextmanager
 def running_local_sshd(folder: Path) -> Iterator[LocalSshd]:
-    """That sshd, while the block lasts. Its users have their home in the folder: what is left there is gone with it."""
+    """Run the sshd for the block. Its users have their home in the folder, so that everything they leave is removed."""
     sshd = require("sshd")
-    made = LocalSshd(free_port(), folder)
+    sshd_server = LocalSshd(free_port(), folder)
     for name in ("host", "id"):
         write_key_pair(folder / name)
     settings = {
-        "Port": made.port,
+        "Port": sshd_server.port,
         "ListenAddress": "127.0.0.1",
         "HostKey": folder / "host",
         "AuthorizedKeysFile": folder / "id.pub",
@@ -82,15 +82,15 @@ def running_local_sshd(folder: Path) -> Iterator[LocalSshd]:
     (folder / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
-    made.process = subprocess.Popen([sshd, "-D", "-f", folder / "sshd_config", "-E", folder / "sshd.log"])
+    sshd_server.process = subprocess.Popen([sshd, "-D", "-f", folder / "sshd_config", "-E", folder / "sshd.log"])
     try:
         until((folder / "pid").exists, 10)
-        made.know()
-        yield made
+        sshd_server.know()
+        yield sshd_server
     finally:
-        made.kill_sessions()
-        made.process.terminate()
-        made.process.wait(10)
+        sshd_server.kill_sessions()
+        sshd_server.process.terminate()
+        sshd_server.process.wait(10)
 
 
 def free_port() -> int:

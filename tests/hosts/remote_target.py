@@ -1,4 +1,4 @@
-"""A target whose database is on a host: the inventory that leads there, and `invoke` for it."""
+"""A target whose database is on a host: its inventory, and `invoke` for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.invoke import Invoke, ProcessResult
 
 @dataclass
 class RemoteTarget:
-    """A database of one test on a host, and the inventory that leads there."""
+    """A database on a host for one test, and the inventory `far` that describes it."""
 
     hosts: Hosts
     host: Host
@@ -45,7 +45,7 @@ LOCKED = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
 
 @dataclass
 class RunningInvoke:
-    """An invoke that goes on while the test does something to it."""
+    """An invoke that runs while the test continues."""
 
     process: subprocess.Popen[str]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class SshServer:
-    """By which keys hosts are reached; the folder holds them."""
+    """The folder of the keys for an SSH server."""
 
     folder: Path
 
@@ -19,7 +19,7 @@ class SshServer:
         return self.folder / "known_hosts"
 
     def ssh(self) -> dict[str, object]:
-        """What every inventory that leads there says."""
+        """The inventory variables for SSH."""
         return {
             "reach": "ssh",
             "ssh_key": str(self.key),

@@ -1,4 +1,4 @@
-"""The hosts that the tests of SSH run on are what those take them for; shown with OpenSSH's own client."""
+"""The hosts behave as the tests of SSH assume. OpenSSH's own client shows this."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Ssh = Callable[..., list[str]]
 
 @pytest.fixture
 def ssh(hosts: Hosts) -> Ssh:
-    """OpenSSH's client with the configuration of the hosts; what is given comes behind it."""
+    """The command line of OpenSSH's client with the configuration of the hosts, followed by the arguments."""
     program = require("ssh")
     return lambda *arguments: [program, "-F", str(hosts.ssh_config), *arguments]
 
 
 @pytest.fixture
 def ssh_command(local_sshd: LocalSshd) -> list[str]:
-    """OpenSSH's client, to the sshd on this machine."""
+    """The command line of OpenSSH's client for the sshd on this machine."""
     options = [f"UserKnownHostsFile={local_sshd.known_hosts}", "StrictHostKeyChecking=yes", "BatchMode=yes"]
     flags = [part for option in options for part in ("-o", option)]
     return [require("ssh"), "-F", "none", "-i", str(local_sshd.key), "-p", str(local_sshd.port), *flags, "127.0.0.1"]
@@ -52,7 +52,7 @@ def said(command: list[str], stdin: str = "") -> str:
 
 @contextmanager
 def session(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A command that gives back what it is sent, once it does."""
+    """A command that returns its input, once it does."""
     with subprocess.Popen([*command, "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
         try:
             send(process)
@@ -68,7 +68,7 @@ def send(process: subprocess.Popen[bytes]) -> None:
 
 
 def answer(process: subprocess.Popen[bytes], seconds: float) -> bytes | None:
-    """What comes back; None where nothing does, and nothing at the end."""
+    """The bytes that arrive in time; None if none do, and empty bytes at the end."""
     assert process.stdout is not None
     ready, _, _ = select.select([process.stdout], [], [], seconds)
     return process.stdout.read(100) if ready else None
@@ -76,7 +76,7 @@ def answer(process: subprocess.Popen[bytes], seconds: float) -> bytes | None:
 
 @pytest.fixture(params=["bastion", "db1"])
 def host(request: pytest.FixtureRequest, hosts: Hosts) -> Iterator[Host]:
-    """The bastion and a host behind it, left as they were."""
+    """The host db1. Bastion and host are repaired afterwards."""
     each: Host = getattr(hosts, request.param)
     yield each
     each.mend()
@@ -85,8 +85,8 @@ def host(request: pytest.FixtureRequest, hosts: Hosts) -> Iterator[Host]:
 
 @pytest.mark.parametrize("name", ["bastion", "db1", "db2"])
 def test_each_host_accepts_its_user_and_has_python(ssh: Ssh, hosts: Hosts, name: str) -> None:
-    asked = "hostname; whoami; python3 -c 'import sys; print(sys.version_info >= (3, 10))'"
-    assert said(ssh(name, asked)).split() == [name, "deploy", "True"]
+    command = "hostname; whoami; python3 -c 'import sys; print(sys.version_info >= (3, 10))'"
+    assert said(ssh(name, command)).split() == [name, "deploy", "True"]
 
 
 def test_other_keys_and_passwords_are_refused(ssh: Ssh, hosts: Hosts, tmp_path: Path) -> None:
@@ -105,8 +105,8 @@ def _with_key(hosts: Hosts, key: Path, folder: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["db1", "db2"])
 def test_the_unix_socket_requires_the_password(ssh: Ssh, hosts: Hosts, name: str) -> None:
-    asked = f"{SOCKET}; while IFS= read -r PGPASSWORD; do export PGPASSWORD; {SOCKET}; done; true"
-    done = ran(ssh(name, asked), f"{hosts.password}\nanother\n")
+    command = f"{SOCKET}; while IFS= read -r PGPASSWORD; do export PGPASSWORD; {SOCKET}; done; true"
+    done = ran(ssh(name, command), f"{hosts.password}\nanother\n")
     assert done.stdout == "owner\n"
     assert "no password supplied" in done.stderr
     assert "password authentication failed" in done.stderr
@@ -192,8 +192,8 @@ def test_a_key_that_was_added_to_known_hosts_is_kept(ssh: Ssh, hosts: Hosts) -> 
 
 
 def test_processes_show_arguments_and_environments(hosts: Hosts) -> None:
-    told = hosts.db1.run("CANARY=in-environment sleep 5 & ps axewww -o pid,args; kill $!")
-    assert "CANARY=in-environment" in told
+    listing = hosts.db1.run("CANARY=in-environment sleep 5 & ps axewww -o pid,args; kill $!")
+    assert "CANARY=in-environment" in listing
     assert "AUTHORIZED_KEY=ssh-ed25519" in hosts.db1.processes()
 
 

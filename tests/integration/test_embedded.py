@@ -1,4 +1,4 @@
-"""The PostgreSQL that comes with the package: made, found, stopped, and no mode widened on the way."""
+"""The bundled PostgreSQL: created, found and stopped, without wider permissions."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tests.requirements import requires
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[embedded.Server]:
-    made = embedded.locate(tmp_path, "unit", make=True)
-    yield made
-    embedded.remove(made)
+    server = embedded.locate(tmp_path, "unit", make=True)
+    yield server
+    embedded.remove(server)
 
 
 def modes(*folders: Path) -> dict[Path, int]:
@@ -68,7 +68,7 @@ def test_permissions_outside_its_folder_do_not_change(server: embedded.Server, t
 def test_root_runs_a_server_although_its_user_cannot_reach_the_programs(
     server: embedded.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a virtual environment below a home of 0700."""
+    """As in a virtual environment below a home with permissions 0700."""
     closed = tmp_path / "home"
     package = embedded.programs().parent.parent
     for folder in (package, package.with_name(package.name + ".libs")):
@@ -89,7 +89,7 @@ def test_root_runs_a_server_although_its_user_cannot_reach_the_programs(
 
 
 def test_concurrent_copies_of_the_programs_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As by two first runs of different checkouts: the second one finds the copy of the first in its place."""
+    """As by the first runs of two checkouts: the second finds the copy of the first."""
     package = tmp_path / "package"
     package.mkdir()
     (package / "file").touch()
@@ -166,16 +166,16 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_leftovers_of_a_crash_are_not_mistaken_for_a_server(server: embedded.Server) -> None:
-    """A pid file of a process that is gone, and a socket that no one listens on."""
+    """A pid file of an ended process, and a socket without a listener."""
     embedded.start(server, "app")
     parameters = {**server.parameters(), "dbname": "app"}
     with connection.connect(parameters) as session:
         session.execute("CREATE TABLE kept ()")
-    left = (server.data / "postmaster.pid").read_text().splitlines()
+    lines = (server.data / "postmaster.pid").read_text().splitlines()
     embedded.stop(server)
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    (server.data / "postmaster.pid").write_text("\n".join([str(gone.pid), *left[1:]]) + "\n")
+    process = subprocess.Popen(["true"])
+    process.wait()
+    (server.data / "postmaster.pid").write_text("\n".join([str(process.pid), *lines[1:]]) + "\n")
     with socket.socket(socket.AF_UNIX) as abandoned:
         abandoned.bind(str(server.socket_folder / ".s.PGSQL.5432"))
     with pytest.raises(Unreachable, match="not running"):

@@ -1,9 +1,9 @@
-"""The real tools that people move in from, each applying the same sample to PostgreSQL.
+"""Real migration tools to adopt from. Each applies the same sample to PostgreSQL.
 
-The tool itself proves what its history looks like: its pinned version is fetched once from the package registries into
-`.pgratchet/other_tools` of the checkout, laid out as its manual has it, and run. A tool that cannot be fetched is
-skipped with the reason. Flyway, golang-migrate and goose are not fetched (only Maven's and Go's registries have them):
-handwritten.py has their tables.
+The tool itself shows how its history looks. Its pinned version is fetched once from the package registries into
+`.pgratchet/other_tools` of the checkout, set up as its manual says, and run. A tool that cannot be fetched is skipped.
+Flyway, golang-migrate and goose are not fetched (only the registries of Maven and Go have them): handwritten.py has
+their tables.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What other tools leave: their files, and their tables as their own sources make them."""
+"""Files and tables of other tools, written by hand from the sources of these tools."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def sha(text: str) -> str:
 
 
 def journal(*tags: str) -> str:
-    """Drizzle's, with a second between its entries."""
+    """A journal of Drizzle, with one second between its entries."""
     return json.dumps({"entries": [{"idx": at, "tag": tag, "when": 1000 * at + 1000} for at, tag in enumerate(tags)]})
 
 
 def drizzle(*rows: tuple[str, int]) -> str:
-    """Rows by the text of the file and the journal's date."""
+    """Rows of Drizzle, by the text of the file and the date in the journal."""
     values = ", ".join(f"('{sha(text)}', {when})" for text, when in rows)
     return f"INSERT INTO drizzle.__drizzle_migrations (hash, created_at) VALUES {values}"
 
@@ -32,7 +32,7 @@ def goose(*rows: tuple[int, bool]) -> str:
 
 
 def flyway_rows(*more: tuple[int, str, str], two: str = TWO, success: bool = True) -> str:
-    """Rows of one and two, and more by their ranks, versions and types."""
+    """Rows of Flyway for the first two files, and more by rank, version and type."""
     values = [
         f"(1, '1', 'one', 'SQL', 'V1__one.sql', {flyway.checksum(ONE.encode())}, 'me', '2024-01-02 03:04:05', 7, true)",
         f"(2, '2', 'two', 'SQL', 'V2__two.sql', {flyway.checksum(two.encode())}, 'me', now(), 7, {success})",
@@ -42,7 +42,7 @@ def flyway_rows(*more: tuple[int, str, str], two: str = TWO, success: bool = Tru
 
 
 def liquibase(second: str) -> str:
-    """Rows of a and b; the second's exectype."""
+    """Rows of Liquibase for the changesets a and b; `second` is the exectype of b."""
     return f"""
         INSERT INTO databasechangelog (id, author, filename, dateexecuted, orderexecuted, exectype, md5sum) VALUES
             ('a', 'nene', 'db/one.sql', now(), 1, 'EXECUTED', '9:a'),
@@ -51,7 +51,7 @@ def liquibase(second: str) -> str:
 
 
 def prisma(*rows: tuple[str, str, str, str]) -> str:
-    """Rows by the folder, its text, and SQL for their end and for when they were rolled back."""
+    """Rows of Prisma: folder, text, and SQL for their end and their rollback."""
     values = ", ".join(
         f"('{at}', '{name}', '{sha(text)}', {ended}, {rolled_back})"
         for at, (name, text, ended, rolled_back) in enumerate(rows)
@@ -62,7 +62,7 @@ def prisma(*rows: tuple[str, str, str, str]) -> str:
 
 @dataclass(frozen=True)
 class ToolLeftovers:
-    """A tool's files, one, two and three, and its table as it is once one and two were applied by it."""
+    """Three files of a tool, and its table after it has applied the first two."""
 
     files: dict[str, str]
     table: str

@@ -1,4 +1,4 @@
-"""The tables in which each tool keeps its history, by column and type, as the tool itself made them."""
+"""The history tables of each tool, by column and type, as the tool creates them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Liquibase, which npm brings with all of Java's that it needs but Java itself."""
+"""Liquibase, from npm, with all libraries except Java itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAIN = "liquibase.integration.commandline.LiquibaseCommandLine"
 
 
 class Liquibase(OtherTool):
-    """Changesets in SQL, a file each. The npm package 4.28.1 holds Liquibase 4.28.0."""
+    """Changesets in SQL, one per file. The npm package 4.28.1 holds Liquibase 4.28.0."""
 
     name = "liquibase"
     version = "4.28.1"
@@ -28,7 +28,7 @@ class Liquibase(OtherTool):
     history = histories.LIQUIBASE
 
     def fetch(self, home: Path) -> None:
-        """Only what is needed of the package is kept: the rest are drivers of other databases."""
+        """Keep only the needed files; the others are drivers for other databases."""
         npm(home, f"liquibase@{self.version}")
         (home / "lib").mkdir()
         brought = home / "node_modules" / "liquibase" / "dist" / "liquibase" / "internal" / "lib"
@@ -46,15 +46,15 @@ class Liquibase(OtherTool):
     def migrate(self, project: Path, database: Database) -> None:
         java = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", str(self.home() / "lib" / "*"), _MAIN)
         with _by_tcp(database) as port:
-            given = {
+            variables = {
                 "LIQUIBASE_COMMAND_URL": f"jdbc:postgresql://127.0.0.1:{port}/{database.name}?sslmode=disable",
                 "LIQUIBASE_COMMAND_USERNAME": database.parameters["user"],
             }
-            run((*java, "--show-banner=false", "update", "--changelog-file=changelog.yaml"), project, given)
+            run((*java, "--show-banner=false", "update", "--changelog-file=changelog.yaml"), project, variables)
 
 
 def _changesets(step: SampleMigration) -> str:
-    """A changeset a statement; the first is for another database."""
+    """One changeset per statement. The first is for another database."""
     parts = ["--liquibase formatted sql\n", "--changeset mover:0 dbms:mysql\nCREATE TABLE nowhere (id int);\n"]
     for number, statement in enumerate(step.statements, 1):
         # Comments too: left to itself it takes them out, even of a function's body.
@@ -66,7 +66,7 @@ def _changesets(step: SampleMigration) -> str:
 
 @contextmanager
 def _by_tcp(database: Database) -> Iterator[int]:
-    """A port of the loopback that leads to the server's Unix socket, which Java's driver cannot speak to."""
+    """A loopback port that leads to the server's Unix socket, which Java's driver does not support."""
     path = str(Path(database.parameters["host"]) / f".s.PGSQL.{database.parameters['port']}")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=_serve, args=(listener, path), daemon=True).start()
@@ -85,7 +85,7 @@ def _serve(listener: socket.socket, path: str) -> None:
 
 
 def _carry(source: socket.socket, target: socket.socket) -> None:
-    """One direction; the thread that carries the other closes what it reads from itself."""
+    """Forward one direction. Each thread closes the socket that it reads from."""
     with source, suppress(OSError):
         while data := source.recv(1 << 16):
             target.sendall(data)

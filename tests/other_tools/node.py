@@ -1,4 +1,4 @@
-"""The tools that npm brings."""
+"""Tools from npm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PG = "pg@8.23.1"
 
 
 class _Drizzle(OtherTool):
-    """Run by its own migrator, as an application does at its start: one transaction for all that is pending."""
+    """Drizzle's own migrator, as an application calls it: one transaction for all pending files."""
 
     name = "drizzle"
     programs = ("node", "npm")
@@ -59,7 +59,7 @@ class Drizzle1(_Drizzle):
 
 
 class Dbmate(OtherTool):
-    """The program that its npm package brings, without that package's wrapper."""
+    """The program in the npm package, without its wrapper."""
 
     name = "dbmate"
     version = "2.36.0"
@@ -84,7 +84,7 @@ class Dbmate(OtherTool):
 
 
 class NodePgMigrate(OtherTool):
-    """Its SQL files have no word for running outside a transaction; only its JavaScript has."""
+    """Its SQL files cannot run outside a transaction; only its JavaScript files can."""
 
     name = "node-pg-migrate"
     version = "9.0.0"
@@ -108,11 +108,11 @@ class NodePgMigrate(OtherTool):
 
 
 class Prisma(OtherTool):
-    """The last version whose command runs its schema engine as WebAssembly; of others, an engine is downloaded.
+    """The last version whose command runs its schema engine as WebAssembly. Other versions download an engine.
 
-    It looks for the downloaded ones first all the same: they are named to it, and not run. Its driver is of the next
-    version, since its own cannot read the type `name`; and a file is sent whole, as the downloaded engine does, where
-    the driver would cut it at every semicolon.
+    It still looks for downloaded engines, so their paths are set; they are not run. The driver is of the next version,
+    because its own driver cannot read the type `name`. A file is sent as a whole, as the downloaded engine does; the
+    driver would split it at semicolons.
     """
 
     name = "prisma"

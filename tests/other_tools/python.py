@@ -1,4 +1,4 @@
-"""The tools that pip brings, in a virtual environment each."""
+"""Tools from PyPI, each in its own virtual environment."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Python(OtherTool):
 
 
 class Alembic(_Python):
-    """Revisions in Python, a call a statement, as people write them who keep to SQL."""
+    """Revisions in Python with one call per statement."""
 
     name = "alembic"
     version = "1.20.1"

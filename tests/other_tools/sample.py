@@ -1,7 +1,7 @@
-"""What every tool applies: three migrations, and one more on top.
+"""The sample that every tool applies: three migrations, and a fourth for later.
 
-Chosen to be easy to get wrong: a function body and strings with semicolons, quotes and comment marks in them, and an
-index that may not be made inside a transaction.
+They are easy to get wrong: a function body and strings contain semicolons, quotes and comment marks, and one index
+cannot be created inside a transaction.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _CONCURRENTLY = "CREATE INDEX CONCURRENTLY"
 
 @dataclass(frozen=True, slots=True)
 class SampleMigration:
-    """One migration: its name in lower case and underscores, its statements without their semicolons."""
+    """One migration: its name in lower case and underscores, and its statements without semicolons."""
 
     number: int
     name: str
@@ -30,11 +30,11 @@ class SampleMigration:
 
     @property
     def moment(self) -> str:
-        """A time in fourteen digits, as most tools begin a file's name; a minute apart."""
+        """A time in fourteen digits, as most tools begin file names. The times are a minute apart."""
         return f"2024010100{self.number:02d}00"
 
     def in_transaction(self) -> SampleMigration:
-        """The same outcome, for a tool that runs everything in a transaction."""
+        """The same migration for a tool that runs everything in a transaction."""
         return replace(self, statements=tuple(each.replace(_CONCURRENTLY, "CREATE INDEX") for each in self.statements))
 
 

@@ -1,4 +1,4 @@
-"""What the tools have in common: fetched once, laid out in a folder, run as a process."""
+"""What other tools have in common: they are fetched once, set up in a folder, and run as processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _missing: dict[str, str] = {}
 
 
 class OtherTool(ABC):
-    """A tool. `name` is what `invoke adopt --from` calls it; `history` are its own tables, by column and type."""
+    """A tool. `name` is its name in `invoke adopt --from`; `history` is its own tables, by column and type."""
 
     name: ClassVar[str]
     version: ClassVar[str]
@@ -47,21 +47,21 @@ class OtherTool(ABC):
 
     @abstractmethod
     def fetch(self, home: Path) -> None:
-        """Put the tool into a new folder."""
+        """Install the tool into a new folder."""
 
     @abstractmethod
     def write(self, project: Path, steps: Sequence[SampleMigration]) -> None:
-        """The project as the tool wants it, with those migrations."""
+        """Write a project of the tool with these migrations."""
 
     @abstractmethod
     def migrate(self, project: Path, database: Database) -> None:
-        """Apply what is pending."""
+        """Apply pending migrations."""
 
     def lay_out(self, project: Path, steps: Sequence[SampleMigration]) -> None:
         self.write(project, steps if self.concurrent else [step.in_transaction() for step in steps])
 
     def home(self) -> Path:
-        """Where the tool is, which is fetched if it has to be; skips the test where it cannot be had."""
+        """The folder of the tool, which is fetched if necessary. Skips the test if that fails."""
         for program in self.programs:
             require(program)
         home = CACHE / self.label
@@ -72,33 +72,33 @@ class OtherTool(ABC):
         return home
 
     def _fetch_into(self, home: Path) -> None:
-        """The folder appears at once and whole, so that a run which was cut leaves nothing half."""
+        """Create the folder in one step, so that an interrupted run leaves nothing incomplete."""
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as partial:
-            made = Path(partial) / "home"
-            made.mkdir()
+            home_folder = Path(partial) / "home"
+            home_folder.mkdir()
             try:
-                self.fetch(made)
+                self.fetch(home_folder)
             except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
                 _missing[self.label] = _gist(str(error.output or error))
             else:
-                made.rename(home)
+                home_folder.rename(home)
 
 
 def run(command: Sequence[str], cwd: Path, extra: Mapping[str, str]) -> None:
-    """Run a tool. It sees nothing of the caller's environment but where programs and the home are."""
+    """Run a tool with only PATH, HOME and a few more variables of the caller's environment."""
     done = _run(command, cwd, extra)
     assert done.returncode == 0, f"{command[0]} failed:\n{done.stdout}"
 
 
 def fetched(command: Sequence[str], home: Path) -> None:
-    """Run a package manager, as it is set up here. Raises what subprocess does."""
+    """Run a package manager with the settings of this machine. Raises the errors of subprocess."""
     _run(command, home, os.environ).check_returncode()
 
 
-def _gist(said: str) -> str:
-    """What a package manager calls an error, the first of it."""
-    lines = said.strip().splitlines()
+def _gist(output: str) -> str:
+    """The first error lines in the output of a package manager."""
+    lines = output.strip().splitlines()
     return " ".join([line for line in lines if line.startswith(("ERROR", "npm error"))][:3] or lines[-1:])
 
 
@@ -108,11 +108,11 @@ def npm(home: Path, *packages: str) -> None:
 
 
 def _run(command: Sequence[str], cwd: Path, extra: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    kept = {key: os.environ[key] for key in _KEPT if key in os.environ}
+    variables = {key: os.environ[key] for key in _KEPT if key in os.environ}
     return subprocess.run(
         command,
         cwd=cwd,
-        env=kept | dict(extra),
+        env=variables | dict(extra),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

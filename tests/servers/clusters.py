@@ -12,14 +12,14 @@ from tests.servers.databases import Database
 
 @dataclass(frozen=True)
 class Cluster:
-    """A server of a test's own, from the wheel; with an `address`, a loopback one, it listens for TCP there too."""
+    """A cluster for one test. With a loopback `address`, it also listens for TCP."""
 
     server: embedded.Server
     address: str = ""
 
     @property
     def database(self) -> Database:
-        """Its database `app`, through its Unix socket."""
+        """The database `app`, through the Unix socket."""
         return Database({**self.server.parameters(), "dbname": "app"})
 
     @property
@@ -27,7 +27,7 @@ class Cluster:
         return {**self.database.parameters, "host": self.address}
 
     def configure(self, **settings: str) -> None:
-        """Add to its settings file; they hold from the next start."""
+        """Append to the settings file. The settings apply from the next start."""
         with (self.server.data / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
 
@@ -36,7 +36,7 @@ class Cluster:
         self._control("start", "-l", str(self.server.log), "-o", f"{options} -p {embedded.PORT}", "-t", "60")
 
     def stop(self, mode: str = "fast") -> None:
-        """`immediate` is a crash: no checkpoint, and what was not written by then is not."""
+        """Stop the server. `immediate` is a crash without a checkpoint."""
         self._control("stop", "-m", mode)
 
     def _control(self, action: str, *options: str) -> None:
@@ -44,14 +44,14 @@ class Cluster:
 
 
 class Clusters:
-    """Makes servers below a folder, and removes them all."""
+    """Creates clusters below a folder, and removes them all."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._made: list[embedded.Server] = []
 
     def make(self, name: str, *, address: str = "", **settings: str) -> Cluster:
-        """A new cluster with an empty database `app`, running."""
+        """Create and start a cluster with an empty database `app`."""
         cluster = Cluster(self._place(name), address)
         embedded.start(cluster.server, "app")
         if address or settings:
@@ -61,13 +61,13 @@ class Clusters:
         return cluster
 
     def copy(self, original: Cluster, name: str) -> Cluster:
-        """The files of a cluster that is stopped, in another place; not started."""
+        """Copy a stopped cluster. The copy is not started."""
         cluster = Cluster(self._place(name))
         subprocess.run(["cp", "-a", str(original.server.data), str(cluster.server.data)], check=True)
         return cluster
 
     def standby(self, primary: Cluster, name: str) -> Cluster:
-        """A streaming standby, running."""
+        """Create and start a streaming standby."""
         cluster = Cluster(self._place(name))
         source = ("-h", str(primary.server.socket_folder), "-U", embedded.USER, "-c", "fast", "-R")
         embedded.run_checked(cluster.server, "make", "pg_basebackup", *source, "-D", str(cluster.server.data))

@@ -1,4 +1,4 @@
-"""Databases of one test each, and the servers that they are made on."""
+"""Databases for one test each, and the servers that they are created on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _sessions: list[weakref.ref[psycopg.Connection]] = []
 
 @dataclass(frozen=True)
 class Database:
-    """A database of one test, by libpq parameters."""
+    """A database for one test, by its libpq parameters."""
 
     parameters: dict[str, str]
 
@@ -32,9 +32,9 @@ class Database:
         return databases.Database(self.name, self.parameters).url
 
     def connect(self) -> psycopg.Connection:
-        made = connection.connect(self.parameters)
-        _sessions.append(weakref.ref(made))
-        return made
+        session = connection.connect(self.parameters)
+        _sessions.append(weakref.ref(session))
+        return session
 
     def rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
         with self.connect() as session:
@@ -45,7 +45,7 @@ class Database:
             session.execute(query.encode())
 
     def fingerprint(self) -> list[tuple[object, ...]]:
-        """What of the catalog any change to the schema changes: for showing that nothing did."""
+        """Catalog rows that every change of the schema alters. Equal fingerprints show that nothing changed."""
         return self.locks() + self.rows(
             "SELECT 'class', oid::text, relname, xmin::text FROM pg_class WHERE oid >= 16384"
             " UNION ALL SELECT 'schema', oid::text, nspname, xmin::text FROM pg_namespace"
@@ -55,30 +55,33 @@ class Database:
         )
 
     def locks(self) -> list[tuple[object, ...]]:
-        """The pid and the key of each advisory lock. The server takes a moment to end a session that was closed: a lock
-        of one that is not open here is given three seconds to go."""
+        """The pid and the key of each advisory lock.
+
+        The server ends a closed session with a delay, so a lock of a session that is closed here has three seconds to
+        disappear.
+        """
         deadline = time.monotonic() + 3
         while True:
-            found = self.rows(
+            locks = self.rows(
                 "SELECT pid, objid::text FROM pg_locks WHERE locktype = 'advisory'"
                 " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1, 2"
             )
-            held = {made.info.backend_pid for each in _sessions if (made := each()) and not made.closed}
-            if held.issuperset(pid for pid, _ in found) or time.monotonic() > deadline:
-                return found
+            open_pids = {session.info.backend_pid for each in _sessions if (session := each()) and not session.closed}
+            if open_pids.issuperset(pid for pid, _ in locks) or time.monotonic() > deadline:
+                return locks
             time.sleep(0.02)
 
 
 @dataclass
 class Server:
-    """A server that tests may make databases on; `parameters` lead to its maintenance database.
+    """A server that tests create databases on. `parameters` lead to its maintenance database.
 
-    `direct` is where it listens itself, where those lead to a program in between.
+    `direct` is the address of the server itself, if `parameters` lead to a program in between.
     """
 
     name: str
     parameters: dict[str, str]
-    made: list[str] = field(default_factory=list)
+    created: list[str] = field(default_factory=list)
     direct: dict[str, str] = field(default_factory=dict)
 
     def create(self, template: str = "template0") -> Database:
@@ -86,10 +89,10 @@ class Server:
         with connection.connect(self.parameters) as session:
             command = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
             session.execute(command.format(sql.Identifier(name), sql.Identifier(template)))
-        self.made.append(name)
+        self.created.append(name)
         return Database({**self.parameters, "dbname": name})
 
     def drop(self, database: Database) -> None:
         with connection.connect(self.parameters) as session:
             session.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database.name)))
-        self.made.remove(database.name)
+        self.created.remove(database.name)

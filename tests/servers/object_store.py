@@ -19,15 +19,15 @@ KEYS = {"access_key_id": "someone", "secret_access_key": CANARY, "region": "us-e
 
 @dataclass
 class S3Server:
-    """A server with one bucket, and a client that is not ours to look into it with."""
+    """A server with one bucket, and a client that is independent of the package."""
 
     endpoint: str
     client: Any
     bucket: str = "bucket"
 
     def at(self, prefix: str, **options: str) -> Store:
-        given = {**KEYS, "endpoint": self.endpoint, **options}
-        return store.open_store(f"s3://{self.bucket}/{prefix}", given, Path("nowhere"), "env", "target")
+        store_options = {**KEYS, "endpoint": self.endpoint, **options}
+        return store.open_store(f"s3://{self.bucket}/{prefix}", store_options, Path("nowhere"), "env", "target")
 
     def names(self) -> list[str]:
         return [each["Key"] for each in self.client.list_objects_v2(Bucket=self.bucket).get("Contents", ())]

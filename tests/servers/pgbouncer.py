@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode, before one database."""
+"""PgBouncer in transaction mode, in front of one database."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = os.geteuid() == 0
 
 @dataclass
 class PgBouncer:
-    """A PgBouncer before one database, on a Unix socket of its own."""
+    """A PgBouncer on its own Unix socket."""
 
     folder: Path
     user: str | None
@@ -38,8 +38,8 @@ class PgBouncer:
     def kill(self) -> None:
         self.processes[-1].kill()
         self.processes[-1].wait(10)
-        for left in self.folder.glob(".s.PGSQL.*"):
-            left.unlink()
+        for socket in self.folder.glob(".s.PGSQL.*"):
+            socket.unlink()
         (self.folder / "pid").unlink(missing_ok=True)
 
 
@@ -47,14 +47,14 @@ StartPooler = Callable[..., tuple[Database, PgBouncer]]
 
 
 @contextmanager
-def running_pgbouncer(given: dict[str, str], size: int) -> Iterator[tuple[Database, PgBouncer]]:
+def running_pgbouncer(parameters: dict[str, str], size: int) -> Iterator[tuple[Database, PgBouncer]]:
     folder = Path(tempfile.mkdtemp(prefix="pgratchet-bouncer-"))
-    local = given["host"].startswith("/")
+    local = parameters["host"].startswith("/")
     user = (embedded.SYSTEM_USER if local else "postgres") if ROOT else None
-    (folder / "users").write_text(f'"{given["user"]}" "{given.get("password", "")}"\n')
+    (folder / "users").write_text(f'"{parameters["user"]}" "{parameters.get("password", "")}"\n')
     (folder / "ini").write_text(
         "[databases]\n"
-        f"* = host={given['host']} port={given['port']}\n"
+        f"* = host={parameters['host']} port={parameters['port']}\n"
         "[pgbouncer]\npool_mode = transaction\nlisten_addr =\nlisten_port = 6432\n"
         f"default_pool_size = {size}\nunix_socket_dir = {folder}\npidfile = {folder}/pid\n"
         f"auth_type = trust\nauth_file = {folder}/users\nlogfile = {folder}/log\n"
@@ -64,7 +64,7 @@ def running_pgbouncer(given: dict[str, str], size: int) -> Iterator[tuple[Databa
     running = PgBouncer(folder, user)
     try:
         running.start()
-        yield Database({**given, "host": str(folder), "port": "6432"}), running
+        yield Database({**parameters, "host": str(folder), "port": "6432"}), running
     finally:
         running.kill()
         shutil.rmtree(folder)

@@ -38,7 +38,7 @@ def write(sql_folder: Path) -> WriteMigrations:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Iterator[Path]:
-    """A checkout as a user has it, apart from the one under test; its embedded servers are removed with it."""
+    """A copy of this checkout, as a user has it. Its bundled servers are removed with it."""
     folder = tmp_path / "clone"
     for part in ("ops", "inventory", "templates", "sql"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
@@ -70,7 +70,7 @@ def invoke(checkout: Path) -> Invoke:
 
 @pytest.fixture
 def invoke_on_database(invoke: Invoke, database: Database) -> InvokeOnDatabase:
-    """invoke, with DATABASE_URL leading to the test's database."""
+    """invoke with DATABASE_URL set to the database of the test."""
 
     def run(*arguments: str, env: dict[str, str] | None = None, status: int | None = 0) -> ProcessResult:
         return invoke(*arguments, env={"DATABASE_URL": database.url, **(env or {})}, status=status)

@@ -1,4 +1,4 @@
-"""`invoke` as a process, in a checkout of its own, as a user runs it."""
+"""`invoke` as a process in its own checkout, as a user runs it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COMMAND = (sys.executable, "-m", "invoke")
 
 @dataclass(frozen=True)
 class ProcessResult:
-    """What a process printed and ended with."""
+    """The exit status and the output of a process."""
 
     status: int
     stdout: str
@@ -36,11 +36,11 @@ PARTS = re.compile(r"^[^\n]+\nDETAIL: .+\nHINT: .+", re.DOTALL | re.MULTILINE)
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a user who has set nothing of ours."""
-    kept = {
+    """The environment without variables that affect pgratchet."""
+    variables = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith(("PG", "POSTGRES_", "TEST_", "DATABASE_", "MIGRATION_", "OPS_", "INVOKE_", "COV_"))
         and key not in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "PYTHONWARNINGS")
     }
-    return {**kept, **extra}
+    return {**variables, **extra}

@@ -1,4 +1,4 @@
-"""Migrations of a test: writing them, running them in this process, and reading the history."""
+"""Writing migrations, running them in this process, and reading the history."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WriteMigrations = Callable[..., tuple[migrations.Migration, ...]]
 
 @dataclass
 class RunEvents:
-    """What a run came to."""
+    """The events of a run."""
 
     events: list[Event]
 
@@ -44,14 +44,14 @@ def _options(options: dict[str, object]) -> MigrateOptions:
 
 
 def history(database: Database) -> list[tuple[object, ...]]:
-    """The names in the history, and whether each is finished; none where there is no history yet."""
+    """The names in the history, and whether each is finished. Empty if there is no history table."""
     if database.rows("SELECT to_regclass('ratchet.migrations')") == [(None,)]:
         return []
     return database.rows("SELECT name, executed_at IS NOT NULL FROM ratchet.migrations ORDER BY id")
 
 
 class Attempt:
-    """A run that may fail, for a thread of its own: what it reported by then, and our error; other errors pass."""
+    """A run that may fail, to be run in a thread. Keeps its events and a RatchetError; other errors are raised."""
 
     def __init__(self, database: Database, files: Sequence[Migration], **options: object) -> None:
         self._stream = applier.migrate(database.connect, HISTORY, files, None, _options(options))

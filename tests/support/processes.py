@@ -9,8 +9,8 @@ import psutil
 
 def command_lines(parent: int | None = None) -> list[str]:
     """The command lines of all processes, or of the children of `parent`."""
-    listed = psutil.process_iter(["ppid", "cmdline"])
-    return [" ".join(each.info["cmdline"] or ()) for each in listed if parent in (None, each.info["ppid"])]
+    processes = psutil.process_iter(["ppid", "cmdline"])
+    return [" ".join(each.info["cmdline"] or ()) for each in processes if parent in (None, each.info["ppid"])]
 
 
 def environments() -> Iterator[str]:

@@ -1,8 +1,8 @@
-"""Runs in processes of their own, which may be killed; and what each of them said of itself.
+"""Runs in separate processes, which may be killed, and their reports.
 
-`python -m tests.support.runner_process` reads one run after the other from its standard input, as JSON, and forks for
-each of them: a process that has imported everything costs a hundredth of a second, and a SIGKILL ends one run only.
-A migration that a run reports as applied is written at once, so that the report survives a kill of the run.
+`python -m tests.support.runner_process` reads runs from its standard input, as JSON, and forks for each of them. A
+process that has imported everything forks in 10 ms, and a SIGKILL ends one run only. A migration that a run reports as
+applied is written at once, so that the report survives a kill.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LOST = ("MigrationFailed", "StoppedPartWay", "OutcomeUnknown", "Unreachable", "L
 
 @dataclass(frozen=True)
 class Outcome:
-    """`exit` is -9 where the run was killed; `applied` is what it reported by then."""
+    """The report of a run. `exit` is -9 if the run was killed."""
 
     exit: int
     applied: tuple[str, ...]
@@ -60,7 +60,7 @@ class Outcome:
 
 @dataclass
 class Runner:
-    """One process at a time. `begin` does not wait for its end, `end` does."""
+    """Runs one process at a time. `begin` starts it, and `end` waits for its end."""
 
     process: subprocess.Popen[str]
 
@@ -76,15 +76,15 @@ class Runner:
 
     def end(self) -> Outcome:
         applied: list[str] = []
-        told: dict[str, Any] = {"error": None, "text": "", "migration": None, "trips": 0}
+        report: dict[str, Any] = {"error": None, "text": "", "migration": None, "trips": 0}
         for line in self._pipe(self.process.stdout):
-            said = json.loads(line)
-            if "exit" in said:
-                return Outcome(applied=tuple(applied), **told, **said)
-            if "applied" in said:
-                applied.append(said["applied"])
+            message = json.loads(line)
+            if "exit" in message:
+                return Outcome(applied=tuple(applied), **report, **message)
+            if "applied" in message:
+                applied.append(message["applied"])
             else:
-                told = said
+                report = message
         raise AssertionError("the runner is gone")
 
     @staticmethod
@@ -95,7 +95,7 @@ class Runner:
 
 @contextmanager
 def started() -> Iterator[Runner]:
-    """A runner that has imported what it needs."""
+    """Start a runner."""
     command = [sys.executable, "-m", "tests.support.runner_process"]
     paths = os.pathsep.join([str(ROOT / "ops"), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": paths}
@@ -109,31 +109,31 @@ def started() -> Iterator[Runner]:
 
 
 def false_claims(outcome: Outcome, database: Database) -> list[str]:
-    """What a run said that the history contradicts, or that is no word of ours at all."""
+    """Claims of a run that the history contradicts, and errors that are not ours."""
     finished, steps_done = history(database)
-    found = [f"{name} was reported as applied, and is not" for name in outcome.applied if name not in finished]
+    claims = [f"{name} was reported as applied, and is not" for name in outcome.applied if name not in finished]
     rolled_back = re.findall(r"(\S+) was rolled back", outcome.text)
-    found += [f"{name} was called rolled back, and is not" for name in rolled_back if name in finished]
+    claims += [f"{name} was called rolled back, and is not" for name in rolled_back if name in finished]
     claim = re.search(r"(No statement|Statements? 1(?: to (\d+))?) took effect", outcome.text)
     if outcome.error == "StoppedPartWay" and claim:
         claimed = 0 if claim[1] == "No statement" else int(claim[2] or 1)
         if claimed != steps_done.get(outcome.migration or "", 0):
-            found.append(f"{claim[0]}: of {outcome.migration} it is {steps_done.get(outcome.migration or '', 0)}")
-    return found
+            claims.append(f"{claim[0]}: of {outcome.migration} it is {steps_done.get(outcome.migration or '', 0)}")
+    return claims
 
 
 def lies_of_a_lost_line(outcome: Outcome, database: Database) -> list[str]:
-    """The same for a run whose line was lost, and which may end well or say so."""
-    found = false_claims(outcome, database)
+    """The same for a run that lost its connection, which may succeed or report the loss."""
+    claims = false_claims(outcome, database)
     if outcome.exit != 0 or outcome.error not in (None, *LOST):
-        found.append(f"exit {outcome.exit}, {outcome.text}")
+        claims.append(f"exit {outcome.exit}, {outcome.text}")
     if "refused what the history needs" in outcome.text:
-        found.append(f"the server refused nothing: {outcome.text}")
-    return found
+        claims.append(f"the server refused nothing: {outcome.text}")
+    return claims
 
 
 def history(database: Database) -> tuple[set[str], dict[str, int]]:
-    """The names that are finished, and how many statements are done of those that are not."""
+    """The finished names, and the number of executed statements of each unfinished one."""
     if database.rows("SELECT to_regclass('ratchet.migrations')") == [(None,)]:
         return set(), {}
     rows = database.rows("SELECT name, executed_at IS NOT NULL, coalesce(statements_done, 0) FROM ratchet.migrations")
@@ -173,7 +173,7 @@ def _run(number: int, job: dict[str, Any]) -> None:
 
 
 def _text(error: BaseException | None) -> str:
-    """What a user would read; of what is no error of ours, where it was raised."""
+    """The text that a user reads. For other errors also their traceback."""
     if error is None or isinstance(error, RatchetError):
         return str(error or "")
     return "".join([*traceback.format_tb(error.__traceback__)[-3:], *traceback.format_exception_only(error)])

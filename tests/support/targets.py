@@ -1,4 +1,4 @@
-"""Targets as an inventory would describe them, for databases of tests."""
+"""Targets as an inventory describes them, for databases of tests."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from tests.servers.databases import Database
 
 
 def target_of(database: Database, **variables: object) -> RenderedTarget:
-    """A target's settings that lead to the database; they may be more by name."""
-    given: dict[str, object] = {f"pg_{key}": value for key, value in database.parameters.items() if key != "password"}
-    given["pg_password"] = "{{ env('SECRET', '') }}"
-    target = InventoryTarget("env", "target", (), given | variables)
+    """The target that leads to the database, with more variables."""
+    connection_variables: dict[str, object] = {
+        f"pg_{key}": value for key, value in database.parameters.items() if key != "password"
+    }
+    connection_variables["pg_password"] = "{{ env('SECRET', '') }}"
+    target = InventoryTarget("env", "target", (), connection_variables | variables)
     secret = {"SECRET": database.parameters.get("password", "")}
     return settings.render_target(target, ROOT / "templates", secret, dict)

@@ -1,4 +1,4 @@
-"""Waiting for what a test needs."""
+"""Waiting for a condition."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def until(holds: Callable[[], object], seconds: float = 10) -> None:
-    """Wait for what a test needs to have happened before it goes on."""
+    """Wait until the condition holds; fail after so many seconds."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "what the test waits for has not happened"

@@ -38,8 +38,8 @@ def test_imports_keep_the_contracts() -> None:
 def contract(name: str) -> dict[str, Any]:
     tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11: run the tests with it")
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    (found,) = [each for each in settings["tool"]["importlinter"]["contracts"] if each["name"] == name]
-    return dict(found)
+    (match,) = [each for each in settings["tool"]["importlinter"]["contracts"] if each["name"] == name]
+    return dict(match)
 
 
 def test_the_contract_for_hosts_names_the_modules_of_the_bundle() -> None:
@@ -83,7 +83,7 @@ def test_importing_the_tasks_imports_no_heavy_library() -> None:
 
 
 def loaded(statements: str) -> set[str]:
-    """The modules that a Python of its own has imported after these statements."""
+    """The modules that a separate Python has imported after these statements."""
     program = f"import sys; {statements}; print(*sys.modules)"
     environ = {**os.environ, "PYTHONPATH": str(ROOT / "ops")}
     command = [sys.executable, "-c", program]

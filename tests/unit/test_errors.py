@@ -1,4 +1,4 @@
-"""The family of errors: codes, wording, shapes."""
+"""The errors: exit codes, wording and formats."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_several_mistakes_are_counted() -> None:
 
 
 def raised() -> Iterator[tuple[str, ast.Call]]:
-    """Every call that makes an error, in the source of the rooms and the tasks."""
+    """Every call that creates an error, in the source of the package."""
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if (
@@ -80,7 +80,7 @@ def raised() -> Iterator[tuple[str, ast.Call]]:
 
 
 def wording(node: ast.expr) -> str:
-    """A literal's text, with x for what is filled in."""
+    """The text of a literal, with x for each value."""
     if isinstance(node, ast.JoinedStr):
         return "".join(str(part.value) if isinstance(part, ast.Constant) else "x" for part in node.values)
     return str(node.value) if isinstance(node, ast.Constant) else ""
@@ -97,9 +97,9 @@ def test_messages_are_lower_case_without_a_full_stop() -> None:
 
 def test_every_error_has_a_hint_in_whole_sentences() -> None:
     for where, call in raised():
-        given = {keyword.arg: wording(keyword.value) for keyword in call.keywords}
-        assert "hint" in given, where
+        arguments = {keyword.arg: wording(keyword.value) for keyword in call.keywords}
+        assert "hint" in arguments, where
         for part in ("hint", "detail"):
-            text = given.get(part, "")
+            text = arguments.get(part, "")
             assert not text or text[0].isupper() or text[0] in "x`-", where
             assert not text or text.endswith((".", "x", "?")) or "\ninvoke " in text, where

@@ -27,14 +27,14 @@ LEDGER = History()
 
 @dataclass
 class ToolProject:
-    """A database that a tool has been at work in, its files, and a folder for ours."""
+    """A database that a tool has migrated, the tool's files, and a folder for the adopted migrations."""
 
     database: Database
     files: Path
     sql: Path
 
     def given(self, name: str, rows: str | None = None) -> ToolLeftovers:
-        """The sample's tables and files, its rows or others."""
+        """Create the tables and files of a tool, with its rows or others."""
         sample = SAMPLES[name]
         for path, text in sample.files.items():
             self.write(path, text)
@@ -55,14 +55,14 @@ class ToolProject:
         return self._run(dry=False, wait=wait, wishes=wishes)
 
     def _run(self, *, dry: bool, wait: int, wishes: Mapping[str, Path | str]) -> Adoption:
-        given = AdoptionOptions(**{"sql": self.sql, "files": self.files, **wishes})  # type: ignore[arg-type]
+        options = AdoptionOptions(**{"sql": self.sql, "files": self.files, **wishes})  # type: ignore[arg-type]
         with closing(Session(self.database.connect, LEDGER, wait)) as session, connection.translate_errors():
             past = session.open()
-            found = adoption.preview(session, past, given)
-            adoption.require_adoptable(found, past, given.sql)
+            preview = adoption.preview(session, past, options)
+            adoption.require_adoptable(preview, past, options.sql)
             if not dry:
-                adoption.write(session, found, given, "run")
-        return found
+                adoption.write(session, preview, options, "run")
+        return preview
 
     def migrate(self) -> list[str]:
         files = migrations.read(self.sql)
@@ -72,7 +72,7 @@ class ToolProject:
         return [entry.state for entry in plan.entries]
 
     def refuses(self, kind: type[RatchetError] = HistoryDisagrees) -> str:
-        """What it is refused with; nothing changes by it, on the server or in the folder."""
+        """Check that adopt is refused and changes neither the server nor the folder. Returns the error."""
         before = self.database.fingerprint()
         with pytest.raises(kind) as caught:
             self.adopt()

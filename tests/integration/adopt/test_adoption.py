@@ -1,4 +1,4 @@
-"""Other tools' histories, in tables as their sources make them: taken over, or refused with nothing changed."""
+"""Histories of other tools, in tables as their sources create them: adopted, or refused without a change."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 def test_a_history_is_adopted_and_new_migrations_follow(project: ToolProject, name: str) -> None:
     sample = project.given(name)
     before = project.database.fingerprint()
-    seen = project.look()
+    preview = project.look()
     assert project.database.fingerprint() == before
     assert not project.sql.exists()
-    assert (seen.tool, tuple(each.state for each in seen.items)) == (name, sample.states)
-    theirs = project.database.rows(f"SELECT to_jsonb(t) FROM {seen.origin.partition(' ')[0]} t")
-    assert project.adopt() == seen
-    assert project.database.rows(f"SELECT to_jsonb(t) FROM {seen.origin.partition(' ')[0]} t") == theirs
+    assert (preview.tool, tuple(each.state for each in preview.items)) == (name, sample.states)
+    theirs = project.database.rows(f"SELECT to_jsonb(t) FROM {preview.origin.partition(' ')[0]} t")
+    assert project.adopt() == preview
+    assert project.database.rows(f"SELECT to_jsonb(t) FROM {preview.origin.partition(' ')[0]} t") == theirs
     columns = "name, source, run_id, body IS NOT NULL, executed_at IS NOT NULL"
     assert project.database.rows(f"SELECT {columns} FROM ratchet.migrations ORDER BY id") == [
-        (adopted, f"adopted:{name}", "run", True, True) for adopted in seen.adopted
+        (adopted, f"adopted:{name}", "run", True, True) for adopted in preview.adopted
     ]
     texts = [path.read_bytes() for path in project.sql.iterdir()]
     assert not any(b"\r" in text or b"drop table" in text for text in texts)
@@ -47,7 +47,7 @@ def test_a_history_is_adopted_and_new_migrations_follow(project: ToolProject, na
     assert project.database.rows("SELECT to_regclass('mine')::text, to_regclass('one')::text") == [("mine", "one")]
     again = project.adopt()
     assert again.is_complete
-    assert set(again.names("applied")) == set(seen.pending)
+    assert set(again.names("applied")) == set(preview.pending)
 
 
 @pytest.mark.parametrize(
@@ -137,17 +137,17 @@ TRAPS = {
 
 @pytest.mark.parametrize("trap", TRAPS)
 def test_a_history_that_cannot_be_adopted_is_refused(project: ToolProject, trap: str) -> None:
-    name, rows, told = TRAPS[trap]
+    name, rows, message = TRAPS[trap]
     project.given(name, rows)
-    assert told in project.refuses()
+    assert message in project.refuses()
 
 
 def test_a_migration_that_was_rolled_back_is_pending(project: ToolProject) -> None:
     rolled_back = ("20240102000000_two", TWO, "NULL", "now()")
     project.given("prisma", handwritten.prisma(handwritten.PRISMA_ONE, rolled_back) + "; DROP TABLE two")
-    found = project.adopt()
-    assert [each.state for each in found.items] == ["verified", "rolled back", "pending"]
-    assert found.items[1].remarks == ("Prisma has marked it as rolled back.",)
+    adopted = project.adopt()
+    assert [each.state for each in adopted.items] == ["verified", "rolled back", "pending"]
+    assert adopted.items[1].remarks == ("Prisma has marked it as rolled back.",)
     assert project.migrate() == ["applied"] * 3
 
 
@@ -189,11 +189,11 @@ def test_a_change_between_preview_and_write_is_refused(project: ToolProject) -> 
     project.given("dbmate")
     wishes = AdoptionOptions(project.sql, files=project.files)
     with closing(Session(project.database.connect, LEDGER, 100)) as session:
-        seen = adoption.preview(session, session.open(), wishes)
+        preview = adoption.preview(session, session.open(), wishes)
         project.database.run("INSERT INTO schema_migrations VALUES ('20240103000000')")
         before = project.database.rows("SELECT count(*) FROM pg_class")
         with pytest.raises(HistoryDisagrees, match="has changed since it was looked at"):
-            adoption.write(session, seen, wishes, "run")
+            adoption.write(session, preview, wishes, "run")
     assert project.database.rows("SELECT count(*) FROM pg_class") == before
     assert not project.sql.exists()
 
@@ -201,9 +201,9 @@ def test_a_change_between_preview_and_write_is_refused(project: ToolProject) -> 
 def test_concurrent_adoptions_adopt_once(project: ToolProject) -> None:
     project.given("drizzle")
     with ThreadPoolExecutor() as pool:
-        found = [done.exception() for done in [pool.submit(project.adopt, wait=10_000) for _ in range(4)]]
-    assert all(each is None or isinstance(each, HistoryDisagrees) for each in found)
-    assert None in found
+        errors = [done.exception() for done in [pool.submit(project.adopt, wait=10_000) for _ in range(4)]]
+    assert all(each is None or isinstance(each, HistoryDisagrees) for each in errors)
+    assert None in errors
     assert project.database.rows("SELECT name FROM ratchet.migrations ORDER BY id") == [("0000_one",), ("0001_two",)]
     assert project.adopt().is_complete
 
@@ -224,9 +224,9 @@ def test_an_interrupted_adoption_is_completed(project: ToolProject) -> None:
     project.adopt()
     project.database.run("DELETE FROM ratchet.migrations WHERE name = '0001_two'")
     (project.sql / "0002_three.sql").unlink()
-    found = project.adopt()
-    assert [each.file.name for each in found.rows if each.file] == ["0001_two"]
-    assert [each.name for each in found.files] == ["0002_three"]
+    adopted = project.adopt()
+    assert [each.file.name for each in adopted.rows if each.file] == ["0001_two"]
+    assert [each.name for each in adopted.files] == ["0002_three"]
     assert project.look().is_complete
 
 
@@ -282,12 +282,14 @@ def test_an_sqlite_history_gives_the_order_and_the_differences(project: ToolProj
     sqlites = "CREATE TABLE `two` (`a` integer PRIMARY KEY AUTOINCREMENT);"
     project.write("0001_two.sql", sqlites)
     past = tmp_path / "app.sqlite"
-    with closing(sqlite3.connect(past)) as made:
-        made.execute(
+    with closing(sqlite3.connect(past)) as connection:
+        connection.execute(
             "CREATE TABLE __drizzle_migrations (id INTEGER PRIMARY KEY, hash text NOT NULL, created_at numeric)"
         )
-        made.execute("INSERT INTO __drizzle_migrations (hash, created_at) VALUES (?, 1000)", (handwritten.sha(ONE),))
-        made.commit()
+        connection.execute(
+            "INSERT INTO __drizzle_migrations (hash, created_at) VALUES (?, 1000)", (handwritten.sha(ONE),)
+        )
+        connection.commit()
     before = project.database.fingerprint()
     with pytest.raises(HistoryDisagrees) as caught:
         project.adopt(history=past)
@@ -296,8 +298,8 @@ def test_an_sqlite_history_gives_the_order_and_the_differences(project: ToolProj
     )
     project.sql.mkdir()
     (project.sql / "0001_two.sql").write_text(TWO)
-    found = project.adopt(history=past)
-    assert [(each.state, each.remarks) for each in found.items] == [
+    adopted = project.adopt(history=past)
+    assert [(each.state, each.remarks) for each in adopted.items] == [
         ("pending", ("There it is verified.",)),
         ("pending", ("There it was not run.",)),
     ]

@@ -22,12 +22,12 @@ pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
 
 def take_baseline(database: Database, folder: Path, name: str, *, yes: bool = False) -> list[str]:
-    given, files = target_of(database), migrations.read(folder)
-    with adopting._session(given) as session:
+    target, files = target_of(database), migrations.read(folder)
+    with adopting._session(target) as session:
         marked = baseline.select(session.open(), files, name)
-        dump = schema_dumper(given, session)
-        told = baseline.differences(restore_server(given), database.name, dump, files, name)
-        baseline.require_equal(told, yes=yes)
+        dump = schema_dumper(target, session)
+        differences = baseline.differences(restore_server(target), database.name, dump, files, name)
+        baseline.require_equal(differences, yes=yes)
         baseline.mark(session, files, name, "run")
     return [each.name for each in marked]
 

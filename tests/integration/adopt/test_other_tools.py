@@ -1,4 +1,4 @@
-"""What the real tools leave behind: the facts that `invoke adopt` rests on."""
+"""The histories of the real tools have the tables and rows that `invoke adopt` expects."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def columns_of(database: Database, table: str) -> list[tuple[str, str]]:
 def test_the_hash_of_yoyo_is_of_the_name_only(database: Database, tmp_path: Path) -> None:
     Yoyo().lay_out(tmp_path, SAMPLE)
     Yoyo().migrate(tmp_path, database)
-    found = database.rows("SELECT migration_id, migration_hash FROM _yoyo_migration")
-    assert len(found) == len(SAMPLE)
-    assert all(recorded == hashlib.sha256(str(name).encode()).hexdigest() for name, recorded in found)
+    rows = database.rows("SELECT migration_id, migration_hash FROM _yoyo_migration")
+    assert len(rows) == len(SAMPLE)
+    assert all(recorded == hashlib.sha256(str(name).encode()).hexdigest() for name, recorded in rows)
 
 
 def test_drizzle_1_records_no_time_for_migrations_of_drizzle_0(database: Database, tmp_path: Path) -> None:
     for mover, steps in ((Drizzle(), SAMPLE[:2]), (Drizzle1(), SAMPLE)):
         mover.lay_out(tmp_path / mover.label, steps)
         mover.migrate(tmp_path / mover.label, database)
-    found = database.rows("SELECT name, applied_at IS NULL FROM drizzle.__drizzle_migrations ORDER BY id")
-    assert found == [
+    rows = database.rows("SELECT name, applied_at IS NULL FROM drizzle.__drizzle_migrations ORDER BY id")
+    assert rows == [
         ("20240101000100_create_items", True),
         ("20240101000200_label_items", True),
         ("20240101000300_index_prices", False),

@@ -1,4 +1,4 @@
-"""Actions of a sequence, and the comparison of the database with the model after each, for test_sequences.py."""
+"""Actions of a sequence, and the comparison of the database with the model after each (test_sequences.py)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ happened = Counter[str]()
 
 @dataclass(frozen=True)
 class PlannedFault:
-    """A fault at one of the round trips that a run will have, so that most of them strike."""
+    """A fault at one of the round trips that the next run is expected to have."""
 
     act: RoundTripAction
     pick: int
@@ -33,13 +33,13 @@ class PlannedFault:
 
 @dataclass
 class SequenceState:
-    """A sequence's database, folder and model, and what has happened so far."""
+    """The database, folder and model of a sequence, and a log of its runs."""
 
     database: Database
     folder: Path
     runners: Sequence[Runner]
     model: Model = field(default_factory=Model)
-    told: list[str] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
     version: int = 0
 
     def put(self, file: File) -> None:
@@ -57,13 +57,13 @@ class SequenceState:
         return self._together([blow, None])
 
     def _together(self, blows: Sequence[PlannedFault | None]) -> list[Outcome]:
-        """As many runs at once; what befell them is counted."""
+        """Run several at once, and count the faults and the results."""
         faults = [blow.fault(self.model) if blow else None for blow in blows]
         for runner, fault in zip(self.runners, faults, strict=False):
             runner.begin(self.database, self.folder, fault)
         outcomes = [runner.end() for runner, _ in zip(self.runners, faults, strict=False)]
         for fault, outcome in zip(faults, outcomes, strict=True):
-            self.told.append(f"  {fault or 'whole'}: {outcome}")
+            self.log.append(f"  {fault or 'whole'}: {outcome}")
             struck = fault is not None and (outcome.killed or outcome.trips >= fault.at)
             happened[f"{fault.act} {fault.moment}" if fault and struck else f"whole, {outcome.error or 'well'}"] += 1
         return outcomes
@@ -71,7 +71,7 @@ class SequenceState:
 
 @dataclass(frozen=True)
 class Add:
-    """A file newer than all others."""
+    """Add a file that is newer than all others."""
 
     kind: str
 
@@ -82,7 +82,7 @@ class Add:
 
 @dataclass(frozen=True)
 class Late:
-    """A file that is older than the newest one."""
+    """Add a file that is older than the newest."""
 
     kind: str
 
@@ -95,7 +95,7 @@ class Late:
 
 @dataclass(frozen=True)
 class Edit:
-    """A comment behind a file that has a row."""
+    """Append a comment to a file that has a row."""
 
     pick: int
 
@@ -107,7 +107,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Remove:
-    """Any file, applied or not."""
+    """Remove any file, applied or not."""
 
     pick: int
 
@@ -118,7 +118,7 @@ class Remove:
 
 @dataclass(frozen=True)
 class PutBack:
-    """What was edited or removed is put back, and what came late is taken away."""
+    """Restore edited and removed files, and remove late ones."""
 
     def play(self, world: SequenceState) -> None:
         model = world.model
@@ -130,7 +130,7 @@ class PutBack:
 
 @dataclass(frozen=True)
 class FixFiles:
-    """Every file that has not run."""
+    """Correct every file that has not run."""
 
     def play(self, world: SequenceState) -> None:
         model = world.model
@@ -141,7 +141,7 @@ class FixFiles:
 
 @dataclass(frozen=True)
 class Run:
-    """A run that nothing befalls, right behind others that something does."""
+    """A run without a fault, directly after runs with faults."""
 
     blows: tuple[PlannedFault, ...] = ()
 
@@ -153,7 +153,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Race:
-    """Two runs at once, of which something may befall the first."""
+    """Two runs at once, of which the first may have a fault."""
 
     blow: PlannedFault | None = None
 
@@ -167,7 +167,7 @@ class Race:
 
 @dataclass(frozen=True)
 class Crash:
-    """A run that something befalls, and then silence."""
+    """A run with a fault. Afterwards its session ends before the next action."""
 
     blow: PlannedFault
 
@@ -185,7 +185,7 @@ Action = Add | Late | Edit | Remove | PutBack | FixFiles | Run | Race | Crash
 
 
 def faulty(world: SequenceState, blow: PlannedFault, expected: tuple[list[str], str | None]) -> Outcome:
-    """A run that something befalls: it is killed, or ends as it would without, or says that the line was lost."""
+    """Run with a fault: the run is killed, ends as expected, or reports a lost connection."""
     outcome = world.run(blow)
     if not outcome.killed:
         usual = outcome.error == expected[1] and outcome.exit == 0
@@ -197,25 +197,25 @@ def faulty(world: SequenceState, blow: PlannedFault, expected: tuple[list[str], 
 def compare_behind_a_whole_run(
     world: SequenceState, whole: Sequence[Outcome], reported: Sequence[str], expected: tuple[list[str], str | None]
 ) -> None:
-    """Whatever came before: behind a run that nothing befell nothing is left to do but what its error says."""
+    """After a run without a fault, only the work that its error names is left to do."""
     wait_for_silence(world.database)
     before = set(world.model.finished)
     adopt(world, expected[0])
-    left, error = world.model.expects()
-    told = [*reported, *(name for outcome in whole for name in outcome.applied)]
-    assert not left, f"left to do: {left}"
+    pending, error = world.model.expects()
+    all_reported = [*reported, *(name for outcome in whole for name in outcome.applied)]
+    assert not pending, f"left to do: {pending}"
     assert {outcome.exit for outcome in whole} == {0}
     assert {outcome.error for outcome in whole} == {error}
-    assert len(told) == len(set(told)), f"reported twice: {told}"
-    assert set(told) <= set(world.model.finished) - before
+    assert len(all_reported) == len(set(all_reported)), f"reported twice: {all_reported}"
+    assert set(all_reported) <= set(world.model.finished) - before
     lies = [lie for outcome in whole for lie in false_claims(outcome, world.database)]
     assert not lies, "\n".join(lies)
     if not reported and len(whole) == 2:
-        assert set(told) == set(world.model.finished) - before
+        assert set(all_reported) == set(world.model.finished) - before
 
 
 def wait_for_silence(database: Database) -> None:
-    """Until the sessions of those that are gone have ended, and their locks with them."""
+    """Wait until the sessions of ended runs are gone, and their locks with them."""
     query = (
         "SELECT pid, state, query FROM pg_stat_activity WHERE datname = current_database()"
         " AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
@@ -227,7 +227,10 @@ def wait_for_silence(database: Database) -> None:
 
 
 def adopt(world: SequenceState, expected: Sequence[str]) -> None:
-    """Take from the history how far it came, if it can have come there; and compare all the rest with that."""
+    """Take the progress of a faulty run from the history into the model, if that progress is possible.
+
+    Compare the rest.
+    """
     model, rows = world.model, history_rows(world.database)
     names = [name for name, *_ in rows]
     assert names == sorted(names) or model.disagrees(), f"out of order: {names}"

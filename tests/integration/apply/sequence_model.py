@@ -1,4 +1,4 @@
-"""Model of a folder of migrations and of the database that it leads to, for test_sequences.py."""
+"""A model of a folder of migrations and of the resulting database (test_sequences.py)."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ MENDED = {"1 / 0": "1 / 1", "SELEKT": "SELECT", "\nx\n": "\n3\n", "COMMIT": "SEL
 
 @dataclass(frozen=True)
 class File:
-    """A migration by its statements; `comment` is what an edit adds behind them."""
+    """A migration by its statements. `comment` is added by an edit."""
 
     name: str
     statements: tuple[str, ...]
@@ -99,7 +99,7 @@ class File:
 
     @property
     def trips(self) -> int:
-        """About how many it takes to the server and back."""
+        """The approximate number of round trips."""
         if self.stepwise:
             return 5 + sum(6 if "CONCURRENTLY" in statement else 2 for statement in self.statements)
         return 7 if len(self.text) > SIZE_LIMIT or "COPY" in self.text else 1
@@ -109,7 +109,7 @@ class File:
         return any(wrong in self.text for wrong in MENDED if wrong != "COMMIT")
 
     def mended(self, begun: int | None) -> File:
-        """As a person would, who also looked at what the statement did whose end is not known."""
+        """The corrected file. A statement with an unknown outcome is replaced, as if a person had examined it."""
         statements = list(self.statements)
         if begun:
             statements[begun - 1] = "SELECT 'looked at'"
@@ -122,9 +122,9 @@ class File:
 
 @dataclass
 class Model:
-    """What the folder holds, and what the database must. `done` and `begun` are of `stopped`, the unfinished row.
+    """The expected content of folder and database. `done` and `begun` belong to `stopped`, the unfinished row.
 
-    `doubtful` are effects of which no one can know whether they came to be.
+    `doubtful` are effects that may or may not exist.
     """
 
     folder: dict[str, File] = field(default_factory=dict)
@@ -146,7 +146,7 @@ class Model:
         return changed or bool(self.late()) or bool(self.rows() - set(self.folder))
 
     def expects(self) -> tuple[list[str], str | None]:
-        """What a run that nothing befalls applies, and the error it ends with."""
+        """The files that a run without a fault applies, and the error that ends it."""
         if self.disagrees():
             return [], "HistoryDisagrees"
         todo = sorted(set(self.folder) - set(self.finished))
@@ -158,12 +158,12 @@ class Model:
         return todo, None
 
     def trips(self) -> int:
-        """About how many round trips a run takes."""
+        """The approximate number of round trips of a run."""
         todo = [] if self.disagrees() else set(self.folder) - set(self.finished)
         return 4 + sum(self.folder[name].trips for name in todo) if todo else 1
 
     def in_doubt(self, name: str) -> bool:
-        """Whether a statement was begun in this file whose end nothing can tell."""
+        """Whether a statement of this file has begun whose outcome is unknown."""
         begun = self.begun is not None and self.stopped is not None and self.stopped.name == name
         return begun and self.folder[name].statements[(self.begun or 0) - 1].startswith("DO ")
 
@@ -179,12 +179,12 @@ class Model:
         return Counter((name, number) for name, number, text in self.ran() if "public.effects" in text)
 
     def tables(self) -> list[tuple[str, str]]:
-        made = (
-            (name, int(found[1])) for name, _, text in self.ran() if (found := re.match(r"CREATE TABLE t(\d+)", text))
+        created = (
+            (name, int(match[1])) for name, _, text in self.ran() if (match := re.match(r"CREATE TABLE t(\d+)", text))
         )
-        return sorted((f"s{version}" if "elsewhere" in name else "public", f"t{version}") for name, version in made)
+        return sorted((f"s{version}" if "elsewhere" in name else "public", f"t{version}") for name, version in created)
 
     def indexes(self) -> set[str]:
-        found = [(text, re.match(r"(CREATE|DROP).* INDEX CONCURRENTLY (\w+)", text)) for _, _, text in self.ran()]
-        made = {match[2] for _, match in found if match and match[1] == "CREATE"}
-        return made - {match[2] for _, match in found if match and match[1] == "DROP"}
+        matches = [(text, re.match(r"(CREATE|DROP).* INDEX CONCURRENTLY (\w+)", text)) for _, _, text in self.ran()]
+        created = {match[2] for _, match in matches if match and match[1] == "CREATE"}
+        return created - {match[2] for _, match in matches if match and match[1] == "DROP"}

@@ -1,4 +1,4 @@
-"""The applier on real servers: what it promises, and what becomes of each failure."""
+"""The applier on real servers: order, round trips, settings and the history."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_files_are_applied_in_order_and_recorded(database: Database, write: Writ
 def test_a_hundred_files_take_one_round_trip(
     database: Database, write: WriteMigrations, count: int, trips: int
 ) -> None:
-    """Beside looking at the server, the lock, and the table; what is there in the end comes with the last batch."""
+    """Besides the round trips for inspection, lock and table. The final history comes with the last batch."""
     line = CountedConnections(database.parameters)
     files = write(**{f"m{n}_x": f"create table t{n} ()" for n in range(1, count + 1)})
     ran = list(applier.migrate(line.connect, HISTORY, files, None, MigrateOptions("run")))
@@ -63,7 +63,7 @@ def test_a_hundred_files_take_one_round_trip(
 
 
 def test_only_the_last_of_a_batch_waits_for_the_disk(database: Database, write: WriteMigrations) -> None:
-    """The log is written in order: where that COMMIT is on the disk, all before it are. No file can waive it."""
+    """The log is written in order: once the last COMMIT is on disk, all earlier ones are. No file can turn this off."""
     files = write(
         m1_a="create table seen (name text, waits text);"
         "create function see() returns trigger language plpgsql as $$ begin"
@@ -210,7 +210,7 @@ def test_many_statements_and_unusual_texts_are_applied(database: Database, write
 def test_encodings_and_defaults_of_a_file_do_not_reach_the_next(
     database: Database, write: WriteMigrations, batch_size: int
 ) -> None:
-    """The server decodes and parses a string before it runs any of it, and begins a transaction by the defaults."""
+    """The server decodes and parses a whole string before it runs it, and begins a transaction with the defaults."""
     files = write(
         m1_a="set client_encoding = 'LATIN1'; set datestyle = 'German';"
         "select set_config('standard_conforming_strings', 'off', false);"
@@ -242,7 +242,7 @@ def test_read_history_returns_the_rows_of_a_suitable_database(database: Database
 
 
 def test_adopting_a_row_that_is_missing_raises(database: Database, write: WriteMigrations) -> None:
-    """A trigger swallows it: it was written, and no error came."""
+    """A trigger discards the row without an error."""
     migrate(database, write(m1_a="create table a ()"))
     database.run(
         "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"

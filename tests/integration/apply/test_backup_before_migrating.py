@@ -1,4 +1,4 @@
-"""The backup in front of a run: taken under the lock, before the first statement, or not at all."""
+"""The backup before a run: taken under the lock, before the first statement, or the run stops."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ pytestmark = pytest.mark.every_major
 def test_the_backup_comes_before_the_first_statement_and_under_the_lock(
     database: Database, write: WriteMigrations
 ) -> None:
-    seen: list[object] = []
+    observed: list[object] = []
 
     def backup(_: psycopg.Connection) -> events.Stream:
-        seen.append(database.rows("SELECT to_regclass('a'), to_regclass('ratchet.migrations')"))
-        seen.append(database.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"))
+        observed.append(database.rows("SELECT to_regclass('a'), to_regclass('ratchet.migrations')"))
+        observed.append(database.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"))
         yield events.BackupTaken("id", "path", 1, 1)
 
     migrate(database, write(m1_a="create table a ()"), backup)
-    assert seen == [[(None, None)], [(1,)]]
+    assert observed == [[(None, None)], [(1,)]]
     assert database.rows("SELECT backup_id FROM ratchet.migrations") == [("id",)]
-    assert len(seen) == 2
+    assert len(observed) == 2
 
 
 def test_a_failing_migration_names_the_backup(database: Database, write: WriteMigrations) -> None:

@@ -1,4 +1,4 @@
-"""Runs at the same time: one lock, every file applied once."""
+"""Concurrent runs: one lock, and every file applied once."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_concurrent_runners_apply_each_file_once(database: Database, write: Writ
 def test_the_unique_row_separates_two_runs_without_the_lock(
     database: Database, write: WriteMigrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As behind a pooler: both believe that they hold the lock, and meet at the history row."""
+    """As behind a pooler: both runs believe that they hold the lock, and meet at the row of the history."""
     files = write(m1_a="create table a (); select pg_sleep(0.5)", m2_b="create table b ()")
     monkeypatch.setattr(History, "lock_key", property(lambda _: random.getrandbits(62)))
     barrier = threading.Barrier(2)
@@ -124,7 +124,7 @@ def test_the_unique_row_separates_two_runs_without_the_lock(
 
 
 def test_a_lost_session_without_its_lock_is_waited_for(database: Database, write: WriteMigrations) -> None:
-    """The line is cut on this side only: the backend works on, without the lock, and commits."""
+    """The connection is cut on this side only. The backend continues without the lock and commits."""
     files = write(m1_a="create table a (); select pg_advisory_unlock_all(); select pg_sleep(3)")
     lines: list[psycopg.Connection] = []
 

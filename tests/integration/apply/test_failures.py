@@ -1,4 +1,4 @@
-"""Failing files: what is rolled back, what stays, and where the error is."""
+"""Failing files: what is rolled back, what stays, and the location of the error."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_failing_file_is_rolled_back_and_earlier_files_stay(
 
 @pytest.mark.parametrize("batch_size", [1, 10])
 def test_files_before_a_syntax_error_are_applied(database: Database, write: WriteMigrations, batch_size: int) -> None:
-    """The server parses a whole round trip first: nothing of it has run when it finds the error."""
+    """The server parses a whole message before it runs any of it."""
     files = write(m9_a="create table a ()", m10_b="-- ä😀\n\n create tabel b ();", m11_c="create table c ()")
     with pytest.raises(MigrationFailed, match=r"10_b failed at line 3, column 9: syntax error") as caught:
         migrate(database, files, batch_size=batch_size)
@@ -151,7 +151,7 @@ def test_a_server_other_than_the_pinned_one_is_refused(database: Database, write
 def test_a_connection_lost_during_a_migration_is_resolved_from_the_history(
     database: Database, write: WriteMigrations, batch_size: int
 ) -> None:
-    """The backend ends itself inside the second file: rolled back, said so, and the first stays."""
+    """The backend terminates itself inside the second file. That file is rolled back, and the first stays."""
     files = write(m1_a="create table a ()", m2_b="create table b (); select pg_terminate_backend(pg_backend_pid())")
     with pytest.raises(MigrationFailed, match="2_b failed") as caught:
         migrate(database, files, wait=5000, batch_size=batch_size)
@@ -229,7 +229,7 @@ def test_a_file_that_inserts_the_row_of_the_next_is_detected(database: Database,
 def test_a_file_that_ends_the_transaction_is_never_called_rolled_back(
     database: Database, write: WriteMigrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As if the lexer had been fooled: the net behind it is the row itself."""
+    """As if the lexer had missed the COMMIT: the row of the history still shows it."""
     monkeypatch.setattr("pgratchet.migrations.classify.transaction_control", lambda _: None)
     files = write(m1_a="create table half (); commit; select 1 / 0")
     with pytest.raises(StoppedPartWay, match="1_a ended its own transaction"):

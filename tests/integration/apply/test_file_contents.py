@@ -1,4 +1,4 @@
-"""Whatever is in a file: the rows of a COPY, large files, odd encodings and line ends, and what is refused."""
+"""Contents of files: rows of COPY, large files, encodings and line ends, and texts that are refused."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_many_rows_are_sent_in_pieces(database: Database, write: WriteMigrations
 
 
 def test_a_dump_without_psql_commands_is_a_migration(database: Database, write: WriteMigrations) -> None:
-    """As pg_dump writes it: settings for the whole session, an empty search_path, rows."""
+    """As pg_dump writes it: settings for the session, an empty search_path, and rows."""
     dump = (
         "SET statement_timeout = 0;\nSET client_encoding = 'UTF8';\nSET standard_conforming_strings = on;\n"
         "SELECT pg_catalog.set_config('search_path', '', false);\nSET row_security = off;\n"
@@ -130,7 +130,7 @@ def test_byte_order_mark_and_line_ends_make_no_difference(database: Database, sq
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"select 1;\nselect\xc2\xa01;", "line 2, column 7: an invisible character, U+00A0"),
         (b"select 1;\n\\copy t from x", "line 2, column 1: a psql meta-command"),
@@ -139,19 +139,19 @@ def test_byte_order_mark_and_line_ends_make_no_difference(database: Database, sq
     ],
 )
 def test_a_file_that_is_not_sql_is_named_and_nothing_runs(
-    database: Database, sql_folder: Path, content: bytes, told: str
+    database: Database, sql_folder: Path, content: bytes, message: str
 ) -> None:
     (sql_folder / "1_a.sql").write_bytes(b"create table a ()")
     (sql_folder / "2_b.sql").write_bytes(content)
     before = database.fingerprint()
     with pytest.raises(ConfigurationError) as caught:
         migrate(database, migrations.read(sql_folder))
-    assert told in caught.value.detail
+    assert message in caught.value.detail
     assert database.fingerprint() == before
 
 
 def test_a_string_continues_after_a_comment_as_on_the_server(database: Database, write: WriteMigrations) -> None:
-    """Where the library that the lexer is compared with has another opinion than the server it comes from."""
+    """Here libpg_query, which the lexer is compared with, differs from the server."""
     migrate(database, write(m1_a="create table t as select E'a' -- c\n  -- d\n '\\'; b' as x;"))
     assert database.rows("SELECT x FROM t") == [("a'; b",)]
 

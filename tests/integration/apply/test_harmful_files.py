@@ -1,4 +1,4 @@
-"""What a file can hold that would do harm: each is sent raw first, to see the harm, and then as a migration."""
+"""Harmful files. Each is sent unchecked first, to show the harm, and then as a migration."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WAYS = {"in a batch": "", "in windows": LARGE, "by steps": HEAD}
 
 
 def raw(database: Database, text: str | bytes) -> str | None:
-    """Sent as one string, by a program that looks into nothing; the SQLSTATE of the error, where there is one."""
+    """Send the text unchecked, as one string. Returns the SQLSTATE of an error."""
     with closing(database.connect()) as session:
         error = simple_query.send(session, text if isinstance(text, bytes) else text.encode()).error
     return error.sqlstate if error else None
@@ -38,7 +38,7 @@ def exists(database: Database, name: str) -> bool:
 
 
 def refused(database: Database, folder: Path, content: bytes) -> str:
-    """What is told of a second file of that content; nothing of the first one may have run either."""
+    """Check that a second file with this content is refused and the first has not run. Returns the error."""
     (folder / "1_a.sql").write_text("create table a ()")
     (folder / "2_b.sql").write_bytes(content)
     before = database.fingerprint()
@@ -54,9 +54,9 @@ def test_a_commit_is_refused_with_its_line(database: Database, sql_folder: Path,
         assert raw(database, f"begin; create table half (); {text}; select 1 / 0") == "22012"
         assert exists(database, "half"), f"{text}: what failed behind it does not take back what it committed"
         database.run("drop table half")
-        told = refused(database, sql_folder, f"{WAYS[way]}create table half ();\n  {text};\nselect 1 / 0".encode())
+        message = refused(database, sql_folder, f"{WAYS[way]}create table half ();\n  {text};\nselect 1 / 0".encode())
         line, column = 2 + WAYS[way].count("\n"), 11 if "/" in text else 3
-        assert f"2_b, line {line}, column {column}: {text.split()[-1 if '/' in text else 0].upper()} in a m" in told
+        assert f"2_b, line {line}, column {column}: {text.split()[-1 if '/' in text else 0].upper()} in a m" in message
 
 
 def test_a_rollback_is_refused_with_its_line(database: Database, sql_folder: Path) -> None:
@@ -64,8 +64,8 @@ def test_a_rollback_is_refused_with_its_line(database: Database, sql_folder: Pat
         assert raw(database, f"begin; create table lost (); {text}; create table kept (); commit") is None
         assert (exists(database, "lost"), exists(database, "kept")) == (False, True), f"{text}: half is gone, unsaid"
         database.run("drop table kept")
-        told = refused(database, sql_folder, f"create table lost ();\n  {text};\nselect 1".encode())
-        assert f"2_b, line 2, column 3: {text.split()[0].upper()} in a migration." in told
+        message = refused(database, sql_folder, f"create table lost ();\n  {text};\nselect 1".encode())
+        assert f"2_b, line 2, column 3: {text.split()[0].upper()} in a migration." in message
 
 
 def test_a_begin_is_refused_with_its_line(database: Database, sql_folder: Path) -> None:
@@ -74,13 +74,13 @@ def test_a_begin_is_refused_with_its_line(database: Database, sql_folder: Path) 
             assert simple_query.send(session, f"create table half (); {text}; select 1".encode()).error is None
             assert session.info.transaction_status == TransactionStatus.INTRANS, "left open, with what came before"
         assert not exists(database, "half")
-        told = refused(database, sql_folder, f"select 1;\n{text}".encode())
-        assert f"2_b, line 2, column 1: {text.upper()} in a migration." in told
+        message = refused(database, sql_folder, f"select 1;\n{text}".encode())
+        assert f"2_b, line 2, column 1: {text.upper()} in a migration." in message
 
 
 @pytest.fixture
 def database_with_prepared_transactions(database: Database, clusters: Clusters) -> Iterator[Database]:
-    """The database, where its server takes prepared transactions; else one on a server that does."""
+    """The database if its server allows prepared transactions; otherwise a database on another server."""
     if database.rows("SHOW max_prepared_transactions") != [("0",)]:
         yield database
         return
@@ -100,8 +100,8 @@ def test_a_prepare_transaction_is_refused_with_its_line(
     )
     assert database_with_prepared_transactions.rows("SELECT gid FROM pg_prepared_xacts") == [("orphan",)]
     for text in ("prepare transaction 'mine'", "commit prepared 'orphan'", "rollback prepared 'orphan'"):
-        told = refused(database_with_prepared_transactions, sql_folder, f"create table half ();\n  {text}".encode())
-        assert "2_b, line 2, column 3: " in told
+        message = refused(database_with_prepared_transactions, sql_folder, f"create table half ();\n  {text}".encode())
+        assert "2_b, line 2, column 3: " in message
     assert database_with_prepared_transactions.rows("SELECT gid FROM pg_prepared_xacts") == [("orphan",)]
     database_with_prepared_transactions.run("ROLLBACK PREPARED 'orphan'")
 
@@ -140,8 +140,8 @@ def test_texts_similar_to_transaction_control_are_applied(database: Database, wr
         for number, text in enumerate(texts, start=1)
     }
     assert len(migrate(database, write(**files)).applied) == len(files)
-    made = "SELECT count(*), count(DISTINCT xmin::text) FROM pg_class WHERE relname ~ '^(first|last)_'"
-    assert database.rows(made) == [(2 * len(files), len(files))]
+    query = "SELECT count(*), count(DISTINCT xmin::text) FROM pg_class WHERE relname ~ '^(first|last)_'"
+    assert database.rows(query) == [(2 * len(files), len(files))]
     assert not exists(database, "undone")
 
 
@@ -161,7 +161,7 @@ SMUGGLED = (
 def test_a_text_that_the_server_splits_differently_is_never_called_applied(
     database: Database, write: WriteMigrations
 ) -> None:
-    """A setting in one window changes what the next one means; behind the lexer stands the row of the history."""
+    """A setting in one window changes how the server reads the next. The row of the history shows the difference."""
     assert raw(database, "begin; set standard_conforming_strings = off") is None
     with closing(database.connect()) as session:
         for text in ("begin; set standard_conforming_strings = off", SMUGGLED.partition("{large}")[2]):
@@ -176,7 +176,7 @@ def test_a_text_that_the_server_splits_differently_is_never_called_applied(
 def test_a_commit_that_answers_rollback_is_never_called_applied(
     database: Database, write: WriteMigrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where something between us and the server keeps an error to itself."""
+    """As if a proxy had hidden an error."""
     with closing(database.connect()) as session:
         assert simple_query.send(session, b"begin; create table half (); select 1 / 0").error is not None
         answer = simple_query.send(session, b"commit")
@@ -208,7 +208,7 @@ CAUGHT = "do $$ begin create table gone (); perform 1 / 0; exception when divisi
 def test_an_error_that_the_file_catches_is_not_an_error_of_the_run(
     database: Database, write: WriteMigrations, way: str
 ) -> None:
-    """It says so in so many words; what the block did is undone, and the COMMIT behind it is one."""
+    """The effects of the block are undone, and the COMMIT succeeds."""
     assert raw(database, f"begin; {CAUGHT}; create table kept (); commit") is None
     assert (exists(database, "gone"), exists(database, "kept")) == (False, True)
     database.run("drop table kept")
@@ -227,12 +227,12 @@ def test_a_nul_byte_is_located(database: Database, sql_folder: Path) -> None:
         assert raw(database, content) is None, "what is behind it is not even sent"
         assert exists(database, "half"), "and what is before it has run"
         database.run("drop table half")
-        told = refused(database, sql_folder, content)
-        assert f"2_b.sql: a NUL byte at {place}, which PostgreSQL cannot store" in told
+        message = refused(database, sql_folder, content)
+        assert f"2_b.sql: a NUL byte at {place}, which PostgreSQL cannot store" in message
 
 
 def test_a_text_that_the_server_refuses_is_named_with_its_line(database: Database, sql_folder: Path) -> None:
-    for content, state, told in (
+    for content, state, message in (
         (b"select 1;\nselect\xc2\xa01 + 1;", "42601", "line 2, column 7: an invisible character, U+00A0"),
         (b"select 1;\n  \\d t", "42601", "line 2, column 3: a psql meta-command"),
         (b"\\restrict x\nselect 1", "42601", "line 1, column 1: a psql meta-command"),
@@ -242,7 +242,7 @@ def test_a_text_that_the_server_refuses_is_named_with_its_line(database: Databas
         (b"select 1;\nvacuum", "25001", "line 2, column 1: VACUUM cannot run inside a transaction"),
     ):
         assert raw(database, b"begin;" + content) == state, content
-        assert told in refused(database, sql_folder, content)
+        assert message in refused(database, sql_folder, content)
 
 
 @pytest.mark.parametrize("text", ["copy t from stdin", "copy t to stdout"])
@@ -324,7 +324,7 @@ def test_session_state_reaches_neither_the_next_file_nor_the_history(
         files[f"m{number * 2}_leak"] = f"{HEAD if way == 'by steps' else ''}{leak}"
         files[f"m{number * 2 + 1}_probe"] = f"create table public.found_{number} as select {probe} as it"
     migrate(database, write(**files), batch_size=1 if way == "alone" else 10)
-    found = [database.rows(f"SELECT it FROM found_{number}")[0] for number in range(1, len(LEAKS) + 1)]
-    assert found == expected
+    first_rows = [database.rows(f"SELECT it FROM found_{number}")[0] for number in range(1, len(LEAKS) + 1)]
+    assert first_rows == expected
     rows = "SELECT count(*), count(executed_at) FROM ratchet.migrations WHERE applied_by = session_user"
     assert database.rows(rows) == [(2 * len(LEAKS), 2 * len(LEAKS))]

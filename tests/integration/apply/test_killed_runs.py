@@ -1,8 +1,7 @@
-"""A run that is killed, cut off or loses its backend, at every round trip there is: the next run finishes it.
+"""Runs that are killed, cut off or lose their backend, at every round trip: the next run finishes.
 
-The files are of every kind that takes a way of its own through the applier, and each leaves an effect beside its
-tables that counts, so that what ran twice shows. The servers are not waited for in between: the dead run's session
-may still work, and hold the lock, while the next run begins.
+The files cover every path through the applier. Each inserts a row that is counted, so that a file that ran twice shows.
+The next run does not wait for the server: the session of the dead run may still work and hold the lock.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ STRIDE = {"embedded": 1, **dict.fromkeys(majors.VERSIONS, 60)}
 
 @dataclass
 class RunSlot:
-    """Where one case at a time is played: a database, emptied before each, and a process for its runs."""
+    """A database that is emptied before each case, and a process for its runs."""
 
     database: Database
     runner: Runner
@@ -105,7 +104,7 @@ def folder(sql_folder: Path) -> Path:
 
 
 def faults(act: RoundTripAction, moments: Sequence[RoundTripMoment], trips: int, stride: int) -> list[RoundTripFault]:
-    """One at each trip, or at each so many; and one behind the last, which meets nothing."""
+    """One fault at each trip, or at every nth; and one after the last trip, which has no effect."""
     cases = [RoundTripFault(act, at, moment) for at, moment in product(range(1, trips + 1), moments)]
     return [*cases[::stride], RoundTripFault(act, trips + 1, "sent")]
 
@@ -113,7 +112,7 @@ def faults(act: RoundTripAction, moments: Sequence[RoundTripMoment], trips: int,
 def sweep(
     places: Queue[RunSlot], cases: Sequence[RoundTripFault], one: Callable[[RunSlot, RoundTripFault], list[str]]
 ) -> str:
-    """Each case in a place of its own, some at a time; what was found wrong, case by case."""
+    """Run each case in a free slot, several at a time. Returns the differences by case."""
 
     def on_its_own(case: RoundTripFault) -> list[str]:
         place = places.get()
@@ -124,12 +123,12 @@ def sweep(
             places.put(place)
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        found = zip(cases, pool.map(on_its_own, cases), strict=True)
-        return "\n\n".join("\n".join([str(case), *wrong]) for case, wrong in found if wrong)
+        results = zip(cases, pool.map(on_its_own, cases), strict=True)
+        return "\n\n".join("\n".join([str(case), *wrong]) for case, wrong in results if wrong)
 
 
 def unharmed(places: Queue[RunSlot], folder: Path) -> int:
-    """How many round trips a run takes that nothing befalls, and that ends as all others must."""
+    """The number of round trips of a run without a fault."""
     place = places.get()
     place.clear()
     outcome = place.runner.run(place.database, folder)
@@ -139,7 +138,7 @@ def unharmed(places: Queue[RunSlot], folder: Path) -> int:
 
 
 def amiss(database: Database, files: Sequence[Migration]) -> list[str]:
-    """How a database differs from one on which every file ran once."""
+    """The differences from a database on which every file ran once."""
     rows = database.rows(
         "SELECT name, checksum, executed_at IS NOT NULL, statements_done, statement_begun"
         " FROM ratchet.migrations ORDER BY id"
@@ -151,7 +150,7 @@ def amiss(database: Database, files: Sequence[Migration]) -> list[str]:
     indexes = (
         "SELECT indexrelid::regclass::text, indisvalid FROM pg_index WHERE indrelid = to_regclass('aside.stepped')"
     )
-    found = {
+    comparisons = {
         "history": (rows, [(f.name, f.checksum, True, 11 if f.name == "6_steps" else None, None) for f in files]),
         "effects": ([name for (name,) in database.rows('SELECT name FROM effects ORDER BY name COLLATE "C"')], EFFECTS),
         "tables": (
@@ -161,7 +160,7 @@ def amiss(database: Database, files: Sequence[Migration]) -> list[str]:
         "indexes": (database.rows(indexes), [("aside.second_index", True)]),
         "locks": (database.locks(), []),
     }
-    return [f"{what}: {is_} instead of {should}" for what, (is_, should) in found.items() if is_ != should]
+    return [f"{what}: {is_} instead of {should}" for what, (is_, should) in comparisons.items() if is_ != should]
 
 
 def test_the_run_after_a_killed_run_finishes_it(server: Server, run_slots: Queue[RunSlot], folder: Path) -> None:

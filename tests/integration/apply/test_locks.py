@@ -1,4 +1,4 @@
-"""Who stands in the way: other runs, old snapshots, holders of locks. Each is named, and no one waits without end."""
+"""Other runs, old snapshots and holders of locks. Each is named, and every wait is limited."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def database_with_table(database: Database) -> Database:
 
 
 def active(database: Database, begin: str) -> bool:
-    """Whether a session works on a statement that begins so."""
+    """Whether a session executes a statement that begins with this text."""
     query = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE %s AND datname = current_database()"
     return bool(database.rows(query, begin + "%"))
 
 
 def valid(database: Database) -> object:
-    """Whether the index is valid; None when there is none."""
-    found = database.rows("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('i')")
-    return found[0][0] if found else None
+    """Whether the index is valid; None if it does not exist."""
+    rows = database.rows("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('i')")
+    return rows[0][0] if rows else None
 
 
 def started(attempt: Attempt) -> threading.Thread:
@@ -47,7 +47,7 @@ def started(attempt: Attempt) -> threading.Thread:
 
 
 class Holder:
-    """A session that has run a statement and leaves its transaction open, for a block's length or until it ends."""
+    """A session that has run a statement and keeps its transaction open for the block, or until it is ended."""
 
     def __init__(self, database: Database, statement: str, *, isolation: str = "READ COMMITTED") -> None:
         self._session = database.connect()
@@ -86,7 +86,7 @@ def test_a_concurrent_build_and_a_waiting_run_both_finish(
 
 
 def test_waiting_inside_the_lock_function_deadlocks_with_a_concurrent_build(database_with_table: Database) -> None:
-    """What the polling is for: the same two sessions, one of them waiting where a simple runner would."""
+    """The reason for polling. One of the two sessions waits as a simple runner would."""
     key = History().lock_key
     failed: list[str | None] = []
 
@@ -147,7 +147,7 @@ def test_a_build_continues_when_the_snapshot_ends_in_time(
 
 
 def test_a_snapshot_taken_during_a_build_is_limited_too(database_with_table: Database, write: WriteMigrations) -> None:
-    """It came too late to be seen before: then the statement's own lock_timeout ends the wait."""
+    """It is too late to be noticed before the build: the lock_timeout of the statement ends the wait."""
     files = write(m1_a=BUILD)
     attempt = Attempt(database_with_table, files, wait=1_500, lock_timeout=500)
     with Holder(database_with_table, "LOCK TABLE t IN ROW EXCLUSIVE MODE") as first:
@@ -194,7 +194,7 @@ def test_the_blocker_is_named_with_a_shorter_lock_timeout_too(
 
 
 class Reader:
-    """Reads a table again and again in a session of its own, and keeps how long the slowest reading took."""
+    """Reads a table repeatedly in its own session and measures the slowest read."""
 
     def __init__(self, database: Database) -> None:
         self.slowest = 0.0
@@ -250,21 +250,21 @@ def test_a_session_named_pg_dump_is_recognised_as_pg_dump(
 
 @pytest.fixture
 def stopped_pg_dump(database_with_table: Database) -> Iterator[Callable[[], int]]:
-    """Starts a real pg_dump and stops it with its locks held: no one reads its output, so that it cannot have ended."""
+    """Start a real pg_dump and stop it while it holds its locks. Nobody reads its output, so it cannot have ended."""
     database_with_table.run("INSERT INTO t SELECT generate_series(1, 100000)")
     running: list[subprocess.Popen[bytes]] = []
 
     def start() -> int:
-        given = database_with_table.parameters
-        address = ["-h", given["host"], "-p", given["port"], "-U", given["user"], given["dbname"]]
-        environ = {"PGPASSWORD": given.get("password", "")}
+        parameters = database_with_table.parameters
+        address = ["-h", parameters["host"], "-p", parameters["port"], "-U", parameters["user"], parameters["dbname"]]
+        environ = {"PGPASSWORD": parameters.get("password", "")}
         running.append(
             subprocess.Popen([str(embedded.programs() / "pg_dump"), *address], stdout=subprocess.PIPE, env=environ)
         )
-        held = "SELECT pid FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE relation = 't'::regclass"
-        until(lambda: database_with_table.rows(f"{held} AND application_name = 'pg_dump'"))
+        query = "SELECT pid FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE relation = 't'::regclass"
+        until(lambda: database_with_table.rows(f"{query} AND application_name = 'pg_dump'"))
         running[-1].send_signal(signal.SIGSTOP)
-        ((pid,),) = database_with_table.rows(f"{held} AND application_name = 'pg_dump'")
+        ((pid,),) = database_with_table.rows(f"{query} AND application_name = 'pg_dump'")
         return int(str(pid))
 
     yield start
@@ -296,17 +296,17 @@ GIVES_THE_LOCK_AWAY = {
 def test_a_file_that_releases_the_lock_is_still_applied_once(
     database_with_table: Database, write: WriteMigrations, way: str
 ) -> None:
-    """The second run has the lock, in the middle of the first one's file: the row is what keeps them apart."""
+    """The second run gets the lock during the file of the first. The row of the history separates them."""
     database_with_table.run("CREATE TABLE effects (name text)")
     mark = "insert into effects values ('%s')"
     files = write(m1_a=GIVES_THE_LOCK_AWAY[way].format(mark=mark % "1_a"), m2_b=mark % "2_b")
     first, second = (Attempt(database_with_table, files, run_id=name, wait=20_000) for name in ("first", "second"))
-    held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+    query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
     asleep = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
     threads = [started(first)]
-    until(lambda: database_with_table.rows(asleep) and database_with_table.rows(held) == [(0,)])
+    until(lambda: database_with_table.rows(asleep) and database_with_table.rows(query) == [(0,)])
     threads.append(started(second))
-    until(lambda: database_with_table.rows(held) == [(1,)])
+    until(lambda: database_with_table.rows(query) == [(1,)])
     assert threads[0].is_alive(), "both are at work, and the lock is the second one's"
     for thread in threads:
         thread.join(60)

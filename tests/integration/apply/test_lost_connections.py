@@ -1,6 +1,6 @@
-"""A line that is cut or falls silent at a known moment: what took effect is told from the history, never guessed.
+"""Connections that are cut at a known message: the history shows what took effect, nothing is guessed.
 
-Each file writes its name into `effects`, which nothing keeps from holding it twice: so a file that ran twice shows.
+Each file inserts its name into `effects`, which has no unique index, so that a file that ran twice shows.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def database(database: Database) -> Database:
 
 @pytest.fixture
 def proxy(database: Database) -> Iterator[Proxy]:
-    made = Proxy(database.parameters)
-    yield made
-    made.close()
+    proxy = Proxy(database.parameters)
+    yield proxy
+    proxy.close()
 
 
 def effects(database: Database) -> list[object]:
@@ -100,7 +100,10 @@ def test_a_server_that_is_still_working_after_a_cut_is_waited_for(
 
 
 def test_the_server_ends_its_work_after_a_cut(database: Database, proxy: Proxy, write: WriteMigrations) -> None:
-    """It would sleep for a minute; the server looks for its client every five seconds, and the run waits for that."""
+    """The statement would sleep for a minute.
+
+    The server checks its client every five seconds, and the run waits for that.
+    """
     files = write(m1_a="create table a (); select pg_sleep(60)")
     proxy.at(b"create table a", Moment.SENT, meanwhile=lambda: until(lambda: count_working_sessions(database)))
     began = time.monotonic()
@@ -207,7 +210,7 @@ BUILD, PROCEDURE = b"create index concurrently i on t (x)\0", b"commit; end $$\0
 def test_a_file_without_a_transaction_resumes_where_its_progress_is_known(
     database: Database, proxy: Proxy, write: WriteMigrations, message: bytes, moment: Moment
 ) -> None:
-    """The history or the catalog tells; and what the file has SET holds in the session that was returned to."""
+    """From the history or the catalog. Settings made by SET are restored in the new session."""
     files = write(m1_a=STEPS)
     proxy.at(message, moment)
     ran = migrate(proxy.database, files)
@@ -246,7 +249,7 @@ def test_the_next_run_resumes_at_the_statement_that_did_not_arrive(
 def test_a_procedure_with_an_unknown_outcome_needs_a_decision(
     database: Database, proxy: Proxy, write: WriteMigrations, moment: Moment
 ) -> None:
-    """Nothing in the catalog tells whether it ran, so neither this run says so nor the next one runs it again."""
+    """The catalog does not show whether it ran. This run does not claim it, and the next run does not repeat it."""
     files = write(m1_a=STEPS)
     proxy.at(PROCEDURE, moment, meanwhile=lambda: effects(database))
     with pytest.raises(StoppedPartWay, match=r"statement 5 of 6.* whether that took effect is unknown"):
@@ -265,19 +268,19 @@ AS_NEW = f"DROP SCHEMA IF EXISTS ratchet, s CASCADE; DROP TABLE IF EXISTS a, b, 
 
 @pytest.fixture(scope="module")
 def databases(server: Server) -> Iterator[Databases]:
-    """As many as there are threads, which take turns with them: making and dropping one takes longer than a run."""
-    made = [server.create() for _ in range(AT_ONCE)]
+    """One database per thread, used in turn: creating and dropping a database takes longer than a run."""
+    created = [server.create() for _ in range(AT_ONCE)]
     queue: Databases = SimpleQueue()
-    for each in made:
+    for each in created:
         queue.put(each)
     yield queue
-    for each in made:
+    for each in created:
         server.drop(each)
 
 
 @contextmanager
 def taken(databases: Databases) -> Iterator[Database]:
-    """One of them, as new."""
+    """One of the databases, emptied."""
     database = databases.get()
     database.run(AS_NEW)
     yield database
@@ -285,7 +288,7 @@ def taken(databases: Databases) -> Iterator[Database]:
 
 
 def cut_at(number: int, database: Database, files: Files, moment: Moment) -> bool:
-    """A run whose line is cut at its message of that number, and what it said is compared with what is there."""
+    """Cut the connection of a run at its nth message, and compare its report with the database."""
     proxy = Proxy(database.parameters)
     proxy.at(b"", moment, nth=number)
     attempt = Attempt(proxy.database, files, wait=10_000).run()
@@ -299,7 +302,7 @@ def cut_at(number: int, database: Database, files: Files, moment: Moment) -> boo
 
 
 def several_at_once(work: Callable[[int], bool], most: int) -> int:
-    """How many of the numbers from 1 it holds for: each in a thread, since it is mostly waiting that they do."""
+    """Count the numbers from 1 for which `work` returns True, each in a thread, because they mostly wait."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return sum(pool.map(work, range(1, most + 1)))
 
@@ -309,7 +312,7 @@ def several_at_once(work: Callable[[int], bool], most: int) -> int:
 def test_the_next_run_converges_after_a_cut_at_any_message(
     databases: Databases, write: WriteMigrations, moment: Moment
 ) -> None:
-    """At every message of a run, one run each: no traceback, nothing twice, nothing passed over."""
+    """One run for each message: no traceback, no file applied twice or skipped."""
     files = write(**BATCH)
 
     def attempt(number: int) -> bool:
@@ -325,7 +328,7 @@ def test_the_next_run_converges_after_a_cut_at_any_message(
 def test_the_next_run_converges_after_a_cut_in_a_file_without_a_transaction(
     databases: Databases, write: WriteMigrations
 ) -> None:
-    """As above, but for its procedure, of which no one can tell: without that, every statement's effect is known."""
+    """Without a procedure, because its outcome can be unknown. The effect of every other statement is known."""
     files = write(m1_a=STEPS.replace("do $$ begin insert into public.effects values ('5'); commit; end $$", "vacuum t"))
 
     def attempt(number: int) -> bool:
@@ -340,7 +343,7 @@ def test_the_next_run_converges_after_a_cut_in_a_file_without_a_transaction(
 
 
 def test_a_second_cut_while_resolving_is_resolved_too(databases: Databases, write: WriteMigrations) -> None:
-    """First behind the COMMIT, and then at each message of returning and asking."""
+    """First after the COMMIT, and then at each message of the reconnection."""
     files = write(**BATCH)
 
     def attempt(number: int) -> bool:

@@ -1,4 +1,4 @@
-"""Migrations without a transaction: progress, evidence, and never an INVALID index passed over."""
+"""Migrations without a transaction: statement by statement, with recorded progress, and never past an INVALID index."""
 
 from __future__ import annotations
 
@@ -129,8 +129,8 @@ def test_settings_of_a_file_last_until_its_end(database: Database, write: WriteM
         migrate(database, files)
     fixed = write(m1_a=files[0].text().decode().replace("1 / 0", "1"), m2_b="create table outside ()")
     migrate(database, fixed)
-    found = database.rows("SELECT to_regclass('s.here'), to_regclass('s.there'), to_regclass('public.outside')")
-    assert None not in found[0]
+    rows = database.rows("SELECT to_regclass('s.here'), to_regclass('s.there'), to_regclass('public.outside')")
+    assert None not in rows[0]
 
 
 def test_a_statement_that_meets_a_lock_is_retried(database: Database, write: WriteMigrations) -> None:
@@ -164,7 +164,7 @@ def test_an_index_built_concurrently_needs_a_name(database: Database, write: Wri
 
 
 def test_settings_of_a_file_hold_when_a_statement_is_retried(database: Database, write: WriteMigrations) -> None:
-    """An error clears the session; a table made in another schema than the file said would be the price."""
+    """An error resets the session; without the settings a table could be created in another schema."""
     database.run("CREATE SCHEMA s; CREATE TABLE s.t (); CREATE TABLE public.t ()")
     files = write(
         m1_a=NO_TRANSACTION + "set search_path = public;\nselect pg_catalog.set_config('search_path', 's', false);\n"
@@ -221,7 +221,7 @@ def test_an_open_snapshot_is_waited_for_before_a_build(database: Database, write
 
 
 def test_an_open_snapshot_ends_the_wait_at_its_deadline(database: Database, write: WriteMigrations) -> None:
-    """Without that the build waits as long as the other transaction is open."""
+    """Otherwise the build would wait as long as the other transaction is open."""
     database.run("CREATE TABLE t (x int)")
     files = write(m1_a=NO_TRANSACTION + "create index concurrently i on t (x)")
     with database.connect() as old, database.connect() as shown:
@@ -243,7 +243,7 @@ def test_an_open_snapshot_ends_the_wait_at_its_deadline(database: Database, writ
 def test_a_snapshot_taken_during_a_build_ends_it_by_the_lock_timeout(
     database: Database, write: WriteMigrations
 ) -> None:
-    """The wait before the build cannot see it; what the build leaves is INVALID, and ours: the next run mends it."""
+    """The wait before the build cannot notice it. The build leaves an INVALID index, which the next run repairs."""
     database.run("CREATE TABLE t (x int); INSERT INTO t VALUES (1)")
     files = write(m1_a=NO_TRANSACTION + "create index concurrently i on t (x)")
     with database.connect() as old:
@@ -260,7 +260,7 @@ def test_a_snapshot_taken_during_a_build_ends_it_by_the_lock_timeout(
 def test_a_run_that_lost_its_connection_leaves_the_file_to_the_run_that_resumed_it(
     database: Database, write: WriteMigrations
 ) -> None:
-    """Its statements would run twice: the other has gone on where the history said."""
+    """Otherwise its statements would run twice: the other run has continued from the history."""
     files = write(m1_a=NO_TRANSACTION + "create table e (n int);\ninsert into e values (1);\ninsert into e values (2)")
     first = applier.migrate(database.connect, History(), files, None, MigrateOptions("first"))
     assert any(isinstance(event, events.StatementDone) for event in first)

@@ -1,4 +1,4 @@
-"""How the next run goes on where a file without a transaction was broken off: told from the catalog."""
+"""How the next run resumes an interrupted file without a transaction: the catalog shows what took effect."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_an_invalid_index_of_another_origin_is_named_with_its_repair(
 
 
 @pytest.mark.parametrize(
-    ("statement", "left", "repeated"),
+    ("statement", "leftover", "repeated"),
     [
         ("create index concurrently i on t (x)", "CREATE INDEX i ON t (x)", False),
         ("create index concurrently i on t (x)", "", True),
@@ -65,9 +65,9 @@ def test_an_invalid_index_of_another_origin_is_named_with_its_repair(
     ],
 )
 def test_the_catalog_decides_whether_a_statement_took_effect(
-    database: Database, write: WriteMigrations, statement: str, left: str, repeated: bool
+    database: Database, write: WriteMigrations, statement: str, leftover: str, repeated: bool
 ) -> None:
-    """As a runner leaves it that was killed between the statement's end and its record."""
+    """The state is that of a runner killed between the end of the statement and its record."""
     database.run("CREATE TABLE t (x int)")
     files = write(m1_a=NO_TRANSACTION + f"select 1;\n{statement};\nselect 2")
     database.run("CREATE TABLE keep ()")
@@ -77,8 +77,8 @@ def test_the_catalog_decides_whether_a_statement_took_effect(
         "INSERT INTO ratchet.migrations (name, checksum, run_id, tool_version, statements_done, statement_begun)"
         f" VALUES ('1_a', '{files[0].checksum}', 'dead', '0', 1, 2)"
     )
-    if left:
-        database.run(left)
+    if leftover:
+        database.run(leftover)
     before = database.rows("SELECT to_regclass('i')::oid::bigint")
     assert migrate(database, files).applied == ["1_a"]
     after = database.rows("SELECT to_regclass('i')::oid::bigint")
@@ -87,7 +87,7 @@ def test_the_catalog_decides_whether_a_statement_took_effect(
 
 
 def killed_behind(database: Database, checksum: str, number: int) -> None:
-    """The history as a runner leaves it that was killed between a statement's end and its record."""
+    """Write the history of a runner that was killed between the end of a statement and its record."""
     with database.connect() as session:
         History().create(session)
     database.run(
@@ -97,17 +97,17 @@ def killed_behind(database: Database, checksum: str, number: int) -> None:
 
 
 def test_a_database_created_by_a_killed_run_is_not_created_again(database: Database, write: WriteMigrations) -> None:
-    made = f"{database.name}_made"
-    files = write(m1_a=NO_TRANSACTION + f"create database {made};\ncreate table after ()")
+    name = f"{database.name}_made"
+    files = write(m1_a=NO_TRANSACTION + f"create database {name};\ncreate table after ()")
     killed_behind(database, files[0].checksum, 1)
-    database.run(f"CREATE DATABASE {made}")
+    database.run(f"CREATE DATABASE {name}")
     try:
         with pytest.raises(psycopg.errors.DuplicateDatabase):
-            database.run(f"CREATE DATABASE {made}")
+            database.run(f"CREATE DATABASE {name}")
         assert migrate(database, files).applied == ["1_a"]
         assert last_row(database) == (2, None, True)
     finally:
-        database.run(f"DROP DATABASE {made}")
+        database.run(f"DROP DATABASE {name}")
 
 
 def test_a_database_of_another_origin_does_not_prove_the_statement_done(
@@ -243,7 +243,7 @@ def test_a_build_of_a_terminated_backend_is_never_skipped(database: Database, wr
 def test_a_valid_index_of_another_origin_does_not_prove_the_statement_done(
     database: Database, write: WriteMigrations
 ) -> None:
-    """It has the name that the file gives to another index; the run stops, and so does each one behind it."""
+    """Its name is that of another index of the file. This run stops, and so does each later one."""
     database.run("CREATE TABLE t (x int, y int); CREATE INDEX i ON t (x)")
     files = write(m1_a=NO_TRANSACTION + "create index concurrently i on t (y)")
     for _ in range(2):

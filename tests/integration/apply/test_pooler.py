@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode: files that are transactions work exactly once through it, and leave nothing there."""
+"""PgBouncer in transaction mode: transactional files are applied exactly once through it, and leave nothing there."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def applied(database: Database) -> list[object]:
 
 
 def test_a_session_lock_stays_behind_in_the_pooler(database: Database, pool: StartPooler) -> None:
-    """The fault that all of this is about: what a session does through a pooler is not its own."""
+    """The problem that the other tests are about: the state of a session stays on a shared connection."""
     pooled, _ = pool(1)
     with pooled.connect() as one:
         one.execute("SELECT pg_advisory_lock(7)")
@@ -225,7 +225,7 @@ def test_a_run_with_nothing_to_do_accepts_a_pooler(
 def test_a_run_through_the_pooler_yields_to_a_direct_run(
     database: Database, pool: StartPooler, write: WriteMigrations, text: str, *, released: bool
 ) -> None:
-    """It has the lock for its session, as this one cannot: each transaction here asks for it anew."""
+    """The direct run holds the lock for its session. Behind the pooler each transaction asks for the lock again."""
     pooled, _ = pool()
     files = write(m1_a=text)
     stream = applier.migrate(pooled.connect, History(), files, None, MigrateOptions("run", wait=1000))

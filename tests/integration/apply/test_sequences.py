@@ -1,9 +1,10 @@
-"""Anything in any order, against a model: files come, change and go; runs end well, fail, race, are killed or cut off.
+"""Random sequences against a model: files are added, changed and removed; runs succeed, fail, race, are killed or cut
+off.
 
-A sequence is a list of actions that hypothesis makes up. Behind each of them the database is compared with what a
-model of it says must be there: the history's rows, every statement's effect exactly once, tables, indexes, locks, and
-what each run said. `SEQUENCES=1000` makes that many; `SEED=7` repeats what a failure printed, and `SERVER=outside`
-runs them on the other server. A sequence that fails is printed as a list that `play` takes.
+Hypothesis makes up a list of actions. After each action the database is compared with the model: rows of the history,
+every effect exactly once, tables, indexes, locks, and the report of each run. `SEQUENCES=1000` sets their number,
+`SEED=7` repeats a failure, and `SERVER=outside` uses the other server. A failing sequence is printed as a list that
+`play` takes.
 """
 
 from __future__ import annotations
@@ -44,18 +45,18 @@ SERVER = os.environ.get("SERVER", "embedded")
 
 
 def play(server: Server, runners: Sequence[Runner], actions: Sequence[Action]) -> None:
-    """Play a sequence on a database of its own; at its end all is mended, and a run applies all there is."""
+    """Play a sequence on its own database. At the end all files are corrected, and a run applies them."""
     database = server.create()
     try:
         with tempfile.TemporaryDirectory() as folder:
             database.run("CREATE TABLE effects (name text NOT NULL, number int NOT NULL)")
             world = SequenceState(database, Path(folder), runners)
             for action in (*actions, PutBack(), FixFiles(), Run(), FixFiles(), Run()):
-                world.told.append(str(action))
+                world.log.append(str(action))
                 try:
                     action.play(world)
                 except AssertionError as error:
-                    raise AssertionError("\n".join([str(error), *world.told, f"SEED={SEED}"])) from error
+                    raise AssertionError("\n".join([str(error), *world.log, f"SEED={SEED}"])) from error
             assert world.model.expects() == ([], None)
     finally:
         server.drop(database)

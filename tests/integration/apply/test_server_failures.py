@@ -1,4 +1,4 @@
-"""Servers that crash, stay away, are replaced by another one or only follow: a test's own, made from the wheel."""
+"""Servers that crash, stay away, are replaced, or are a standby: clusters of the test's own."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ FILES = {
 
 @pytest.fixture
 def lazily_writing_cluster(clusters: Clusters) -> Cluster:
-    """A server that writes what no one waits for only once in ten seconds, so that a crash surely loses it."""
+    """A server that writes asynchronous commits only every ten seconds, so that a crash surely loses them."""
     cluster = clusters.make("lazy", wal_writer_delay="10s")
     cluster.database.run("CREATE TABLE gate (); CREATE TABLE loss (x int)")
     return cluster
 
 
 def stopped_at_the_gate(database: Database, files: Sequence[Migration], wait: int) -> tuple[Attempt, threading.Thread]:
-    """A run whose second round trip waits for a lock that is in the way; what the first one applied is reported."""
+    """A run whose second round trip waits for a lock. The file of the first is reported as applied."""
     attempt = Attempt(database, files, batch_size=2, wait=wait)
     thread = threading.Thread(target=attempt.run)
     thread.start()
@@ -47,7 +47,7 @@ def stopped_at_the_gate(database: Database, files: Sequence[Migration], wait: in
 
 
 def crash(cluster: Cluster) -> None:
-    """Crash it, and lose a commit that did not wait for the disk: the last moment at which that can be seen."""
+    """Crash the server and lose an asynchronous commit."""
     with closing(cluster.database.connect()) as session:
         session.execute("SET synchronous_commit = off; INSERT INTO loss VALUES (1)")
         assert session.execute("SELECT count(*) FROM loss").fetchone() == (1,)
@@ -97,7 +97,7 @@ def test_a_server_that_stays_away_leaves_the_outcome_unknown(
 
 
 def test_a_crash_on_any_server_is_resolved_once_it_is_back(database: Database, write: WriteMigrations) -> None:
-    """A process of its that is killed makes it end all others and recover, as behind a power cut."""
+    """The server restarts all sessions and recovers after one of its processes is killed, as after a power failure."""
     database.run("CREATE TABLE gate (); CREATE UNLOGGED TABLE lost AS SELECT 1")
     files = write(**FILES)
     with closing(database.connect()) as holder:
@@ -152,7 +152,7 @@ def test_another_cluster_at_the_same_address_does_not_resolve_the_outcome(
 
 
 def rewound(clusters: Clusters) -> tuple[Cluster, Cluster]:
-    """A cluster and its state of some time ago, both running: the same system identifier, an older history."""
+    """A cluster and an older copy of it, both running: the same system identifier, an older history."""
     now = clusters.make("now")
     now.database.run("CREATE TABLE gate ()")
     now.stop()
@@ -166,7 +166,7 @@ def rewound(clusters: Clusters) -> tuple[Cluster, Cluster]:
 def test_a_cluster_that_lost_reported_migrations_does_not_resolve_the_outcome(
     clusters: Clusters, write: WriteMigrations
 ) -> None:
-    """A restored snapshot, a failover to a standby that was behind: 1_a was reported as applied, and is not there."""
+    """As after a restored snapshot, or a failover to a lagging standby: 1_a was reported as applied and is missing."""
     files = write(**FILES)
     now, past = rewound(clusters)
     before = past.database.fingerprint()
@@ -183,29 +183,29 @@ def test_a_cluster_that_lost_reported_migrations_does_not_resolve_the_outcome(
 def test_an_unsuitable_server_at_the_same_address_does_not_resolve_the_outcome(
     database: Database, clusters: Clusters, write: WriteMigrations
 ) -> None:
-    """It takes the same user, the same password and the same name of a database, and is a cluster of its own."""
+    """It accepts the same user, password and database name, and is another cluster."""
     database.run("CREATE TABLE gate ()")
     other = clusters.make("other")
     user, name = database.parameters["user"], database.name
     other.database.run(f"CREATE DATABASE {name}")
     other.database.run(f"DO $$ BEGIN CREATE ROLE {user} SUPERUSER LOGIN; EXCEPTION WHEN duplicate_object THEN END $$")
-    there = Database({**other.database.parameters, "user": user, "dbname": name})
-    before = there.fingerprint()
+    imposter = Database({**other.database.parameters, "user": user, "dbname": name})
+    before = imposter.fingerprint()
     proxy = Proxy(database.parameters)
-    proxy.at(b"create table b", Moment.ANSWERED, meanwhile=lambda: proxy.lead_to(there.parameters))
+    proxy.at(b"create table b", Moment.ANSWERED, meanwhile=lambda: proxy.lead_to(imposter.parameters))
     attempt = through(proxy, write(**FILES))
     assert proxy.database.rows("SELECT to_regclass('gate')") == [(None,)], "the same address leads elsewhere"
     proxy.close()
     assert isinstance(attempt.error, OutcomeUnknown)
     assert attempt.error.status == 7
     assert "not on the server that this environment is pinned to" in attempt.error.detail
-    assert there.fingerprint() == before
+    assert imposter.fingerprint() == before
     assert attempt.applied == ["1_a"]
     assert history(database) == [("1_a", True), ("2_b", True)]
 
 
 def rename(server: Server, name: str, other: str) -> None:
-    """A database that is in use."""
+    """Rename a database that is in use."""
     with connection.connect(server.parameters) as session:
         session.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", (name,))
         session.execute(f"ALTER DATABASE {name} RENAME TO {other}".encode())
@@ -214,7 +214,7 @@ def rename(server: Server, name: str, other: str) -> None:
 def test_a_database_restored_to_an_older_state_does_not_resolve_the_outcome(
     server: Server, database: Database, write: WriteMigrations
 ) -> None:
-    """On the same cluster: a copy of some time ago takes the database's name while the line is cut."""
+    """An older copy on the same cluster gets the name of the database while the connection is cut."""
     database.run("CREATE TABLE gate ()")
     past = server.create(database.name)
     proxy = Proxy(database.parameters)
@@ -238,7 +238,7 @@ def test_a_database_restored_to_an_older_state_does_not_resolve_the_outcome(
 
 @contextmanager
 def standby_in_docker(server: Server) -> Iterator[dict[str, str]]:
-    """A streaming standby beside the server, in its container: where that listens."""
+    """A streaming standby in the container of the server. Yields its address."""
     import docker
 
     with closing(docker.from_env()) as engine:
@@ -246,10 +246,10 @@ def standby_in_docker(server: Server) -> Iterator[dict[str, str]]:
         (container,) = [each for each in engine.containers.list() if own in str(each.attrs["NetworkSettings"])]
 
         def run(command: str) -> None:
-            given = {"PGPASSWORD": server.parameters["password"]}
+            environ = {"PGPASSWORD": server.parameters["password"]}
             shell = ["timeout", "30", "sh", "-c", f"cd /tmp && {command}"]
-            status, said = container.exec_run(shell, user="postgres", environment=given)
-            assert status == 0, said
+            status, output = container.exec_run(shell, user="postgres", environment=environ)
+            assert status == 0, output
 
         user = server.parameters["user"]
         run(f"pg_basebackup -w -h 127.0.0.1 -U {user} -c fast -R -D standby")
@@ -262,7 +262,7 @@ def standby_in_docker(server: Server) -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def primary_and_standby(server: Server, database: Database, clusters: Clusters) -> Iterator[tuple[Database, Database]]:
-    """A database, and the same on a standby of its server."""
+    """A database, and the same database on a standby."""
     if server.direct:
         with standby_in_docker(server) as standby:
             yield database, Database({**database.parameters, **standby})

@@ -1,4 +1,4 @@
-"""Signals, in the process: the server's statement is cancelled, and what stays is told by the history."""
+"""Signals in this process: the statement is cancelled, and the history shows what stays."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FILES = {
 
 @pytest.fixture
 def signal_during_sleep(database: Database) -> Iterator[Callable[[int], None]]:
-    """Sends this process a signal once the server sleeps in the file; SIGTERM is an interrupt as in the tasks."""
+    """Send this process a signal while the server sleeps in the file. SIGTERM raises, as in the tasks."""
 
     def terminate(*_: object) -> None:
         raise Terminated
@@ -87,7 +87,7 @@ def test_a_signal_cancels_the_statement_and_names_what_stays(
 def test_a_file_that_catches_the_cancellation_is_reported_as_it_ended(
     database: Database, write: WriteMigrations, signal_during_sleep: Callable[[int], None]
 ) -> None:
-    """The statement is cancelled, and the file's own handler makes that no error: what is there is what is said."""
+    """The statement is cancelled, and the file's own handler continues. The report follows the history."""
     swallows = "do $$ begin perform pg_sleep(20); exception when query_canceled then null; end $$"
     with database.connect() as session:
         session.execute("SET statement_timeout = '100ms'")
@@ -103,7 +103,7 @@ def test_a_file_that_catches_the_cancellation_is_reported_as_it_ended(
 
 
 @pytest.mark.parametrize(
-    ("before", "told"),
+    ("before", "message"),
     [
         ({}, "Nothing was applied. What was under way was rolled back;"),
         ({"m1_a": "select 1", "m2_b": "select 2"}, "1_a and 2_b were applied, and stay. What was under way"),
@@ -114,13 +114,13 @@ def test_a_signal_names_everything_that_stays(
     write: WriteMigrations,
     signal_during_sleep: Callable[[int], None],
     before: dict[str, str],
-    told: str,
+    message: str,
 ) -> None:
     files = write(**before, m3_c=SLEEP)
     signal_during_sleep(signal.SIGINT)
     with pytest.raises(Interrupted) as caught:
         list(applier.migrate(database.connect, History(), files, None, MigrateOptions("run")))
-    assert caught.value.detail.startswith(told)
+    assert caught.value.detail.startswith(message)
 
 
 def _applied(stream: Iterator[events.Event]) -> list[str]:
@@ -130,7 +130,7 @@ def _applied(stream: Iterator[events.Event]) -> list[str]:
 def test_a_signal_while_the_server_is_unreachable_reports_an_unknown_outcome(
     database: Database, write: WriteMigrations, signal_during_sleep: Callable[[int], None]
 ) -> None:
-    """The line is closed under the cancelled statement, so that the history cannot be asked."""
+    """The connection is closed during the cancelled statement, so that the history cannot be read."""
     files = write(m1_a=f"create table a (); {SLEEP}")
     lines: list[psycopg.Connection] = []
 
@@ -153,7 +153,7 @@ def test_a_signal_while_the_server_is_unreachable_reports_an_unknown_outcome(
 
 
 def test_an_acknowledged_file_without_a_row_is_reported(database: Database, write: WriteMigrations) -> None:
-    """A trigger of the file's own takes the row away at the very end of its COMMIT."""
+    """A trigger of the file deletes the row at the very end of its COMMIT."""
     files = write(
         m1_a="create function f() returns trigger language plpgsql as"
         " $$ begin delete from ratchet.migrations; return null; end $$;"
@@ -167,7 +167,7 @@ def test_an_acknowledged_file_without_a_row_is_reported(database: Database, writ
 def test_an_unfinished_row_of_another_run_needs_a_decision(
     database: Database, write: WriteMigrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As behind a pooler that voids the lock: the other run has begun the file, statement by statement."""
+    """As behind a pooler without a lock: another run has begun the file, statement by statement."""
     monkeypatch.setattr(History, "lock_key", property(lambda _: random.getrandbits(62)))
     files = write(m1_a="create table a ()")
     stream = applier.migrate(database.connect, History(), files, None, MigrateOptions("run"))

@@ -1,4 +1,4 @@
-"""A connection behind which nothing is heard any more: both sides give up."""
+"""A connection whose packets are dropped: both sides give up."""
 
 from __future__ import annotations
 
@@ -52,14 +52,17 @@ def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def database_by_tcp(server: Server, database: Database, clusters: Clusters) -> Database:
-    """By TCP, since a Unix socket loses nothing, and from end to end: where the server has no such way, to another."""
+    """The database by TCP, without a proxy in between, since a Unix socket loses no packets.
+
+    A server without TCP is replaced by a cluster.
+    """
     if not database.parameters["host"].startswith("/"):
         return Database({**database.parameters, **server.direct})
     return Database(clusters.make("silent", address=f"127.{os.getpid() % 250}.7.9").by_tcp)
 
 
 def silenced(database: Database, files: Sequence[Migration], fault: ConnectionFault) -> tuple[Proxy, Attempt]:
-    """A run whose line falls silent, either way, while the server works on its statement."""
+    """A run whose connection is silenced while the server executes its statement."""
     proxy = Proxy(database.parameters)
     proxy.at(
         b"create table a", Moment.SENT, fault=fault, meanwhile=lambda: until(lambda: count_working_sessions(database))
@@ -73,7 +76,7 @@ def silenced(database: Database, files: Sequence[Migration], fault: ConnectionFa
 def test_both_sides_give_up_when_packets_are_dropped(
     database_by_tcp: Database, write: WriteMigrations, short_timeouts: None, seconds: float
 ) -> None:
-    """Whether the statement goes on, or has ended and its answer is under way to no one."""
+    """Whether the statement still runs, or has ended and its answer is lost."""
     files = write(m1_a=f"create table a (); select pg_sleep({seconds})")
     proxy, attempt = silenced(database_by_tcp, files, ConnectionFault.BLACK_HOLE)
     began = time.monotonic()

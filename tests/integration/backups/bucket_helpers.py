@@ -1,4 +1,4 @@
-"""Backups in a bucket, for the tests of buckets."""
+"""Backups in a bucket, for test_bucket.py and test_bucket_failures.py."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from tests.servers.databases import Database
 from tests.servers.object_store import CANARY, KEYS, S3Server
 
 
-def take(source: BackupSource, kept: Store, programs: Programs, **wishes: object) -> Manifest:
-    return manifest_of(backup.take(source, kept, programs, BackupOptions(**wishes)), kept)  # type: ignore[arg-type]
+def take(source: BackupSource, store: Store, programs: Programs, **wishes: object) -> Manifest:
+    return manifest_of(backup.take(source, store, programs, BackupOptions(**wishes)), store)  # type: ignore[arg-type]
 
 
-def verify(kept: Store, backup_id: str, programs: Programs, identity: Path | None = None) -> Manifest:
-    entry = listing.inspect_backup(kept, backup_id)
-    list(verification.verify(entry, kept, programs, identity))
+def verify(store: Store, backup_id: str, programs: Programs, identity: Path | None = None) -> Manifest:
+    entry = listing.inspect_backup(store, backup_id)
+    list(verification.verify(entry, store, programs, identity))
     return listing.require_manifest(entry)
 
 
-def ids_of_good_backups(kept: Store) -> list[str]:
-    return [each.backup_id for each in listing.list_backups(kept) if each.manifest]
+def ids_of_good_backups(store: Store) -> list[str]:
+    return [each.backup_id for each in listing.list_backups(store) if each.manifest]
 
 
 def error_text(run: Callable[[], object]) -> str:
-    """The error that a run ends with, in three parts, its traceback free of the secret."""
+    """The error of a run, with its three parts. The traceback contains no secret."""
     with pytest.raises(RatchetError) as caught:
         run()
     text = str(caught.value)
@@ -52,11 +52,13 @@ def error_text(run: Callable[[], object]) -> str:
 
 
 def target_with_bucket(database: Database, s3: S3Server, prefix: str) -> settings.RenderedTarget:
-    given: dict[str, object] = {f"pg_{key}": value for key, value in database.parameters.items() if key != "password"}
+    variables: dict[str, object] = {
+        f"pg_{key}": value for key, value in database.parameters.items() if key != "password"
+    }
     options = {name: f"{{{{ env('S3_{name.upper()}') }}}}" for name in (*KEYS, "endpoint")}
-    given |= {"backup_store": f"s3://bucket/{prefix}", "backup_store_options": options, "backup_keep_count": 1}
+    variables |= {"backup_store": f"s3://bucket/{prefix}", "backup_store_options": options, "backup_keep_count": 1}
     environ = {f"S3_{name.upper()}": value for name, value in {**KEYS, "endpoint": s3.endpoint}.items()}
-    return settings.render_target(InventoryTarget("env", "target", (), given), ROOT / "templates", environ, dict)
+    return settings.render_target(InventoryTarget("env", "target", (), variables), ROOT / "templates", environ, dict)
 
 
 INCOMPRESSIBLE = (
@@ -64,8 +66,8 @@ INCOMPRESSIBLE = (
 )
 
 
-def write_backup(kept: Store) -> None:
-    with kept.draft("20260101T000000-0000") as draft, draft.write("database.dump") as write:
+def write_backup(store: Store) -> None:
+    with store.draft("20260101T000000-0000") as draft, draft.write("database.dump") as write:
         write(b"x")
 
 

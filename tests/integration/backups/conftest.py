@@ -52,22 +52,22 @@ def scratch_server(migrated: Database) -> RestoreServer:
 def restorable(
     server: Server, migrated: Database, disk_store: DiskStore, programs: Programs
 ) -> Iterator[RestorableDatabase]:
-    made = RestorableDatabase(migrated, disk_store, programs)
-    yield made
-    for name in made.beside():
-        made.postgres.run(f'DROP DATABASE "{name}" WITH (FORCE)')
+    restorable = RestorableDatabase(migrated, disk_store, programs)
+    yield restorable
+    for name in restorable.beside():
+        restorable.postgres.run(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture
 def proxy(migrated: Database) -> Iterator[Proxy]:
-    made = Proxy(migrated.parameters)
-    yield made
-    made.close()
+    proxy = Proxy(migrated.parameters)
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture
 def logical_restorable(clusters: Clusters, disk_store: DiskStore) -> RestorableDatabase:
-    """On a server with logical replication and prepared transactions."""
+    """A database on a server with logical replication and prepared transactions."""
     database = clusters.make("logical", wal_level="logical", max_prepared_transactions="5").database
     list(applier.migrate(database.connect, History(), files.read(ROOT / "sql"), None, run.MigrateOptions("run")))
     return RestorableDatabase(database, disk_store, find_programs(backup_source_of(database).server_version))
@@ -105,6 +105,6 @@ def s3(s3_server: S3Server) -> Iterator[S3Server]:
 
 @pytest.fixture
 def byte_proxy(s3: S3Server) -> Iterator[ByteLimitProxy]:
-    made = ByteLimitProxy(s3.endpoint)
-    yield made
-    made.close()
+    byte_proxy = ByteLimitProxy(s3.endpoint)
+    yield byte_proxy
+    byte_proxy.close()

@@ -1,4 +1,4 @@
-"""Backups and restores of the tests of this folder, and programs that fail."""
+"""Backups and restores for the tests of this folder, and programs that fail."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def verify(store: DiskStore, backup_id: str, programs: Programs) -> Manifest:
 
 
 def fake_programs(programs: Programs, folder: Path, pg_dump: str) -> Programs:
-    """The real programs, but for a pg_dump of the test's own: `REAL` in it is the real one."""
+    """The real programs with a pg_dump of the test's own. `REAL` in the script is the real pg_dump."""
     folder.mkdir()
     for name in ("pg_restore", "pg_dumpall"):
         (folder / name).symlink_to(programs.folder / name)
@@ -68,7 +68,7 @@ def fake_programs(programs: Programs, folder: Path, pg_dump: str) -> Programs:
 
 
 def restore_server_of(database: Database) -> RestoreServer:
-    """Its server, by its own parameters."""
+    """The server of the database, with the database's own parameters."""
     parameters = database.parameters
     environ = functools.partial(_client_environment, parameters)
     return RestoreServer(
@@ -83,10 +83,10 @@ def _client_environment(parameters: Mapping[str, str]) -> Iterator[dict[str, str
 
 @dataclass(frozen=True)
 class RestorableDatabase:
-    """A live database, a store for its backups, and the way to restore them."""
+    """A live database, a store for its backups, and programs to restore them."""
 
     database: Database
-    kept: DiskStore
+    disk_store: DiskStore
     programs: Programs
 
     @property
@@ -94,12 +94,12 @@ class RestorableDatabase:
         return restore_server_of(self.database)
 
     def back_up(self) -> BackupArchive:
-        made = take(backup_source_of(self.database), self.kept, self.programs)
-        return BackupArchive(made, verification.open_content(made, self.kept, None), self.programs)
+        manifest = take(backup_source_of(self.database), self.disk_store, self.programs)
+        return BackupArchive(manifest, verification.open_content(manifest, self.disk_store, None), self.programs)
 
     def restore(self, archived: BackupArchive, **wishes: object) -> list[events.Event]:
-        given = RestoreOptions(**wishes)  # type: ignore[arg-type]
-        return list(restore.restore(self.site, self.database.name, archived, given))
+        options = RestoreOptions(**wishes)  # type: ignore[arg-type]
+        return list(restore.restore(self.site, self.database.name, archived, options))
 
     def named(self, name: str) -> Database:
         return Database({**self.database.parameters, "dbname": name})
@@ -109,7 +109,7 @@ class RestorableDatabase:
         return self.named("postgres")
 
     def beside(self) -> list[str]:
-        """The databases whose names go on where the live one's ends."""
+        """The databases whose names begin with the name of the live one."""
         start = f"starts_with(datname, '{self.database.name[:30]}') AND datname <> '{self.database.name}'"
         return [str(name) for (name,) in self.postgres.rows(f"SELECT datname FROM pg_database WHERE {start}")]
 
@@ -118,29 +118,29 @@ class RestorableDatabase:
         return oid
 
     def is_open(self) -> bool:
-        found = self.postgres.rows("SELECT datallowconn FROM pg_database WHERE datname = %s", self.database.name)
-        return found == [(True,)]
+        rows = self.postgres.rows("SELECT datallowconn FROM pg_database WHERE datname = %s", self.database.name)
+        return rows == [(True,)]
 
     def likeness(self, name: str | None = None) -> tuple[list[str], dict[str, list[tuple[object, ...]]]]:
-        """What pg_dump says of a database and all in it, without its name; and every row."""
+        """The schema of a database by pg_dump, without its name; and every row."""
         name = name or self.database.name
         command = [self.programs.path("pg_dump"), "--schema-only", "--create", f"--dbname={name}"]
         with self.site.client_environment() as environ:
             text = subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
         lines = text.replace(name, "LIVE").splitlines()
         schema = [line for line in lines if line and not line.startswith(("--", "\\restrict", "\\unrestrict"))]
-        there = self.named(name)
-        tables = there.rows(
+        database = self.named(name)
+        tables = database.rows(
             "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class AS c JOIN pg_namespace AS n"
             " ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND c.oid >= 16384 ORDER BY 1"
         )
         # What the database itself is like comes as statements in an order of their own.
-        return sorted(schema), {str(t): there.rows(f"SELECT x::text FROM {t} AS x ORDER BY 1") for (t,) in tables}
+        return sorted(schema), {str(t): database.rows(f"SELECT x::text FROM {t} AS x ORDER BY 1") for (t,) in tables}
 
 
 @contextmanager
 def assert_untouched(restorable: RestorableDatabase) -> Iterator[None]:
-    """The live database is as it was behind the block, takes connections, and has no other one beside it."""
+    """Check that the block leaves the live database unchanged and open, and no other database beside it."""
     before, likeness, oid = restorable.database.fingerprint(), restorable.likeness(), restorable.oid()
     yield
     until(lambda: restorable.database.fingerprint() == before)
@@ -160,7 +160,7 @@ def temporary_roles(database: Database, *names: str, options: str = "LOGIN PASSW
 
 
 def fake_pg_restore(programs: Programs, folder: Path, script: str) -> Programs:
-    """The real programs, but for a pg_restore of the test's own: `REAL` in it is the real one."""
+    """The real programs with a pg_restore of the test's own. `REAL` in the script is the real pg_restore."""
     folder.mkdir()
     (folder / "pg_restore").write_text("#!/bin/sh\n" + script.replace("REAL", programs.path("pg_restore")))
     (folder / "pg_restore").chmod(0o755)
@@ -168,7 +168,7 @@ def fake_pg_restore(programs: Programs, folder: Path, script: str) -> Programs:
 
 
 def wait_until_restore_ended(restorable: RestorableDatabase) -> None:
-    """Until no session of a restore is left."""
+    """Wait until every session of the restore is gone."""
     until(
         lambda: (
             restorable.postgres.rows(
@@ -181,7 +181,7 @@ def wait_until_restore_ended(restorable: RestorableDatabase) -> None:
 
 
 def is_swapped(restorable: RestorableDatabase, live_oid: object) -> bool:
-    """Whether the names were swapped: all of it or nothing."""
+    """Whether the names are swapped. Checks that both are, or neither."""
     old = [name for name in restorable.beside() if "_old_" in name]
     restored = [name for name in restorable.beside() if "_restore_" in name]
     swapped = restorable.oid() != live_oid

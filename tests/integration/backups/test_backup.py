@@ -1,4 +1,4 @@
-"""Backups on real servers with real pg_dump and pg_restore; every fault is shown to be one first."""
+"""Backups on real servers, with the real pg_dump and pg_restore."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def test_a_manifest_describes_the_database(
 ) -> None:
     migrated.run('CREATE TABLE "odd \'one" (x int); INSERT INTO "odd \'one" SELECT generate_series(1, 7)')
     migrated.run("CREATE EXTENSION citext; SELECT lo_create(4711)")
-    made = take(backup_source, disk_store, programs, label="before 1.4", keep=True)
-    (listed,) = listing.list_backups(disk_store)
-    assert listed.manifest == made
-    assert made.contents.tables["public.app_state"] == 2
-    assert made.contents.tables['public."odd \'one"'] == 7
-    assert made.contents.large_objects == 1
-    assert set(made.contents.extensions) == {"citext", "plpgsql"}
-    assert list(made.contents.history) == ["001_initial_schema"]
-    assert (made.database.name, made.server_version) == (migrated.name, backup_source.server_version)
-    assert (made.label, made.keep, made.archive) == ("before 1.4", True, "custom")
-    folder = disk_store.root / made.backup_id
+    manifest = take(backup_source, disk_store, programs, label="before 1.4", keep=True)
+    (entry,) = listing.list_backups(disk_store)
+    assert entry.manifest == manifest
+    assert manifest.contents.tables["public.app_state"] == 2
+    assert manifest.contents.tables['public."odd \'one"'] == 7
+    assert manifest.contents.large_objects == 1
+    assert set(manifest.contents.extensions) == {"citext", "plpgsql"}
+    assert list(manifest.contents.history) == ["001_initial_schema"]
+    assert (manifest.database.name, manifest.server_version) == (migrated.name, backup_source.server_version)
+    assert (manifest.label, manifest.keep, manifest.archive) == ("before 1.4", True, "custom")
+    folder = disk_store.root / manifest.backup_id
     assert oct(folder.stat().st_mode & 0o777) == "0o700"
     assert sorted(path.name for path in folder.iterdir()) == ["database.dump", "globals.sql", "manifest.json"]
-    assert verify(disk_store, made.backup_id, programs) == made
+    assert verify(disk_store, manifest.backup_id, programs) == manifest
 
 
 def test_the_globals_contain_no_password(
@@ -48,13 +48,13 @@ def test_the_globals_contain_no_password(
     migrated.run(f"CREATE ROLE {role} LOGIN PASSWORD 'planted canary'; GRANT SELECT ON jobs TO {role}")
     try:
         hashes = migrated.rows("SELECT rolpassword FROM pg_authid WHERE rolname = %s", role)
-        made = take(backup_source, disk_store, programs)
-        text = (disk_store.root / made.backup_id / "globals.sql").read_text()
+        manifest = take(backup_source, disk_store, programs)
+        text = (disk_store.root / manifest.backup_id / "globals.sql").read_text()
         assert f"CREATE ROLE {role};" in text
         assert str(hashes[0][0]).startswith(("SCRAM-SHA-256", "md5"))
         assert str(hashes[0][0]) not in text
         assert "planted canary" not in text
-        assert role in made.contents.roles
+        assert role in manifest.contents.roles
     finally:
         migrated.run(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
@@ -73,12 +73,12 @@ def test_row_counts_are_those_of_the_dump_while_others_write(
     thread = threading.Thread(target=write)
     thread.start()
     try:
-        made = take(backup_source, disk_store, programs)
+        manifest = take(backup_source, disk_store, programs)
     finally:
         stop.set()
         thread.join()
-    counted = made.contents.tables["public.busy"]
-    dump = disk_store.root / made.backup_id / "database.dump"
+    counted = manifest.contents.tables["public.busy"]
+    dump = disk_store.root / manifest.backup_id / "database.dump"
     rows = subprocess.run(
         [programs.path("pg_restore"), "--data-only", "--table=busy", "--file=-", str(dump)],
         capture_output=True,
@@ -94,18 +94,18 @@ def test_a_large_database_is_dumped_by_parallel_workers(
     migrated: Database, backup_source: BackupSource, programs: Programs, disk_store: DiskStore
 ) -> None:
     migrated.run("CREATE TABLE more AS SELECT generate_series(1, 500) AS n")
-    made = take(backup_source, disk_store, programs, jobs=2, parallel_from=0)
-    assert made.archive == "directory"
-    assert "database/toc.dat" in made.files
-    assert verify(disk_store, made.backup_id, programs) == made
+    manifest = take(backup_source, disk_store, programs, jobs=2, parallel_from=0)
+    assert manifest.archive == "directory"
+    assert "database/toc.dat" in manifest.files
+    assert verify(disk_store, manifest.backup_id, programs) == manifest
     data = next(
-        path for path in sorted((disk_store.root / made.backup_id / "database").iterdir()) if path.name[0].isdigit()
+        path for path in sorted((disk_store.root / manifest.backup_id / "database").iterdir()) if path.name[0].isdigit()
     )
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 1
     data.write_bytes(content)
-    (listed,) = listing.list_backups(disk_store)
-    assert "SHA-256" in listed.problem
+    (entry,) = listing.list_backups(disk_store)
+    assert "SHA-256" in entry.problem
 
 
 def test_row_security_never_reduces_a_backup(migrated: Database, disk_store: DiskStore, programs: Programs) -> None:
@@ -130,11 +130,11 @@ def test_retention_deletes_expired_backups_only(
     backup_source: BackupSource, programs: Programs, disk_store: DiskStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pinned = take(backup_source, disk_store, programs, keep=True)
-    made = [take(backup_source, disk_store, programs) for _ in range(3)]
+    manifests = [take(backup_source, disk_store, programs) for _ in range(3)]
     later = datetime.now(timezone.utc) + timedelta(days=1)
-    seen = list(retention.prune(disk_store, Retention(count=1), later))
-    assert seen == [events.BackupsRemoved((made[1].backup_id, made[0].backup_id))]
-    assert disk_store.ids() == [made[2].backup_id, pinned.backup_id]
+    emitted = list(retention.prune(disk_store, Retention(count=1), later))
+    assert emitted == [events.BackupsRemoved((manifests[1].backup_id, manifests[0].backup_id))]
+    assert disk_store.ids() == [manifests[2].backup_id, pinned.backup_id]
     assert sorted(path.name for path in disk_store.root.iterdir()) == sorted(disk_store.ids())
     assert list(retention.prune(disk_store, Retention(count=1), later)) == []
 

@@ -54,8 +54,8 @@ def test_a_dump_waits_for_a_lock_for_a_limited_time_and_is_retried_once(
                 assert "timeout" in event.reason
                 holder.rollback()
                 break
-        made = manifest_of(taking, disk_store)
-    assert listing.list_backups(disk_store)[0].manifest == made
+        manifest = manifest_of(taking, disk_store)
+    assert listing.list_backups(disk_store)[0].manifest == manifest
     with migrated.connect() as holder:
         holder.execute("BEGIN; LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(BackupFailed, match="pg_dump failed"):
@@ -82,9 +82,9 @@ def test_ddl_during_a_parallel_dump_never_reduces_a_backup_silently(
     thread.start()
     try:
         for _ in range(3):
-            made = take(backup_source, disk_store, programs, jobs=3, parallel_from=0)
-            assert made.contents.tables["public.a"] == made.contents.tables["public.b"] == 20000
-            assert verify(disk_store, made.backup_id, programs) == made
+            manifest = take(backup_source, disk_store, programs, jobs=3, parallel_from=0)
+            assert manifest.contents.tables["public.a"] == manifest.contents.tables["public.b"] == 20000
+            assert verify(disk_store, manifest.backup_id, programs) == manifest
     finally:
         stop.set()
         thread.join()
@@ -104,7 +104,7 @@ def test_a_killed_pg_dump_leaves_nothing(
 def test_an_incomplete_dump_with_status_0_is_detected_by_reading_it(
     backup_source: BackupSource, tmp_path: Path, programs: Programs, disk_store: DiskStore
 ) -> None:
-    """It ends with 0 and writes half an archive: exactly what must never pass for a backup."""
+    """Such a pg_dump ends with status 0 and half an archive."""
     lying = f'REAL "$@" > "{tmp_path}/whole"\nhead -c 9000 "{tmp_path}/whole"\n'
     with pytest.raises(BackupFailed, match="pg_restore failed"):
         take(backup_source, disk_store, fake_programs(programs, tmp_path / "bin", lying))
@@ -126,16 +126,16 @@ def test_a_disk_that_fills_up_during_a_backup_loses_no_older_backup(
     migrated: Database, backup_source: BackupSource, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with small_disk(tmp_path / "small", "500k") as small:
-        kept = DiskStore(small)
-        first = take(backup_source, kept, programs)
+        bucket_store = DiskStore(small)
+        first = take(backup_source, bucket_store, programs)
         migrated.run("CREATE TABLE bytes AS SELECT sha256(n::text::bytea) FROM generate_series(1, 20000) n")
         monkeypatch.setattr(DiskStore, "free_space", lambda _: None)  # as where someone else fills it
         with pytest.raises(BackupFailed) as caught:
-            take(backup_source, kept, programs)
+            take(backup_source, bucket_store, programs)
         assert "No space left" in str(caught.value)
-        (listed,) = listing.list_backups(kept)
-        assert listed.manifest == first
-        assert verify(kept, first.backup_id, programs) == first
+        (entry,) = listing.list_backups(bucket_store)
+        assert entry.manifest == first
+        assert verify(bucket_store, first.backup_id, programs) == first
         assert list(small.iterdir()) == [small / first.backup_id]
 
 

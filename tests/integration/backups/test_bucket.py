@@ -1,4 +1,4 @@
-"""Backups in a bucket, against a server that speaks S3's protocol; the line to it breaks where a test says."""
+"""Backups in a bucket of a server that speaks S3's protocol."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ from tests.servers.object_store import CANARY, KEYS, S3Server
 def test_a_backup_is_written_to_the_bucket_of_the_inventory_only(
     migrated: Database, s3: S3Server, programs: Programs, tmp_path: Path
 ) -> None:
-    given = target_with_bucket(migrated, s3, "by/inventory")
+    target = target_with_bucket(migrated, s3, "by/inventory")
     machine = Machine(tmp_path)
-    kept = machine.backup_store(given)
-    assert CANARY not in repr(kept) + repr(given)
-    with given.connected() as connection:
-        happened = [event for _ in range(2) for event in take_backup(given, machine, connection)]
+    bucket_store = machine.backup_store(target)
+    assert CANARY not in repr(bucket_store) + repr(target)
+    with target.connected() as connection:
+        happened = [event for _ in range(2) for event in take_backup(target, machine, connection)]
     first, second = (event.backup_id for event in happened if isinstance(event, events.BackupTaken))
     assert events.BackupsRemoved((first,)) in happened
     names = ("database.dump", "globals.sql", "manifest.json")
     assert s3.names() == [f"by/inventory/env/target/{second}/{name}" for name in names], "retention leaves nothing"
     assert CANARY.encode() not in b"".join(s3.body(key) for key in s3.names())
-    (listed,) = listing.list_backups(kept)
-    assert listed.manifest
-    assert listed.manifest.files["database.dump"].size == len(s3.body(s3.names()[0]))
-    assert verify(kept, second, programs) == listed.manifest
+    (entry,) = listing.list_backups(bucket_store)
+    assert entry.manifest
+    assert entry.manifest.files["database.dump"].size == len(s3.body(s3.names()[0]))
+    assert verify(bucket_store, second, programs) == entry.manifest
     assert list(tmp_path.rglob("*")) == []
 
 
@@ -68,20 +68,20 @@ def test_a_backup_in_a_bucket_is_restored_and_drilled(
     migrated: Database, backup_source: BackupSource, programs: Programs, s3: S3Server, scratch_server: RestoreServer
 ) -> None:
     migrated.run("CREATE TABLE planted AS SELECT generate_series(1, 1000) AS n")
-    kept = s3.at("restored")
-    made = take(backup_source, kept, programs)
+    bucket_store = s3.at("restored")
+    manifest = take(backup_source, bucket_store, programs)
     migrated.run("DELETE FROM planted")
 
     def archived() -> BackupArchive:
-        content = verification.open_content(made, kept, None)
+        content = verification.open_content(manifest, bucket_store, None)
         assert not isinstance(content, Path)
-        return BackupArchive(made, content, programs)
+        return BackupArchive(manifest, content, programs)
 
     beside = f"{migrated.name}_beside"
     try:
         list(restore.restore(scratch_server, migrated.name, archived(), restore.RestoreOptions(into=beside)))
-        there = Database({**migrated.parameters, "dbname": beside})
-        assert there.rows("SELECT count(*) FROM planted") == [(1000,)]
+        restored = Database({**migrated.parameters, "dbname": beside})
+        assert restored.rows("SELECT count(*) FROM planted") == [(1000,)]
         assert migrated.rows("SELECT count(*) FROM planted") == [(0,)]
         *_, swapped = restore.restore(scratch_server, migrated.name, archived(), restore.RestoreOptions())
         assert isinstance(swapped, events.Swapped)
@@ -92,15 +92,15 @@ def test_a_backup_in_a_bucket_is_restored_and_drilled(
         )
     record = run_drill(Drill(scratch_server, archived()))
     assert record.good, record.problem
-    drill_records.write_record(kept, record)
-    assert drill_records.read_records(kept) == (record,)
+    drill_records.write_record(bucket_store, record)
+    assert drill_records.read_records(bucket_store) == (record,)
 
 
 def test_the_manifest_is_deleted_first(s3: S3Server, byte_proxy: ByteLimitProxy) -> None:
-    """So that a deletion that breaks off leaves nothing that passes for a backup."""
-    kept = s3.at("removed")
+    """An interrupted deletion then leaves nothing that is listed as a backup."""
+    bucket_store = s3.at("removed")
     for number in range(2):
-        with kept.draft(f"20260101T000000-000{number}") as draft:
+        with bucket_store.draft(f"20260101T000000-000{number}") as draft:
             for name in ("a", "z"):
                 with draft.write(name) as write:
                     write(b"x")
@@ -113,25 +113,25 @@ def test_the_manifest_is_deleted_first(s3: S3Server, byte_proxy: ByteLimitProxy)
 
 @embedded_server_only
 def test_retention_deletes_in_the_bucket(backup_source: BackupSource, programs: Programs, s3: S3Server) -> None:
-    kept = s3.at("retention")
-    made = [take(backup_source, kept, programs, keep=number == 0).backup_id for number in range(3)]
-    seen = list(retention.prune(kept, Retention(count=1), datetime.now(timezone.utc) + timedelta(days=1)))
-    assert seen == [events.BackupsRemoved((made[1],))]
-    assert {key.split("/")[3] for key in s3.names()} == {made[0], made[2]}
+    bucket_store = s3.at("retention")
+    manifests = [take(backup_source, bucket_store, programs, keep=number == 0).backup_id for number in range(3)]
+    emitted = list(retention.prune(bucket_store, Retention(count=1), datetime.now(timezone.utc) + timedelta(days=1)))
+    assert emitted == [events.BackupsRemoved((manifests[1],))]
+    assert {key.split("/")[3] for key in s3.names()} == {manifests[0], manifests[2]}
 
 
 def test_targets_and_environments_below_one_prefix_are_separate(s3: S3Server) -> None:
     options = {**KEYS, "endpoint": s3.endpoint}
     places = [("env", "target"), ("env", "target2"), ("env", "targe"), ("env2", "target"), ("en", "v")]
     for number, (environment, target) in enumerate(places):
-        kept = store.open_store("s3://bucket/shared/", options, Path("nowhere"), environment, target)
-        with kept.draft(f"20260101T000000-000{number}") as draft:
+        bucket_store = store.open_store("s3://bucket/shared/", options, Path("nowhere"), environment, target)
+        with bucket_store.draft(f"20260101T000000-000{number}") as draft:
             draft.finish("manifest.json", b"{}")
-        kept.note("n.json", str(number).encode())
+        bucket_store.note("n.json", str(number).encode())
     for number, (environment, target) in enumerate(places):
-        kept = store.open_store("s3://bucket/shared", options, Path("nowhere"), environment, target)
-        assert kept.ids() == [f"20260101T000000-000{number}"]
-        assert list(kept.notes()) == [str(number).encode()]
+        bucket_store = store.open_store("s3://bucket/shared", options, Path("nowhere"), environment, target)
+        assert bucket_store.ids() == [f"20260101T000000-000{number}"]
+        assert list(bucket_store.notes()) == [str(number).encode()]
 
 
 LARGE = """
@@ -180,15 +180,15 @@ def test_a_database_larger_than_a_part_is_restored_identically(
     migrated: Database, backup_source: BackupSource, programs: Programs, s3: S3Server
 ) -> None:
     migrated.run(INCOMPRESSIBLE.format(700_000))
-    kept = s3.at("parts")
-    made = take(backup_source, kept, programs)
-    assert made.files["database.dump"].size > 25_000_000
-    key = f"parts/env/target/{made.backup_id}/database.dump"
+    bucket_store = s3.at("parts")
+    manifest = take(backup_source, bucket_store, programs)
+    assert manifest.files["database.dump"].size > 25_000_000
+    key = f"parts/env/target/{manifest.backup_id}/database.dump"
     assert int(s3.client.head_object(Bucket="bucket", Key=key)["ETag"].strip('"').partition("-")[2]) >= 3
-    content = verification.open_content(made, kept, None)
+    content = verification.open_content(manifest, bucket_store, None)
     assert not isinstance(content, Path)
     assert b"".join(content) == s3.body(key)
-    assert verify(kept, made.backup_id, programs) == made
+    assert verify(bucket_store, manifest.backup_id, programs) == manifest
 
 
 @embedded_server_only
@@ -206,11 +206,11 @@ def test_encrypted_backups_are_written_to_a_bucket(
     identity = tmp_path / "identity"
     identity.write_text(f"{key}\n")
     migrated.run("CREATE TABLE planted AS SELECT 'planted row'::text AS x FROM generate_series(1, 500)")
-    kept = s3.at("encrypted")
-    made = take(backup_source, kept, programs, recipients=[str(key.to_public())])
-    assert sorted(made.files) == ["database.dump.age", "globals.sql.age"]
+    bucket_store = s3.at("encrypted")
+    manifest = take(backup_source, bucket_store, programs, recipients=[str(key.to_public())])
+    assert sorted(manifest.files) == ["database.dump.age", "globals.sql.age"]
     assert all(s3.body(k).startswith(b"age-encryption.org/v1") for k in s3.names() if k.endswith(".age"))
-    assert verify(kept, made.backup_id, programs, identity) == made
-    archived = BackupArchive(made, verification.open_content(made, kept, identity), programs)
+    assert verify(bucket_store, manifest.backup_id, programs, identity) == manifest
+    archived = BackupArchive(manifest, verification.open_content(manifest, bucket_store, identity), programs)
     record = run_drill(Drill(scratch_server, archived))
     assert record.good, record.problem

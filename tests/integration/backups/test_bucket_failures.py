@@ -1,4 +1,4 @@
-"""Buckets that cannot be reached, refuse, or hold damaged backups; and connections that are cut."""
+"""Buckets that are unreachable, refuse access, or hold damaged backups; and connections that are cut."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def test_an_interrupted_upload_leaves_no_backup_and_the_next_attempt_works(
     migrated: Database, backup_source: BackupSource, programs: Programs, s3: S3Server, byte_proxy: ByteLimitProxy
 ) -> None:
     migrated.run(INCOMPRESSIBLE.format(20000))
-    kept = s3.at("up", endpoint=byte_proxy.endpoint)
+    bucket_store = s3.at("up", endpoint=byte_proxy.endpoint)
     byte_proxy.up = 300_000
-    text = error_text(lambda: take(backup_source, kept, programs))
+    text = error_text(lambda: take(backup_source, bucket_store, programs))
     assert byte_proxy.broken
     assert text.startswith("the backup could not be written to s3://bucket/up/env/target\n")
     byte_proxy.mend()
-    assert ids_of_good_backups(kept) == []
+    assert ids_of_good_backups(bucket_store) == []
     assert s3.names() == []
-    made = take(backup_source, kept, programs)
-    assert ids_of_good_backups(kept) == [made.backup_id]
+    manifest = take(backup_source, bucket_store, programs)
+    assert ids_of_good_backups(bucket_store) == [manifest.backup_id]
 
 
 @embedded_server_only
@@ -64,39 +64,39 @@ def test_an_interrupted_download_verifies_nothing_and_the_next_attempt_works(
     migrated: Database, backup_source: BackupSource, programs: Programs, s3: S3Server, byte_proxy: ByteLimitProxy
 ) -> None:
     migrated.run(INCOMPRESSIBLE.format(20000))
-    kept = s3.at("down", endpoint=byte_proxy.endpoint)
+    bucket_store = s3.at("down", endpoint=byte_proxy.endpoint)
     byte_proxy.down = 300_000
-    text = error_text(lambda: take(backup_source, kept, programs))
+    text = error_text(lambda: take(backup_source, bucket_store, programs))
     assert byte_proxy.broken
     assert text.startswith("the backup could not be read from s3://bucket/down/env/target\n")
     assert not any(key.endswith("manifest.json") for key in s3.names())
     byte_proxy.mend()
-    assert ids_of_good_backups(kept) == []
-    made = take(backup_source, kept, programs)
+    assert ids_of_good_backups(bucket_store) == []
+    manifest = take(backup_source, bucket_store, programs)
     byte_proxy.carried["down"], byte_proxy.down = 0, 300_000
-    (listed,) = [each for each in listing.list_backups(kept) if each.manifest]
-    text = error_text(lambda: list(verification.verify(listed, kept, programs)))
+    (entry,) = [each for each in listing.list_backups(bucket_store) if each.manifest]
+    text = error_text(lambda: list(verification.verify(entry, bucket_store, programs)))
     assert "could not be read from" in text
     byte_proxy.mend()
-    assert verify(kept, made.backup_id, programs) == made
+    assert verify(bucket_store, manifest.backup_id, programs) == manifest
 
 
 def test_a_download_may_take_longer_than_one_request(
     s3: S3Server, byte_proxy: ByteLimitProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An hour of reading is no fault, as long as it goes on."""
+    """A slow reader is not an error while it makes progress."""
     content = os.urandom(2 << 20)
     s3.put("slow/env/target/20260101T000000-0000/database.dump", content)
     monkeypatch.setattr(bucket_store, "_PART", 1 << 18)
-    given = BucketStore._settings
-    monkeypatch.setattr(BucketStore, "_settings", lambda self: _hurried(given(self)))
+    store_settings = BucketStore._settings
+    monkeypatch.setattr(BucketStore, "_settings", lambda self: _hurried(store_settings(self)))
     byte_proxy.delay = 0.06
-    kept = s3.at("slow", endpoint=byte_proxy.endpoint)
-    assert b"".join(kept.read("20260101T000000-0000", "database.dump")) == content
+    store = s3.at("slow", endpoint=byte_proxy.endpoint)
+    assert b"".join(store.read("20260101T000000-0000", "database.dump")) == content
 
 
-def _hurried(given: dict[str, Any]) -> dict[str, Any]:
-    return {**given, "client_options": {**given["client_options"], "timeout": "400ms"}}
+def _hurried(store_settings: dict[str, Any]) -> dict[str, Any]:
+    return {**store_settings, "client_options": {**store_settings["client_options"], "timeout": "400ms"}}
 
 
 def test_an_unreachable_object_store_is_named(s3: S3Server, byte_proxy: ByteLimitProxy) -> None:
@@ -109,7 +109,7 @@ def test_an_unreachable_object_store_is_named(s3: S3Server, byte_proxy: ByteLimi
 
 
 class _Forbidding(BaseHTTPRequestHandler):
-    """What S3 answers to a wrong key, which the server of these tests does not look at."""
+    """The answer of S3 to a wrong key, which moto does not check."""
 
     def do_GET(self) -> None:
         code = "<Code>SignatureDoesNotMatch</Code><Message>The signature does not match.</Message>"
@@ -120,7 +120,7 @@ class _Forbidding(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Nothing."""
+        """Print nothing."""
 
 
 def test_wrong_credentials_are_reported_with_the_message_of_the_service(s3: S3Server) -> None:
@@ -134,20 +134,26 @@ def test_wrong_credentials_are_reported_with_the_message_of_the_service(s3: S3Se
 
 @embedded_server_only
 def test_a_missing_bucket_is_named(backup_source: BackupSource, programs: Programs, s3: S3Server) -> None:
-    kept = S3Server(s3.endpoint, s3.client, "no-such-bucket").at("x")
-    for run in (kept.ids, lambda: write_backup(kept), lambda: take(backup_source, kept, programs)):
+    bucket_store = S3Server(s3.endpoint, s3.client, "no-such-bucket").at("x")
+    for run in (
+        bucket_store.ids,
+        lambda: write_backup(bucket_store),
+        lambda: take(backup_source, bucket_store, programs),
+    ):
         assert "DETAIL: NoSuchBucket: The specified bucket does not exist.\n" in error_text(run)
 
 
 FAULTS: dict[str, Callable[[S3Server, str, str], object]] = {
-    "flipped": lambda s3, made, _: s3.put(f"{made}/database.dump", _flipped(s3.body(f"{made}/database.dump"))),
-    "truncated": lambda s3, made, _: s3.put(f"{made}/database.dump", s3.body(f"{made}/database.dump")[:-100]),
-    "emptied": lambda s3, made, _: s3.put(f"{made}/database.dump", b""),
-    "swapped": lambda s3, made, other: s3.put(f"{made}/database.dump", s3.body(f"{other}/database.dump")),
-    "another's manifest": lambda s3, made, other: s3.put(f"{made}/manifest.json", s3.body(f"{other}/manifest.json")),
-    "edited": lambda s3, made, _: s3.put(f"{made}/manifest.json", _edited(s3.body(f"{made}/manifest.json"))),
-    "no manifest": lambda s3, made, _: s3.client.delete_object(Bucket="bucket", Key=f"{made}/manifest.json"),
-    "no dump": lambda s3, made, _: s3.client.delete_object(Bucket="bucket", Key=f"{made}/database.dump"),
+    "flipped": lambda s3, prefix, _: s3.put(f"{prefix}/database.dump", _flipped(s3.body(f"{prefix}/database.dump"))),
+    "truncated": lambda s3, prefix, _: s3.put(f"{prefix}/database.dump", s3.body(f"{prefix}/database.dump")[:-100]),
+    "emptied": lambda s3, prefix, _: s3.put(f"{prefix}/database.dump", b""),
+    "swapped": lambda s3, prefix, other: s3.put(f"{prefix}/database.dump", s3.body(f"{other}/database.dump")),
+    "another's manifest": lambda s3, prefix, other: s3.put(
+        f"{prefix}/manifest.json", s3.body(f"{other}/manifest.json")
+    ),
+    "edited": lambda s3, prefix, _: s3.put(f"{prefix}/manifest.json", _edited(s3.body(f"{prefix}/manifest.json"))),
+    "no manifest": lambda s3, prefix, _: s3.client.delete_object(Bucket="bucket", Key=f"{prefix}/manifest.json"),
+    "no dump": lambda s3, prefix, _: s3.client.delete_object(Bucket="bucket", Key=f"{prefix}/database.dump"),
 }
 
 
@@ -164,30 +170,30 @@ def _edited(content: bytes) -> bytes:
 def test_a_backup_damaged_in_the_bucket_is_never_listed_as_good(
     migrated: Database, backup_source: BackupSource, programs: Programs, s3: S3Server
 ) -> None:
-    kept = s3.at("damaged")
-    other = take(backup_source, kept, programs).backup_id
+    bucket_store = s3.at("damaged")
+    other = take(backup_source, bucket_store, programs).backup_id
     migrated.run("CREATE TABLE meanwhile (x int)")
-    made = take(backup_source, kept, programs).backup_id
-    there = f"damaged/env/target/{made}"
-    whole = {key: s3.body(key) for key in s3.names() if key.startswith(there)}
+    backup_id = take(backup_source, bucket_store, programs).backup_id
+    prefix = f"damaged/env/target/{backup_id}"
+    whole = {key: s3.body(key) for key in s3.names() if key.startswith(prefix)}
     for fault, damage in FAULTS.items():
-        damage(s3, there, f"damaged/env/target/{other}")
-        assert {key: s3.body(key) for key in s3.names() if key.startswith(there)} != whole, fault
-        assert ids_of_good_backups(kept) == [other], fault
-        assert f"{made} is no backup" in error_text(lambda: verify(kept, made, programs)), fault
+        damage(s3, prefix, f"damaged/env/target/{other}")
+        assert {key: s3.body(key) for key in s3.names() if key.startswith(prefix)} != whole, fault
+        assert ids_of_good_backups(bucket_store) == [other], fault
+        assert f"{backup_id} is no backup" in error_text(lambda: verify(bucket_store, backup_id, programs)), fault
         for key, content in whole.items():
             s3.put(key, content)
-    assert ids_of_good_backups(kept) == [made, other], "written anew, with what the manifest says"
+    assert ids_of_good_backups(bucket_store) == [backup_id, other], "written anew, with what the manifest says"
 
 
 @pytest.mark.parametrize(
     "url", ["foo://bucket", "memory:///", "file:///tmp", "http://127.0.0.1:1", "/tmp/folder", "s3"]
 )
 def test_a_url_that_is_not_an_object_store_is_refused(url: str) -> None:
-    """Memory among them, where a backup would be proved good, and be gone."""
-    kept = store.open_store(url, {}, Path("nowhere"), "env", "target")
+    """Also memory, where a backup would be verified and then lost."""
+    bucket_store = store.open_store(url, {}, Path("nowhere"), "env", "target")
     with pytest.raises(ConfigurationError, match="cannot be used") as caught:
-        kept.ids()
+        bucket_store.ids()
     assert caught.value.detail
     assert "backup_store" in caught.value.hint
 
@@ -203,8 +209,8 @@ def test_a_url_that_is_not_an_object_store_is_refused(url: str) -> None:
     ],
 )
 def test_unknown_options_are_refused_without_their_values(option: str, value: str) -> None:
-    kept = store.open_store("s3://bucket", {**KEYS, option: value}, Path("nowhere"), "env", "target")
-    text = error_text(kept.ids)
+    bucket_store = store.open_store("s3://bucket", {**KEYS, option: value}, Path("nowhere"), "env", "target")
+    text = error_text(bucket_store.ids)
     assert "cannot be used" in text
     assert option in text
 
@@ -216,18 +222,18 @@ def test_an_interrupted_encrypted_upload_is_reported(
     from pyrage import x25519
 
     migrated.run(INCOMPRESSIBLE.format(20000))
-    kept = s3.at("cut", endpoint=byte_proxy.endpoint)
+    bucket_store = s3.at("cut", endpoint=byte_proxy.endpoint)
     byte_proxy.up = 300_000
     failed: list[str] = []
     recipients = [str(x25519.Identity.generate().to_public())]
-    run = functools.partial(take, backup_source, kept, programs, recipients=recipients)
+    run = functools.partial(take, backup_source, bucket_store, programs, recipients=recipients)
     thread = threading.Thread(target=lambda: failed.append(error_text(run)), daemon=True)
     thread.start()
     until(lambda: not thread.is_alive(), 30)
     assert failed[0].startswith("the backup could not be written to s3://bucket/cut/env/target\n")
     assert BackupFailed.exit_code == 9
     byte_proxy.mend()
-    assert ids_of_good_backups(kept) == []
+    assert ids_of_good_backups(bucket_store) == []
 
 
 def test_environment_variables_do_not_change_the_endpoint(
@@ -246,17 +252,22 @@ def test_environment_variables_do_not_change_the_endpoint(
     list_with_delimiter(S3Store("bucket"))
     carried = dict(byte_proxy.carried)
     assert carried["up"] > 0, "obstore reads the variable"
-    kept = store.open_store("s3://bucket/x", KEYS, Path("nowhere"), "env", "target")
-    assert "https://s3.us-east-1.amazonaws.com/bucket" in error_text(kept.ids)
+    bucket_store = store.open_store("s3://bucket/x", KEYS, Path("nowhere"), "env", "target")
+    assert "https://s3.us-east-1.amazonaws.com/bucket" in error_text(bucket_store.ids)
     assert byte_proxy.carried == carried
     assert os.environ["AWS_ENDPOINT_URL"] == byte_proxy.endpoint
 
 
 @pytest.mark.parametrize(
-    "use", [lambda kept: kept.ids(), lambda kept: list(kept.notes()), lambda kept: kept.stat("id", "name")]
+    "use",
+    [
+        lambda bucket_store: bucket_store.ids(),
+        lambda bucket_store: list(bucket_store.notes()),
+        lambda bucket_store: bucket_store.stat("id", "name"),
+    ],
 )
 def test_a_missing_obstore_is_named(use: Callable[[Store], object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
-    kept = store.open_store("s3://bucket/x", KEYS, Path("nowhere"), "env", "target")
+    bucket_store = store.open_store("s3://bucket/x", KEYS, Path("nowhere"), "env", "target")
     with pytest.raises(ConfigurationError, match="the package obstore is not installed"):
-        use(kept)
+        use(bucket_store)

@@ -1,4 +1,4 @@
-"""Drills on real servers: a good backup is proved, a bad one is found, and the scratch server keeps nothing of it."""
+"""Drills on real servers: good backups pass, bad ones fail, and the scratch server keeps nothing."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def archive(backup_source: BackupSource, disk_store: DiskStore, programs: Progra
     return taken(backup_source, disk_store, programs)
 
 
-def taken(source: BackupSource, kept: DiskStore, programs: Programs) -> BackupArchive:
-    made = take(source, kept, programs)
-    return BackupArchive(made, verification.open_content(made, kept, None), programs)
+def taken(source: BackupSource, bucket_store: DiskStore, programs: Programs) -> BackupArchive:
+    manifest = take(source, bucket_store, programs)
+    return BackupArchive(manifest, verification.open_content(manifest, bucket_store, None), programs)
 
 
 def run(site: RestoreServer, archived: BackupArchive, *, ours: bool = False) -> DrillRecord:
@@ -77,21 +77,23 @@ def test_a_drill_of_a_good_backup_is_recorded(
         (restored,) = [event for event in drill.run() if isinstance(event, events.Restored)]
     record = drill.record
     assert restored.database.startswith("pgratchet_drill_")
-    made = archive.manifest
-    assert (record.backup_id, record.good, record.problem, record.notes) == (made.backup_id, True, "", ())
-    assert (record.tables, record.rows) == (len(made.contents.tables), made.contents.rows)
+    manifest = archive.manifest
+    assert (record.backup_id, record.good, record.problem, record.notes) == (manifest.backup_id, True, "", ())
+    assert (record.tables, record.rows) == (len(manifest.contents.tables), manifest.contents.rows)
     assert record.rows >= GOOD
     assert record.restore_ms > 0
     assert record.compare_ms >= 0
     assert record.database_size > 5_000_000
-    assert record.backup_size == made.size
-    assert record.server_version == made.server_version
+    assert record.backup_size == manifest.size
+    assert record.server_version == manifest.server_version
     drill_records.require_good(record)
     later = replace(record, at="2099-01-01T00:00:00+00:00")
     drill_records.write_record(disk_store, later)
     drill_records.write_record(disk_store, record)
     assert drill_records.read_records(disk_store) == (record, later)
-    assert [each.backup_id for each in listing.list_backups(disk_store)] == [made.backup_id], "records are no backups"
+    assert [each.backup_id for each in listing.list_backups(disk_store)] == [manifest.backup_id], (
+        "records are no backups"
+    )
 
 
 BROKEN = {
@@ -162,8 +164,8 @@ def test_a_missing_extension_is_named_before_anything_is_restored(migrated: Data
 
 
 def test_a_missing_locale_is_noted(migrated: Database, archive: BackupArchive) -> None:
-    made = archive.manifest
-    odd = replace(made, database=replace(made.database, collate="xx_XX.utf8", ctype="xx_XX.utf8"))
+    manifest = archive.manifest
+    odd = replace(manifest, database=replace(manifest.database, collate="xx_XX.utf8", ctype="xx_XX.utf8"))
     with nothing_left(migrated):
         record = run(restore_server_of(migrated), replace(archive, manifest=odd))
     assert (record.good, record.problem) == (True, "")
@@ -197,14 +199,14 @@ def test_roles_are_created_only_on_a_throwaway_server(
 def test_objects_of_the_bootstrap_superuser_are_restored_under_another_name(
     migrated: Database, disk_store: DiskStore, programs: Programs
 ) -> None:
-    """No dependency tells of it, and with a database that is another's nothing else does."""
+    """The catalog records no dependency on this role."""
     owner = f"{migrated.name}_owner"
     with temporary_roles(migrated, owner):
         migrated.run(f"ALTER DATABASE {migrated.name} OWNER TO {owner}")
-        made = take(backup_source_of(migrated), disk_store, programs)
+        manifest = take(backup_source_of(migrated), disk_store, programs)
         migrated.run(f"ALTER DATABASE {migrated.name} OWNER TO CURRENT_USER")
-    entry = listing.inspect_backup(disk_store, made.backup_id)
-    with drilling(entry, made, disk_store, DrillVariables(), None) as drill:
+    entry = listing.inspect_backup(disk_store, manifest.backup_id)
+    with drilling(entry, manifest, disk_store, DrillVariables(), None) as drill:
         record = run_drill(drill)
     assert (record.good, record.problem, record.notes) == (True, "", ())
 
@@ -212,7 +214,7 @@ def test_objects_of_the_bootstrap_superuser_are_restored_under_another_name(
 def test_a_subscription_of_a_backup_is_removed_from_the_scratch_server(
     migrated: Database, backup_source: BackupSource, disk_store: DiskStore, programs: Programs
 ) -> None:
-    """A database with one cannot be dropped, and the slot that it names is the live one's."""
+    """A database with a subscription cannot be dropped, and the slot that it names belongs to the live server."""
     migrated.run("CREATE SUBSCRIPTION s CONNECTION 'host=/nowhere' PUBLICATION p WITH (connect = false)")
     try:
         archived = taken(backup_source, disk_store, programs)
@@ -254,23 +256,23 @@ def test_an_interrupted_drill_leaves_nothing(invoke: Invoke, checkout: Path, dur
         stderr=subprocess.PIPE,
         text=True,
     )
-    found: set[str] = set()
+    names: set[str] = set()
 
     def has_come() -> bool:
         lines = command_lines(drilling.pid)
-        found.update(name for line in lines for name in re.findall(r"scratch-[0-9a-f]{8}", line))
-        return bool(found) and any(during in line for line in lines)
+        names.update(name for line in lines for name in re.findall(r"scratch-[0-9a-f]{8}", line))
+        return bool(names) and any(during in line for line in lines)
 
     try:
         until(has_come, 30)
         drilling.send_signal(signal.SIGINT)
-        _, told = drilling.communicate(timeout=30)
+        _, output = drilling.communicate(timeout=30)
     finally:
         drilling.kill()
         drilling.wait()
-    assert drilling.returncode == 130, told
-    assert "interrupted" in told
-    (name,) = found
+    assert drilling.returncode == 130, output
+    assert "interrupted" in output
+    (name,) = names
     until(lambda: not any(name in line for line in command_lines()), 5)
     assert not list(embedded.state_folder().glob(f"{name}*"))
     assert not list((checkout / "backups").rglob("drills/*"))

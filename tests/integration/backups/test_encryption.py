@@ -1,4 +1,4 @@
-"""Encrypted backups on real servers: no one reads them but who has the key, and a bad one is found out all the same."""
+"""Encrypted backups on real servers: only the key reads them, and damage is detected."""
 
 from __future__ import annotations
 
@@ -62,19 +62,21 @@ def database_with_secret_row(migrated: Database) -> Database:
     return migrated
 
 
-def take(source: BackupSource, kept: DiskStore, programs: Programs, *recipients: str, **wishes: object) -> Manifest:
+def take(
+    source: BackupSource, bucket_store: DiskStore, programs: Programs, *recipients: str, **wishes: object
+) -> Manifest:
     options = BackupOptions(recipients=recipients, **wishes)  # type: ignore[arg-type]
-    return manifest_of(backup.take(source, kept, programs, options), kept)
+    return manifest_of(backup.take(source, bucket_store, programs, options), bucket_store)
 
 
-def verify(kept: DiskStore, made: Manifest, programs: Programs, identity: Path | None) -> Manifest:
-    entry = listing.inspect_backup(kept, made.backup_id)
-    list(verification.verify(entry, kept, programs, identity))
+def verify(bucket_store: DiskStore, manifest: Manifest, programs: Programs, identity: Path | None) -> Manifest:
+    entry = listing.inspect_backup(bucket_store, manifest.backup_id)
+    list(verification.verify(entry, bucket_store, programs, identity))
     return listing.require_manifest(entry)
 
 
 def uncompressed(programs: Programs, folder: Path) -> Programs:
-    """So that planted text would be seen where anything is stored as it is."""
+    """Turn compression off, so that unencrypted text would be found."""
     drops = 'for a; do shift; case "$a" in --compress=*) ;; *) set -- "$@" "$a";; esac; done\n'
     return fake_programs(programs, folder, f'{drops}exec REAL "$@" --compress=0\n')
 
@@ -91,15 +93,15 @@ def test_everything_is_stored_encrypted_and_decrypted_with_the_key(
     pair, plain = make(tmp_path), uncompressed(programs, tmp_path / "bin")
     open_one = take(backup_source, disk_store, plain)
     assert PLANTED.encode() in (disk_store.root / open_one.backup_id / "database.dump").read_bytes(), "it would be seen"
-    made = take(backup_source, disk_store, plain, pair.recipient)
-    assert sorted(made.files) == ["database.dump.age", "globals.sql.age"]
-    for path in (disk_store.root / made.backup_id).iterdir():
+    manifest = take(backup_source, disk_store, plain, pair.recipient)
+    assert sorted(manifest.files) == ["database.dump.age", "globals.sql.age"]
+    for path in (disk_store.root / manifest.backup_id).iterdir():
         content = path.read_bytes()
         assert PLANTED.encode() not in content
         assert b"CREATE ROLE" not in content
-    assert verify(disk_store, made, programs, None) == made
-    assert verify(disk_store, made, programs, pair.identity) == made
-    stream = verification.open_content(made, disk_store, pair.identity)
+    assert verify(disk_store, manifest, programs, None) == manifest
+    assert verify(disk_store, manifest, programs, pair.identity) == manifest
+    stream = verification.open_content(manifest, disk_store, pair.identity)
     assert not isinstance(stream, Path)
     assert PLANTED.encode() in b"".join(stream)
 
@@ -108,13 +110,13 @@ def test_each_of_several_recipients_can_decrypt_a_backup(
     backup_source: BackupSource, programs: Programs, disk_store: DiskStore, tmp_path: Path
 ) -> None:
     pairs = [age_pair(tmp_path), ssh_pair(tmp_path)]
-    made = take(backup_source, disk_store, programs, *(each.recipient for each in pairs))
+    manifest = take(backup_source, disk_store, programs, *(each.recipient for each in pairs))
     for each in pairs:
-        assert verify(disk_store, made, programs, each.identity) == made
+        assert verify(disk_store, manifest, programs, each.identity) == manifest
 
 
 def rotten(path: Path, content: bytes) -> None:
-    """Written over without a trace in the time, so that a listing cannot know."""
+    """Overwrite a byte and keep the file's time, so that a listing cannot notice."""
     times = path.stat()
     path.write_bytes(content)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -135,37 +137,37 @@ def test_damage_is_distinguished_from_a_wrong_key(
     place: str,
     opens: bool,
 ) -> None:
-    made = take(backup_source, disk_store, programs, key_pair.recipient)
-    path = disk_store.root / made.backup_id / "database.dump.age"
+    manifest = take(backup_source, disk_store, programs, key_pair.recipient)
+    path = disk_store.root / manifest.backup_id / "database.dump.age"
     content = path.read_bytes()
     rotten(path, flipped(content, {"header": 30, "middle": len(content) // 2, "end": len(content) - 1}[place]))
-    with pytest.raises(BackupFailed, match=f"backup {made.backup_id} is not what was written") as caught:
-        verify(disk_store, made, programs, key_pair.identity if opens else None)
+    with pytest.raises(BackupFailed, match=f"backup {manifest.backup_id} is not what was written") as caught:
+        verify(disk_store, manifest, programs, key_pair.identity if opens else None)
     assert caught.value.detail == "database.dump.age: its SHA-256 is another."
 
 
 def test_a_wrong_key_is_named(
     backup_source: BackupSource, programs: Programs, disk_store: DiskStore, key_pair: Pair, tmp_path: Path
 ) -> None:
-    made = take(backup_source, disk_store, programs, key_pair.recipient)
+    manifest = take(backup_source, disk_store, programs, key_pair.recipient)
     other = age_pair(tmp_path, "other")
     with pytest.raises(BackupFailed, match="the backup cannot be decrypted") as caught:
-        verify(disk_store, made, programs, other.identity)
+        verify(disk_store, manifest, programs, other.identity)
     assert "No matching keys" in caught.value.detail
     assert "backup_identity" in caught.value.hint
     with pytest.raises(ConfigurationError, match="is encrypted") as refused:
-        verification.open_content(made, disk_store, None)
+        verification.open_content(manifest, disk_store, None)
     assert key_pair.recipient in refused.value.detail
 
 
 def test_a_truncated_encrypted_backup_is_not_listed_as_good(
     backup_source: BackupSource, programs: Programs, disk_store: DiskStore, key_pair: Pair
 ) -> None:
-    made = take(backup_source, disk_store, programs, key_pair.recipient)
-    path = disk_store.root / made.backup_id / "database.dump.age"
+    manifest = take(backup_source, disk_store, programs, key_pair.recipient)
+    path = disk_store.root / manifest.backup_id / "database.dump.age"
     rotten(path, path.read_bytes()[:-1])
-    (listed,) = listing.list_backups(disk_store)
-    assert listed.problem == "database.dump.age is not as large as its manifest says."
+    (entry,) = listing.list_backups(disk_store)
+    assert entry.problem == "database.dump.age is not as large as its manifest says."
 
 
 def test_an_incomplete_dump_is_detected_without_the_key(
@@ -179,7 +181,7 @@ def test_an_incomplete_dump_is_detected_without_the_key(
 
 
 def ended(run: Callable[[], object]) -> BaseException:
-    """How a run fails, within a time that is not that of a hang."""
+    """The error of a run, which must come in time."""
     failed: list[BaseException] = []
 
     def catch() -> None:
@@ -220,11 +222,11 @@ def test_restore_and_drill_decrypt_with_the_identity(
     scratch_server: RestoreServer,
     key_pair: Pair,
 ) -> None:
-    made = take(backup_source, disk_store, programs, key_pair.recipient)
+    manifest = take(backup_source, disk_store, programs, key_pair.recipient)
     database_with_secret_row.run("DROP TABLE planted")
 
     def archived() -> BackupArchive:
-        return BackupArchive(made, verification.open_content(made, disk_store, key_pair.identity), programs)
+        return BackupArchive(manifest, verification.open_content(manifest, disk_store, key_pair.identity), programs)
 
     try:
         list(restore.restore(scratch_server, database_with_secret_row.name, archived(), restore.RestoreOptions()))
@@ -243,9 +245,9 @@ def test_an_encrypted_backup_uses_one_worker(
     backup_source: BackupSource, programs: Programs, disk_store: DiskStore, key_pair: Pair
 ) -> None:
     assert take(backup_source, disk_store, programs, jobs=2, parallel_from=0).archive == "directory"
-    made = take(backup_source, disk_store, programs, key_pair.recipient, jobs=2, parallel_from=0)
-    assert made.archive == "custom"
-    assert verify(disk_store, made, programs, key_pair.identity) == made
+    manifest = take(backup_source, disk_store, programs, key_pair.recipient, jobs=2, parallel_from=0)
+    assert manifest.archive == "custom"
+    assert verify(disk_store, manifest, programs, key_pair.identity) == manifest
 
 
 def test_an_invalid_recipient_is_refused_before_anything_is_written(

@@ -1,4 +1,4 @@
-"""Backups by another tool: a command that says which backup it took, and when."""
+"""Backups by another tool: a command that prints the id and the time of its backup."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOW = "20261124-101500F $(date -u +%Y-%m-%dT%H:%M:%SZ)"
 
 
 @pytest.mark.parametrize(
-    ("script", "told"),
+    ("script", "last_event"),
     [
         ("echo disk on fire >&2; exit 3", "disk on fire\nIt ended with status 3."),
         ("echo done", "Its last line must be"),
@@ -36,11 +36,11 @@ NOW = "20261124-101500F $(date -u +%Y-%m-%dT%H:%M:%SZ)"
         ("echo future 2099-01-01T00:00:00Z", "may be 3600 s old at most"),
     ],
 )
-def test_another_tool_must_name_a_fresh_backup(tmp_path: Path, script: str, told: str) -> None:
+def test_another_tool_must_name_a_fresh_backup(tmp_path: Path, script: str, last_event: str) -> None:
     command = write_command(tmp_path / "tool", script)
     with pytest.raises(BackupFailed, match="gave no fresh backup") as caught:
         list(external.run_command(command, os.environ, 3600))
-    assert told in caught.value.detail
+    assert last_event in caught.value.detail
     with pytest.raises(BackupFailed, match="gave no fresh backup"):
         list(external.run_command([str(tmp_path / "none")], os.environ, 3600))
 
@@ -49,9 +49,9 @@ def test_another_tool_replaces_pg_dump(migrated: Database, disk_store: DiskStore
     from tests.support.targets import target_of
 
     tool = write_command(tmp_path / "tool", f'echo "$PGSERVICE of $PGRATCHET_ENV" > {tmp_path}/said; echo {NOW}')
-    given = target_of(migrated, backup_command=tool)
-    with given.connected() as connection:
-        (event,) = take_backup(given, Machine(tmp_path), connection)
+    target = target_of(migrated, backup_command=tool)
+    with target.connected() as connection:
+        (event,) = take_backup(target, Machine(tmp_path), connection)
     assert isinstance(event, events.BackupTaken)
     assert event.backup_id == "20261124-101500F"
     assert (tmp_path / "said").read_text() == "target of env\n"

@@ -18,10 +18,10 @@ from tests.servers.databases import Database
 
 
 def test_compression_is_zstd_if_the_client_supports_it_and_gzip_otherwise(programs: Programs, tmp_path: Path) -> None:
-    said = subprocess.run(
+    result = subprocess.run(
         [programs.path("pg_dump"), "--compress=zstd", "--host=/nonexistent"], capture_output=True, text=True
     )
-    has = programs.major >= 16 and "build does not support" not in said.stderr
+    has = programs.major >= 16 and "build does not support" not in result.stderr
     assert programs.compression() == ("zstd" if has else "gzip")
     fake = tmp_path / "pg_dump"
     fake.write_text("#!/bin/sh\necho 'pg_dump: error: connection failed' >&2\nexit 1\n")
@@ -31,7 +31,7 @@ def test_compression_is_zstd_if_the_client_supports_it_and_gzip_otherwise(progra
 
 
 def candidates(monkeypatch: pytest.MonkeyPatch, folder: Path, *versions: str) -> None:
-    """Programs that say they are of these versions, and no others."""
+    """Install programs that report these versions, and hide all others."""
     monkeypatch.setenv("PATH", str(folder / "nothing"))
     monkeypatch.setattr(pg_programs, "_DEBIAN", folder)
     for version in versions:
@@ -75,14 +75,14 @@ def test_programs_are_chosen_to_fit_server_and_archive(
         assert helps in caught.value.hint
         assert versions[0] in caught.value.detail
     else:
-        found = pg_programs.find_programs(server, archive_version=reads)
-        assert found.version == chosen
+        programs = pg_programs.find_programs(server, archive_version=reads)
+        assert programs.version == chosen
 
 
 def test_a_later_pg_dump_writes_settings_that_an_older_server_refuses(
     migrated: Database, backup_source: BackupSource, disk_store: DiskStore, tmp_path: Path
 ) -> None:
-    """Why programs of 17 and later are not used with a server before 17."""
+    """The reason why programs of 17 and later are not used with a server before 17."""
     wheel = embedded.programs()
     if backup_source.server_version >= 170000:
         pytest.skip("this server takes it")

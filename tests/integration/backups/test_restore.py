@@ -1,7 +1,6 @@
-"""Restores on real servers: swapped in as the database was, or refused, or broken off with the live one as it is.
+"""Restores on real servers, swapped in under the name of the database.
 
-Every fault is shown to have come. What a database is like is told by pg_dump itself, its settings and privileges
-included, and by all its rows.
+Databases are compared by the output of pg_dump, with settings and privileges, and by all rows.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ def test_properties_of_the_database_are_restored(restorable: RestorableDatabase)
         live.run(f"GRANT CONNECT, CREATE ON DATABASE {name} TO pg_monitor")
         live.run(f"COMMENT ON DATABASE {name} IS 'it''s \"ours\"'; ALTER DATABASE {name} CONNECTION LIMIT 17")
         before, archived = restorable.likeness(), restorable.back_up()
-        told = "\n".join(before[0])
+        schema = "\n".join(before[0])
         for each in (
             "ALTER DATABASE LIVE SET search_path TO '$user', 'Odd, \"one\"', 'public'",
             'IN DATABASE LIVE SET "TimeZone"',
@@ -91,21 +90,21 @@ def test_properties_of_the_database_are_restored(restorable: RestorableDatabase)
             "CONNECTION LIMIT = 17",
             "COMMENT ON DATABASE",
         ):
-            assert each in told, "pg_dump tells"
+            assert each in schema, "pg_dump tells"
         live.run(f"ALTER DATABASE {name} RESET ALL; ALTER DATABASE {name} SET work_mem = '1MB'")
         live.run(f"ALTER ROLE {reader} IN DATABASE {name} RESET ALL; GRANT ALL ON DATABASE {name} TO PUBLIC")
         live.run(f"COMMENT ON DATABASE {name} IS NULL; ALTER DATABASE {name} CONNECTION LIMIT -1")
         live.run(f"ALTER DATABASE {name} OWNER TO CURRENT_USER")
         assert restorable.likeness() != before
-        kept = restorable.restore(archived)[-1]
+        swapped = restorable.restore(archived)[-1]
         assert restorable.likeness() == before
-        assert isinstance(kept, events.Swapped)
-        restorable.postgres.run(f'DROP DATABASE "{kept.old_database}"')
+        assert isinstance(swapped, events.Swapped)
+        restorable.postgres.run(f'DROP DATABASE "{swapped.old_database}"')
         live.run(f"ALTER DATABASE {name} OWNER TO CURRENT_USER")
 
 
 def test_every_role_of_the_archive_is_in_the_manifest(restorable: RestorableDatabase) -> None:
-    """The bootstrap superuser and the predefined roles are in no list of dependencies."""
+    """The bootstrap superuser and the predefined roles have no entries in pg_shdepend."""
     live = restorable.database
     owner, setting = f"{live.name}_owner", f"{live.name}_setting"
     with temporary_roles(live, owner, setting):
@@ -244,7 +243,7 @@ def test_a_slot_in_use_is_left_behind_too(logical_restorable: RestorableDatabase
 
 
 def test_a_role_without_superuser_restores_during_a_vacuum(clusters: Clusters, disk_store: DiskStore) -> None:
-    """Only a superuser may end the sessions of autovacuum; the renaming ends them by itself."""
+    """Only a superuser may terminate autovacuum; ALTER DATABASE ... RENAME ends it by itself."""
     slow = {"autovacuum_naptime": "1s", "autovacuum_vacuum_cost_delay": "100ms", "autovacuum_vacuum_cost_limit": "1"}
     cluster = clusters.make("vacuuming", **slow)
     admin = cluster.database
@@ -336,10 +335,10 @@ def test_unusual_names_are_restored_and_swapped(restorable: RestorableDatabase, 
 def test_only_databases_that_restores_left_are_dropped(restorable: RestorableDatabase) -> None:
     name = restorable.database.name
     others = [f"{name}_old", f"{name}_old_2026", f"{name}_x_old_20260101000000", f"{name}_old_20260101000000x"]
-    left = [f"{name}_old_20260101000000", f"{name}_restore_20260101000000"]
-    for each in (*others, *left):
+    leftovers = [f"{name}_old_20260101000000", f"{name}_restore_20260101000000"]
+    for each in (*others, *leftovers):
         restorable.postgres.run(f"CREATE DATABASE {each} TEMPLATE template0")
-    found = kept_databases.list_kept_databases(restorable.site, name)
-    assert list(found) == left
-    kept_databases.drop_kept_databases(restorable.site, name, found)
+    kept_names = kept_databases.list_kept_databases(restorable.site, name)
+    assert list(kept_names) == leftovers
+    kept_databases.drop_kept_databases(restorable.site, name, kept_names)
     assert sorted(restorable.beside()) == sorted(others)

@@ -45,7 +45,7 @@ def _in_a_process(parameters: dict[str, str], archived: BackupArchive) -> None:
 
 @contextmanager
 def by_a_process(database: Database, archived: BackupArchive) -> Iterator[multiprocessing.process.BaseProcess]:
-    """A restore in a process of its own."""
+    """A restore in its own process."""
     spawn = multiprocessing.get_context("spawn")
     child = spawn.Process(target=_in_a_process, args=(database.parameters, archived))
     child.start()
@@ -103,11 +103,11 @@ def test_a_connection_lost_at_the_swap_is_resolved(
     archived, live_oid, before = restorable.back_up(), restorable.oid(), restorable.likeness()
     by_proxy = replace(restorable, database=proxy.database)
     proxy.at(text, moment)
-    told = None
+    last_event = None
     try:
         last = by_proxy.restore(archived)[-1]
     except RatchetError as error:
-        told = error
+        last_event = error
     assert proxy.sprung == 1
     swapped = is_swapped(restorable, live_oid)
     assert restorable.is_open()
@@ -115,19 +115,19 @@ def test_a_connection_lost_at_the_swap_is_resolved(
     if (text, moment) == (RENAMED, Moment.ANSWERED):
         assert swapped
     if swapped:
-        assert told is None
+        assert last_event is None
         assert isinstance(last, events.Swapped)
         assert [last.old_database] == restorable.beside()
     else:
-        assert isinstance(told, BackupFailed)
-        assert "The live database is as it was" in told.detail
-        assert restorable.beside()[0] in told.detail
+        assert isinstance(last_event, BackupFailed)
+        assert "The live database is as it was" in last_event.detail
+        assert restorable.beside()[0] in last_event.detail
 
 
 def test_a_swap_that_continues_after_the_loss_is_not_called_undone(
     restorable: RestorableDatabase, proxy: Proxy
 ) -> None:
-    """The server waits some seconds for a session of the restored database, while the line is cut."""
+    """The server waits some seconds for a session of the restored database, while the connection is cut."""
     archived, live_oid = restorable.back_up(), restorable.oid()
     by_proxy = replace(restorable, database=proxy.database)
     holding: list[psycopg.Connection] = []
@@ -147,17 +147,17 @@ def test_a_swap_that_continues_after_the_loss_is_not_called_undone(
         return True
 
     proxy.at(RENAMED, Moment.SENT, meanwhile=works)
-    told = None
+    last_event = None
     try:
         for event in restore.restore(by_proxy.site, restorable.database.name, archived, RestoreOptions()):
             if isinstance(event, events.Compared):
                 hold()
     except BackupFailed as error:
-        told = error
+        last_event = error
     assert proxy.sprung == 1
     time.sleep(2)
     wait_until_restore_ended(restorable)
-    assert is_swapped(restorable, live_oid) == (told is None)
+    assert is_swapped(restorable, live_oid) == (last_event is None)
     assert restorable.is_open()
 
 
@@ -191,17 +191,17 @@ def test_a_server_crash_at_the_swap_swaps_both_names_or_neither(
         proxy = Proxy(scene.database.parameters)
         with closing(proxy):
             proxy.at(RENAMED, moment, meanwhile=lambda: cluster.stop("immediate"))
-            said = None
+            last_event = None
             try:
-                said = replace(scene, database=proxy.database).restore(archived, wait=500)[-1]
+                last_event = replace(scene, database=proxy.database).restore(archived, wait=500)[-1]
             except OutcomeUnknown:
-                assert not said
+                assert not last_event
             until(lambda: proxy.sprung == 1)  # noqa: B023
             with pytest.raises(Unreachable):
                 scene.postgres.connect()
         cluster.start()
         swapped = is_swapped(scene, live_oid)
-        assert swapped or (moment is not Moment.ANSWERED and not said)
+        assert swapped or (moment is not Moment.ANSWERED and not last_event)
         assert not swapped or moment is not Moment.BEFORE
         assert scene.is_open() == swapped
         time.sleep(1)  # what is kept has the second in its name
@@ -226,8 +226,8 @@ def test_a_server_crash_during_the_restore_keeps_the_live_database(
     assert caught.value.exit_code in (9, 10)
     cluster.start()
     assert (scene.oid(), scene.is_open(), scene.likeness()) == (live_oid, True, before)
-    left = kept_databases.list_kept_databases(scene.site, "app")
-    assert list(left) == scene.beside(), "no one could drop it; it has a name that tells"
+    kept_names = kept_databases.list_kept_databases(scene.site, "app")
+    assert list(kept_names) == scene.beside(), "no one could drop it; it has a name that tells"
     scene.restore(archived)
     kept_databases.drop_kept_databases(scene.site, "app", kept_databases.list_kept_databases(scene.site, "app"))
     assert scene.beside() == []

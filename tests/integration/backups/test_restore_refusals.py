@@ -1,4 +1,4 @@
-"""Restores that are refused or fail: the live database stays as it is."""
+"""Restores that are refused or fail: the live database stays unchanged."""
 
 from __future__ import annotations
 
@@ -92,10 +92,10 @@ def test_a_role_that_may_not_create_databases_is_refused(restorable: RestorableD
 
 
 def test_a_failure_after_pg_restore_leaves_nothing(restorable: RestorableDatabase) -> None:
-    """A comment that no server takes, in the place of a server that fails at just that time."""
+    """A connection limit that no server accepts stands for a server that fails at this step."""
     archived = restorable.back_up()
-    made = archived.manifest
-    odd = replace(made, database=replace(made.database, connection_limit=-7))
+    manifest = archived.manifest
+    odd = replace(manifest, database=replace(manifest.database, connection_limit=-7))
     with pytest.raises(psycopg.errors.InvalidParameterValue):
         restorable.postgres.run(f"ALTER DATABASE {restorable.database.name} CONNECTION LIMIT -7")
     refused = "the server refused what the restore needs: invalid connection limit"
@@ -104,7 +104,7 @@ def test_a_failure_after_pg_restore_leaves_nothing(restorable: RestorableDatabas
 
 
 def test_a_prepared_transaction_has_to_be_ended_first(logical_restorable: RestorableDatabase) -> None:
-    """A database cannot be renamed while it has one, so that it cannot be left behind either."""
+    """A database with a prepared transaction cannot be renamed."""
     live = logical_restorable.database
     archived = logical_restorable.back_up()
     live.run("BEGIN; INSERT INTO app_state SELECT * FROM app_state WHERE false; PREPARE TRANSACTION 'it''s orphaned'")
@@ -127,9 +127,9 @@ def test_an_existing_name_is_refused_and_its_database_unchanged(restorable: Rest
     try:
         other.run("CREATE TABLE theirs AS SELECT 1 AS x")
         archived, before = restorable.back_up(), other.fingerprint()
-        for taken in (other.name, restorable.database.name):
+        for existing in (other.name, restorable.database.name):
             with assert_untouched(restorable), pytest.raises(ConfigurationError, match="cannot be made"):
-                restorable.restore(archived, into=taken)
+                restorable.restore(archived, into=existing)
         assert other.fingerprint() == before
     finally:
         server.drop(other)
@@ -152,24 +152,24 @@ def test_an_invalid_database_name_is_refused(restorable: RestorableDatabase, nam
         restorable.restore(archived, into=name)
 
 
-def other_count(held: Contents) -> Contents:
-    return replace(held, tables={**held.tables, "public.app_state": 3})
+def other_count(contents: Contents) -> Contents:
+    return replace(contents, tables={**contents.tables, "public.app_state": 3})
 
 
-def other_version(held: Contents) -> Contents:
-    return replace(held, extensions={**held.extensions, "plpgsql": "0.9"})
+def other_version(contents: Contents) -> Contents:
+    return replace(contents, extensions={**contents.extensions, "plpgsql": "0.9"})
 
 
-def other_history(held: Contents) -> Contents:
-    return replace(held, history={**held.history, "002_more": "0" * 64})
+def other_history(contents: Contents) -> Contents:
+    return replace(contents, history={**contents.history, "002_more": "0" * 64})
 
 
-def without_table(held: Contents) -> Contents:
-    return replace(held, tables={k: v for k, v in held.tables.items() if k != "public.app_state"})
+def without_table(contents: Contents) -> Contents:
+    return replace(contents, tables={k: v for k, v in contents.tables.items() if k != "public.app_state"})
 
 
 @pytest.mark.parametrize(
-    ("tamper", "told"),
+    ("tamper", "message"),
     [
         (other_count, "Table public.app_state: 2 rows, and 3 rows in the backup."),
         (without_table, "Table public.app_state is not in the backup."),
@@ -178,13 +178,13 @@ def without_table(held: Contents) -> Contents:
     ],
 )
 def test_a_database_that_differs_from_the_manifest_is_not_swapped_in(
-    restorable: RestorableDatabase, tamper: Callable[[Contents], Contents], told: str
+    restorable: RestorableDatabase, tamper: Callable[[Contents], Contents], message: str
 ) -> None:
     archived, live_oid = restorable.back_up(), restorable.oid()
     other = replace(archived, manifest=replace(archived.manifest, contents=tamper(archived.manifest.contents)))
     with pytest.raises(BackupFailed, match="is not what backup") as caught:
         restorable.restore(other)
-    assert told in caught.value.detail
+    assert message in caught.value.detail
     (restored,) = restorable.beside()
     assert f'"{restored}"' in caught.value.detail
     assert (restorable.oid(), restorable.is_open()) == (live_oid, True)
@@ -196,7 +196,7 @@ def test_a_database_that_differs_from_the_manifest_is_not_swapped_in(
 
 
 def test_an_invalid_index_is_named(restorable: RestorableDatabase, tmp_path: Path) -> None:
-    """The restore is real; another session makes the index INVALID before it is looked at."""
+    """The restore is real; another session makes the index INVALID before the check."""
     archived = restorable.back_up()
     psql = restorable.programs.path("psql") if (restorable.programs.folder / "psql").exists() else "psql"
     script = (

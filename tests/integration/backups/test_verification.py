@@ -39,18 +39,18 @@ def test_a_damaged_backup_is_never_listed_as_one(
 ) -> None:
     other = take(backup_source, disk_store, programs)
     migrated.run("CREATE TABLE meanwhile (x int)")
-    made = take(backup_source, disk_store, programs)
-    dump = disk_store.root / made.backup_id / "database.dump"
+    manifest = take(backup_source, disk_store, programs)
+    dump = disk_store.root / manifest.backup_id / "database.dump"
     before = dump.read_bytes()
     FAULTS[fault](dump, disk_store.root / other.backup_id / "database.dump")
     if fault in ("truncated", "flipped", "swapped"):
         assert dump.read_bytes() != before
-    listed = {each.backup_id: each for each in listing.list_backups(disk_store)}
-    assert listed[other.backup_id].manifest
-    assert listed[made.backup_id].manifest is None
-    assert listed[made.backup_id].problem
+    entries = {each.backup_id: each for each in listing.list_backups(disk_store)}
+    assert entries[other.backup_id].manifest
+    assert entries[manifest.backup_id].manifest is None
+    assert entries[manifest.backup_id].problem
     with pytest.raises(BackupFailed, match="is no backup"):
-        verify(disk_store, made.backup_id, programs)
+        verify(disk_store, manifest.backup_id, programs)
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
@@ -62,43 +62,43 @@ def test_a_flipped_bit_is_detected_by_reading(
     tmp_path: Path,
     compression: str,
 ) -> None:
-    """Neither time nor size tells; uncompressed, pg_restore does not tell either."""
+    """Time and size do not show it, and pg_restore does not notice it in an uncompressed archive."""
     migrated.run("CREATE TABLE planted AS SELECT 'planted row'::text AS x")
     option = "--compress=0" if compression == "none" else ""
     drops = 'for a; do shift; case "$a" in --compress=*) ;; *) set -- "$@" "$a";; esac; done\n'
     fake = fake_programs(programs, tmp_path / "bin", f'{drops}exec REAL "$@" {option}\n')
-    made = take(backup_source, disk_store, fake)
-    dump = disk_store.root / made.backup_id / "database.dump"
+    manifest = take(backup_source, disk_store, fake)
+    dump = disk_store.root / manifest.backup_id / "database.dump"
     times, content = dump.stat(), dump.read_bytes()
     place = content.index(b"planted row") if compression == "none" else len(content) * 2 // 3
     dump.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
     os.utime(dump, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert listing.list_backups(disk_store)[0].manifest == made, "a listing cannot know"
+    assert listing.list_backups(disk_store)[0].manifest == manifest, "a listing cannot know"
     if compression == "none":
         read = subprocess.run([programs.path("pg_restore"), "--file=/dev/null", str(dump)], capture_output=True)
         assert read.returncode == 0, "the whole archive reads well"
     with pytest.raises(BackupFailed, match="is not what was written"):
-        verify(disk_store, made.backup_id, programs)
+        verify(disk_store, manifest.backup_id, programs)
 
 
 def test_a_folder_that_is_not_a_backup_is_listed_with_the_reason(
     backup_source: BackupSource, programs: Programs, disk_store: DiskStore
 ) -> None:
-    made = take(backup_source, disk_store, programs)
-    shutil.copytree(disk_store.root / made.backup_id, disk_store.root / "20990101T000000-0000")
+    manifest = take(backup_source, disk_store, programs)
+    shutil.copytree(disk_store.root / manifest.backup_id, disk_store.root / "20990101T000000-0000")
     (disk_store.root / "20990101T000001-0000.partial").mkdir()
     (disk_store.root / "20990101T000002-0000").mkdir()
     torn = disk_store.root / "20990101T000003-0000"
     torn.mkdir()
     (torn / "manifest.json").write_text(json.dumps({"format": 2})[:-3])
     (disk_store.root / "notes").mkdir()
-    found = {each.backup_id: each.problem for each in listing.list_backups(disk_store)}
-    assert found == {
+    problems = {each.backup_id: each.problem for each in listing.list_backups(disk_store)}
+    assert problems == {
         "20990101T000003-0000": "Its manifest is no JSON: it was cut short, or written over.",
         "20990101T000002-0000": "It has no manifest.",
         "20990101T000001-0000.partial": "It was not finished.",
-        "20990101T000000-0000": f"Its manifest is that of {made.backup_id}.",
-        made.backup_id: "",
+        "20990101T000000-0000": f"Its manifest is that of {manifest.backup_id}.",
+        manifest.backup_id: "",
     }
 
 
@@ -106,8 +106,8 @@ def test_a_folder_that_is_not_a_backup_is_listed_with_the_reason(
 def test_a_manifest_edited_by_hand_is_refused(
     backup_source: BackupSource, programs: Programs, disk_store: DiskStore, change: dict[str, object]
 ) -> None:
-    made = take(backup_source, disk_store, programs)
-    path = disk_store.root / made.backup_id / "manifest.json"
+    manifest = take(backup_source, disk_store, programs)
+    path = disk_store.root / manifest.backup_id / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    (listed,) = listing.list_backups(disk_store)
-    assert listed.problem == "Its manifest was changed after it was written."
+    (entry,) = listing.list_backups(disk_store)
+    assert entry.problem == "Its manifest was changed after it was written."

@@ -11,18 +11,18 @@ from pgratchet.database.history import History
 from tests.servers.databases import Database
 
 
-def examine(database: Database, **asked: object) -> list[Finding]:
+def examine(database: Database, **options: object) -> list[Finding]:
     before = database.fingerprint()
     with closing(database.connect()) as connection:
-        found = list(doctor.check_server(connection, DoctorOptions(History(), **asked)))  # type: ignore[arg-type]
+        findings = list(doctor.check_server(connection, DoctorOptions(History(), **options)))  # type: ignore[arg-type]
     assert database.fingerprint() == before, "it only looks"
-    return found
+    return findings
 
 
-def finding_about(found: Sequence[Finding], subject: str) -> Finding:
-    (one,) = [each for each in found if each.subject == subject]
+def finding_about(finding: Sequence[Finding], subject: str) -> Finding:
+    (one,) = [each for each in finding if each.subject == subject]
     return one
 
 
-def problems_in(found: Sequence[Finding]) -> list[Finding]:
-    return [each for each in found if each.severity != "ok"]
+def problems_in(findings: Sequence[Finding]) -> list[Finding]:
+    return [each for each in findings if each.severity != "ok"]

@@ -1,4 +1,4 @@
-"""invoke doctor's questions to a server: each condition is made, and found, with a remedy that mends it."""
+"""The checks of `invoke doctor` on a server: each problem is made, found, and repaired by the remedy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
 @pytest.fixture
 def role(database: Database) -> Iterator[Database]:
-    """The database as a role that may log in, and no more."""
+    """The database as a role that may only log in."""
     database.run("CREATE ROLE looker LOGIN PASSWORD 'x'")
     yield Database({**database.parameters, "user": "looker", "password": "x"})
     database.run("DROP OWNED BY looker; DROP ROLE looker")
@@ -40,10 +40,10 @@ def test_an_invalid_index_is_named_and_its_remedy_repairs_it(database: Database)
     database.run('CREATE TABLE "t T" (x int); INSERT INTO "t T" VALUES (1), (1)')
     with suppress(psycopg.errors.UniqueViolation):
         database.run('CREATE UNIQUE INDEX CONCURRENTLY "i I" ON "t T" (x)')
-    found = finding_about(examine(database), "index")
-    assert 'public."i I" on public."t T" is INVALID' in found.what
+    finding = finding_about(examine(database), "index")
+    assert 'public."i I" on public."t T" is INVALID' in finding.what
     database.run('DELETE FROM "t T"')
-    database.run(found.remedy)
+    database.run(finding.remedy)
     assert problems_in(examine(database)) == []
 
 
@@ -62,18 +62,18 @@ def test_an_idle_transaction_is_named(database: Database) -> None:
         other.execute("BEGIN")
         other.execute("SELECT 1")
         assert problems_in(examine(database)) == [], "a young one is no finding"
-        found = finding_about(examine(database, max_transaction_age=0), "transaction")
-        assert f"pid {other.info.backend_pid}" in found.what
-        assert "idle in transaction" in found.what
-        assert str(other.info.backend_pid) in found.remedy
+        finding = finding_about(examine(database, max_transaction_age=0), "transaction")
+        assert f"pid {other.info.backend_pid}" in finding.what
+        assert "idle in transaction" in finding.what
+        assert str(other.info.backend_pid) in finding.remedy
 
 
 def test_an_unused_slot_is_named_and_its_remedy_drops_it(database: Database) -> None:
     database.rows("SELECT pg_create_physical_replication_slot('left_over', true)")
-    found = finding_about(examine(database), "slot")
-    assert "left_over" in found.what
-    assert "of WAL" in found.what
-    database.run(found.remedy.partition(": ")[2])
+    finding = finding_about(examine(database), "slot")
+    assert "left_over" in finding.what
+    assert "of WAL" in finding.what
+    database.run(finding.remedy.partition(": ")[2])
     assert problems_in(examine(database)) == []
 
 
@@ -87,24 +87,24 @@ def test_locks_and_waiting_sessions_are_named(database: Database) -> None:
         waiting = threading.Thread(target=lambda: waiter.execute("SELECT x FROM t"))
         waiting.start()
         until(lambda: bool(database.rows("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")))
-        found = [each for each in examine(database) if each.subject == "lock"]
+        findings = [each for each in examine(database) if each.subject == "lock"]
         holder.execute("ROLLBACK")
         waiting.join(10)
-    assert f"public.t is locked against every reader by pid {pid}, " in found[0].what
-    assert "waits for a lock, with: SELECT x FROM t" in found[1].what
+    assert f"public.t is locked against every reader by pid {pid}, " in findings[0].what
+    assert "waits for a lock, with: SELECT x FROM t" in findings[1].what
 
 
 def test_a_migration_lock_held_by_another_run_is_named(database: Database) -> None:
     with closing(database.connect()) as other:
         other.execute("SELECT pg_advisory_lock(%s)", (History().lock_key,))
-        found = finding_about(examine(database), "lock")
-    assert "the migration lock is held by pid" in found.what
+        finding = finding_about(examine(database), "lock")
+    assert "the migration lock is held by pid" in finding.what
 
 
 def test_a_role_that_may_not_create_the_history_is_named(database: Database, role: Database) -> None:
-    found = finding_about(examine(role), "privileges")
-    assert found.severity == "problem"
-    assert "CREATE on the database" in found.what
+    finding = finding_about(examine(role), "privileges")
+    assert finding.severity == "problem"
+    assert "CREATE on the database" in finding.what
     database.run(f'GRANT CREATE ON DATABASE "{database.name}" TO looker')
     assert finding_about(examine(role), "privileges").severity == "ok"
 
@@ -123,10 +123,10 @@ def test_tables_that_pg_dump_cannot_read_are_named(database: Database, role: Dat
     database.run(f'GRANT CREATE ON DATABASE "{database.name}" TO looker')
     database.run("CREATE TABLE closed (x int); CREATE TABLE rows (x int); GRANT SELECT ON rows TO looker")
     database.run("ALTER TABLE rows ENABLE ROW LEVEL SECURITY")
-    found = finding_about(examine(role), "dump")
-    assert found.severity == "problem"
-    assert "public.closed, public.rows" in found.what
-    assert "Row security hides rows of public.rows" in found.remedy
+    finding = finding_about(examine(role), "dump")
+    assert finding.severity == "problem"
+    assert "public.closed, public.rows" in finding.what
+    assert "Row security hides rows of public.rows" in finding.remedy
     assert problems_in(examine(role, uses_pg_dump=False)) == []
     database.run("GRANT pg_read_all_data TO looker; ALTER ROLE looker BYPASSRLS")
     assert problems_in(examine(role)) == []
@@ -134,36 +134,36 @@ def test_tables_that_pg_dump_cannot_read_are_named(database: Database, role: Dat
 
 def test_read_only_sessions_are_named(database: Database) -> None:
     database.run(f'ALTER DATABASE "{database.name}" SET default_transaction_read_only = on')
-    found = finding_about(examine(database), "writable")
-    assert found.severity == "problem"
-    assert "read-only" in found.what
+    finding = finding_about(examine(database), "writable")
+    assert finding.severity == "problem"
+    assert "read-only" in finding.what
 
 
 def test_a_cluster_other_than_the_pinned_one_is_named(database: Database) -> None:
     (((identifier,),)) = database.rows("SELECT system_identifier::text FROM pg_control_system()")
     assert finding_about(examine(database, pinned_identifier=identifier), "identity").severity == "ok"
-    found = finding_about(examine(database, pinned_identifier="123"), "identity")
-    assert found.severity == "problem"
-    assert str(identifier) in found.what
+    finding = finding_about(examine(database, pinned_identifier="123"), "identity")
+    assert finding.severity == "problem"
+    assert str(identifier) in finding.what
 
 
 def test_a_pooler_is_named(database: Database, pool: StartPooler) -> None:
     pooled, _ = pool(1)
     with closing(pooled.connect()) as connection:
-        found = finding_about(list(doctor.check_server(connection, DoctorOptions(History()))), "pooler")
-    assert found.severity == "problem"
-    assert "pg_direct_host" in found.remedy
+        finding = finding_about(list(doctor.check_server(connection, DoctorOptions(History()))), "pooler")
+    assert finding.severity == "problem"
+    assert "pg_direct_host" in finding.remedy
 
 
 def test_a_missing_extension_is_named(database: Database, role: Database, write: WriteMigrations) -> None:
     files = write(m1_a="create extension if not exists no_such; -- create extension x\ncreate extension hstore;")
     assert files_check.created_extensions(files) == ("no_such", "hstore")
-    found = [
+    findings = [
         each for each in examine(role, extensions=("no_such", "hstore", "file_fdw")) if each.subject == "extension"
     ]
-    told = {each.what for each in found}
-    assert "a pending migration creates no_such, which this server has not" in told
-    assert "this role may not create file_fdw" in told
+    descriptions = {each.what for each in findings}
+    assert "a pending migration creates no_such, which this server has not" in descriptions
+    assert "this role may not create file_fdw" in descriptions
     assert finding_about(examine(database, extensions=("no_such", "hstore")), "extension").severity == "problem"
 
 
@@ -171,20 +171,20 @@ def test_a_lost_connection_ends_the_checks_with_a_finding(database: Database) ->
     proxy = Proxy(database.parameters)
     with closing(proxy), closing(proxy.database.connect()) as connection:
         proxy.cut()
-        (found,) = doctor.check_server(connection, DoctorOptions(History()))
-    assert found.severity == "problem"
-    assert "could not be asked" in found.what
+        (finding,) = doctor.check_server(connection, DoctorOptions(History()))
+    assert finding.severity == "problem"
+    assert "could not be asked" in finding.what
 
 
 def test_a_failing_check_does_not_end_the_others(database: Database) -> None:
     database.run("REVOKE EXECUTE ON FUNCTION pg_blocking_pids(int) FROM public")
     database.run("CREATE ROLE blind LOGIN PASSWORD 'x'")
     try:
-        found = examine(Database({**database.parameters, "user": "blind", "password": "x"}), extensions=("no_such",))
+        findings = examine(Database({**database.parameters, "user": "blind", "password": "x"}), extensions=("no_such",))
     finally:
         database.run("GRANT EXECUTE ON FUNCTION pg_blocking_pids(int) TO public; DROP ROLE blind")
-    assert "permission denied for function pg_blocking_pids" in finding_about(found, "lock").what
-    assert finding_about(found, "extension").severity == "problem"
+    assert "permission denied for function pg_blocking_pids" in finding_about(findings, "lock").what
+    assert finding_about(findings, "extension").severity == "problem"
 
 
 def test_disagreements_of_files_and_history_are_named(database: Database, write: WriteMigrations) -> None:
@@ -193,19 +193,20 @@ def test_disagreements_of_files_and_history_are_named(database: Database, write:
         list(applier.migrate(database.connect, History(), files, None, run.MigrateOptions("run")))
     files = write(m1_a="select 1", m4_d="begin;")
     with closing(database.connect()) as connection:
-        found = list(files_check.check_files(files, History().read(connection)))
-    assert [each.severity for each in found] == ["problem", "problem", "warning", "ok"]
-    assert "1_a: not applied, but the newer" in found[0].what
-    assert "BEGIN" in found[1].what
-    assert "3_c" in found[2].what
-    assert found[3].what == "1 applied, 1 pending"
+        findings = list(files_check.check_files(files, History().read(connection)))
+    assert [each.severity for each in findings] == ["problem", "problem", "warning", "ok"]
+    assert "1_a: not applied, but the newer" in findings[0].what
+    assert "BEGIN" in findings[1].what
+    assert "3_c" in findings[2].what
+    assert findings[3].what == "1 applied, 1 pending"
 
 
 def test_programs_and_disks_of_this_machine_are_checked(migrated: Database, tmp_path: Path) -> None:
-    found = Examine().run(target_of(migrated), Machine(tmp_path))
-    assert problems_in(found) == []
+    findings = Examine().run(target_of(migrated), Machine(tmp_path))
+    assert problems_in(findings) == []
     assert (
-        "no TLS" in finding_about(found, "pg_dump").what or "server's own major" in finding_about(found, "pg_dump").what
+        "no TLS" in finding_about(findings, "pg_dump").what
+        or "server's own major" in finding_about(findings, "pg_dump").what
     )
-    assert " free in " in finding_about(found, "room").what
+    assert " free in " in finding_about(findings, "room").what
     assert list(tmp_path.iterdir()) == [], "it only looks"

@@ -1,4 +1,4 @@
-"""invoke doctor on servers of every major, and on some of a test's own."""
+"""`invoke doctor` on servers of every major, and on clusters of the test's own."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ EVERY = {"server", "login", "identity", "writable", "privileges"}
 
 @pytest.mark.every_major
 def test_a_healthy_server_has_no_problems(migrated: Database) -> None:
-    found = examine(migrated)
-    assert problems_in(found) == []
-    assert {each.subject for each in found} == EVERY
+    findings = examine(migrated)
+    assert problems_in(findings) == []
+    assert {each.subject for each in findings} == EVERY
 
 
 def test_a_prepared_transaction_is_named_and_its_remedy_ends_it(clusters: Clusters) -> None:
@@ -27,15 +27,15 @@ def test_a_prepared_transaction_is_named_and_its_remedy_ends_it(clusters: Cluste
         other.execute("BEGIN")
         other.execute("INSERT INTO t VALUES (1)")
         other.execute("PREPARE TRANSACTION 'it''s'")
-    found = finding_about(examine(database), "prepared")
-    assert '"it\'s" of postgres' in found.what
-    database.run(found.remedy.partition("; or ")[2])
+    finding = finding_about(examine(database), "prepared")
+    assert '"it\'s" of postgres' in finding.what
+    database.run(finding.remedy.partition("; or ")[2])
     assert problems_in(examine(database)) == []
 
 
 def test_a_standby_is_named(clusters: Clusters) -> None:
     primary = clusters.make("primary")
     standby = clusters.standby(primary, "standby")
-    found = examine(standby.database)
-    assert "standby" in finding_about(found, "writable").what
-    assert [each.subject for each in problems_in(found)] == ["writable"], "and all else is asked there too"
+    findings = examine(standby.database)
+    assert "standby" in finding_about(findings, "writable").what
+    assert [each.subject for each in problems_in(findings)] == ["writable"], "and all else is asked there too"

@@ -1,4 +1,4 @@
-"""Databases and roles that are not as one expects: taken or refused with the reason, and a history never half made."""
+"""Unusual databases and roles: accepted, or refused with the reason; the history is never left half made."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ HEAD = "-- migrate: no-transaction\n"
 
 
 def set_for(database: Database, **settings: str) -> None:
-    """Settings that every session in the database begins with."""
+    """Set defaults for every session of the database."""
     for name, value in settings.items():
         database.run(f"ALTER DATABASE {database.name} SET {name} = '{value}'")
 
 
 def refuse_ddl(database: Database, moment: str, tag: str) -> None:
-    """An event trigger that refuses a command, before it is looked at or once it has been done."""
+    """Create an event trigger that refuses a command, at its start or its end."""
     database.run(
         "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS"
         " $$ BEGIN RAISE EXCEPTION 'no % today', tg_tag; END $$"
@@ -36,7 +36,7 @@ def refuse_ddl(database: Database, moment: str, tag: str) -> None:
 
 @pytest.fixture
 def role(database: Database) -> Iterator[str]:
-    """A role that may log in, and no more."""
+    """A role that may only log in."""
     database.run("CREATE ROLE plain LOGIN PASSWORD 'x'")
     yield "plain"
     database.run("DROP OWNED BY plain; DROP ROLE plain")
@@ -133,8 +133,8 @@ def test_settings_of_the_database_change_neither_history_nor_outcome(
         m3_c=LARGE.replace("big", "own.big"),
     )
     set_for(database, **settings)
-    found = database.rows("SELECT name FROM pg_settings WHERE source = 'database'")
-    assert {str(name).lower() for (name,) in found} == set(settings), "a session begins with them"
+    rows = database.rows("SELECT name FROM pg_settings WHERE source = 'database'")
+    assert {str(name).lower() for (name,) in rows} == set(settings), "a session begins with them"
     began = datetime.now(timezone.utc)
     assert migrate(database, files).applied == ["1_a", "2_b", "3_c"]
     assert migrate(database, files).applied == []
@@ -148,7 +148,7 @@ def test_settings_of_the_database_change_neither_history_nor_outcome(
 def test_concurrent_runs_work_at_stricter_isolation_levels(
     database: Database, write: WriteMigrations, isolation: str
 ) -> None:
-    """Each reads the history in a snapshot of its own, and none may take an old one for the truth."""
+    """Each run reads the history in its own snapshot, and must not rely on an old one."""
     set_for(database, default_transaction_isolation=isolation)
     assert database.rows("SHOW transaction_isolation") == [(isolation,)]
     files = write(**{f"m{n}_x": f"create table t{n} (); select pg_sleep(0.02)" for n in range(1, 6)})
@@ -167,20 +167,20 @@ Encoded = Callable[[str], Database]
 
 @pytest.fixture
 def create_encoded(server: Server) -> Iterator[Encoded]:
-    """A database in another encoding."""
-    made: list[Database] = []
+    """Create a database in another encoding."""
+    created: list[Database] = []
 
     def make(encoding: str) -> Database:
         name = f"test_{encoding.lower()}"
         with connection.connect(server.parameters) as session:
             command = "CREATE DATABASE %s TEMPLATE template0 ENCODING '%s' LOCALE 'C'"
             session.execute((command % (name, encoding)).encode())
-        server.made.append(name)
-        made.append(Database({**server.parameters, "dbname": name}))
-        return made[-1]
+        server.created.append(name)
+        created.append(Database({**server.parameters, "dbname": name}))
+        return created[-1]
 
     yield make
-    for each in made:
+    for each in created:
         server.drop(each)
 
 

@@ -1,4 +1,4 @@
-"""The seed's schema, table by table, as a migrated database has it."""
+"""The schema of sql/, table by table, in a migrated database."""
 
 from __future__ import annotations
 
@@ -120,13 +120,13 @@ INDEXES = {
 
 @pytest.mark.parametrize("table", TABLES)
 def test_a_table_has_its_columns(migrated: Database, table: str) -> None:
-    found = migrated.rows(
+    rows = migrated.rows(
         "SELECT attname, format_type(atttypid, atttypmod), attnotnull, pg_get_expr(adbin, adrelid)"
         " FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum"
         " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
         f"public.{table}",
     )
-    assert found == TABLES[table]
+    assert rows == TABLES[table]
     key = migrated.rows(
         "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'p'",
         f"public.{table}",
@@ -135,29 +135,29 @@ def test_a_table_has_its_columns(migrated: Database, table: str) -> None:
 
 
 def test_the_schema_has_these_tables_only(migrated: Database) -> None:
-    found = migrated.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-    assert {name for (name,) in found} == set(TABLES)
+    rows = migrated.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    assert {name for (name,) in rows} == set(TABLES)
 
 
 def test_the_schema_has_these_indexes(migrated: Database) -> None:
-    found = migrated.rows(
+    rows = migrated.rows(
         "SELECT i.relname, t.relname, pg_get_indexdef(x.indexrelid, 1, false) FROM pg_index AS x"
         " JOIN pg_class AS i ON i.oid = indexrelid JOIN pg_class AS t ON t.oid = indrelid"
         " WHERE i.relname LIKE 'idx%%' AND indisvalid AND indnatts = 1"
     )
-    assert {str(name): (table, column) for name, table, column in found} == INDEXES
+    assert {str(name): (table, column) for name, table, column in rows} == INDEXES
 
 
 def test_job_history_refers_to_jobs(migrated: Database) -> None:
-    found = migrated.rows(
+    rows = migrated.rows(
         "SELECT conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'f'"
     )
-    assert found == [("job_history", "FOREIGN KEY (job_id) REFERENCES jobs(id)")]
+    assert rows == [("job_history", "FOREIGN KEY (job_id) REFERENCES jobs(id)")]
 
 
 def test_the_schema_has_these_rows(migrated: Database) -> None:
-    found = migrated.rows("SELECT key, value FROM app_state ORDER BY key")
-    assert found == [("migration_version", "001"), ("version", "1.0.0")]
+    rows = migrated.rows("SELECT key, value FROM app_state ORDER BY key")
+    assert rows == [("migration_version", "001"), ("version", "1.0.0")]
 
 
 def test_each_test_has_its_own_database(migrated: Database, template: Database) -> None:

@@ -12,9 +12,9 @@ from pgratchet.adopt.tools.tool import ToolMigration, ToolRow
 SQL = "create table t (a int);\n"
 
 
-def file(version: str, **given: Any) -> ToolMigration:
+def file(version: str, **fields: Any) -> ToolMigration:
     return ToolMigration(
-        **{"name": f"{version}_x", "keys": (version,), "version": version, "title": "x", "up": SQL, **given}
+        **{"name": f"{version}_x", "keys": (version,), "version": version, "title": "x", "up": SQL, **fields}
     )
 
 

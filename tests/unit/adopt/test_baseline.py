@@ -1,4 +1,4 @@
-"""Schemas compared for a baseline."""
+"""Comparing schemas for a baseline."""
 
 from __future__ import annotations
 

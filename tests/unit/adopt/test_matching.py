@@ -1,4 +1,4 @@
-"""What another tool's rows and files mean together, and what each tool's files become."""
+"""Matching files with rows of another tool, and converting its files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_state_of_a_file_follows_from_its_row_and_checksum(
 
 
 @pytest.mark.parametrize(
-    ("rows", "found"),
+    ("rows", "expected"),
     [
         ([], ["pending", "pending", "pending"]),
         (["1"], ["claimed", "pending", "pending"]),
@@ -50,9 +50,9 @@ def test_state_of_a_file_follows_from_its_row_and_checksum(
         (["1", "9"], ["claimed", "pending", "pending", "no file"]),
     ],
 )
-def test_files_and_rows_are_matched_one_to_one(rows: list[str], found: list[str]) -> None:
+def test_files_and_rows_are_matched_one_to_one(rows: list[str], expected: list[str]) -> None:
     files = [file("1"), file("2"), file("3")]
-    assert [state for _, state in states(files, [ToolRow((key,)) for key in rows])] == found
+    assert [state for _, state in states(files, [ToolRow((key,)) for key in rows])] == expected
 
 
 def test_a_row_matches_by_its_most_specific_key_and_a_file_matches_one_row() -> None:
@@ -70,9 +70,9 @@ def test_an_undone_row_needs_no_file_and_a_failed_row_is_shown() -> None:
 
 def test_repeatable_files_follow_the_applied_files() -> None:
     files = [file("1"), file("2"), file("", keys=("r",), unordered=True), file("", keys=("s",), unordered=True)]
-    found = states(files, [ToolRow(("1",)), ToolRow(("r",))])
-    assert [name for name, _ in found] == ["0001_x", "0002_x", "0003_x", "0004_x"]
-    assert [state for _, state in found] == ["claimed", "claimed", "pending", "pending"]
+    result = states(files, [ToolRow(("1",)), ToolRow(("r",))])
+    assert [name for name, _ in result] == ["0001_x", "0002_x", "0003_x", "0004_x"]
+    assert [state for _, state in result] == ["claimed", "claimed", "pending", "pending"]
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_repeatable_files_follow_the_applied_files() -> None:
     ],
 )
 def test_names_keep_ascending_versions_and_are_numbered_otherwise(versions: list[str], names: list[str]) -> None:
-    found, notes = our_names([file(version) for version in versions], "tool")
-    assert found == names
+    found_names, notes = our_names([file(version) for version in versions], "tool")
+    assert found_names == names
     assert bool(notes) == (names[0] == "0001_x")
 
 
@@ -98,8 +98,8 @@ def test_names_are_valid_migration_names(title: str, name: str) -> None:
     assert our_names([file("1", title=title)], "tool")[0] == [name]
 
 
-def text_of(given: ToolMigration, rows: Sequence[ToolRow] = ()) -> str:
-    (item,), _ = match_rows("tool", [given], rows, {})
+def text_of(migration: ToolMigration, rows: Sequence[ToolRow] = ()) -> str:
+    (item,), _ = match_rows("tool", [migration], rows, {})
     assert item.file
     return item.file.body.decode()
 
@@ -113,7 +113,7 @@ def test_no_transaction_is_declared_and_other_languages_get_a_placeholder() -> N
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("fields", "says"),
     [
         ({"up": "", "obstacle": "It is Go, not SQL."}, "It is Go, not SQL."),
         ({"up": "begin; select 1; commit;"}, "BEGIN in a migration"),
@@ -123,11 +123,13 @@ def test_no_transaction_is_declared_and_other_languages_get_a_placeholder() -> N
         ({"up": "select '\0'"}, "NUL"),
     ],
 )
-def test_a_file_that_cannot_run_is_refused_if_pending_and_remarked_if_applied(given: dict[str, str], says: str) -> None:
-    (item,), _ = match_rows("tool", [file("1", **given)], [], {})
+def test_a_file_that_cannot_run_is_refused_if_pending_and_remarked_if_applied(
+    fields: dict[str, str], says: str
+) -> None:
+    (item,), _ = match_rows("tool", [file("1", **fields)], [], {})
     assert item.state == "cannot run"
     assert says in " ".join(item.remarks)
-    (item,), _ = match_rows("tool", [file("1", **given)], [APPLIED], {})
+    (item,), _ = match_rows("tool", [file("1", **fields)], [APPLIED], {})
     assert item.state == "claimed"
     assert says in " ".join(item.remarks)
 
@@ -142,12 +144,12 @@ def test_an_existing_file_replaces_a_migration_in_another_language(tmp_path: Pat
 
 
 def test_a_placeholder_file_does_not_make_a_migration_runnable(tmp_path: Path) -> None:
-    given = file("1", up="", obstacle="It is Go.")
-    (applied,), _ = match_rows("tool", [given], [APPLIED], {})
+    migration = file("1", up="", obstacle="It is Go.")
+    (applied,), _ = match_rows("tool", [migration], [APPLIED], {})
     assert applied.file
     ours = migrations.read(write(tmp_path, **{"1_x.sql": applied.file.body.decode()}))
     for rows, state in (([APPLIED], "claimed"), ([UNDONE], "cannot run"), ([], "cannot run")):
-        (item,), _ = match_rows("tool", [given], rows, {each.name: each for each in ours})
+        (item,), _ = match_rows("tool", [migration], rows, {each.name: each for each in ours})
         assert item.state == state
         assert "It is Go." in item.remarks
 

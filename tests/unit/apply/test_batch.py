@@ -1,4 +1,4 @@
-"""One round trip: how it is put together, and whose error it is."""
+"""One message of several scripts: its content, and the location of its errors."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_an_error_without_a_position_belongs_to_the_unanswered_statement(
     ],
 )
 def test_a_position_is_mapped_into_the_file(index: int, within: int, place: Location) -> None:
-    """Also before anything ran: the server parses the whole string first. It counts characters."""
+    """Also before anything ran, because the server parses the whole string first. Positions count characters."""
     position = len(SENT.text[: SENT.slices[index].start].decode()) + within + 1
     assert batch.locate(SENT, 0, position, "42601") == batch.Failure(place)
 

@@ -1,4 +1,4 @@
-"""Both directions as streams, and the keys' forms: no error holds a key, none hangs."""
+"""Encryption and decryption as streams, and the forms of keys. No error contains a key, and nothing hangs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def in_pieces(content: bytes, ended: list[bool]) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 131072, 3_000_000])
 def test_encrypted_content_is_decrypted_and_read_to_its_end(size: int) -> None:
-    """To the end, since only there its hash is looked at; 65,536 bytes are a block of age's."""
+    """The hash is checked at the end only. A block of age has 65,536 bytes."""
     content, ended = os.urandom(size), list[bool]()
     assert b"".join(encryption.decrypt(in_pieces(sealed(content), ended), [KEY])) == content
     assert ended == [True]
@@ -145,7 +145,7 @@ def test_a_missing_identity_file_is_named(tmp_path: Path) -> None:
     [pytest.param(SECRET, id="a private key"), "age1nonsense", "ssh-ed25519 AAAA", "ssh-foo x", "someone@example.org"],
 )
 def test_an_invalid_recipient_is_named_by_its_number(wrong: str) -> None:
-    """Not by itself: it may be a private key in the wrong place."""
+    """Its text may be a private key in the wrong place."""
     with pytest.raises(ConfigurationError, match="number 2 of backup_recipients") as caught:
         encryption.parse_recipients([RECIPIENT, wrong])
     assert wrong not in str(caught.value)

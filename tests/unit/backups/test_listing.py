@@ -38,12 +38,12 @@ MANIFEST = Manifest(
 @pytest.fixture
 def stores(tmp_path: Path) -> list[tuple[str, str, Store]]:
     """Two targets: the first has a damaged newest backup, the second has newer backups."""
-    made = {"first": (OLD, NEW), "second": (NEW, NEWEST)}
-    for target, ids in made.items():
+    backups = {"first": (OLD, NEW), "second": (NEW, NEWEST)}
+    for target, ids in backups.items():
         for backup_id in ids:
             _write(DiskStore(tmp_path / target), replace(MANIFEST, backup_id=backup_id, target=target))
     (tmp_path / "first" / NEW / manifest.NAME).write_text("{}")
-    return [("env", target, DiskStore(tmp_path / target)) for target in made]
+    return [("env", target, DiskStore(tmp_path / target)) for target in backups]
 
 
 def _write(store: DiskStore, described: Manifest) -> None:

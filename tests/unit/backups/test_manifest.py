@@ -1,4 +1,4 @@
-"""The manifest of a backup: read back as written, refused when changed; and what may be deleted."""
+"""The manifest of a backup: read as written, and refused when changed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_manifest_changed_anywhere_is_refused(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reason"),
     [
         (b"", "no JSON"),
         (b"[]", "not of the format"),
@@ -48,8 +48,8 @@ def test_a_manifest_changed_anywhere_is_refused(data: st.DataObject) -> None:
         (b"\xff", "no JSON"),
     ],
 )
-def test_a_file_that_is_not_a_manifest_is_named(text: bytes, told: str) -> None:
-    with pytest.raises(NotAManifest, match=told):
+def test_a_file_that_is_not_a_manifest_is_named(text: bytes, reason: str) -> None:
+    with pytest.raises(NotAManifest, match=reason):
         manifest.loads(text)
 
 
@@ -64,7 +64,7 @@ def test_a_manifest_of_another_shape_with_a_correct_hash_is_refused(lacks: str) 
 
 
 @pytest.mark.parametrize(
-    ("found", "told"),
+    ("contents", "sentences"),
     [
         (CONTENTS, []),
         (
@@ -80,13 +80,13 @@ def test_a_manifest_of_another_shape_with_a_correct_hash_is_refused(lacks: str) 
         (replace(CONTENTS, history={"1_a": "c", "2_b": "d"}), ["The history differs: 2_b."]),
     ],
 )
-def test_differences_are_described_in_sentences(found: Contents, told: list[str]) -> None:
-    assert manifest.differences(CONTENTS, found) == told
+def test_differences_are_described_in_sentences(contents: Contents, sentences: list[str]) -> None:
+    assert manifest.differences(CONTENTS, contents) == sentences
 
 
 def test_another_version_of_an_extension_is_described() -> None:
     assert manifest.other_versions(CONTENTS, CONTENTS) == []
     other = replace(CONTENTS, extensions={"plpgsql": "1.1", "citext": "1"})
     assert manifest.other_versions(CONTENTS, other) == ["Extension plpgsql: 1.1, and 1.0 in the backup."]
-    gone = manifest.other_versions(CONTENTS, replace(CONTENTS, extensions={}))
-    assert gone == ["Extension plpgsql: absent, and 1.0 in the backup."]
+    differences = manifest.other_versions(CONTENTS, replace(CONTENTS, extensions={}))
+    assert differences == ["Extension plpgsql: absent, and 1.0 in the backup."]

@@ -14,10 +14,10 @@ from tests.unit.backups.helpers import NOW, make_manifest
 def listed(
     *, hours: tuple[float, ...], pinned: tuple[float, ...] = (), bad: tuple[float, ...] = ()
 ) -> list[BackupEntry]:
-    found = [make_manifest(each, keep=each in pinned) for each in hours]
+    manifests = [make_manifest(each, keep=each in pinned) for each in hours]
     return [
         BackupEntry(m.backup_id, None, "bad") if h in bad else BackupEntry(m.backup_id, m)
-        for h, m in zip(hours, found, strict=True)
+        for h, m in zip(hours, manifests, strict=True)
     ]
 
 
@@ -26,7 +26,7 @@ def ids(*hours: float) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    ("retention", "found", "gone"),
+    ("retention", "entries", "deleted"),
     [
         (Retention(), listed(hours=(1, 30, 300)), ()),
         (Retention(count=2), listed(hours=(1, 30, 300, 400)), ids(300, 400)),
@@ -43,9 +43,9 @@ def ids(*hours: float) -> tuple[str, ...]:
     ],
 )
 def test_retention_decides_which_backups_are_deleted(
-    retention: Retention, found: list[BackupEntry], gone: tuple[str, ...]
+    retention: Retention, entries: list[BackupEntry], deleted: tuple[str, ...]
 ) -> None:
-    assert expired(found, retention, NOW) == gone
+    assert expired(entries, retention, NOW) == deleted
 
 
 @given(
@@ -58,12 +58,12 @@ def test_the_newest_good_backup_and_pinned_backups_always_stay(
     hours: list[int], count: int, days: int, data: st.DataObject
 ) -> None:
     pinned = tuple(float(h) for h in hours if data.draw(st.booleans()))
-    found = listed(hours=tuple(float(h) for h in hours), pinned=pinned)
-    gone = expired(found, Retention(count, days), NOW)
-    assert set(gone).isdisjoint(ids(*pinned))
-    if found:
-        assert found[0].backup_id not in gone
-    assert len(found) - len(gone) >= min(len(found), count)
+    entries = listed(hours=tuple(float(h) for h in hours), pinned=pinned)
+    deleted = expired(entries, Retention(count, days), NOW)
+    assert set(deleted).isdisjoint(ids(*pinned))
+    if entries:
+        assert entries[0].backup_id not in deleted
+    assert len(entries) - len(deleted) >= min(len(entries), count)
 
 
 def test_abandoned_drafts_are_recognised_by_their_age() -> None:

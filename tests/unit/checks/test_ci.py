@@ -1,4 +1,4 @@
-"""The order of a branch's files against main's, from listings alone; main's files from git; squawk's findings."""
+"""Order of a branch's files compared with main, files of main from git, and findings of squawk."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def files(texts: Mapping[str, str]) -> tuple[Migration, ...]:
 def test_files_of_a_branch_must_be_unchanged_or_newer_than_main(
     mine: dict[str, str], theirs: dict[str, str], base: dict[str, str], new: list[str], wrong: list[str]
 ) -> None:
-    found, mistakes = ci.check_order(files(mine), files(theirs), files(base))
-    assert found == new
+    new_files, mistakes = ci.check_order(files(mine), files(theirs), files(base))
+    assert new_files == new
     assert len(mistakes) == len(wrong)
     assert all(mistake.startswith(start) for mistake, start in zip(mistakes, wrong, strict=True))
 
 
 @pytest.fixture
 def sql(tmp_path: Path) -> Path:
-    """A folder of migrations in a repository, with a first commit on main."""
+    """A folder of migrations in a repository with a first commit on main."""
     folder = tmp_path / "repo" / "sql"
     folder.mkdir(parents=True)
     git(folder, "init", "-q", "-b", "main", "..")
@@ -79,20 +79,20 @@ def test_files_of_main_are_read_at_main_and_at_the_merge_base(sql: Path) -> None
     commit(sql)
     git(sql, "checkout", "-q", "branch")
     for against in (None, "main"):
-        found = ci.compare_branches(sql, against)
-        assert found is not None
-        assert [each.name for each in found.theirs] == ["1_a", "3_c"]
-        assert [each.name for each in found.base] == ["1_a"]
-        assert found.theirs[0].checksum == migrations.from_contents([("1_a.sql", b"select 1;\n")])[0].checksum
-        assert found.main == "main"
+        branches = ci.compare_branches(sql, against)
+        assert branches is not None
+        assert [each.name for each in branches.theirs] == ["1_a", "3_c"]
+        assert [each.name for each in branches.base] == ["1_a"]
+        assert branches.theirs[0].checksum == migrations.from_contents([("1_a.sql", b"select 1;\n")])[0].checksum
+        assert branches.main == "main"
 
 
 def test_a_folder_that_main_lacks_has_no_files(sql: Path) -> None:
     other = sql.parent / "other"
     other.mkdir()
-    found = ci.compare_branches(other, "main")
-    assert found is not None
-    assert (found.theirs, found.base) == ((), ())
+    branches = ci.compare_branches(other, "main")
+    assert branches is not None
+    assert (branches.theirs, branches.base) == ((), ())
 
 
 def test_a_missing_main_is_named(sql: Path, tmp_path: Path) -> None:
@@ -121,9 +121,9 @@ def test_a_finding_of_squawk_has_its_location(tmp_path: Path) -> None:
     }
     for name, text in texts.items():
         (tmp_path / f"{name}.sql").write_text(text)
-    (found,) = ci.lint(migrations.read(tmp_path))
-    assert found.startswith(f"{tmp_path}/3_column.sql, line 2, column ")
-    assert ": adding-required-field: " in found
+    (finding,) = ci.lint(migrations.read(tmp_path))
+    assert finding.startswith(f"{tmp_path}/3_column.sql, line 2, column ")
+    assert ": adding-required-field: " in finding
     assert ci.lint(()) == []
 
 

@@ -1,4 +1,4 @@
-"""invoke doctor's judgement of what was measured on this machine and of versions."""
+"""Findings of `invoke doctor` about versions, programs and disks."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ PACKAGE = Path("/package/bin")
     [(120005, "problem"), (130022, "warning"), (140000, "ok"), (190001, "ok"), (200000, "warning")],
 )
 def test_old_and_unknown_server_versions_are_findings(version: int, severity: str) -> None:
-    seen = Server(version, "d", "u", "1", in_recovery=False, read_only=False, encoding="UTF8", pooled=False)
-    assert doctor.check_version(seen).severity == severity
+    server = Server(version, "d", "u", "1", in_recovery=False, read_only=False, encoding="UTF8", pooled=False)
+    assert doctor.check_version(server).severity == severity
 
 
 @pytest.mark.parametrize(
-    ("free", "wanted", "database", "severity"),
+    ("free", "minimum", "database", "severity"),
     [(None, 10, 100, "ok"), (100, 10, 100, "ok"), (99, 10, 100, "warning"), (9, 10, 100, "problem")],
 )
-def test_little_free_space_is_a_finding(free: int | None, wanted: int, database: int, severity: str) -> None:
-    assert machine.check_free_space("backups", free, wanted, database).severity == severity
+def test_little_free_space_is_a_finding(free: int | None, minimum: int, database: int, severity: str) -> None:
+    assert machine.check_free_space("backups", free, minimum, database).severity == severity
 
 
 def test_a_backup_folder_that_cannot_be_written_is_a_finding(tmp_path: Path) -> None:
     assert list(machine.check_backup_folder(tmp_path / "not" / "yet")) == []
     (tmp_path / "file").write_text("")
-    (found,) = machine.check_backup_folder(tmp_path / "file")
-    assert found.severity == "problem"
+    (finding,) = machine.check_backup_folder(tmp_path / "file")
+    assert finding.severity == "problem"
     if os.geteuid():
         tmp_path.chmod(0o500)
         assert list(machine.check_backup_folder(tmp_path / "not" / "yet"))
@@ -42,7 +42,7 @@ def test_a_backup_folder_that_cannot_be_written_is_a_finding(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("version", "folder", "server", "tls", "told"),
+    ("version", "folder", "server", "tls", "description"),
     [
         ("18.6", PACKAGE, 180006, False, "the server's own major; of the package, which has no TLS"),
         ("16.2", Path("/usr/bin"), 150010, True, "not older than the server's 15; the line is encrypted"),
@@ -50,6 +50,6 @@ def test_a_backup_folder_that_cannot_be_written_is_a_finding(tmp_path: Path) -> 
     ],
 )
 def test_programs_are_described_with_version_and_source(
-    version: str, folder: Path, server: int, *, tls: bool, told: str
+    version: str, folder: Path, server: int, *, tls: bool, description: str
 ) -> None:
-    assert told in machine.check_programs(version, folder, server, tls=tls, packaged=PACKAGE).what
+    assert description in machine.check_programs(version, folder, server, tls=tls, packaged=PACKAGE).what

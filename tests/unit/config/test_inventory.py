@@ -1,4 +1,4 @@
-"""Environments and targets: Ansible's form, Ansible's order, every mistake at once."""
+"""Environments and targets: Ansible's format and precedence, and every mistake at once."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ all:
     (tmp_path / "group_vars" / "folder").mkdir()
     with pytest.raises(ConfigurationError) as caught:
         inventory.load(tmp_path, "x")
-    told = caught.value.detail
+    detail = caught.value.detail
     for expected in (
         'x.yml: all: unknown key "vras"',
         '"bad name!" is no name',
@@ -114,17 +114,17 @@ all:
         "notes.yml: a mapping of names is expected",
         "folder: not read",
     ):
-        assert expected in told, expected
+        assert expected in detail, expected
     assert "hunter2" not in str(caught.value)
-    assert caught.value.message == f"the inventory cannot be used: {len(told.splitlines())} mistakes"
+    assert caught.value.message == f"the inventory cannot be used: {len(detail.splitlines())} mistakes"
 
 
 @pytest.mark.parametrize("name", ["pg_dbname", "history_schema", "history_table"])
 def test_a_name_that_the_server_would_truncate_is_a_mistake(name: str) -> None:
     for kind in (None, Variables):
         for value in ("é" * 32, "x" * 64, "a\0b"):
-            told = list(validation.mistakes({"pg_dbname": "x", name: value}, kind))
-            assert told == [f"{name}: no name that PostgreSQL can hold, which is at most 63 bytes without a NUL."]
+            mistakes = list(validation.mistakes({"pg_dbname": "x", name: value}, kind))
+            assert mistakes == [f"{name}: no name that PostgreSQL can hold, which is at most 63 bytes without a NUL."]
         for value in ("é" * 31, "x" * 63, "'; DROP TABLE x; --"):
             assert list(validation.mistakes({"pg_dbname": "x", name: value}, kind)) == []
 
@@ -190,5 +190,7 @@ def test_a_secret_of_an_object_store_in_the_inventory_is_refused(tmp_path: Path,
 
 
 def test_other_options_of_an_object_store_are_accepted(tmp_path: Path) -> None:
-    given = "backup_store: 'abfss://container@account.dfs.core.windows.net/x', backup_store_options: {access_key_id: x}"
-    assert inventory.load(write(tmp_path, x=f"all: {{hosts: {{db: {{pg_dbname: x, {given}}}}}}}"), "x")
+    variables = (
+        "backup_store: 'abfss://container@account.dfs.core.windows.net/x', backup_store_options: {access_key_id: x}"
+    )
+    assert inventory.load(write(tmp_path, x=f"all: {{hosts: {{db: {{pg_dbname: x, {variables}}}}}}}"), "x")

@@ -1,4 +1,4 @@
-"""Rendering: strict, each format by its own rule, secrets late and masked."""
+"""Rendering of settings and files: strict, escaped for each format, with secrets fetched late and masked."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def no_server() -> Mapping[str, str]:
 
 
 def resolve(environ: dict[str, str] | None = None, **variables: object) -> RenderedTarget:
-    given = {"pg_dbname": "d", "pg_user": "u", "pg_host": "h"} | variables
+    target_variables = {"pg_dbname": "d", "pg_user": "u", "pg_host": "h"} | variables
     return settings.render_target(
-        InventoryTarget("env", "target", ("all",), given), TEMPLATES, environ or {}, no_server
+        InventoryTarget("env", "target", ("all",), target_variables), TEMPLATES, environ or {}, no_server
     )
 
 
@@ -44,19 +44,19 @@ def shipped(name: str, environ: dict[str, str]) -> RenderedTarget:
 
 
 def test_the_service_file_holds_the_connection_parameters() -> None:
-    given = resolve(pg_sslmode="verify-full", pg_sslrootcert="system")
-    assert given.connection["host"] == "h"
-    assert given.connection["sslmode"] == "verify-full"
-    assert given.service_file.startswith("# env\n[target]\nhost=h\nport=5432\ndbname=d\nuser=u\n")
-    assert set(given.connection.items()) == {
-        tuple(line.split("=", 1)) for line in given.service_file.splitlines() if "=" in line
+    target = resolve(pg_sslmode="verify-full", pg_sslrootcert="system")
+    assert target.connection["host"] == "h"
+    assert target.connection["sslmode"] == "verify-full"
+    assert target.service_file.startswith("# env\n[target]\nhost=h\nport=5432\ndbname=d\nuser=u\n")
+    assert set(target.connection.items()) == {
+        tuple(line.split("=", 1)) for line in target.service_file.splitlines() if "=" in line
     }
 
 
 def test_migrations_use_the_direct_address_and_the_application_the_pooler() -> None:
-    given = resolve(pg_port=6432, pg_direct_host="primary", pg_direct_port=5433)
-    assert (given.connection["host"], given.connection["port"]) == ("primary", "5433")
-    application = given.render("database.env", masked=True)
+    target = resolve(pg_port=6432, pg_direct_host="primary", pg_direct_port=5433)
+    assert (target.connection["host"], target.connection["port"]) == ("primary", "5433")
+    application = target.render("database.env", masked=True)
     assert "POSTGRES_HOST='h'\nPOSTGRES_PORT='6432'\n" in application
     assert "@h:6432/d?" in application
     assert "primary" not in application
@@ -65,18 +65,20 @@ def test_migrations_use_the_direct_address_and_the_application_the_pooler() -> N
 def test_dev_uses_the_bundled_server_only_if_no_variable_names_another() -> None:
     assert shipped("dev", {}).connection["host"] == "/socket"
     assert shipped("dev", {"MIGRATION_TIMEOUT": "5"}).embedded
-    given = shipped("dev", {"POSTGRES_PASSWORD": "p"})
-    assert (given.embedded, given.connection["host"], given.connection["user"]) == (False, "localhost", "hyperpage")
+    target = shipped("dev", {"POSTGRES_PASSWORD": "p"})
+    assert (target.embedded, target.connection["host"], target.connection["user"]) == (False, "localhost", "hyperpage")
 
 
 def test_a_url_sets_every_parameter_that_it_contains() -> None:
-    given = shipped("dev", {"DATABASE_URL": "postgresql://me:p%40ss@db:6000/app?sslmode=require", "POSTGRES_HOST": "x"})
-    assert given.connection["host"] == "db"
-    assert given.connection["port"] == "6000"
-    assert given.connection["dbname"] == "app"
-    assert given.connection["user"] == "me"
-    assert given.connection["sslmode"] == "require"
-    assert given.password() == "p@ss"
+    target = shipped(
+        "dev", {"DATABASE_URL": "postgresql://me:p%40ss@db:6000/app?sslmode=require", "POSTGRES_HOST": "x"}
+    )
+    assert target.connection["host"] == "db"
+    assert target.connection["port"] == "6000"
+    assert target.connection["dbname"] == "app"
+    assert target.connection["user"] == "me"
+    assert target.connection["sslmode"] == "require"
+    assert target.password() == "p@ss"
 
 
 def test_database_url_is_ignored_by_other_environments() -> None:
@@ -116,8 +118,8 @@ def test_an_unsupported_url_parameter_is_refused() -> None:
 
 
 def test_migration_settings_come_from_the_environment() -> None:
-    given = shipped("prod", {"MIGRATION_TIMEOUT": "1500", "MIGRATION_BATCH_SIZE": "3"})
-    assert (given.variables.migration_timeout, given.variables.migration_batch_size) == (1500, 3)
+    target = shipped("prod", {"MIGRATION_TIMEOUT": "1500", "MIGRATION_BATCH_SIZE": "3"})
+    assert (target.variables.migration_timeout, target.variables.migration_batch_size) == (1500, 3)
 
 
 def test_every_value_that_cannot_be_rendered_is_named_at_once() -> None:
@@ -128,7 +130,7 @@ def test_every_value_that_cannot_be_rendered_is_named_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "message"),
     [
         ("{{ none }}", "gives none"),
         ("x{{ none }}", "gives none"),
@@ -142,10 +144,10 @@ def test_every_value_that_cannot_be_rendered_is_named_at_once() -> None:
         (None, "expected `str`, got `null`"),
     ],
 )
-def test_missing_none_and_empty_values_are_refused(value: object, told: str) -> None:
+def test_missing_none_and_empty_values_are_refused(value: object, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         resolve({"EMPTY": ""}, pg_user=value)
-    assert told in caught.value.detail
+    assert message in caught.value.detail
 
 
 @pytest.mark.parametrize("wrong", ["{{ nothing }}", "{{ none }}", "{{ '' }}", "{% for x in nothing %}{% endfor %}"])
@@ -160,10 +162,10 @@ def test_templates_of_files_are_equally_strict(tmp_path: Path, wrong: str) -> No
 
 
 def test_variables_that_hold_a_secret_are_recognised() -> None:
-    given = resolve(
+    target = resolve(
         {"A": "a", "B": "b", "C": "c"}, pg_user="{{ env('B') }}", pg_password="{{ env('A') }}{{ env('B') }}"
     )
-    assert given.secret_variables == {"A", "B"}
+    assert target.secret_variables == {"A", "B"}
     assert shipped("dev", {"DATABASE_URL": "postgresql://h/d", "POSTGRES_USER": "u"}).secret_variables == {
         "DATABASE_URL"
     }
@@ -237,10 +239,10 @@ def test_a_missing_template_that_another_includes_is_named(tmp_path: Path) -> No
 def test_the_password_command_runs_only_when_a_password_is_needed(tmp_path: Path) -> None:
     witness = tmp_path / "ran"
     code = f"open({str(witness)!r}, 'w').close(); print('s3cret')"
-    given = resolve(password_command=[sys.executable, "-c", code])
-    assert MASK in given.render("database.env", masked=True)
+    target = resolve(password_command=[sys.executable, "-c", code])
+    assert MASK in target.render("database.env", masked=True)
     assert not witness.exists()
-    assert given.parameters()["password"] == "s3cret"
+    assert target.parameters()["password"] == "s3cret"
     assert witness.exists()
 
 
@@ -250,8 +252,8 @@ def test_the_password_command_gets_neither_libpqs_variables_nor_the_secrets(monk
     monkeypatch.setenv("SECRET_URL", "postgresql://h/d")
     monkeypatch.setenv("VAULT_ADDR", "https://vault")
     command = [sys.executable, "-c", "import os; print(sorted(os.environ))"]
-    given = resolve(dict(os.environ), pg_url="{{ env('SECRET_URL') }}", password_command=command)
-    names = ast.literal_eval(given.password())
+    target = resolve(dict(os.environ), pg_url="{{ env('SECRET_URL') }}", password_command=command)
+    names = ast.literal_eval(target.password())
     assert "VAULT_ADDR" in names
     assert not [name for name in names if name.startswith("PG") or name == "SECRET_URL"]
     assert os.environ["PGPASSWORD"] == "other"
@@ -280,17 +282,17 @@ def test_a_password_command_has_a_time_limit() -> None:
 
 
 def test_pgpass_escapes_colons_and_backslashes() -> None:
-    given = resolve({"P": "a:b\\c"}, pg_password="{{ env('P') }}")
-    assert given.render("pgpass", masked=False) == "h:5432:*:u:a\\:b\\\\c\n"
+    target = resolve({"P": "a:b\\c"}, pg_password="{{ env('P') }}")
+    assert target.render("pgpass", masked=False) == "h:5432:*:u:a\\:b\\\\c\n"
     assert resolve().render("pgpass", masked=False) == ""
 
 
 def test_the_env_file_has_the_variables_of_the_example_and_an_encoded_url() -> None:
-    given = resolve({"P": "p@:/ß"}, pg_password="{{ env('P') }}")
-    text = given.render("database.env", masked=False)
+    target = resolve({"P": "p@:/ß"}, pg_password="{{ env('P') }}")
+    text = target.render("database.env", masked=False)
     assert "DATABASE_URL='postgresql://u:p%40%3A%2F%C3%9F@h:5432/d?sslmode=prefer'" in text
     assert "POSTGRES_PASSWORD='p@:/ß'" in text
-    assert "p@" not in given.render("database.env", masked=True)
+    assert "p@" not in target.render("database.env", masked=True)
 
 
 def test_an_env_file_refuses_a_single_quote() -> None:
@@ -301,20 +303,20 @@ def test_an_env_file_refuses_a_single_quote() -> None:
 
 
 def test_client_files_are_private_and_are_removed() -> None:
-    given = resolve({"P": "s3cret"}, pg_password="{{ env('P') }}")
-    with given.client_environment() as environ:
+    target = resolve({"P": "s3cret"}, pg_password="{{ env('P') }}")
+    with target.client_environment() as environ:
         service, passfile = (Path(environ[name]) for name in ("PGSERVICEFILE", "PGPASSFILE"))
         assert stat.S_IMODE(passfile.stat().st_mode) == stat.S_IMODE(service.stat().st_mode) == 0o600
         assert stat.S_ISREG(passfile.stat().st_mode)
-        assert (service.read_text(), passfile.read_text()) == (given.service_file, given.pgpass())
+        assert (service.read_text(), passfile.read_text()) == (target.service_file, target.pgpass())
         assert "s3cret" not in "".join(environ.values())
     assert not passfile.exists()
 
 
 @requires("files in memory")
 def test_no_secret_is_written_to_a_disk() -> None:
-    given = resolve({"P": "s3cret"}, pg_password="{{ env('P') }}")
-    with given.client_environment() as environ:
+    target = resolve({"P": "s3cret"}, pg_password="{{ env('P') }}")
+    with target.client_environment() as environ:
         assert str(Path(environ["PGPASSFILE"]).readlink()).startswith("/memfd:")
 
 
@@ -324,7 +326,7 @@ def test_a_target_reached_through_its_host_has_no_connection_from_this_machine()
 
 
 @pytest.mark.parametrize(
-    ("variables", "told"),
+    ("variables", "message"),
     [
         ({"reach": "ssh"}, "reach: ssh needs ssh_host"),
         ({"reach": "tunnel", "ssh_host": "b", "embedded": True}, "embedded is a server on this one"),
@@ -332,24 +334,24 @@ def test_a_target_reached_through_its_host_has_no_connection_from_this_machine()
         ({"reach": "ssh", "ssh_host": "b", "backup_recipients": ["age1"]}, "backup_recipients: what it needs"),
     ],
 )
-def test_contradicting_variables_are_named(variables: dict[str, object], told: str) -> None:
+def test_contradicting_variables_are_named(variables: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         resolve({}, **variables)
-    assert told in caught.value.detail
+    assert message in caught.value.detail
 
 
 def test_a_tunnel_changes_the_address_and_keeps_the_name_of_the_server() -> None:
-    asked: list[tuple[str, int]] = []
+    opened: list[tuple[str, int]] = []
 
     def tunnel(_: Variables, host: str, port: int, hidden: frozenset[str]) -> int:
-        asked.append((host, port))
+        opened.append((host, port))
         return 4711
 
     variables = {"pg_host": "db", "pg_dbname": "d", "pg_user": "u", "pg_port": 6000, "reach": "tunnel", "ssh_host": "b"}
     target = InventoryTarget("env", "target", (), variables)
-    given = settings.render_target(target, TEMPLATES, {}, no_server, tunnel)
-    assert asked == [("db", 6000)]
-    assert (given.connection["host"], given.connection["hostaddr"], given.connection["port"]) == (
+    rendered = settings.render_target(target, TEMPLATES, {}, no_server, tunnel)
+    assert opened == [("db", 6000)]
+    assert (rendered.connection["host"], rendered.connection["hostaddr"], rendered.connection["port"]) == (
         "db",
         "127.0.0.1",
         "4711",

@@ -1,4 +1,4 @@
-"""The templates for Kubernetes, GitHub and GitLab: valid by the published schemas, whatever the values are."""
+"""Templates for Kubernetes, GitHub and GitLab are valid by the published schemas with any values."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def values(shape: object) -> Iterator[object]:
 
 
 def accepted(name: str, text: str, folder: Path) -> None:
-    """By check-jsonschema's copies of GitHub's and GitLab's schemas, and by those of Kubernetes."""
+    """Validate with check-jsonschema's copies of the schemas of GitHub and GitLab, and with those of Kubernetes."""
     if name.startswith("k8s"):
         validate = import_or_skip("kubernetes_validate").validate
         for each in documents(text):
@@ -98,17 +98,17 @@ def test_the_schemas_find_mistakes(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", HOSTILE)
 def test_a_value_is_read_back_unchanged(name: str, value: str) -> None:
     text = rendered(name, {"NAME": value, "SECRET": SECRET})
-    found = {str(each).replace("$$", "$") if "github" not in name else each for each in values(documents(text))}
-    assert not value or value.replace("$$", "$") in found or value in found
+    actual = {str(each).replace("$$", "$") if "github" not in name else each for each in values(documents(text))}
+    assert not value or value.replace("$$", "$") in actual or value in actual
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_secret_is_referred_to_and_not_read(name: str) -> None:
     options = {"access_key_id": "{{ env('KEY') }}"}
-    found = rendered(name, {"SECRET": SECRET, "KEY": SECRET}, backup_store="s3://b", backup_store_options=options)
-    assert SECRET not in found
-    assert "SECRET" in found
-    assert "KEY" in found
+    text = rendered(name, {"SECRET": SECRET, "KEY": SECRET}, backup_store="s3://b", backup_store_options=options)
+    assert SECRET not in text
+    assert "SECRET" in text
+    assert "KEY" in text
 
 
 def test_a_value_cannot_add_an_expression_to_a_workflow() -> None:

@@ -1,4 +1,4 @@
-"""Where a session may lead, judged from what the server says of itself."""
+"""Suitable servers, judged from what the server reports."""
 
 from __future__ import annotations
 
@@ -55,5 +55,5 @@ def test_a_pooler_is_refused_with_a_hint_for_the_direct_address() -> None:
 
 
 def test_a_database_is_described_without_its_password() -> None:
-    given = parse_url("postgresql://me:s3cret@db:6000/app")
-    assert describe(given) == 'database "app" on db, port 6000, as me'
+    parameters = parse_url("postgresql://me:s3cret@db:6000/app")
+    assert describe(parameters) == 'database "app" on db, port 6000, as me'

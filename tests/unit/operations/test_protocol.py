@@ -1,4 +1,4 @@
-"""What travels comes out as it went in, and nothing else does."""
+"""Requests, events, errors and results are decoded unchanged, and nothing else is accepted."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def test_an_event_is_decoded_unchanged(event: events.Event) -> None:
 @pytest.mark.parametrize("kind", list(errors.ERRORS_BY_EXIT_CODE.values()), ids=lambda kind: str(kind.__name__))
 def test_an_error_is_decoded_unchanged(kind: type[RatchetError]) -> None:
     signal = Terminated()
-    made = Interrupted(signal, detail=ODD, hint="h") if kind is Interrupted else kind(ODD, detail=ODD, hint="h")
-    made.location = Location("a", 1, 2, "42P01")
-    came = protocol.error_of(json.loads(json.dumps(protocol.error(made)))["error"])
-    assert (type(came), came.status, str(came)) == (kind, made.status, str(made))
+    error = Interrupted(signal, detail=ODD, hint="h") if kind is Interrupted else kind(ODD, detail=ODD, hint="h")
+    error.location = Location("a", 1, 2, "42P01")
+    came = protocol.error_of(json.loads(json.dumps(protocol.error(error)))["error"])
+    assert (type(came), came.status, str(came)) == (kind, error.status, str(error))
     if kind is not Interrupted:
-        assert came.location == made.location
+        assert came.location == error.location
 
 
 def test_every_error_can_be_decoded() -> None:
@@ -67,12 +67,12 @@ def test_every_error_can_be_decoded() -> None:
 
 
 def _inner(kind: type) -> list[type]:
-    found: list[type] = kind.__subclasses__()
-    return [each for each in found if each.__module__ != "pgratchet.errors"]
+    classes: list[type] = kind.__subclasses__()
+    return [each for each in classes if each.__module__ != "pgratchet.errors"]
 
 
 def received(request: Request) -> Request:
-    """The request as the other machine reads it; nothing is left over."""
+    """The request as the other machine reads it. Nothing is left over."""
     source = io.BytesIO(protocol.encode_request(request))
     length = b"".join(iter(lambda: source.read(1), b" "))
     line = source.read(int(length))

@@ -1,4 +1,4 @@
-"""The bundle: complete, pure, and named by what is in it."""
+"""The bundle for hosts: complete, reproducible, and named by its content."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def unpacked_bundle(tmp_path: Path) -> Path:
 
 @requires("libpq")
 def test_the_bundle_runs_on_a_bare_python(unpacked_bundle: Path, tmp_path: Path) -> None:
-    """With nothing of this environment in reach."""
+    """Without the packages of this environment."""
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(unpacked_bundle), "runs"],
         env={"HOME": str(tmp_path)},
@@ -100,9 +100,9 @@ def test_the_installer_refuses_content_with_another_digest(tmp_path: Path) -> No
     for _ in range(2):
         assert install(bundle.digest()) == [{"unfit": ""}, {"installed": bundle.digest()}]
     bundles = tmp_path / ".pgratchet" / "bundles"
-    (made,) = bundles.iterdir()
-    assert made.name == bundle.digest()
-    assert made.stat().st_mode & 0o777 == 0o700
+    (installed,) = bundles.iterdir()
+    assert installed.name == bundle.digest()
+    assert installed.stat().st_mode & 0o777 == 0o700
     for age in range(1, 9):
         (bundles / str(age)).mkdir()
         os.utime(bundles / str(age), (age, age))

@@ -1,4 +1,4 @@
-"""Connections by SSH: each hop trusts only known keys, whoever asked for it. No host is reached here."""
+"""SSH connections: each hop accepts only known host keys. No host is contacted here."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def route(tmp_path: Path) -> Route:
 
 
 def hops(way: Route) -> list[str]:
-    """The hosts of a way, the last first, each found to be hardened."""
-    found, connection = [], ssh.prepare_connection(way)
+    """The hosts of a route, the last first. Checks that each verifies host keys."""
+    hosts, connection = [], ssh.prepare_connection(way)
     while connection:
         assert type(connection.client._policy).__name__ == "Refuse"
-        found.append(f"{connection.user}@{connection.host}:{connection.port}")
+        hosts.append(f"{connection.user}@{connection.host}:{connection.port}")
         connection = connection.gateway
-    return found
+    return hosts
 
 
 def test_every_hop_of_the_inventory_checks_host_keys(route: Route) -> None:
@@ -52,7 +52,7 @@ def test_every_hop_of_the_inventory_checks_host_keys(route: Route) -> None:
 
 
 def test_every_hop_of_ssh_config_checks_host_keys(route: Route) -> None:
-    """Fabric would make these by itself, and take any key of them."""
+    """Fabric itself would open these connections and accept any host key."""
     route.config.write_text(
         "Host db\n HostName db.internal\n User deploy\n Port 2022\n ProxyJump inner\n"
         "Host inner\n HostName inner.internal\n User jump\n ProxyJump outer:2222\n"
@@ -74,7 +74,7 @@ def test_an_unreadable_ssh_configuration_is_named(route: Route) -> None:
 
 
 def test_connections_are_opened_in_one_place_with_an_explicit_gateway() -> None:
-    """A bare Connection takes any host key: there is none, in any room."""
+    """Fabric's Connection without settings accepts any host key, so no other module may create one."""
     calls = []
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):

@@ -33,8 +33,8 @@ def test_alembic_revisions_are_ordered_from_the_heads_without_running_them(tmp_p
     files = alembic.files(tmp_path)
     assert [each.keys[0] for each in files] == ["zz", "aa", "bb", "cc"]
     assert [row.keys[0] for row in alembic.rows([{"version_num": "bb"}], files)] == ["zz", "aa", "bb"]
-    found = states(files, alembic.rows([{"version_num": "cc"}], files))
-    assert found[0] == ("0001_first", "claimed")
+    result = states(files, alembic.rows([{"version_num": "cc"}], files))
+    assert result[0] == ("0001_first", "claimed")
     assert [state for _, state in states(files, alembic.rows([{"version_num": "nn"}], files))][-1] == "no file"
     write(tmp_path, **{"dd.py": "this is not"})
     with pytest.raises(ConfigurationError, match="cannot be read as Python"):

@@ -55,9 +55,9 @@ def test_drizzle_and_prisma_checksums_accept_other_line_ends(tmp_path: Path, lin
     write(tmp_path, **{"20240101000000_a/migration.sql": text.replace("\n", line_end)})
     digest = hashlib.sha256(text.replace("\n", stored).encode()).hexdigest()
     for tool in (drizzle, prisma):
-        (given,) = tool.files(tmp_path)
-        assert digest in given.checksums
-        assert "\r" not in given.up
+        (migration,) = tool.files(tmp_path)
+        assert digest in migration.checksums
+        assert "\r" not in migration.up
 
 
 def test_drizzle_1_0_rows_match_by_name_and_older_rows_by_second(tmp_path: Path) -> None:

@@ -22,15 +22,15 @@ def test_flyway_checksum_is_a_signed_crc32_of_the_lines() -> None:
             for last in ("", end):
                 text = f"{start}create table a (i int);{end}select 1; {last}"
                 assert flyway.checksum(text.encode()) == expected
-    found = [flyway.checksum(f"select {n};".encode()) for n in range(20)]
-    assert min(found) < 0 < max(found)
-    assert all(-(1 << 31) <= each < 1 << 31 for each in found)
+    checksums = [flyway.checksum(f"select {n};".encode()) for n in range(20)]
+    assert min(checksums) < 0 < max(checksums)
+    assert all(-(1 << 31) <= each < 1 << 31 for each in checksums)
     assert flyway.checksum(b"select 1;") != flyway.checksum(b"select 1; ")
 
 
-def flyway_row(rank: int, version: str | None, kind: str = "SQL", **given: Any) -> dict[str, Any]:
+def flyway_row(rank: int, version: str | None, kind: str = "SQL", **columns: Any) -> dict[str, Any]:
     raw = {"installed_rank": rank, "version": version, "description": "x", "type": kind, "checksum": None}
-    return {**raw, "success": True, "installed_on": "2024-01-01T00:00:00", "execution_time": 5, **given}
+    return {**raw, "success": True, "installed_on": "2024-01-01T00:00:00", "execution_time": 5, **columns}
 
 
 def test_flyway_files_are_read_by_name_and_settings(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_flyway_files_are_read_by_name_and_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "found"),
+    ("rows", "expected"),
     [
         ([flyway_row(1, "1")], ["claimed", "pending"]),
         ([flyway_row(1, "1.0"), flyway_row(2, "2")], ["claimed", "claimed"]),
@@ -76,7 +76,9 @@ def test_flyway_files_are_read_by_name_and_settings(tmp_path: Path) -> None:
         ([flyway_row(1, "3", "JDBC")], ["pending", "pending", "no file"]),
     ],
 )
-def test_flyway_rows_give_the_state_of_each_file(tmp_path: Path, rows: list[dict[str, Any]], found: list[str]) -> None:
+def test_flyway_rows_give_the_state_of_each_file(
+    tmp_path: Path, rows: list[dict[str, Any]], expected: list[str]
+) -> None:
     write(tmp_path, **{"V1__a.sql": SQL, "V2__b.sql": SQL})
     files = flyway.files(tmp_path)
-    assert [state for _, state in states(files, flyway.rows(rows, files))] == found
+    assert [state for _, state in states(files, flyway.rows(rows, files))] == expected

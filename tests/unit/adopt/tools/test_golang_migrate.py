@@ -24,7 +24,7 @@ def test_golang_migrate_files_and_the_single_row_are_read(tmp_path: Path) -> Non
         ("000009", "select 1;", True),
         ("000010", "create index concurrently i on t (a);", False),
     ]
-    for version, dirty, found in (
+    for version, dirty, expected in (
         (9, False, ["claimed", "pending"]),
         (10, False, ["claimed", "claimed"]),
         (10, True, ["claimed", "failed"]),
@@ -32,5 +32,5 @@ def test_golang_migrate_files_and_the_single_row_are_read(tmp_path: Path) -> Non
         (-1, False, ["pending", "pending"]),
     ):
         rows = golang_migrate.rows([{"version": version, "dirty": dirty}], files)
-        assert [state for _, state in states(files, rows)] == found, (version, dirty)
+        assert [state for _, state in states(files, rows)] == expected, (version, dirty)
     assert golang_migrate.rows([], files) == []

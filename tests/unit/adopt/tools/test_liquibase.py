@@ -14,7 +14,7 @@ from tests.unit.adopt.helpers import SQL, states, ups, write
 
 
 @pytest.mark.parametrize(
-    ("place", "found"),
+    ("place", "folder"),
     [
         ("a/001.sql", "a"),
         ("classpath:db/changelog/b/001.sql", "b"),
@@ -25,14 +25,14 @@ from tests.unit.adopt.helpers import SQL, states, ups, write
     ],
 )
 def test_liquibase_paths_match_with_another_prefix_but_are_not_guessed(
-    tmp_path: Path, place: str, found: str | None
+    tmp_path: Path, place: str, folder: str | None
 ) -> None:
     text = "--liquibase formatted sql\n--changeset nene:1\nselect 1;\n"
     files = liquibase.files(write(tmp_path, **{"a/001.sql": text, "b/001.sql": text}))
     raw = {"id": "1", "author": "nene", "filename": place, "dateexecuted": "d", "orderexecuted": 1, "exectype": "RERAN"}
     pairs, orphans = pair_rows(files, liquibase.rows([raw], ()))
-    assert [file.name[0] for file, row in pairs if row] == ([found] if found else [])
-    assert bool(orphans) == (found is None)
+    assert [file.name[0] for file, row in pairs if row] == ([folder] if folder else [])
+    assert bool(orphans) == (folder is None)
 
 
 def test_liquibase_changesets_and_rows_are_read(tmp_path: Path) -> None:
@@ -64,8 +64,8 @@ def test_liquibase_changesets_and_rows_are_read(tmp_path: Path) -> None:
 
 def test_liquibase_quoted_author_and_id_are_read_without_quotes(tmp_path: Path) -> None:
     (tmp_path / "a.sql").write_text('--liquibase formatted sql\n--changeset "a mover": "the first"\nSELECT 1;\n')
-    (found,) = liquibase.files(tmp_path)
-    assert found.keys[0] == "the first a mover a.sql"
+    (changeset,) = liquibase.files(tmp_path)
+    assert changeset.keys[0] == "the first a mover a.sql"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,9 @@ def test_liquibase_files_of_the_same_name_are_distinguished_by_folder(
         path.write_text("--liquibase formatted sql\n--changeset a:1\nSELECT 1;\n")
     raw = {"id": "1", "author": "a", "filename": row, "exectype": "EXECUTED", "dateexecuted": None, "orderexecuted": 1}
     pairs, _ = pair_rows(liquibase.files(tmp_path), liquibase.rows([raw], ()))
-    assert [Path(file.name.split(":")[0]).parts[-2] for file, found in pairs if found] == [applied] * bool(applied)
+    assert [Path(file.name.split(":")[0]).parts[-2] for file, matched_row in pairs if matched_row] == [applied] * bool(
+        applied
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,6 @@ def test_lines_that_liquibase_ignores_are_left_out(tmp_path: Path) -> None:
         "--ignoreLines:start\n--changeset a:2\nSELECT 2;\n--ignoreLines:end\nSELECT 3;\n"
         "--ignoreLines:1\nSELECT 4;\nSELECT 5;\n"
     )
-    (found,) = liquibase.files(tmp_path)
-    assert found.up == "SELECT 1;\nSELECT 3;\nSELECT 5;\n"
-    assert not found.obstacle
+    (changeset,) = liquibase.files(tmp_path)
+    assert changeset.up == "SELECT 1;\nSELECT 3;\nSELECT 5;\n"
+    assert not changeset.obstacle

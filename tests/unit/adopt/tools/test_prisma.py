@@ -34,7 +34,7 @@ def prisma_row(name: str, started: str, finished: str | None = "f", rolled: str 
 def test_prisma_rows_give_the_state_of_a_file(tmp_path: Path, rows: list[dict[str, Any]], state: str) -> None:
     write(tmp_path, **{"1_a/migration.sql": SQL, "migration_lock.toml": ""})
     files = prisma.files(tmp_path)
-    assert [found for _, found in states(files, prisma.rows(rows, files))] == [state]
+    assert [actual for _, actual in states(files, prisma.rows(rows, files))] == [state]
 
 
 def test_prisma_checksums_without_leading_zeros_are_accepted(tmp_path: Path) -> None:

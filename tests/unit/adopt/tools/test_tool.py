@@ -1,4 +1,4 @@
-"""What all tools have in common: how they are told apart, their locks, their order and their texts."""
+"""What all tools have in common: recognition, locks, order and texts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_every_tool_is_registered_once_and_recognised_by_its_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "left"),
+    ("text", "rest"),
     [
         ("BEGIN;\nselect 1;\nCOMMIT;\n", "select 1;\n\n"),
         ("-- why\nbegin transaction;select 1;end", "-- why\nselect 1;"),
@@ -35,8 +35,8 @@ def test_every_tool_is_registered_once_and_recognised_by_its_table() -> None:
         ("select '", None),
     ],
 )
-def test_a_transaction_around_a_whole_file_is_removed(text: str, left: str | None) -> None:
-    assert without_transaction_frame(text) == (text if left is None else left)
+def test_a_transaction_around_a_whole_file_is_removed(text: str, rest: str | None) -> None:
+    assert without_transaction_frame(text) == (text if rest is None else rest)
 
 
 def test_statements_get_a_semicolon_and_names_are_sorted_by_dependency() -> None:
