@@ -96,6 +96,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
 
 
+@pytest.hookimpl
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fail instead of starting every server in every worker, should pytest-xdist not group the tests."""
+    grouping = getattr(session.config.option, "loadgroup", False)  # in a worker of pytest-xdist
+    if grouping and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError("pytest-xdist does not group tests with this pytest: install constraints-dev.txt")
+
+
 def _group(item: pytest.Item) -> str:
     """The tests that one worker runs together: a module on one server, or all tests with the slowly starting hosts."""
     if "hosts" in getattr(item, "fixturenames", ()):
