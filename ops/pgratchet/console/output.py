@@ -37,7 +37,7 @@ _COLOURS = {
 
 
 def on_terminal(stream: IO[str] | None) -> bool:
-    """Whether a stream is a terminal with cursor movement."""
+    """Return whether a stream is a terminal with cursor movement."""
     return stream is not None and stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
