@@ -168,12 +168,13 @@ def fake_pg_restore(programs: Programs, folder: Path, script: str) -> Programs:
 
 
 def wait_until_restore_ended(restorable: RestorableDatabase) -> None:
-    """Wait until every session of the restore is gone."""
+    """Wait until every session of the restore is gone, also one that has not begun the statement that was sent to it."""
     until(
         lambda: (
             restorable.postgres.rows(
                 "SELECT 1 FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname IS NOT NULL"
-                f" AND (datname LIKE '{restorable.database.name}%' OR query LIKE '%{restorable.database.name}%')"
+                f" AND (datname LIKE '{restorable.database.name}%' OR query LIKE '%{restorable.database.name}%'"
+                " OR application_name = 'pgratchet')"
             )
             == []
         )
