@@ -168,7 +168,7 @@ def fake_pg_restore(programs: Programs, folder: Path, script: str) -> Programs:
 
 
 def wait_until_restore_ended(restorable: RestorableDatabase) -> None:
-    """Wait until every session of the restore is gone, also one that has not begun the statement that was sent to it."""
+    """Wait until every session of the restore is gone, also one that has not begun the statement sent to it."""
     until(
         lambda: (
             restorable.postgres.rows(
