@@ -11,13 +11,13 @@ from tests import requirements
 
 def test_a_missing_program_skips_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requirements, "find_program", lambda _: None)
-    with pytest.raises(pytest.skip.Exception, match="^needs pgbouncer: apt-get install pgbouncer$"):
+    with pytest.raises(pytest.skip.Exception, match=r"^needs pgbouncer: apt-get install pgbouncer$"):
         requirements.require("pgbouncer")
 
 
 def test_a_missing_system_skips_with_an_action(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(requirements._SYSTEMS, "root", (lambda: False, "run the tests as root"))
-    with pytest.raises(pytest.skip.Exception, match="^needs root: run the tests as root$"):
+    with pytest.raises(pytest.skip.Exception, match=r"^needs root: run the tests as root$"):
         requirements.require("root")
 
 
