@@ -171,4 +171,4 @@ def test_cancel_ends_a_run(remote: RemoteTarget, start_invoke: Callable[..., Run
     assert "told to end" in remote("cancel").stdout
     assert running.ended().status == 143
     assert remote.rows(SLEEPING) == ["0"]
-    assert "it was over already" in remote("cancel").stdout
+    assert "already finished" in remote("cancel").stdout
