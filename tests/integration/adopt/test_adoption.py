@@ -20,6 +20,7 @@ from pgratchet.migrations.plan import make_plan
 from tests.integration.adopt.helpers import LEDGER, ToolProject
 from tests.other_tools import handwritten
 from tests.other_tools.handwritten import ONE, SAMPLES, THREE, TWO
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
@@ -175,6 +176,7 @@ def test_a_running_tool_is_not_adopted(project: ToolProject, name: str) -> None:
     with project.database.connect() as holder:
         holder.execute("SELECT pg_advisory_lock(%s)", (key,))
         assert f"{name} is running" in project.refuses(LockBusy)
+    until(lambda: project.database.rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") == [])
     project.adopt()
 
 
