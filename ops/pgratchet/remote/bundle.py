@@ -16,6 +16,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1]
 MODULES = ("__init__", "embedded", "environment", "errors", "events", "formatting", "variables", "version")
 FOLDERS = ("apply", "backups", "checks", "database", "migrations", "operations")
+ONLY_HERE = ("checks/ci.py", "operations/drill.py", "operations/schema.py")
+"""Modules in these folders that run on the control machine only."""
 NO_LIBPQ = 95
 """The exit status of the bundle on a host without libpq."""
 _MAIN = f"""import sys
@@ -45,7 +47,7 @@ def build() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in _files():
-            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED, compresslevel=9)
     return buffer.getvalue()
 
 
@@ -64,7 +66,7 @@ def sources() -> list[Path]:
     """The files of this package that go into the bundle."""
     modules = [PACKAGE / f"{name}.py" for name in MODULES]
     folders = [path for name in FOLDERS for path in (PACKAGE / name).rglob("*") if path.suffix in (".py", ".sql")]
-    return modules + sorted(folders)
+    return modules + sorted(path for path in folders if path.relative_to(PACKAGE).as_posix() not in ONLY_HERE)
 
 
 def _origin(name: str) -> Path:

@@ -58,6 +58,10 @@ def test_the_bundle_is_built_in_less_than_a_second() -> None:
     assert time.monotonic() - started < 5, "a machine that is five times too busy"
 
 
+def test_it_is_small_enough_for_a_slow_line() -> None:
+    assert len(bundle.build()) < 400_000
+
+
 @pytest.fixture
 def unpacked_bundle(tmp_path: Path) -> Path:
     zipfile.ZipFile(io.BytesIO(bundle.build())).extractall(tmp_path / "bundle")
