@@ -150,9 +150,9 @@ class History:
         """Return the assertion to take the migration lock until the end of the transaction."""
         return self._query(connection, "lock_transaction", lock_key=self.lock_key)
 
-    def begin_migration_query(self, connection: Connection, script: Script, text: bytes, run: RunColumns) -> bytes:
+    def begin_migration_query(self, connection: Connection, script: Script, text: bytes, columns: RunColumns) -> bytes:
         """Return the first statement of a migration's transaction, to insert the row."""
-        return self._query(connection, "begin_migration", **_row_values(script, text, run))
+        return self._query(connection, "begin_migration", **_row_values(script, text, columns))
 
     def finish_migration_query(self, connection: Connection, script: Script) -> bytes:
         """Return the last statement of a migration's transaction, an assertion to finish the row."""
@@ -164,13 +164,13 @@ class History:
             return StepProgress(int(done or 0), int(begun) if begun else None, body, str(checksum))
         return None
 
-    def begin_steps(self, connection: Connection, script: Script, text: bytes, run: RunColumns) -> None:
+    def begin_steps(self, connection: Connection, script: Script, text: bytes, columns: RunColumns) -> None:
         """Insert the row of a migration without a transaction."""
-        self._fetch(connection, "begin_steps", **_row_values(script, text, run))
+        self._fetch(connection, "begin_steps", **_row_values(script, text, columns))
 
-    def resume_steps(self, connection: Connection, script: Script, text: bytes, run: RunColumns) -> None:
+    def resume_steps(self, connection: Connection, script: Script, text: bytes, columns: RunColumns) -> None:
         """Make the unfinished row of a migration without a transaction belong to this run."""
-        self._fetch(connection, "resume_steps", **_row_values(script, text, run))
+        self._fetch(connection, "resume_steps", **_row_values(script, text, columns))
 
     def record_step_begun(self, connection: Connection, run_id: str, name: str, number: int | None) -> None:
         """Record the beginning of a statement; None clears the record. Asserts the row to be of this run."""
@@ -246,13 +246,13 @@ def _history_row(
     return HistoryRow(name or "", checksum or "", executed_at, duration, source or "")
 
 
-def _row_values(script: Script, text: bytes, run: RunColumns) -> dict[str, _Value]:
+def _row_values(script: Script, text: bytes, columns: RunColumns) -> dict[str, _Value]:
     return {
         "name": script.name,
         "checksum": script.migration.checksum,
-        "run_id": run.run_id,
-        "backup_id": run.backup_id,
-        "backup_waived": run.backup_waived,
+        "run_id": columns.run_id,
+        "backup_id": columns.backup_id,
+        "backup_waived": columns.backup_waived,
         "tool_version": __version__,
         "body": text if len(text) <= BODY_LIMIT else None,
     }
