@@ -262,13 +262,22 @@ class Run:
 
     def _interrupted(self, signal: KeyboardInterrupt, scripts: Sequence[Script]) -> Iterator[events.Event]:
         """Report the committed part of the batch, then raise Interrupted."""
-        applied: list[str] | None = self.applied
-        try:
-            self.session.reset()
-            yield from self._report_committed(scripts, self._read_committed(scripts))
-        except psycopg.Error:
-            applied = None
-        raise failures.interrupted(signal, applied) from None
+        rows = self._read_committed_after_signal(scripts)
+        if rows is not None:
+            yield from self._report_committed(scripts, rows)
+        raise failures.interrupted(signal, None if rows is None else self.applied) from None
+
+    def _read_committed_after_signal(self, scripts: Sequence[Script]) -> list[HistoryRow] | None:
+        """Return the rows of the scripts, or None if the server does not answer. Only a third signal ends the wait."""
+        for _ in range(2):
+            try:
+                self.session.reset()
+                return self._read_committed(scripts)
+            except psycopg.Error:  # noqa: PERF203
+                return None
+            except KeyboardInterrupt:  # impatience must not hide what took effect
+                continue
+        return None
 
     def _require_applied(self) -> None:
         """Raise when the server after reconnecting lacks migrations reported as applied."""

@@ -73,10 +73,18 @@ def copy(connection: psycopg.Connection, statement: bytes, data: memoryview) -> 
 
 
 def _cancel(connection: psycopg.Connection) -> None:
-    """Cancel the running query; close the connection when the query cannot be cancelled.
+    """Cancel the running query; close the connection when the query cannot be cancelled."""
+    try:
+        _try_to_cancel(connection)
+    except KeyboardInterrupt:  # a second signal
+        with suppress(KeyboardInterrupt):
+            _try_to_cancel(connection)
+    if connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+        connection.pgconn.finish()
 
-    psycopg cancels a query only while waiting. A signal can also arrive between sending and waiting.
-    """
+
+def _try_to_cancel(connection: psycopg.Connection) -> None:
+    """Cancel the running query. psycopg does so only while waiting; a signal can also arrive before the wait."""
     pgconn = connection.pgconn
     with suppress(psycopg.Error):
         if pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
@@ -84,8 +92,6 @@ def _cancel(connection: psycopg.Connection) -> None:
             connection.wait(generators.fetch_many(pgconn), timeout=_CANCEL)
         if pgconn.transaction_status == pq.TransactionStatus.ACTIVE:  # a COPY that waits for its rows
             connection.wait(generators.copy_end(pgconn, b"interrupted"), timeout=_CANCEL)
-    if pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
-        pgconn.finish()
 
 
 def _answer(connection: psycopg.Connection, results: Sequence[pq.abc.PGresult]) -> Answer:
