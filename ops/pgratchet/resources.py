@@ -8,7 +8,7 @@ _PACKAGE = Path(__file__).parent
 _CLONE = _PACKAGE.parents[1]
 
 STARTER = _PACKAGE / "starter"
-"""What `pgratchet init` writes."""
+"""The files that `pgratchet init` writes."""
 
 
 def packaged_folder(name: str) -> Path:

@@ -17,19 +17,24 @@ _T = TypeVar("_T", bound="Group")
 
 
 class Range(NamedTuple):
-    """The smallest and the largest value that a number may have."""
+    """The smallest and the largest value that a number may have, and its unit: seconds, days or bytes, if any."""
 
     least: int
     most: int
+    unit: str = ""
 
 
-class NotEmpty(NamedTuple):
-    """A text of at least one character."""
+class NotEmpty:
+    """A text of at least one character. No tuple: typing takes Annotated types with equal marks for the same."""
+
+
+class Ports:
+    """Port numbers separated by commas: one for all hosts, or one for each."""
 
 
 Text = Annotated[str, NotEmpty()]
-Port = Annotated[int, Range(1, 65535)]
-Milliseconds = Annotated[int, Range(0, 2**31 - 1)]
+PortList = Annotated[str, Ports()]
+Milliseconds = Annotated[int, Range(0, 2**31 - 1, "milliseconds")]
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -96,13 +101,16 @@ class SshVariables(Group):
     ssh_config: str = "~/.ssh/config"
     ssh_known_hosts: str = "~/.ssh/known_hosts"
     ssh_python: Text = "python3"
-    ssh_timeout: Annotated[int, Range(1, 600)] = 10
-    ssh_silence: Annotated[int, Range(2, 3600)] = 20
-    ssh_patience: Annotated[int, Range(0, 86_400)] = 60
+    ssh_timeout: Annotated[int, Range(1, 600, "seconds")] = 10
+    ssh_silence: Annotated[int, Range(2, 3600, "seconds")] = 20
+    ssh_patience: Annotated[int, Range(0, 86_400, "seconds")] = 60
 
 
 class BackupVariables(Group):
-    """How backups are taken, where they are kept and for how long. Sizes are bytes, `backup_max_age` seconds."""
+    """How backups are taken, where they are kept and for how long. Sizes are bytes.
+
+    `backup_max_age` and `backup_command_timeout` are seconds.
+    """
 
     backup_policy: Literal["always", "when-destructive", "never"] = "always"
     backup_at: Literal["host", "here"] = "host"
@@ -111,25 +119,35 @@ class BackupVariables(Group):
     backup_store_options: Mapping[str, str] = MappingProxyType({})
     backup_recipients: tuple[Text, ...] = ()
     backup_identity: str = ""
+    backup_signing_key: str = ""
+    backup_verify_keys: tuple[Text, ...] = ()
     backup_jobs: Annotated[int, Range(1, 64)] = 4
-    backup_parallel_from: Annotated[int, Range(0, 2**63 - 1)] = 10_000_000_000
+    backup_parallel_from: Annotated[int, Range(0, 2**63 - 1, "bytes")] = 10_000_000_000
     backup_keep_count: Annotated[int, Range(0, 100_000)] = 0
-    backup_keep_days: Annotated[int, Range(0, 100_000)] = 0
+    backup_keep_days: Annotated[int, Range(0, 100_000, "days")] = 0
     backup_command: tuple[Text, ...] = ()
-    backup_max_age: Annotated[int, Range(0, 10_000_000)] = 3_600
+    backup_command_timeout: Annotated[int, Range(1, 10_000_000, "seconds")] = 3_600
+    backup_max_age: Annotated[int, Range(0, 10_000_000, "seconds")] = 3_600
     drill_environment: str = ""
+    restore_environment: str = ""
 
     @property
     def identity_file(self) -> Path | None:
         """The file with the age identities that decrypt backups; None when backups are only encrypted here."""
         return Path(self.backup_identity).expanduser() if self.backup_identity else None
 
+    @property
+    def signing_key_file(self) -> Path | None:
+        """The file with the private key that signs backups; None when they are not signed here."""
+        return Path(self.backup_signing_key).expanduser() if self.backup_signing_key else None
+
 
 class HistoryVariables(Group):
-    """The name of the history table."""
+    """The name of the history table, and other environments whose databases this one may use as its own."""
 
     history_schema: Text = "ratchet"
     history_table: Text = "migrations"
+    history_from: tuple[Text, ...] = ()
 
 
 class DatabaseVariables(Group):
@@ -152,27 +170,32 @@ class Variables(StorageVariables, HistoryVariables, DatabaseVariables):
     Those that begin with pg_ have the meaning of the libpq parameter of that name
     (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS), and the templates read them.
     `pg_host` may be a connection pooler's address, which the application uses; `pg_direct_host` and `pg_direct_port`
-    are then the server's own.
+    are then the server's own. Each may name several servers, separated by commas, as in libpq.
     """
 
     pg_url: str = ""
     pg_host: str = ""
-    pg_port: Port = 5432
+    pg_port: PortList = "5432"
     pg_direct_host: str = ""
-    pg_direct_port: Port = 5432
+    pg_direct_port: PortList = "5432"
     pg_user: str = ""
     pg_password: str = ""
+    app_user: str = ""
+    app_password: str = ""
     pg_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
     pg_sslrootcert: str = ""
     pg_require_auth: str = ""
     pg_channel_binding: Literal["disable", "prefer", "require"] = "prefer"
-    pg_connect_timeout: Annotated[int, Range(2, 3600)] = 10
+    pg_connect_timeout: Annotated[int, Range(2, 3600, "seconds")] = 10
     pg_target_session_attrs: Literal["any", "read-write", "primary", "prefer-standby", "standby", "read-only"] = "any"
     pg_system_identifier: str = ""
     pg_maintenance_dbname: Text = "postgres"
     password_command: tuple[Text, ...] = ()
-    password_timeout: Annotated[int, Range(1, 600)] = 30
+    password_timeout: Annotated[int, Range(1, 600, "seconds")] = 30
+    env_file: str = ""
+    roles: tuple[Text, ...] = ()
     embedded: bool = False
+    remote: bool = False
     confirm: bool = False
     migration_timeout: Milliseconds = 30_000
     migration_batch_size: Annotated[int, Range(1, 1000)] = 100

@@ -3,48 +3,67 @@
 Only a row with a checksum of its file proves that the file ran. A tool may have skipped a file silently, so each row is
 matched separately (tests/integration/adopt/test_adoption.py::test_a_history_that_cannot_be_adopted_is_refused). A row
 of a failed or unfinished run proves nothing.
+
+A migration with a condition, such as a context of Liquibase, may be left out of this database on purpose. Without a row
+it is `excluded`, and a person chooses whether it is pending or left out.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import Literal
 
+from pgratchet.adopt.conversion import Conversion, ConvertedFile
 from pgratchet.adopt.tools.tool import ToolMigration, ToolRow
-from pgratchet.errors import ConfigurationError
-from pgratchet.migrations import scripts
 from pgratchet.migrations.files import Migration
 
 State = Literal[
-    "verified", "claimed", "applied", "pending", "rolled back", "changed", "no file", "skipped", "failed", "cannot run"
+    "verified",
+    "claimed",
+    "applied",
+    "pending",
+    "rolled back",
+    "left out",
+    "replaced",
+    "changed",
+    "no file",
+    "skipped",
+    "failed",
+    "cannot run",
+    "excluded",
 ]
 ADOPTED: tuple[State, ...] = ("verified", "claimed")
 """The states of migrations that become rows of our history."""
 PENDING: tuple[State, ...] = ("pending", "rolled back")
 """The states of migrations that become files only. `applied` is a pending one that we have applied since the adoption.
-A migration in any other state must be settled by a person."""
+A migration in any other state must be settled by a person, unless it is in SETTLED."""
+SETTLED: tuple[State, ...] = (*ADOPTED, *PENDING, "applied", "left out", "replaced")
 _TITLE_LIMIT = 120
 
 
 @dataclass(frozen=True, slots=True)
-class ConvertedFile(Migration):
-    """Our file made from another tool's migration. The file may not exist on disk yet."""
+class Choice:
+    """The choices of the user, as names or patterns with * and ?.
 
-    body: bytes = b""
+    `include` become pending and `exclude` are left out, of the excluded migrations. `mended` have a file in our folder
+    that is adopted in place of the tool's.
+    """
 
-    def text(self) -> bytes:
-        return self.body
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    mended: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class AdoptionItem:
     """A migration of the other tool. `original` is the tool's name for the migration, and `remarks` are sentences.
 
-    `file` is None when the tool has a row but no file.
+    `file` is None when the tool has a row but no file, and for migrations that are left out. `unused_checksum` is the
+    checksum that our file of a migration would have that is left out.
     """
 
     original: str
@@ -52,34 +71,73 @@ class AdoptionItem:
     file: ConvertedFile | None = None
     row: ToolRow | None = None
     remarks: tuple[str, ...] = ()
+    unused_checksum: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """Our side: the files in our folder and the checksums in our history, by name."""
+
+    files: Mapping[str, Migration] = field(default_factory=dict)
+    checksums: Mapping[str, str] = field(default_factory=dict)
 
 
 def match_rows(
     tool: str,
     files: Sequence[ToolMigration],
     rows: Sequence[ToolRow],
-    existing: Mapping[str, Migration],
+    ours: Ours | None = None,
     *,
+    choice: Choice | None = None,
+    tables: Sequence[str] = (),
     elsewhere: bool = False,
 ) -> tuple[tuple[AdoptionItem, ...], tuple[str, ...]]:
     """Every migration in our order and form with its state, and notes about all of them.
 
-    `existing` are the files in our folder, by name. With `elsewhere` the rows come from another server, and every
-    migration is pending here.
+    `tables` are the tool's own tables. With `elsewhere` the rows come from another server, and every migration is
+    pending here.
     """
+    ours, choice = ours or Ours(), choice or Choice()
     pairs, orphans = pair_rows(files, rows)
     ordered = _in_our_order(pairs)
     newest = max((index for index, (_, row) in enumerate(ordered) if row and row.outcome == "applied"), default=-1)
-    names, notes = our_names([file for file, _ in ordered], tool)
+    states = [
+        _chosen(file, row, state_of(file, row, late=at < newest), choice) for at, (file, row) in enumerate(ordered)
+    ]
+    named = [pair for pair, state in zip(ordered, states, strict=True) if state not in ("excluded", "left out")]
+    names, notes = our_names([file for file, _ in named], tool)
+    conversion = Conversion(tool, tuple(tables), ours.files, ours.checksums, choice.mended)
+    remaining = iter(names)
     items = []
-    for index, ((file, row), name) in enumerate(zip(ordered, names, strict=True)):
-        state = state_of(file, row, late=index < newest)
-        item = AdoptionItem(file.name, state, None, row, (*_remark_of(row), *file.remarks))
-        item = _as_pending(item) if elsewhere else item
-        items.append(_convert(item, file, tool, name, existing.get(name)))
+    for (file, row), state in zip(ordered, states, strict=True):
+        item = AdoptionItem(file.name, state, None, row, (*_remark_of(row), *_conditions(file), *file.remarks))
+        item = _as_pending(item) if elsewhere and state != "excluded" else item
+        is_kept = state not in ("excluded", "left out")
+        items.append(_convert(item, file, next(remaining), conversion) if is_kept else _unused(item, file, conversion))
     if elsewhere:
         return tuple(items), (*notes, *(f"{row.keys[0]} has a row there, and no file." for row in orphans))
     return (*items, *(_item_without_file(row) for row in orphans)), notes
+
+
+def _chosen(file: ToolMigration, row: ToolRow | None, state: State, choice: Choice) -> State:
+    """The state after the user's choice. A migration that has not run is excluded while it has a condition."""
+    if row and row.outcome == "superseded":
+        return "left out"
+    has_never_run = row is not None and row.outcome == "never"
+    if (row and not has_never_run) or not (file.condition or file.never or has_never_run):
+        return state
+    if is_named(file.name, choice.include):
+        return state
+    return "left out" if file.never or is_named(file.name, choice.exclude) else "excluded"
+
+
+def is_named(name: str, patterns: Sequence[str]) -> bool:
+    """Return whether a name matches one of the patterns, or is one of them."""
+    return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _conditions(file: ToolMigration) -> tuple[str, ...]:
+    return tuple(sentence for sentence in (file.condition, file.never) if sentence)
 
 
 def _item_without_file(row: ToolRow) -> AdoptionItem:
@@ -120,8 +178,15 @@ def _without_row(indexes: Sequence[int], row_of: Container[int]) -> list[int]:
 
 
 def _in_our_order(pairs: Sequence[Pair]) -> list[Pair]:
-    """The tool's order, with applied unordered migrations after the other applied ones, and pending ones at the end."""
+    """The order of the runs if the rows have it, else the tool's order.
+
+    Unordered migrations follow: applied ones after the other applied ones, pending ones at the end.
+    """
     ordered = [pair for pair in pairs if not pair[0].unordered]
+    positions = {id(pair): pair[1].position for pair in ordered if pair[1] and pair[1].position is not None}
+    if positions:
+        ran = sorted((pair for pair in ordered if id(pair) in positions), key=lambda pair: positions[id(pair)] or 0)
+        ordered = [*ran, *(pair for pair in ordered if id(pair) not in positions)]
     applied = [count for count, (_, row) in enumerate(ordered, 1) if row and row.outcome == "applied"]
     newest = max(applied, default=0)
     unordered = [pair for pair in pairs if pair[0].unordered]
@@ -134,10 +199,10 @@ def our_names(files: Sequence[ToolMigration], tool: str) -> tuple[list[str], tup
     """Our names for the files, and notes. The tool's versions are kept when they rise; else names count from 0001."""
     versions = [file.version for file in files]
     if all(_is_version(version) for version in versions) and _rises([int(version) for version in versions]):
-        return [_our_name(file.version, file.title) for file in files], ()
+        return [our_name(file.version, file.title) for file in files], ()
     width = max(4, len(str(len(files))))
-    notes = (f"Numbered anew: {tool}'s own versions are not numbers that rise in its order.",)
-    return [_our_name(f"{number:0{width}}", file.title) for number, file in enumerate(files, 1)], notes
+    notes = (f"The files are numbered from {1:0{width}}: {tool}'s versions are not numbers that rise in its order.",)
+    return [our_name(f"{number:0{width}}", file.title) for number, file in enumerate(files, 1)], notes
 
 
 def _is_version(text: str) -> bool:
@@ -148,14 +213,15 @@ def _rises(numbers: Sequence[int]) -> bool:
     return all(number < following for number, following in pairwise(numbers))
 
 
-def _our_name(version: str, title: str) -> str:
+def our_name(version: str, title: str) -> str:
+    """A migration's name from the version and a title."""
     slug = re.sub(r"[^A-Za-z0-9_.-]+", "_", title).strip("_.")[:_TITLE_LIMIT]
     return f"{version}_{slug or 'migration'}"
 
 
 def state_of(file: ToolMigration, row: ToolRow | None, *, late: bool) -> State:
     """The state of a migration, from its file and its row. `late` means a newer migration is applied."""
-    if row is None:
+    if row is None or row.outcome in ("never", "superseded"):
         return "skipped" if late else "pending"
     if row.outcome == "failed":
         return "failed"
@@ -166,46 +232,21 @@ def state_of(file: ToolMigration, row: ToolRow | None, *, late: bool) -> State:
     return "verified" if row.checksum in file.checksums else "changed"
 
 
-def _convert(
-    item: AdoptionItem, migration: ToolMigration, tool: str, name: str, existing: Migration | None
-) -> AdoptionItem:
-    """The item with our file. A file in our folder replaces a migration with an obstacle."""
-    converted = _converted_text(migration, tool)
-    body = existing.text() if existing and migration.obstacle else converted
-    file = _converted_file(name, body)
-    obstacle = (migration.obstacle if body == converted else "") or _mistakes(file)
-    state, remarks = item.state, item.remarks
-    if obstacle and state in PENDING:
-        state, remarks = "cannot run", (*remarks, obstacle, f"Its name here is {name}.")
-    elif obstacle and state in ADOPTED:
-        remarks = (*remarks, obstacle, "An empty database will not get it by this file.")
-    return AdoptionItem(item.original, state, file, item.row, remarks)
+def _convert(item: AdoptionItem, migration: ToolMigration, name: str, conversion: Conversion) -> AdoptionItem:
+    """The item with our file, and with remarks about the conversion."""
+    converted = conversion.convert(migration, name, is_pending=item.state in PENDING)
+    state, remarks = item.state, (*item.remarks, *converted.remarks)
+    if converted.obstacle and state in PENDING:
+        state, remarks = "cannot run", (*remarks, converted.obstacle, f"Its name here is {name}.")
+    elif converted.obstacle and state in ADOPTED:
+        remarks = (*remarks, converted.obstacle, "An empty database cannot be built with this file.")
+    return AdoptionItem(item.original, state, converted.file, item.row, remarks)
+
+
+def _unused(item: AdoptionItem, migration: ToolMigration, conversion: Conversion) -> AdoptionItem:
+    """The item of a migration that is left out, with the checksum of its text."""
+    return replace(item, unused_checksum=conversion.convert(migration, "0_unused", is_pending=False).file.checksum)
 
 
 def _remark_of(row: ToolRow | None) -> tuple[str, ...]:
     return (row.remark,) if row and row.remark else ()
-
-
-def _converted_text(migration: ToolMigration, tool: str) -> bytes:
-    """The migration in our form. A migration without SQL becomes a file with only a comment."""
-    if not migration.up.strip():
-        name = " ".join(migration.name.split())
-        return f"-- Stands for {name} of {tool}, which has no SQL that could be taken over.\n".encode()
-    head = "" if migration.transactional else "-- migrate: no-transaction\n"
-    return f"{head}{migration.up.strip()}\n".encode()
-
-
-def _converted_file(name: str, body: bytes) -> ConvertedFile:
-    text = body.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
-    return ConvertedFile(name, int(re.sub("T|_.*", "", name)), hashlib.sha256(text).hexdigest(), f"{name}.sql", text)
-
-
-def _mistakes(file: ConvertedFile) -> str:
-    """The mistakes for which the applier would refuse the file, as sentences; empty without mistakes."""
-    if b"\0" in file.body:
-        return "It has a NUL byte."
-    try:
-        scripts.prepare_scripts([file])
-    except ConfigurationError as error:
-        return " ".join(error.detail.splitlines())
-    return ""

@@ -10,7 +10,7 @@ that a migration runs once (tests/integration: concurrent runners, also through 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
 import psycopg
@@ -18,14 +18,15 @@ import psycopg
 from pgratchet import events
 from pgratchet.apply.run import MigrateOptions, Run
 from pgratchet.database import connection as sessions
-from pgratchet.database import inspection
+from pgratchet.database import contents, inspection
 from pgratchet.database.history import History, RunColumns
+from pgratchet.database.identity import Identity
 from pgratchet.database.session import Connect, Session
 from pgratchet.errors import ConfigurationError, HistoryDisagrees, Location
 from pgratchet.formatting import join_names
 from pgratchet.migrations.files import Migration
-from pgratchet.migrations.plan import HistoryRow, Plan, make_plan, require_agreement
-from pgratchet.migrations.scripts import Script, only_adds, prepare_scripts
+from pgratchet.migrations.plan import HistoryRow, Plan, lacks_first_version, make_plan, require_agreement
+from pgratchet.migrations.scripts import Script, prepare_scripts, prove_additive
 
 Backup = Callable[[psycopg.Connection], events.Stream]
 """Takes a backup of the database that the connection leads to; its BackupTaken event names the backup."""
@@ -39,16 +40,31 @@ def needs_backup(policy: str, without_backup: str | None) -> bool:
     if without_backup is not None and not without_backup.strip():
         raise ConfigurationError(
             "--without-backup needs a reason",
-            detail="It is kept in the history, for whoever asks later why there is no backup.",
-            hint='Write it out: --without-backup="restored from last night, nothing to lose".',
+            detail="The reason is stored in the history.",
+            hint='Give one, such as --without-backup="an empty database".',
         )
     return policy != "never" and without_backup is None
 
 
-def read_history(connect: Connect, history: History, pinned_identifier: str) -> list[HistoryRow]:
-    """The history of a database that migrations may run on; ConfigurationError where they must not."""
-    with closing(Session(connect, history, 0, 0, pinned_identifier)) as session, sessions.translate_errors():
-        return session.open()
+def read_history(
+    connect: Connect,
+    history: History,
+    pinned_identifier: str,
+    identity: Identity | None = None,
+    *,
+    must_be_empty: bool = False,
+    without_first: bool = True,
+) -> list[HistoryRow]:
+    """The history of a database that migrations may run on; ConfigurationError where they must not.
+
+    With `must_be_empty`, HistoryDisagrees for a database that is not empty though its history is. `without_first` is
+    for its hint: the files have none that begins with 001.
+    """
+    with closing(Session(connect, history, 0, 0, pinned_identifier, identity)) as session, sessions.translate_errors():
+        rows = session.open()
+        if rows or not must_be_empty:
+            return rows
+        return contents.require_empty(session.connection, history, without_first=without_first)
 
 
 def migrate(
@@ -69,7 +85,7 @@ def prepare(
     `backup` is called once, under the lock, before the first statement; with nothing pending neither lock nor backup is
     taken. The session, and the lock with it, ends with the block.
     """
-    session = Session(connect, history, options.wait, options.lock_timeout, options.pinned_identifier)
+    session = Session(connect, history, options.wait, options.lock_timeout, options.pinned_identifier, options.identity)
     with closing(session), sessions.translate_errors():
         yield _prepare(session, files, backup, options)
 
@@ -77,28 +93,39 @@ def prepare(
 def _prepare(
     session: Session, files: Sequence[Migration], backup: Backup | None, options: MigrateOptions
 ) -> PreparedRun:
-    plan = make_plan(files, session.open(), options.to)
+    rows = session.open()
+    plan = make_plan(files, rows, options.to)
+    if plan.todo and not rows and not options.not_empty:
+        without_first = lacks_first_version(files)
+        rows = contents.require_empty(session.connection, session.history, without_first=without_first)
+        plan = make_plan(files, rows, options.to)
     _require_agreement(session, plan)
     scripts = prepare_scripts(plan.todo)
-    if options.only_destructive and all(only_adds(script) for script in scripts):
+    if options.only_destructive and _is_additive(session.connection, scripts):
         backup = None
-    _refuse_pooled(session.server, scripts, backup)
+    inspection.refuse_unconvertible(session.server, [script.name for script in scripts if not script.is_ascii])
+    _refuse_pooled(session, scripts, backup)
     session.lock_timeout = _shortest_lock_timeout(scripts, options.lock_timeout)
     return PreparedRun(session, options, files, scripts, backup, plan)
 
 
 def _require_agreement(session: Session, plan: Plan) -> None:
     """Raise HistoryDisagrees where files and history differ; the texts that ran are read to show what changed."""
-    require_agreement(plan, session.history.read_bodies(session.connection, plan.names("changed")))
+    require_agreement(plan, session.history.read_bodies(session.connection, plan.compared_names))
 
 
-def _refuse_pooled(server: inspection.Server, scripts: Sequence[Script], backup: Backup | None) -> None:
+def _is_additive(connection: psycopg.Connection, scripts: Sequence[Script]) -> bool:
+    new_tables = prove_additive(scripts)
+    return new_tables is not None and not inspection.may_run_other_code(connection, new_tables)
+
+
+def _refuse_pooled(session: Session, scripts: Sequence[Script], backup: Backup | None) -> None:
     """A pooler in transaction mode carries neither a dump nor statements outside a transaction."""
     alone = [script.name for script in scripts if not script.directives.transactional]
     if alone:
-        inspection.refuse_pooled(server, f"{join_names(alone)} cannot run: there is no transaction in it")
+        session.refuse_pooled(f"{join_names(alone)} cannot run without a transaction")
     if scripts and backup:
-        inspection.refuse_pooled(server, "no backup can be taken")
+        session.refuse_pooled("no backup can be taken")
 
 
 def _shortest_lock_timeout(scripts: Sequence[Script], lock_timeout: int) -> int:
@@ -131,9 +158,13 @@ class PreparedRun:
         """
         plan = self.plan
         if self.scripts:
+            if warning := self.session.replication.warning(self.session.history):
+                yield events.ServerNotice("WARNING", warning)
             rows = yield from self._apply_under_lock()
             plan = make_plan(self.files, rows, self.options.to)
             _require_agreement(self.session, plan)
+        elif not plan.entries and (warning := contents.warning(self.session.connection, self.session.history)):
+            yield events.ServerNotice("WARNING", warning)
         yield events.Finished(total=len(plan.entries), pending=plan.pending_count)
 
     def _apply_under_lock(self) -> Generator[events.Event, None, list[HistoryRow]]:
@@ -144,7 +175,10 @@ class PreparedRun:
             return rows or []
         backup_id = yield from self._take_backup()
         if rows is None:
-            self.session.history.create(self.session.connection)
+            self.session.create_history()
+        else:
+            self._forget_untouched(rows, scripts)
+            yield from self.session.record_environment()
         return (yield from self._run(scripts, backup_id))
 
     def _still_pending(self, rows: Sequence[HistoryRow]) -> list[Script]:
@@ -154,6 +188,15 @@ class PreparedRun:
         scripts = [script for script in self.scripts if script.name in names]
         _refuse_half_done(scripts, plan)
         return scripts
+
+    def _forget_untouched(self, rows: Sequence[HistoryRow], scripts: Sequence[Script]) -> None:
+        """Remove the rows of files that failed at their first statement, and are gone or run in a transaction now."""
+        resumed = {script.name for script in scripts if not script.directives.transactional}
+        waiting = {file.name for file in self.files} - {script.name for script in scripts}  # behind --to
+        names = [row.name for row in rows if row.is_untouched and row.name not in resumed | waiting]
+        with suppress(psycopg.errors.InsufficientPrivilege):  # then they stay, and plans leave them out
+            if names:
+                self.session.history.forget_untouched(self.session.connection, names)
 
     def _take_backup(self) -> Generator[events.Event, None, str | None]:
         backup_id = None
@@ -179,12 +222,12 @@ class PreparedRun:
 
 def _refuse_half_done(scripts: Sequence[Script], plan: Plan) -> None:
     """A transactional file has a finished row or none. An unfinished one was written by something else."""
-    unfinished = plan.names("unfinished")
+    unfinished = {e.name for e in plan.entries if e.state == "unfinished" and e.row and not e.row.is_untouched}
     for script in scripts:
         if script.directives.transactional and script.name in unfinished:
             raise HistoryDisagrees(
-                f"{script.name} is in the history without an end, and runs in one transaction",
-                detail="Its row was written or changed by something else than a run of it.",
-                hint="See whether its changes are there; then finish the row, or delete it, by hand.",
+                f"{script.name} is unfinished in the history, and runs in one transaction",
+                detail="Another program wrote or changed its history row.",
+                hint="Check whether its changes took effect. Then finish the row by hand, or delete it.",
                 location=Location(script.name),
             )

@@ -14,9 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from pgratchet.apply.diagnosis import Diagnosis
+from pgratchet.apply.pointing import find_unclosed, locate_in_statement
 from pgratchet.errors import Location
 from pgratchet.migrations.lexer import split_statements
-from pgratchet.migrations.positions import byte_offset, line_and_column
+from pgratchet.migrations.positions import byte_offset, location_at
 from pgratchet.migrations.scripts import SIZE_LIMIT, Script, Window
 
 
@@ -40,10 +42,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The location of an error. `framing`: the error is in the opening of the migration's frame."""
+    """The location of an error. `framing`: the error is in the opening of the migration's frame.
+
+    `unclosed`: the location is that of a parenthesis that is not closed.
+    """
 
     location: Location
     framing: bool = False
+    unclosed: bool = False
 
 
 def compose(
@@ -68,20 +74,25 @@ def compose(
     return Batch(tuple(script for script, _ in parts), b"".join(pieces), tuple(slices), tuple(results_before))
 
 
-def locate(batch: Batch, answered: int, position: int | None, sqlstate: str | None) -> Failure:
-    """Locate an error. `answered` statements succeeded before the error; `position` is in characters of the text."""
-    if position is not None:
-        offset = byte_offset(batch.text, position)
+def locate(batch: Batch, answered: int, error: Diagnosis) -> Failure:
+    """Locate an error. `answered` statements succeeded before the error; its position is one in the text."""
+    if error.position is not None:
+        offset = byte_offset(batch.text, error.position)
         for index, part in enumerate(batch.slices):
             # The server notices an unfinished last statement at the semicolon behind the text.
             if part.start <= offset <= part.stop + 1:
-                return _failure_at(batch, index, min(offset, part.stop) - part.start, sqlstate)
+                return _failure_at(batch, index, min(offset, part.stop) - part.start, error)
     index = max((i for i, count in enumerate(_results_before_openings(batch)) if count <= answered), default=0)
     script, number = batch.scripts[index], answered - batch.results_before[index]
     if 0 <= number < script.statements:
-        statements = split_statements(batch.text[batch.slices[index]])
-        return _failure_at(batch, index, statements[number].start, sqlstate)
-    return Failure(Location(script.name, sqlstate=sqlstate), framing=number < 0)
+        text = batch.text[batch.slices[index]]
+        return Failure(locate_in_statement(script.migration, text, split_statements(text)[number], error))
+    return Failure(whole_file(script, error.sqlstate), framing=number < 0)
+
+
+def whole_file(script: Script, sqlstate: str | None) -> Location:
+    """Return the location of an error that belongs to no statement of the file."""
+    return Location(script.name, sqlstate=sqlstate, path=script.migration.path)
 
 
 def _results_before_openings(batch: Batch) -> Iterator[int]:
@@ -89,21 +100,25 @@ def _results_before_openings(batch: Batch) -> Iterator[int]:
     return (count - opening for count in batch.results_before)
 
 
-def _failure_at(batch: Batch, index: int, offset: int, sqlstate: str | None) -> Failure:
-    line, column = line_and_column(batch.text[batch.slices[index]], offset)
-    return Failure(Location(batch.scripts[index].name, line, column, sqlstate))
+def _failure_at(batch: Batch, index: int, offset: int, error: Diagnosis) -> Failure:
+    """The failure at a position from the server, or at the parenthesis that was not closed before it."""
+    text, migration = batch.text[batch.slices[index]], batch.scripts[index].migration
+    unclosed = find_unclosed(text, offset, error)
+    offset = min(offset, len(text.rstrip()))  # the last line may be empty
+    location = location_at(migration, text, offset if unclosed is None else unclosed, error.sqlstate)
+    return Failure(location, unclosed=unclosed is not None)
 
 
-def locate_in_window(
-    script: Script, text: bytes, window: Window, answered: int, position: int | None, sqlstate: str | None
-) -> Failure:
+def locate_in_window(script: Script, text: bytes, window: Window, answered: int, error: Diagnosis) -> Failure:
     """Locate an error in a window of `text`, the whole text of the script."""
-    if position is not None:
-        offset = window.start + byte_offset(text[window.start : window.end], position)
-    else:
-        statements = split_statements(text[window.start : window.end], rows=False)
-        offset = window.start + statements[min(answered, len(statements) - 1)].start
-    return Failure(Location(script.name, *line_and_column(text, offset), sqlstate))
+    piece = text[window.start : window.end]
+    if error.position is not None:
+        offset = window.start + byte_offset(piece, error.position)
+        return Failure(location_at(script.migration, text, offset, error.sqlstate))
+    statements = split_statements(piece, rows=False)
+    failed = statements[min(answered, len(statements) - 1)]
+    failed = failed._replace(start=window.start + failed.start, end=window.start + failed.end)
+    return Failure(locate_in_statement(script.migration, text, failed, error))
 
 
 def split_into_batches(scripts: Iterable[Script], size: int) -> Iterator[tuple[Script, ...]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import psycopg
 
+from pgratchet.apply.diagnosis import Diagnosis
 from pgratchet.apply.retry import Retry
 from pgratchet.database.connection import error_details, first_line
 from pgratchet.database.history import failed_assertion
@@ -18,8 +20,9 @@ from pgratchet.errors import (
     MigrationFailed,
     OutcomeUnknown,
     StoppedPartWay,
+    role_advice,
 )
-from pgratchet.formatting import join_names
+from pgratchet.formatting import join_names, was_or_were
 from pgratchet.migrations.scripts import Script
 
 if TYPE_CHECKING:
@@ -37,16 +40,20 @@ def migration_failed(
 ) -> MigrationFailed:
     """A migration in a transaction failed and was rolled back. `applied` are the migrations applied before."""
     location = failure.location
-    at = "" if location.line is None else f" at line {location.line}, column {location.column}"
-    before = f"{join_names(applied)} {_was(applied)} applied; " if applied else ""
+    at = "" if location.line is None else f" at {location.describe()}"
+    before = f"{join_names(applied)} {was_or_were(applied)} applied; " if applied else ""
     backup = f" The backup taken before this run is {backup_id}." if backup_id else ""
-    details = [*error_details(error), *waited_for(error, blockers), f"{before}{script.name} was rolled back."]
-    return MigrationFailed(
+    advice = what_is_missing(error, location) or f"{_advice(error)} {script.migration.path}"
+    unclosed = ["The parenthesis there is not closed."] if failure.unclosed else []
+    details = [*unclosed, *error_details(error), *waited_for(error, blockers)]
+    failed = MigrationFailed(
         f"migration {script.name} failed{at}: {describe(error)}",
-        detail="\n".join(details),
-        hint=f"{_advice(error)} {script.migration.path}; then run `invoke migrate` again.{backup}",
+        detail="\n".join([*details, f"{before}{script.name} was rolled back."]),
+        hint=f"{advice}; then run `invoke migrate` again.{backup}",
         location=location,
     )
+    failed.missing_role = missing_role(error)
+    return failed
 
 
 def describe(error: psycopg.Error) -> str:
@@ -63,8 +70,8 @@ def ended_own_transaction(name: str) -> StoppedPartWay:
     """After an error the history has an unfinished row of this run: the file has ended our transaction."""
     return StoppedPartWay(
         f"migration {name} ended its own transaction and then failed",
-        detail="What came before that end took effect, and stays; its row in the history has no end.",
-        hint="See what is there, and put it right by hand: finish the row, or undo that part and delete it.",
+        detail="The statements before that end are committed, and its history row is unfinished.",
+        hint="Check what it changed. Then finish its history row by hand, or undo the changes and delete the row.",
         location=Location(name),
     )
 
@@ -72,9 +79,9 @@ def ended_own_transaction(name: str) -> StoppedPartWay:
 def begun_by_other_run(name: str) -> LockBusy:
     """The history has an unfinished row of another run."""
     return LockBusy(
-        f"another run has begun {name} and not finished it",
-        detail="Its row is in the history without an end.",
-        hint="Wait for that run, then look at `invoke status`.",
+        f"another run began {name} and did not finish it",
+        detail="Its history row is unfinished.",
+        hint="Wait for that run to end, then run `invoke status`.",
         location=Location(name),
     )
 
@@ -82,16 +89,17 @@ def begun_by_other_run(name: str) -> LockBusy:
 def interrupted(signal: KeyboardInterrupt, applied: Sequence[str] | None) -> Interrupted:
     """A signal ended the run. `applied` are the migrations applied by then, None when the server did not answer."""
     if applied is None:
-        effect = "What took effect could not be asked: `invoke status` tells."
+        effect = "The server could not be asked what took effect: run `invoke status`."
     elif applied:
         stays = "stays" if len(applied) == 1 else "stay"
-        effect = f"{join_names(applied)} {_was(applied)} applied, and {stays}."
+        effect = f"{join_names(applied)} {was_or_were(applied)} applied and {stays}."
     else:
         effect = "Nothing was applied."
     return Interrupted(
         signal,
-        detail=f"{effect} What was under way was rolled back; a file without a transaction keeps what it finished.",
-        hint="Run `invoke migrate` again to go on.",
+        detail=f"{effect} The statement that was running was rolled back. A file without a transaction keeps its "
+        "finished statements.",
+        hint="Run `invoke migrate` again to continue.",
     )
 
 
@@ -99,8 +107,8 @@ def not_in_history(names: Sequence[str]) -> HistoryDisagrees:
     """The server acknowledged the migrations, and the history has no finished rows of them."""
     return HistoryDisagrees(
         f"the server acknowledged {join_names(names)}, but the history has no finished row",
-        detail="The migration must have ended its transaction or changed the history itself.",
-        hint="See what it did before anything else is run; `invoke rollback` names the backup.",
+        detail="The migration ended its transaction, or changed the history table.",
+        hint="Check what it did before you run anything else; `invoke rollback` names the backup.",
         location=Location(names[0]),
     )
 
@@ -108,26 +116,56 @@ def not_in_history(names: Sequence[str]) -> HistoryDisagrees:
 def not_known_to_server(names: Sequence[str]) -> OutcomeUnknown:
     """After reconnecting, the history lacks migrations committed by this run."""
     return OutcomeUnknown(
-        f"the server that was returned to does not know of {join_names(names)}",
-        detail="The connection was lost, and what this run had committed before is not in the history there: "
-        "it was restored from an older state, or another server has taken its place.",
-        hint="Find out which server is the right one before anything else is run.",
+        f"the server has lost {join_names(names)}",
+        detail="After the connection was lost and made again, earlier commits of this run are not in the history: "
+        "the server was restored from an older state, or is another server.",
+        hint="Check which server is the right one before you run anything else.",
         location=Location(names[0]),
     )
 
 
-def _was(names: Sequence[str]) -> str:
-    return "was" if len(names) == 1 else "were"
+def what_is_missing(error: psycopg.Error, location: Location) -> str | None:
+    """Return the beginning of the hint when the server lacks what the file needs, and the file may be right."""
+    name = f'"{quoted}"' if (quoted := Diagnosis.of(error).quoted) else "it"
+    is_extension = re.search(r"\bextension\b", location.before + location.after, re.IGNORECASE)
+    if is_extension and error.sqlstate in ("0A000", "58P01", "22023"):
+        return (
+            "List the extensions that the server has with `SELECT * FROM pg_available_extensions`. Install the missing "
+            "one on the server's host, or set DATABASE_URL to a server that has it"
+        )
+    if error.sqlstate == "3F000":
+        return (
+            f"Create the schema {name} in this file or an earlier one, or set DATABASE_URL if this is not the database "
+            "that you mean"
+        )
+    if role := missing_role(error):
+        return role_advice(role)
+    if error.sqlstate == "42501":
+        return "Let an administrator grant the right to the role of this environment, or do this step as the owner"
+    return None
+
+
+def missing_role(error: psycopg.Error) -> str:
+    """Return the name of the role that the server lacks; an empty text for another error."""
+    if error.sqlstate != "42704" or not first_line(error).startswith("role "):
+        return ""
+    return Diagnosis.of(error).quoted or ""
 
 
 def _advice(error: psycopg.Error) -> str:
     """Return the beginning of the hint; the name of the file follows."""
     if error.sqlstate is None or error.sqlstate.startswith("57P"):
-        return "The connection was lost, which need not be the fault of"
+        return "Find the reason in the server's log, and check"
     if failed_assertion(error):
-        return "It must leave its own row of the history, and its transaction, alone: fix"
+        return "Remove what changes the history table or ends the transaction from"
     if error.sqlstate == "57014":
-        return "Give it time with `-- migrate: statement-timeout=5min` in"
+        return "Allow more time with `-- migrate: statement-timeout=5min` in"
+    if error.sqlstate == "25001" and error.diag.context:  # where no transaction block, but a function, is around it
+        return "Take the statement out of its function or DO block, and put it into a file without a transaction: fix"
+    if error.sqlstate in ("25001", "2D000"):
+        return "Put the line `-- migrate: no-transaction` above all statements of"
+    if error.sqlstate == "55P04":
+        return "Move what uses the new value to a later migration: change"
     if error.sqlstate in Retry.ERRORS:
-        return "See who holds the lock, or give it time with `-- migrate: lock-timeout=10s` in"
+        return "Find the session that holds the lock, or wait longer with `-- migrate: lock-timeout=10s` in"
     return "Fix"

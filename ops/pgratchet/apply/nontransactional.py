@@ -29,6 +29,7 @@ from pgratchet.database.history import RunColumns, StepProgress, failed_assertio
 from pgratchet.database.session import Session
 from pgratchet.database.simple_query import Answer
 from pgratchet.errors import RatchetError
+from pgratchet.formatting import elapsed_ms
 from pgratchet.migrations.effects import Effect
 from pgratchet.migrations.scripts import Script
 
@@ -57,31 +58,35 @@ class _Execution:
 
     def run(self) -> Iterator[events.Event]:
         total = len(self.statements)
-        progress = self._retry(self._begin)
+        started, progress = time.monotonic(), self._retry(self._begin)
         done = progress.done if progress else 0
         for number in range(done + 1, total + 1):
             yield events.BatchSent((self.name,))
-            yield from self._execute(number, in_doubt=progress is not None and progress.begun == number)
+            yield from self._execute(number, in_doubt=progress is not None and self._is_in_doubt(number, progress))
             yield from self.session.take_notices()
             yield events.StatementDone(self.name, number, total)
         self.session.reset()
-        yield events.MigrationApplied(self.name, self._retry(self._finish))
+        duration = None if progress is None else elapsed_ms(started, time.monotonic())
+        yield events.MigrationApplied(self.name, self._retry(lambda connection: self._finish(connection, duration)))
+
+    def _is_in_doubt(self, number: int, progress: StepProgress) -> bool:
+        return progress.begun == number and not self.statements.is_replacement(number, progress.body)
 
     def _begin(self, connection: psycopg.Connection) -> StepProgress | None:
         """Insert the row, or resume an existing row; returns the earlier progress."""
-        history, text = self.session.history, self.statements.text
+        history, statements = self.session.history, self.statements
         progress = history.read_progress(connection, self.name)
         if progress is None:
-            history.begin_steps(connection, self.script, text, self.columns)
+            history.begin_steps(connection, self.script, statements.record_of(0), self.columns)
         else:
             self._require_same_beginning(progress)
-            history.resume_steps(connection, self.script, text, self.columns)
+            history.resume_steps(connection, self.script, statements.record_of(progress.done), self.columns)
         return progress
 
-    def _finish(self, connection: psycopg.Connection) -> int:
+    def _finish(self, connection: psycopg.Connection, duration: int | None) -> int:
         """Finish the row; returns the duration. After a lost answer the row can be finished already."""
-        history = self.session.history
-        duration = history.finish_steps(connection, self.columns.run_id, self.name)
+        history, digest = self.session.history, self._digest(len(self.statements))
+        duration = history.finish_steps(connection, self.columns.run_id, self.name, digest, duration)
         if duration is not None:
             return duration
         for row in history.read_run(connection, self.columns.run_id, [self.name]):
@@ -134,7 +139,9 @@ class _Execution:
     def _execute_in_transaction(self, number: int) -> Iterator[events.Event]:
         """Run a statement and the record in a transaction, again after lock timeouts."""
         run_id, history, timeout = self.columns.run_id, self.session.history, self.script.directives.lock_timeout
-        record = history.record_step_done_query(self.session.connection, run_id, self.name, number)
+        record = history.record_step_done_query(
+            self.session.connection, run_id, self.name, number, self._digest(number)
+        )
         lock_timeout = self.lock_timeout if timeout is None else timeout
         opening = b"BEGIN READ WRITE;\nSET LOCAL lock_timeout = %d;\n" % lock_timeout
         text = b"%b%b\n;\n%b;\nCOMMIT" % (opening, self.statements.text_of(number), record)
@@ -191,9 +198,17 @@ class _Execution:
         if failed:
             self._clear_failure(number, effect, answer)
             raise failed
-        if effect and effect.creates and self._read_state(effect) is not ObjectState.WHOLE:
-            raise self._invalid_index(number, effect)
+        if effect and effect.creates:
+            self._require_created(number, effect)
         self._record_done(number)
+
+    def _require_created(self, number: int, effect: Effect) -> None:
+        """Raise when a successful statement created nothing, or left an INVALID index: IF NOT EXISTS ignores both."""
+        state = self._read_state(effect)
+        if state is ObjectState.HALF:
+            raise self._invalid_index(number, effect)
+        if state is ObjectState.ABSENT and self.statements.ignores_existing(number):
+            raise stops.name_taken(self.statements, number, effect.name)
 
     def _clear_failure(self, number: int, effect: Effect | None, answer: Answer) -> None:
         """Remove the record of a failed statement, except when the next run must repair a half-done object."""
@@ -218,7 +233,7 @@ class _Execution:
 
     def _record_done(self, number: int) -> None:
         history, run_id = self.session.history, self.columns.run_id
-        self._record(number, lambda c: history.record_step_done(c, run_id, self.name, number))
+        self._record(number, lambda c: history.record_step_done(c, run_id, self.name, number, self._digest(number)))
 
     def _record(self, done: int, query: Callable[[psycopg.Connection], None]) -> None:
         try:
@@ -257,6 +272,9 @@ class _Execution:
         if not self._retry(lambda connection: history.read_run(connection, run_id, [self.name])):
             raise self._row_lost(done)
 
+    def _digest(self, number: int) -> str | None:
+        return self.statements.digests[number] if self.statements.digests else None
+
     def _row_lost(self, done: int) -> RatchetError:
         """Return the error for a row resumed by another run, or deleted."""
         if self._retry(lambda connection: self.session.history.has_row(connection, self.name)):
@@ -275,4 +293,4 @@ class _Execution:
 
     def _invalid_index(self, number: int, effect: Effect) -> RatchetError:
         repair = catalog.repair_statement(self.session.connection, effect)
-        return stops.invalid_index(self.statements, number, effect.name[-1], repair)
+        return stops.invalid_index(self.statements, number, effect.name, repair)

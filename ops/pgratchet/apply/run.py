@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -23,10 +24,11 @@ from pgratchet.apply import failures
 from pgratchet.apply.retry import Retry
 from pgratchet.database import simple_query
 from pgratchet.database.connection import first_line
-from pgratchet.database.history import RunColumns, read_rows
-from pgratchet.database.session import Session
+from pgratchet.database.history import RunColumns
+from pgratchet.database.identity import Identity
+from pgratchet.database.session import Session, migration_lock_busy
 from pgratchet.database.simple_query import Answer
-from pgratchet.errors import Location, MigrationFailed
+from pgratchet.errors import MigrationFailed
 from pgratchet.migrations.plan import HistoryRow, make_plan, require_agreement
 from pgratchet.migrations.scripts import Script
 
@@ -41,7 +43,8 @@ class MigrateOptions:
     `to` is the last migration to run. `without_backup` is the reason for running without a backup. `wait` is how long
     to wait for the migration lock, and for a lock inside a migration over all tries; each try waits `lock_timeout`.
     `statement_timeout` is the limit of each statement; 0 means unlimited. With `only_destructive`, no backup is taken
-    before additive migrations.
+    before additive migrations. With `not_empty`, the first run is allowed on a database that has tables already. With
+    `identity`, a database of another environment is refused.
     """
 
     run_id: str
@@ -53,6 +56,8 @@ class MigrateOptions:
     batch_size: int = 100
     pinned_identifier: str = ""
     only_destructive: bool = False
+    not_empty: bool = False
+    identity: Identity | None = None
 
 
 @dataclass(slots=True)
@@ -82,7 +87,7 @@ class Run:
         while scripts:
             yield events.BatchSent(tuple(script.name for script in scripts))
             try:
-                outcome = self._send(scripts)
+                outcome = yield from self._send(scripts)
             except KeyboardInterrupt as signal:
                 yield from self._interrupted(signal, scripts)
             yield from self.session.take_notices()
@@ -127,7 +132,7 @@ class Run:
         """Wait before another try; raise when another try cannot help."""
         busy = self.session.is_lock_busy(error, framing=failure.framing)
         if busy and retry.is_over():
-            raise self.session.lock_busy("another run")
+            raise migration_lock_busy("another run", self.session.wait)
         if not busy and not retry.allows(error):
             raise self._failed(error, failure, failed)
         reason = "another run holds the migration lock" if busy else first_line(error)
@@ -139,14 +144,14 @@ class Run:
             error, failure, failed, applied=self.applied, backup_id=backup_id, blockers=blockers
         )
 
-    def _send(self, scripts: Sequence[Script]) -> _Outcome:
+    def _send(self, scripts: Sequence[Script]) -> Generator[events.Event, None, _Outcome]:
         """Send the scripts with a query for their rows; after an error, read the rows with a second query."""
         from pgratchet.apply.batch import is_sent_alone
 
         if is_sent_alone(scripts[0]):
             answer, failure = self._send_in_windows(scripts[0])
         else:
-            answer, failure = self._send_together(scripts)
+            answer, failure = yield from self._send_together(scripts)
         self.history = None
         if answer.lost:
             self._require_applied()
@@ -154,35 +159,42 @@ class Run:
             names = [script.name for script in scripts]
             rows = self.session.retry_after_reconnecting(names, lambda _: self._read_committed(scripts))
             return _Outcome(answer, rows, failure)
-        rows = read_rows(answer) or []
+        rows = self.session.history.read_rows(self.session.connection, answer) or []
         self.history = rows if self.is_last else None
         return _Outcome(answer, rows, failure)
 
-    def _send_together(self, scripts: Sequence[Script]) -> tuple[Answer, Failure | None]:
+    def _send_together(self, scripts: Sequence[Script]) -> Generator[events.Event, None, tuple[Answer, Failure | None]]:
         from pgratchet.apply.batch import compose, locate
+        from pgratchet.apply.diagnosis import Diagnosis
 
         names, last = [script.name for script in scripts], scripts[-1]
         parts = [(script, script.migration.text()) for script in scripts]
         batch = compose(parts, lambda s, text: self._frame(s, text, durable=s is last), [self._rows_query(names)])
-        answer = self.session.send(batch.text, names)
-        return answer, locate(batch, answer.answered, *_position(answer.error)) if answer.error else None
+        find_done = partial(self._find_done, names) if len(names) > 1 else None
+        answer = yield from self.session.sending(batch.text, names, find_done=find_done)
+        return answer, locate(batch, answer.answered, Diagnosis.of(answer.error)) if answer.error else None
+
+    def _find_done(self, names: Sequence[str], connection: psycopg.Connection) -> frozenset[str]:
+        rows = self.session.history.read_run(connection, self.columns.run_id, names)
+        return frozenset(row.name for row in rows if row.executed_at)
 
     def _send_in_windows(self, script: Script) -> tuple[Answer, Failure | None]:
         """Send a transaction in as many round trips as the text has windows."""
-        from pgratchet.apply.batch import Failure, locate_in_window
+        from pgratchet.apply.batch import Failure, locate_in_window, whole_file
+        from pgratchet.apply.diagnosis import Diagnosis
 
         names, text = [script.name], script.migration.text()
         frame = self._frame(script, text, durable=True)
         answer = self.session.send(b";\n".join(frame.opening), names)
         if answer.error is not None:
-            return answer, Failure(Location(script.name, sqlstate=answer.error.sqlstate), framing=True)
+            return answer, Failure(whole_file(script, answer.error.sqlstate), framing=True)
         for window in script.windows:
             rows = memoryview(text)[slice(*window.rows)] if window.rows else None
             answer = self.session.send(text[window.start : window.end], names, rows=rows)
             if answer.error is not None:
-                return answer, locate_in_window(script, text, window, answer.answered, *_position(answer.error))
+                return answer, locate_in_window(script, text, window, answer.answered, Diagnosis.of(answer.error))
         answer = self.session.send(b";\n".join((*frame.closing, self._rows_query(names))), names)
-        return answer, Failure(Location(script.name, sqlstate=answer.error.sqlstate)) if answer.error else None
+        return answer, Failure(whole_file(script, answer.error.sqlstate)) if answer.error else None
 
     def _rows_query(self, names: Sequence[str]) -> bytes:
         """Return the query at the end of a batch, to see whether the migrations are committed."""
@@ -196,7 +208,8 @@ class Run:
         names = [script.name for script in scripts]
         query = self.session.history.read_run_query(self.session.connection, self.columns.run_id, names)
         commit = b"BEGIN READ WRITE; SELECT pg_catalog.pg_current_xact_id(); COMMIT;\n"
-        return read_rows(simple_query.send(self.session.connection, commit + query)) or []
+        answer = simple_query.send(self.session.connection, commit + query)
+        return self.session.history.read_rows(self.session.connection, answer) or []
 
     def _frame(self, script: Script, text: bytes, *, durable: bool) -> Frame:
         """Return the transaction around a script. A `durable` COMMIT waits for the disk."""
@@ -313,16 +326,10 @@ def _attribute(outcome: _Outcome, first: Script, *, ran: bool) -> Failure:
 
     Nothing more is known after a lost connection. A rule of the database can add results and make counting wrong.
     """
-    from pgratchet.apply.batch import Failure
+    from pgratchet.apply.batch import Failure, whole_file
 
     assert outcome.failure is not None
     location = outcome.failure.location
     if outcome.answer.lost or (ran and location.migration != first.name):
-        return Failure(Location(first.name, sqlstate=location.sqlstate))
+        return Failure(whole_file(first, location.sqlstate))
     return outcome.failure
-
-
-def _position(error: psycopg.Error) -> tuple[int | None, str | None]:
-    """Return position, in characters, and SQLSTATE of an error."""
-    position = error.diag.statement_position
-    return int(position) if position else None, error.sqlstate

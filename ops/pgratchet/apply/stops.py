@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import psycopg
 
-from pgratchet.apply.failures import describe, waited_for
+from pgratchet.apply.diagnosis import Diagnosis
+from pgratchet.apply.failures import describe, missing_role, waited_for, what_is_missing
 from pgratchet.apply.numbered import NumberedStatements
 from pgratchet.database.connection import error_details, first_line
 from pgratchet.errors import HistoryDisagrees, Location, LockBusy, StoppedPartWay
@@ -16,15 +18,21 @@ def statement_failed(
     statements: NumberedStatements, number: int, error: psycopg.Error, *, opening: int, blockers: Sequence[str]
 ) -> StoppedPartWay:
     """A statement failed. `opening` is the length of our own text before the statement's, in characters."""
-    position = error.diag.statement_position
-    return _stop(
+    diagnosis = Diagnosis.of(error)
+    if diagnosis.position is not None:
+        diagnosis = replace(diagnosis, position=diagnosis.position - opening)
+    location = statements.locate(number, diagnosis)
+    stopped = _stop(
         statements,
         number,
         f": {describe(error)}",
         [*error_details(error), *waited_for(error, blockers)],
-        "Fix the cause, or the file from there on, and run `invoke migrate` again: it goes on at that statement.",
-        location=statements.locate(number, int(position) - opening if position else None, error.sqlstate),
+        f"{what_is_missing(error, location) or 'Fix the cause, or the file from there on'}. "
+        "Then run `invoke migrate` again: it continues at that statement.",
+        location=location,
     )
+    stopped.missing_role = missing_role(error)
+    return stopped
 
 
 def kept_waiting(statements: NumberedStatements, number: int, holders: Sequence[str]) -> StoppedPartWay:
@@ -33,7 +41,7 @@ def kept_waiting(statements: NumberedStatements, number: int, holders: Sequence[
         statements,
         number,
         ": open transactions would keep it waiting",
-        [f"In its way is {holder}." for holder in holders],
+        [f"It would wait for {holder}." for holder in holders],
         "Wait for them to end, or end them with pg_terminate_backend; then run `invoke migrate` again.",
     )
 
@@ -51,8 +59,8 @@ def reindex_left(
         number,
         f": {first_line(error)}" if error else ": an earlier REINDEX CONCURRENTLY broke off",
         [f"It left the INVALID index {'.'.join(index)}." for index in indexes],
-        "Drop what it left, and run `invoke migrate` again:\n" + "\n".join(drops),
-        location=statements.locate(number, sqlstate=error.sqlstate if error else None),
+        "Drop these indexes, and run `invoke migrate` again:\n" + "\n".join(drops),
+        location=statements.locate(number, Diagnosis(sqlstate=error.sqlstate if error else None)),
     )
 
 
@@ -62,8 +70,19 @@ def invalid_index(statements: NumberedStatements, number: int, index: str, repai
         statements,
         number,
         f": the index {index} is there already, and it is INVALID",
-        ["An earlier build of it failed; it is not used, enforces nothing, and IF NOT EXISTS would pass it over."],
+        ["An earlier build failed. Queries do not use it, it enforces no constraint, and IF NOT EXISTS keeps it."],
         f"Drop it, and run `invoke migrate` again:\n{repair}",
+    )
+
+
+def name_taken(statements: NumberedStatements, number: int, index: str) -> StoppedPartWay:
+    """A statement with IF NOT EXISTS created no index, because the name is that of another object."""
+    return _stop(
+        statements,
+        number,
+        f": no index was created, because the name {index} is taken",
+        ["Another object of the schema has this name, and IF NOT EXISTS ignores the statement."],
+        "Choose another name in the file, and run `invoke migrate` again.",
     )
 
 
@@ -73,8 +92,9 @@ def outcome_unknown(statements: NumberedStatements, number: int) -> StoppedPartW
         statements,
         number,
         ", and whether that took effect is unknown",
-        ["It was begun, its end was not heard of, and nothing in the catalog tells."],
-        "See what it did. Then take it out of the file, or change it, and run `invoke migrate` again.",
+        ["The statement began, its end was not reported, and the catalog does not show its effect."],
+        "Check what it did. Replace it in the file by what is left to do or by SELECT 1. Then run `invoke migrate`.",
+        is_known=False,
     )
 
 
@@ -83,7 +103,7 @@ def part_changed(name: str, done: int) -> HistoryDisagrees:
     return HistoryDisagrees(
         f"{name} was changed in the part that has already run",
         detail=f"{_statements(done)} took effect before it stopped.",
-        hint="Put that part back as it was; only what comes behind it can be changed.",
+        hint="Restore that part of the file; only the statements after it can be changed.",
         location=Location(name),
     )
 
@@ -91,9 +111,9 @@ def part_changed(name: str, done: int) -> HistoryDisagrees:
 def resumed_by_other_run(statements: NumberedStatements, done: int) -> LockBusy:
     """The history row of the migration belongs to another run."""
     return LockBusy(
-        f"another run has taken up {statements.name} while the connection was lost",
-        detail=f"Statement {done} of {len(statements)} was the last that this one knows to be done.",
-        hint="Wait for that run to end, then look at `invoke status`.",
+        f"another run resumed {statements.name} while the connection was lost",
+        detail=f"The last statement that this run completed is {done} of {len(statements)}.",
+        hint="Wait for that run to end, then run `invoke status`.",
         location=Location(statements.name),
     )
 
@@ -102,8 +122,8 @@ def row_missing(statements: NumberedStatements, done: int) -> HistoryDisagrees:
     """The history row of the migration does not exist any more."""
     return HistoryDisagrees(
         f"statement {done} of {len(statements)} of {statements.name} took effect, but its history row is gone",
-        detail="The migration, or someone else meanwhile, has changed the history itself.",
-        hint="See what it did before anything else is run; `invoke rollback` names the backup.",
+        detail="The migration, or another session, changed the history table.",
+        hint="Check what it did before you run anything else; `invoke rollback` names the backup.",
         location=Location(statements.name),
     )
 
@@ -116,12 +136,17 @@ def _stop(
     hint: str,
     *,
     location: Location | None = None,
+    is_known: bool = True,
 ) -> StoppedPartWay:
+    """The error of a stop at a statement; `is_known`: that statement had no effect."""
     location = location or statements.locate(number)
-    effect = "No statement took effect." if number == 1 else f"{_statements(number - 1)} took effect, and that stays."
+    if number > 1:
+        effect = f"{_statements(number - 1)} took effect and {'stays' if number == 2 else 'stay'}."
+    else:
+        effect = "No statement took effect." if is_known else "It is the first statement of the file."
+    place = f"statement {number} of {len(statements)}, {location.describe()}"
     return StoppedPartWay(
-        f"migration {statements.name} stopped at statement {number} of {len(statements)},"
-        f" line {location.line}, column {location.column}{reason}",
+        f"migration {statements.name} stopped at {place}{reason}",
         detail="\n".join([*details, effect]),
         hint=hint,
         location=location,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -17,27 +17,26 @@ from typing import TYPE_CHECKING
 from pgratchet import events
 from pgratchet.backups import encryption, pg_programs
 from pgratchet.backups import manifest as manifests
+from pgratchet.backups.copying import finish_draft
 from pgratchet.backups.dump_writer import DumpWriter
 from pgratchet.backups.listing import list_backups
-from pgratchet.backups.manifest import Contents, Database, Manifest
+from pgratchet.backups.manifest import Contents, Database, Manifest, SequenceState
 from pgratchet.backups.pg_programs import Programs
 from pgratchet.backups.processes import ProgramFailed
+from pgratchet.backups.signing import Signer
+from pgratchet.backups.size_estimate import SizeEstimate, estimate_size
 from pgratchet.backups.store import Store
 from pgratchet.backups.verification import BackupReader, verify_files
 from pgratchet.errors import BackupFailed
-from pgratchet.formatting import elapsed_ms
+from pgratchet.formatting import elapsed_ms, format_size
 from pgratchet.version import __version__
 
 if TYPE_CHECKING:
     import psycopg
 
     from pgratchet.backups.snapshot import Snapshot
+    from pgratchet.backups.table_progress import TableProgress
     from pgratchet.database.history import History
-
-_EMPTY_SIZE = 8_000_000
-"""Bytes of an empty database, which a dump leaves out."""
-_USUAL_RATIO = 0.5
-"""The expected size of a first dump, relative to the size of the database on disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +65,7 @@ class BackupOptions:
     jobs: int = 1
     parallel_from: int = 10_000_000_000
     recipients: Sequence[str] = ()
+    signer: Signer | None = None
 
 
 def take(source: BackupSource, store: Store, programs: Programs, options: BackupOptions) -> events.Stream:
@@ -101,23 +101,30 @@ class _Dump:
 
 def _take(source: BackupSource, store: Store, programs: Programs, options: BackupOptions) -> events.Stream:
     from pgratchet.backups.snapshot import open_snapshot
+    from pgratchet.database.timeouts import without_timeouts
 
     moment, started = datetime.now(timezone.utc), time.monotonic()
     backup_id = manifests.new_id(moment, secrets.randbelow(16))
-    with store.draft(backup_id) as draft:
+    with store.draft(backup_id) as draft, ThreadPoolExecutor(1) as background:
+        compression = background.submit(programs.compression)
         with open_snapshot(source.connect, pg_programs.LOCK_WAIT) as snapshot, source.client_environment() as environ:
             database, size = snapshot.read_database()
-            _require_space(store, size)
-            writer = DumpWriter(draft, programs, environ, options, snapshot)
-            with _counting(snapshot, source.history) as counting:
+            yield from _check_space(store, snapshot.connection, size)
+            environ = without_timeouts(environ, snapshot.connection)
+            writer = DumpWriter(draft, programs, environ, options, snapshot, compression.result())
+            sequences = snapshot.read_sequences()
+            with _counting(snapshot, source.history, sequences, writer.progress) as counting:
                 yield from writer.write(database.name, size)
-                contents = counting.result()
+                contents = replace(counting.result(), sequences=snapshot.read_latest_sequences(sequences))
+        if contents.left_out:
+            yield events.LeftOut(tuple(contents.left_out))
         dumped = time.monotonic()
         dump = _Dump(backup_id, moment, database, size, contents, elapsed_ms(started, dumped))
         manifest = _describe(dump, source, programs, options, writer)
-        yield from verify_files(BackupReader(manifest, draft.read, draft.folder), programs)
+        reader = BackupReader(manifest, draft.read, draft.folder)
+        yield from verify_files(reader, programs, archive_was_read=writer.form == "custom")
         manifest = replace(manifest, verify_ms=elapsed_ms(dumped, time.monotonic()))
-        draft.finish(manifests.NAME, manifests.dumps(manifest))
+        finish_draft(draft, manifest, options.signer)
     duration = manifest.dump_ms + manifest.verify_ms
     yield events.BackupTaken(backup_id, f"{store.location}/{backup_id}", manifest.size, duration)
 
@@ -149,36 +156,53 @@ def _describe(
 
 
 @contextmanager
-def _counting(snapshot: Snapshot, history: History) -> Iterator[Future[Contents]]:
-    """Read the contents of the database while the block dumps them. Reading is cancelled if the block fails."""
+def _counting(
+    snapshot: Snapshot, history: History, sequences: Mapping[str, SequenceState], progress: TableProgress
+) -> Iterator[Future[Contents]]:
+    """Read the contents of the database while the block dumps them. Reading is cancelled if the block fails.
+
+    After that the same session watches the progress of the dump, whose tables' rows are known by then.
+    """
+    from pgratchet.backups.snapshot import TableLocked
+
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(snapshot.read_contents, history)
+        future = pool.submit(snapshot.read_contents, history, sequences)
+        pool.submit(progress.watch, snapshot.read_copied, lambda: future.result().tables, snapshot.read_text_sizes)
         try:
             yield future
-        except BaseException:
+        except BaseException as error:
+            cause = future.exception() if future.done() else None
             while not future.done():  # a cancel between two queries has no effect
                 with suppress(Exception):
                     snapshot.cancel()
                 wait([future], timeout=0.5)
+            if isinstance(error, ProgramFailed) and cause is not None and not isinstance(cause, TableLocked):
+                raise cause from error  # it ended the transaction whose snapshot pg_dump was to import
             raise
+        finally:
+            progress.stop()
 
 
-def _require_space(store: Store, database_size: int) -> None:
-    """Raise BackupFailed when the store has too little space. A store may still fill up later and fail the backup."""
+def _check_space(store: Store, connection: psycopg.Connection, database_size: int) -> events.Stream:
+    """Warn when a backup may not fit into the store, and raise BackupFailed when it certainly does not."""
     free = store.free_space()
-    if free is None:
+    if free is None or free >= 2 * database_size:  # no dump is so large
         return
-    expected = expected_size(store, database_size)
-    if free < expected:
+    estimate = estimated_size(store, connection)
+    if free < estimate.lowest:
         raise BackupFailed(
-            f"there is no room for a backup in {store.location}",
-            detail=f"{free:,} bytes are free, and about {expected:,} are needed for a database of {database_size:,}.",
-            hint="Make room there, or set backup_dir, or a retention, in the inventory.",
+            f"not enough space for a backup in {store.location}",
+            detail=f"{format_size(free)} are free, and the smallest backup of this database needs "
+            f"{format_size(estimate.lowest)}. Nothing was written.",
+            hint="Free space there, or set backup_dir, backup_keep_count or backup_keep_days in the inventory.",
         )
+    if free < estimate.expected:
+        yield events.SpaceLow(store.location, free, estimate.expected)
 
 
-def expected_size(store: Store, database_size: int) -> int:
-    """Estimate the size of a backup in bytes from the newest backup in the store."""
-    newest = next((entry.manifest for entry in list_backups(store) if entry.manifest), None)
-    ratio = newest.size / max(1, newest.database_size) if newest else _USUAL_RATIO
-    return round(max(0, database_size - _EMPTY_SIZE) * min(ratio * 1.2, 1.0))
+def estimated_size(store: Store, connection: psycopg.Connection) -> SizeEstimate:
+    """Estimate the size of a backup of the connection's database from its data and the backups in the store."""
+    from pgratchet.database.data_size import read_data_size
+
+    earlier = (entry.manifest for entry in list_backups(store) if entry.manifest)
+    return estimate_size(read_data_size(connection), earlier)

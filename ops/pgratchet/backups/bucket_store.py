@@ -7,6 +7,7 @@ the package obstore, which is imported on first use.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 _SERVICES = ("s3", "gcs", "azure")
 _ENDPOINT_VARIABLES = r"(AWS|GOOGLE|AZURE)_.*(ENDPOINT|BASE_URL)"
 """Environment variables that would lead obstore to another server than the one in the inventory."""
+_REMOVALS = {
+    "s3": "aws s3 rm --recursive",
+    "s3a": "aws s3 rm --recursive",
+    "gs": "gcloud storage rm --recursive",
+}
+"""The commands that delete the objects below a URL of S3 or Google Cloud Storage."""
 _ENDPOINT = re.compile(r"endpoint(_url)?$", re.IGNORECASE)
 _REGION = re.compile(r"[A-Za-z0-9-]+")
 _HTTP = re.compile(r"https?://[^/:?#\s]+(:[0-9]+)?(/\S*)?$")
@@ -42,6 +49,10 @@ class BucketStore:
     location: str
     options: dict[str, str] = field(repr=False)
     _opened: ObjectStore | None = field(default=None, repr=False)
+
+    @property
+    def renames_drafts(self) -> bool:
+        return False
 
     def ids(self) -> list[str]:
         obstore = _import_obstore()
@@ -79,6 +90,13 @@ class BucketStore:
                 names = sorted((each["path"] for each in page), key=lambda path: not path.endswith(manifest.NAME))
                 for name in names:
                     obstore.delete(self._client(), name)
+
+    def removal(self, backup_id: str) -> str:
+        scheme, _, path = f"{self.location}/{backup_id}/".partition("://")
+        if program := _REMOVALS.get(scheme):
+            return f"{program} {shlex.quote(f'{scheme}://{path}')}"
+        container, _, prefix = path.partition("/")
+        return shlex.join(["az", "storage", "blob", "delete-batch", "--source", container, "--pattern", f"{prefix}*"])
 
     def note(self, name: str, text: bytes) -> None:
         with self.write(NOTES, name) as write:
@@ -161,7 +179,7 @@ class BucketStore:
             raise BackupFailed(
                 f"the backup could not {action} {self.location}",
                 detail=_summary(error),
-                hint="See that the store answers, the bucket is there and the credentials are right; then run again.",
+                hint="Check the store, the bucket and the credentials. Then run again.",
             ) from error
 
 
@@ -177,7 +195,7 @@ class _BucketDraft:
     def stat(self, name: str) -> FileStat:
         stat = self.store.stat(self.backup_id, name)
         if stat is None:
-            raise BackupFailed(f"what was written to {self.store.location} is not there", hint="Run again.")
+            raise BackupFailed(f"what was written to {self.store.location} has disappeared", hint="Run again.")
         return stat
 
     def read(self, name: str) -> Iterator[bytes]:
@@ -196,8 +214,8 @@ def _import_obstore() -> Any:
     except ImportError as error:
         raise ConfigurationError(
             "the package obstore is not installed",
-            detail="Backups in an object store are read and written by it.",
-            hint="Install pgratchet with its extra: pip install '.[store]'.",
+            detail="It reads and writes backups in an object store.",
+            hint="Run `pip install 'pgratchet[store]'`.",
         ) from error
     return obstore
 

@@ -7,6 +7,7 @@ and the parent folder afterwards, so a crash leaves a whole backup or a draft.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,10 @@ class DiskStore:
     def location(self) -> str:
         return str(self.root)
 
+    @property
+    def renames_drafts(self) -> bool:
+        return True
+
     def ids(self) -> list[str]:
         if not self.root.is_dir():
             return []
@@ -51,6 +56,9 @@ class DiskStore:
         with _translated_errors(self.root, "deleted from"):
             (self.root / backup_id).rename(renamed)
             shutil.rmtree(renamed)
+
+    def removal(self, backup_id: str) -> str:
+        return shlex.join(["rm", "-r", str(self.root / backup_id)])
 
     def note(self, name: str, text: bytes) -> None:
         with _translated_errors(self.root, "noted in"):
@@ -150,5 +158,5 @@ def _translated_errors(root: Path, action: str) -> Iterator[None]:
         raise BackupFailed(
             f"the backup could not be {action} {root}",
             detail=f"{error.strerror or error}.",
-            hint="Make room or give access there, or set backup_dir in the inventory.",
+            hint="Free space or grant access there, or set backup_dir in the inventory.",
         ) from error

@@ -6,15 +6,17 @@ Files are hashed while they are written, and encrypted if the backup has recipie
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pgratchet import events
 from pgratchet.backups import encryption, pg_programs
 from pgratchet.backups.manifest import DUMP, FOLDER, GLOBALS, BackupFile
 from pgratchet.backups.pg_programs import DumpOptions, Programs
+from pgratchet.backups.processes import Progress
+from pgratchet.backups.table_progress import TableProgress
 from pgratchet.backups.throttle import Throttle
 from pgratchet.errors import BackupFailed
 
@@ -25,14 +27,24 @@ if TYPE_CHECKING:
 
 
 class DumpWriter:
-    """Writes the files of a backup. `form`, `compression` and `files` describe the files for the manifest."""
+    """Writes the files of a backup. `form`, `compression` and `files` describe the files for the manifest.
+
+    `progress` is that of pg_dump, which the caller may watch on the server.
+    """
 
     def __init__(
-        self, draft: Draft, programs: Programs, environ: Mapping[str, str], options: BackupOptions, snapshot: Snapshot
+        self,
+        draft: Draft,
+        programs: Programs,
+        environ: Mapping[str, str],
+        options: BackupOptions,
+        snapshot: Snapshot,
+        compression: str,
     ) -> None:
         self._draft, self._programs, self._environ = draft, programs, environ
         self._options, self._snapshot = options, snapshot
-        self.compression = programs.compression()
+        self.progress = TableProgress(snapshot.sizes, options.jobs)
+        self.compression = compression
         self.form: pg_programs.Form = "custom"
         self.files: dict[str, BackupFile] = {}
         self._written = 0
@@ -48,27 +60,28 @@ class DumpWriter:
             write(pg_programs.dump_globals(self._programs, self._environ, database))
 
     def _write_dump(self, options: DumpOptions) -> events.Stream:
-        """Dump into a single file. An encrypted dump cannot be read back later, so pg_restore reads along."""
-        with ExitStack() as stack:
-            write = stack.enter_context(self._open(DUMP))
-            feed = None
-            if self._options.recipients:
-                feed = stack.enter_context(pg_programs.reading_archive(self._programs))
+        """Dump into a single file. pg_restore reads along; the hash proves later that the stored file is the same.
+
+        An encrypted dump could not be read later, and reading along takes less time.
+        """
+        with self._open(DUMP) as write, pg_programs.reading_archive(self._programs) as feed:
+            is_empty = True
 
             def pass_on(chunk: bytes) -> None:
+                nonlocal is_empty
+                is_empty = False
                 write(chunk)
-                if feed:
-                    feed(chunk)
+                feed(chunk)
 
-            yield from self._progress(pg_programs.dump(self._programs, self._environ, options, pass_on))
-        if not self._written:
-            raise BackupFailed("pg_dump wrote nothing", hint="Run it by hand to see why.")
+            yield from self._report(pg_programs.dump(self._programs, self._environ, options, pass_on))
+            if is_empty:
+                raise BackupFailed("pg_dump wrote nothing", hint="Run pg_dump by hand to see why.")
 
     def _write_folder(self, options: DumpOptions) -> events.Stream:
         """Dump into a folder. pg_dump writes and flushes the files itself, so they are hashed afterwards."""
         assert self._draft.folder is not None
         folder = self._draft.folder / FOLDER
-        yield from self._progress(pg_programs.dump_into(self._programs, self._environ, options, folder))
+        yield from self._report(pg_programs.dump_into(self._programs, self._environ, options, folder))
         names = sorted(f"{FOLDER}/{path.name}" for path in folder.iterdir())
         with ThreadPoolExecutor(options.jobs) as pool:
             self.files |= dict(zip(names, pool.map(self._hash_file, names), strict=True))
@@ -100,17 +113,16 @@ class DumpWriter:
         size, stat = self._written - before, self._draft.stat(stored_name)
         if stat.size != size:
             raise BackupFailed(
-                "the backup is not as large as what was written",
+                "the stored backup has the wrong size",
                 detail=f"{stored_name}: {stat.size} bytes of {size}.",
-                hint="Find out what is wrong with the store, and run again.",
+                hint="Find out what is wrong with the store, then run again.",
             )
         self.files[stored_name] = BackupFile(size, digest.hexdigest(), stat.stamp)
 
-    def _progress(self, dumping: Iterator[Sequence[str]]) -> events.Stream:
-        """Report the bytes of the finished tables. pg_dump reports a table's begin, so the last ones are unfinished."""
-        sizes = {name.replace('"', ""): size for name, size in self._snapshot.sizes.items()}
-        total, throttle = sum(sizes.values()), Throttle()
-        for tables in dumping:
+    def _report(self, dumping: Iterator[Progress]) -> events.Stream:
+        """Report the bytes of the tables that have been dumped."""
+        throttle = Throttle()
+        for begun in dumping:
             if throttle.is_due():
-                size = sum(sizes.get(name.replace('"', ""), 0) for name in tables[: -self._options.jobs])
-                yield events.BackupProgress("dump", size, total, self._written)
+                done, item = self.progress.done(begun.tables), self.progress.item(begun.tables)
+                yield events.BackupProgress("dump", done, self.progress.total, item)

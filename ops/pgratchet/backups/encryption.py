@@ -35,7 +35,7 @@ def read_identities(file: Path) -> list[Any]:
         raise ConfigurationError(
             f"the identity file {file} cannot be read",
             detail=f"{reason}.",
-            hint="Give the file with the private key as backup_identity in the inventory.",
+            hint="Set backup_identity in the inventory to the file with the private key.",
         ) from error
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     keys = [text] if lines[:1] and lines[0].startswith("-----BEGIN") else lines
@@ -52,9 +52,9 @@ def _parse(key: str, kind: str, source: str) -> Any:
     except (pyrage.RecipientError, pyrage.IdentityError, ValueError):
         # The error does not quote the key, which may be a private key in the wrong setting. pyrage's message does.
         raise ConfigurationError(
-            f"no age {kind}: {source}",
-            detail="A recipient begins with age1 or ssh-; an identity with AGE-SECRET-KEY-1, or it is an ssh key.",
-            hint="`age-keygen` makes a pair of them.",
+            f"not an age {kind}: {source}",
+            detail="A recipient begins with age1 or ssh-, an identity with AGE-SECRET-KEY-1; or it is an SSH key.",
+            hint="`age-keygen` creates a pair.",
         ) from None
 
 
@@ -114,7 +114,7 @@ def decrypt(chunks: Iterator[bytes], identities: Sequence[Any]) -> Iterator[byte
         raise BackupFailed(
             "the backup cannot be decrypted",
             detail=f"{str(errors[0]).rstrip('.') or type(errors[0]).__name__}.",
-            hint="Give the identity of one of its recipients as backup_identity; the manifest names them.",
+            hint="Set backup_identity to the private key of one of the recipients; the manifest lists them.",
         ) from errors[0]
 
 
@@ -164,7 +164,7 @@ def _import_pyrage() -> Any:
     except ImportError as error:
         raise ConfigurationError(
             "the package pyrage is not installed",
-            detail="Backups are encrypted and decrypted by it.",
-            hint="Install pgratchet with its extra: pip install '.[age]'.",
+            detail="It encrypts and decrypts backups.",
+            hint="Run `pip install 'pgratchet[age]'`.",
         ) from error
     return pyrage

@@ -13,12 +13,13 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pgratchet.backups.processes import running
+from pgratchet.backups.processes import Progress, running
 from pgratchet.database.target import plain_environment
 from pgratchet.errors import BackupFailed
 
@@ -56,17 +57,19 @@ def find_programs(server_version: int | None, *, tls: bool = False, archive_vers
     """Find programs for a server, for an archive, or for both.
 
     `server_version` is the server's server_version_num; `archive_version` is the version of the archive's pg_dump. The
-    programs are not older than either, and the server accepts their archives. Among several programs the nearest major
-    version is chosen, then the newest minor version, which may fix bugs.
+    major versions of the programs are not older than either, and the server accepts their archives. Programs that are
+    not older than the server's and the archive's minor version either are preferred: minor versions fix bugs. Among
+    these the nearest major version is chosen, then the newest minor version.
 
     Programs are searched on PATH, in Debian's folders, and in the bundled PostgreSQL, except over TLS: the bundled
     programs are built without TLS.
     """
     candidates = list(_candidates(tls))
-    oldest = max((server_version or 0) // 10000, _numbers(archive_version)[0] if archive_version else 0)
+    required = max(divmod(server_version or 0, 10000), _numbers(archive_version or "0"))
+    oldest = required[0]
     fitting = [each for each in candidates if each.major >= oldest and not _too_new(each.major, server_version)]
     if fitting:
-        return min(fitting, key=lambda each: (each.major, *(-number for number in _numbers(each.version))))
+        return min(fitting, key=lambda each: _preference(each, required))
     names = ", ".join(f"{each.version} in {each.folder}" for each in candidates) or "none"
     reasons = [f"Found: {names}.", "An older one refuses a newer server, and an archive of a newer pg_dump."]
     reasons += ["The one of the package cannot be used, since it has no TLS."] if tls else []
@@ -78,11 +81,22 @@ def find_programs(server_version: int | None, *, tls: bool = False, archive_vers
     raise BackupFailed(f"no pg_dump and pg_restore for PostgreSQL {oldest}", detail=" ".join(reasons), hint=hint)
 
 
+def _preference(programs: Programs, required: tuple[int, ...]) -> tuple[int, ...]:
+    """The order in which programs are chosen, smallest first."""
+    numbers = _numbers(programs.version)
+    return (int(numbers < required), programs.major, *(-number for number in numbers))
+
+
 _TOO_NEW = "What pg_dump 17 or later writes sets transaction_timeout, which no server before 17 takes on restore."
 
 
 def _too_new(major: int, server_version: int | None) -> bool:
     return server_version is not None and major >= _SETS_TRANSACTION_TIMEOUT > server_version // 10000
+
+
+def is_older(version: str, server_version: int) -> bool:
+    """Return whether a program's version is older than the server's, minor version included."""
+    return _numbers(version) < divmod(server_version, 10000)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -92,13 +106,16 @@ def _numbers(version: str) -> tuple[int, ...]:
 def _candidates(tls: bool) -> Iterator[Programs]:
     from pgratchet import embedded
 
-    folders = [Path(path).parent] if (path := shutil.which("pg_dump")) else []
+    on_path = shutil.which("pg_dump")
+    # Debian's own pg_dump on PATH is a script, which takes long and runs a program of _DEBIAN.
+    folders = [Path(on_path).parent] if on_path and Path(on_path).resolve().name == "pg_dump" else []
     folders += sorted(_DEBIAN.glob("*/bin")) if _DEBIAN.is_dir() else []
     folders += [bundled] if not tls and (bundled := embedded.installed_programs()) else []
-    for folder in folders:
-        version = version_of(folder / "pg_dump")
-        if version and (folder / "pg_restore").exists():
-            yield Programs(folder, version)
+    programs = [folder / "pg_dump" for folder in folders if (folder / "pg_restore").exists()]
+    with ThreadPoolExecutor(max(1, len(programs))) as pool:
+        for program, version in zip(programs, pool.map(version_of, programs), strict=True):
+            if version:
+                yield Programs(program.parent, version)
 
 
 def version_of(program: Path) -> str | None:
@@ -136,20 +153,18 @@ class DumpOptions:
 
 def dump(
     programs: Programs, environ: Mapping[str, str], options: DumpOptions, write: Callable[[bytes], object]
-) -> Iterator[Sequence[str]]:
-    """Dump into a custom archive, passed to `write` in chunks. Yields the tables begun so far."""
+) -> Iterator[Progress]:
+    """Dump into a custom archive, passed to `write` in chunks. Yields what pg_dump has begun."""
     command = [programs.path("pg_dump"), *options.arguments(programs)]
     with running(command, environ) as program:
         while chunk := program.read():
             write(chunk)
-            yield program.tables
+            yield program.progress
         program.require_success()
 
 
-def dump_into(
-    programs: Programs, environ: Mapping[str, str], options: DumpOptions, folder: Path
-) -> Iterator[Sequence[str]]:
-    """Dump by several workers into a new folder. Yields the tables begun so far."""
+def dump_into(programs: Programs, environ: Mapping[str, str], options: DumpOptions, folder: Path) -> Iterator[Progress]:
+    """Dump by several workers into a new folder. Yields what pg_dump has begun."""
     command = [programs.path("pg_dump"), *options.arguments(programs), f"--jobs={options.jobs}", f"--file={folder}"]
     with running(command, environ) as program:
         yield from program.wait()
@@ -157,14 +172,17 @@ def dump_into(
 
 def dump_globals(programs: Programs, environ: Mapping[str, str], database: str) -> bytes:
     """Dump roles, without passwords, and tablespaces as SQL."""
-    options = ("--globals-only", "--no-role-passwords", "--no-password", f"--database={database}")
+    options = ("--globals-only", "--no-role-passwords", "--no-password", f"--database={_connection_string(database)}")
     return _output([programs.path("pg_dumpall"), *options], environ)
 
 
-def dump_schema(programs: Programs, environ: Mapping[str, str], database: str, without: str) -> bytes:
-    """Dump a database's schema as SQL, without owners, privileges and the table `without`, a quoted name."""
-    options = ("--schema-only", "--no-owner", "--no-privileges", "--no-password", f"--exclude-table={without}")
-    return _output([programs.path("pg_dump"), *options, _dbname_option(database)], environ)
+def dump_schema(
+    programs: Programs, environ: Mapping[str, str], database: str, *without: str, privileges: bool = False
+) -> bytes:
+    """Dump a database's schema as SQL, without owners and the tables `without`, which are quoted names."""
+    options = ["--schema-only", "--no-owner", *([] if privileges else ["--no-privileges"]), "--no-password"]
+    options += [f"--exclude-table={name}" for name in without]
+    return _output([programs.path("pg_dump"), *options, f"--dbname={_connection_string(database)}"], environ)
 
 
 def _output(command: Sequence[str], environ: Mapping[str, str]) -> bytes:
@@ -174,10 +192,10 @@ def _output(command: Sequence[str], environ: Mapping[str, str]) -> bytes:
     return text
 
 
-def _dbname_option(database: str) -> str:
-    """The database as a quoted connection string. libpq would also parse a bare name with an equals sign as such."""
+def _connection_string(database: str) -> str:
+    """The database as a quoted connection string. A program would take a bare name with = or :// for one."""
     name = database.replace("\\", "\\\\").replace("'", "\\'")
-    return f"--dbname=dbname='{name}'"
+    return f"dbname='{name}'"
 
 
 @contextmanager
@@ -199,27 +217,38 @@ class PgRestoreOptions:
     """Options of pg_restore. Without `owners` everything belongs to the restoring role.
 
     Without `subscriptions` none are restored. They name slots of the live database, and a database with a subscription
-    cannot be dropped.
+    cannot be dropped. Without `tablespaces` everything is in the default tablespace. `section` is all for an empty
+    text. With `go_on`, pg_restore continues after an error.
     """
 
     database: str
     jobs: int = 1
     owners: bool = True
     subscriptions: bool = True
+    tablespaces: bool = True
+    section: str = ""
+    go_on: bool = False
+
+    def arguments(self) -> list[str]:
+        """The arguments that select what is restored."""
+        return [
+            *([] if self.owners else ["--no-owner", "--no-privileges"]),
+            *([] if self.subscriptions else ["--no-subscriptions"]),
+            *([] if self.tablespaces else ["--no-tablespaces"]),
+            *([f"--section={self.section}"] if self.section else []),
+        ]
 
 
 def restore(
     programs: Programs, environ: Mapping[str, str], options: PgRestoreOptions, content: Path | Iterator[bytes]
-) -> Iterator[Sequence[str]]:
-    """Restore an archive into an empty database. Yields the tables begun so far. Stops at the first error."""
-    command = [programs.path("pg_restore"), "--exit-on-error", "--verbose", "--no-password"]
-    command += [_dbname_option(options.database)]
-    command += [] if options.owners else ["--no-owner", "--no-privileges"]
-    command += [] if options.subscriptions else ["--no-subscriptions"]
+) -> Iterator[Progress]:
+    """Restore an archive into an empty database. Yields what pg_restore has begun."""
+    command = [programs.path("pg_restore"), *([] if options.go_on else ["--exit-on-error"])]
+    command += ["--verbose", "--no-password", f"--dbname={_connection_string(options.database)}", *options.arguments()]
     if isinstance(content, Path):
         command += [f"--jobs={options.jobs}", str(content)]
     with running(command, environ, has_input=not isinstance(content, Path)) as program:
         for chunk in content if not isinstance(content, Path) else ():
             program.write(chunk)
-            yield program.tables
+            yield program.progress
         yield from program.wait()

@@ -1,7 +1,7 @@
 """Runs PostgreSQL's client programs as child processes, each for the length of a block.
 
 Output and errors are read while a program runs, so a program never waits for a full pipe. No shell pipe is involved,
-because a shell pipe hides the program's exit status.
+because a shell pipe hides the program's exit status. A program ends with this process, also when this is killed.
 """
 
 from __future__ import annotations
@@ -10,35 +10,58 @@ import fcntl
 import re
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from pgratchet.backups import watcher
+from pgratchet.backups.watcher import watched
 from pgratchet.errors import BackupFailed
 
 _CHUNK = 1 << 20
 _POLL_INTERVAL = 0.1
 _TABLE = re.compile(r': (?:dumping contents of|processing data for) table "(.+)"$')
+_FINISHING = re.compile(r': (?:creating|launching item \d+) ((?:FK |CHECK )?CONSTRAINT|INDEX|TRIGGER) "?(.+?)"?$')
+"""Items that pg_restore creates after all rows."""
+_FAILED_ITEM = "from TOC entry "
 _COMPLAINT = re.compile(r"(error|warning|detail|hint|fatal|query was):|^\s+Command was:", re.IGNORECASE)
 
 
 class ProgramFailed(BackupFailed):
-    """A client program could not be started or ended with an error status."""
+    """A client program could not be started or ended with an error status.
 
-    def __init__(self, program: str, detail: str, hint: str) -> None:
+    `program_status` is negative when a signal ended the program, and None when the program did not start. `messages`
+    are the lines that name failed items, and the last lines that the program printed.
+    """
+
+    def __init__(
+        self, program: str, detail: str, hint: str, *, status: int | None = None, messages: Sequence[str] = ()
+    ) -> None:
         super().__init__(f"{program} failed", detail=detail, hint=hint)
         self.program = program
+        self.program_status = status
+        self.messages = tuple(messages)
+
+
+@dataclass(slots=True)
+class Progress:
+    """The progress of a program by its verbose messages: begun tables, in order, and the last index or constraint."""
+
+    tables: list[str] = field(default_factory=list)
+    finishing: str = ""
 
 
 class RunningProgram:
-    """A running client program. `tables` are the tables begun so far, taken from the verbose messages."""
+    """A running client program. `accepts_input` is False once the program has closed its input."""
 
     def __init__(self, process: subprocess.Popen[bytes], name: str) -> None:
         self._process, self._name = process, name
         self._messages: list[str] = []
-        self._accepts_input = True
-        self.tables: list[str] = []
+        self._failed_items: list[str] = []
+        self.accepts_input = True
+        self.progress = Progress()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -50,21 +73,26 @@ class RunningProgram:
     def write(self, chunk: bytes) -> None:
         """Write input. After the program has ended, input is discarded and `require_success` raises the error."""
         assert self._process.stdin is not None
-        if self._accepts_input:
+        if self.accepts_input:
             try:
                 self._process.stdin.write(chunk)
             except BrokenPipeError:
-                self._accepts_input = False
+                self.accepts_input = False
 
-    def wait(self) -> Iterator[Sequence[str]]:
-        """Wait until the program ends, yielding the begun tables. Raises ProgramFailed for an error status."""
+    def end_input(self) -> None:
+        """Close the program's input."""
         if self._process.stdin:
             with suppress(BrokenPipeError):
                 self._process.stdin.close()
+
+    def wait(self) -> Iterator[Progress]:
+        """Wait until the program ends, yielding what it has begun. Raises ProgramFailed for an error status."""
+        self.end_input()
         while self._process.poll() is None:
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(_POLL_INTERVAL)
-            yield self.tables
+            self._listener.join(_POLL_INTERVAL)  # until standard error is closed; Popen.wait with a timeout polls
+            if not self._listener.is_alive():
+                self._process.wait()
+            yield self.progress
         self.require_success()
 
     def require_success(self) -> None:
@@ -74,7 +102,12 @@ class RunningProgram:
         if status != 0:
             messages = [line for line in self._messages if _COMPLAINT.search(line)] or self._messages[-5:]
             detail = "\n".join([*messages[:20], f"{self._name} ended with status {status}."])
-            raise ProgramFailed(self._name, detail, "Fix the cause and run again; no migration runs without a backup.")
+            hint = "Fix the cause and run again; no migration runs without a backup."
+            if self._failed_items:
+                hint = "Fix the cause and run again, or restore the rest: `invoke restore --into=NAME --salvage`."
+            raise ProgramFailed(
+                self._name, detail, hint, status=status, messages=[*self._failed_items, *self._messages]
+            )
 
     def close(self) -> None:
         """End the program if still running."""
@@ -98,15 +131,29 @@ class RunningProgram:
             for line in lines:
                 text = line.decode(errors="replace").rstrip()
                 if match := _TABLE.search(text):
-                    self.tables.append(match[1])
+                    self.progress.tables.append(match[1])
+                elif match := _FINISHING.search(text):
+                    self.progress.finishing = f"{match[1]} {match[2]}"
+                if _FAILED_ITEM in text:
+                    self._failed_items.append(text)
                 self._messages.append(text)
                 del self._messages[:-200]
+
+
+def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Split chunks of output into lines, each with its line feed; the last may have none."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (line + b"\n" for line in lines)
+    yield from [rest] if rest else []
 
 
 @contextmanager
 def running(command: Sequence[str], environ: Mapping[str, str], *, has_input: bool = False) -> Iterator[RunningProgram]:
     """Run a program, at most until the end of the block. Raises ProgramFailed if the program cannot start."""
     name = Path(command[0]).name
+    watcher.prepare()
     try:
         process = subprocess.Popen(
             command,
@@ -122,7 +169,8 @@ def running(command: Sequence[str], environ: Mapping[str, str], *, has_input: bo
         with suppress(OSError):
             fcntl.fcntl(process.stdout, set_pipe_size, _CHUNK)  # a larger pipe keeps a dump waiting less often
     program = RunningProgram(process, name)
-    try:
-        yield program
-    finally:
-        program.close()
+    with watched(process):
+        try:
+            yield program
+        finally:
+            program.close()

@@ -2,6 +2,10 @@
 -- Reads a database's oid and whether it accepts connections. No row when the database does not exist.
 SELECT oid::bigint, datallowconn FROM pg_database WHERE datname = %(name)s;
 
+-- name: template
+-- Reads whether a database is a template, which cannot be dropped.
+SELECT 1 FROM pg_database WHERE datname = %(name)s AND datistemplate;
+
 -- name: obstacles
 -- Lists objects that belong to a database's oid, and stay with the database when its name changes.
 SELECT 'replication slot', slot_name::text FROM pg_replication_slots WHERE database = %(name)s
@@ -27,11 +31,19 @@ SELECT pg_try_advisory_lock(%(key)s);
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = %(name)s AND pid <> pg_backend_pid() AND usesysid IS NOT NULL;
 
+-- name: sessions
+-- Names the sessions of a database, the oldest first.
+SELECT pid, usename, application_name FROM pg_stat_activity
+WHERE datname = %(name)s AND pid <> pg_backend_pid() ORDER BY backend_start LIMIT 5;
+
 -- name: end_session
 -- Ends a session of our own whose connection was lost.
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE pid = %(pid)s AND usename = session_user AND application_name = current_setting('application_name');
 
 -- name: kept_databases
--- Lists databases whose names look like names that restores make.
-SELECT datname FROM pg_database WHERE datname ~ %(pattern)s ORDER BY 1;
+-- Lists databases with a record of ours as their comment, or with a name that looks like one that restores make.
+SELECT datname, comment
+FROM (SELECT datname, shobj_description(oid, 'pg_database') AS comment FROM pg_database) AS d
+WHERE starts_with(comment, %(prefix)s) OR datname ~ %(pattern)s
+ORDER BY 1;

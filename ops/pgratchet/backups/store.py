@@ -52,6 +52,10 @@ class Store(Protocol):
     def location(self) -> str:
         """The store's folder or URL, for messages."""
 
+    @property
+    def renames_drafts(self) -> bool:
+        """True if a draft has another name than its backup. If not, a backup without a manifest may be a draft."""
+
     def ids(self) -> list[str]:
         """List the names of backups and drafts, newest first. Names of drafts end in PARTIAL."""
 
@@ -64,6 +68,9 @@ class Store(Protocol):
         """The folder with the backup's files, or None when they are not on this machine's disk."""
 
     def remove(self, backup_id: str) -> None: ...
+    def removal(self, backup_id: str) -> str:
+        """The command with which a person deletes a backup or draft."""
+
     def note(self, name: str, text: bytes) -> None:
         """Write a note beside the backups."""
 

@@ -82,13 +82,16 @@ def verify(entry: BackupEntry, store: Store, programs: Programs, identity: Path 
     yield from verify_files(_open(store, require_manifest(entry), identity), programs)
 
 
-def verify_files(reader: BackupReader, programs: Programs) -> events.Stream:
-    """Read a backup back once, for the hashes and for pg_restore. Raises BackupFailed when the backup is damaged."""
+def verify_files(reader: BackupReader, programs: Programs, *, archive_was_read: bool = False) -> events.Stream:
+    """Read a backup back once, for the hashes and for pg_restore. Raises BackupFailed when the backup is damaged.
+
+    With `archive_was_read`, pg_restore has read the archive while it was written, and the hashes are enough.
+    """
     manifest, problems = reader.manifest, list[str]()
     size, throttle = 0, Throttle()
     with ExitStack() as stack:
         feed = None
-        if reader.is_readable:
+        if reader.is_readable and not archive_was_read:
             feed = stack.enter_context(pg_programs.reading_archive(programs, reader.archive_path))
         for name in manifest.files:
             for chunk in reader.read_checked(name, problems):
@@ -96,7 +99,7 @@ def verify_files(reader: BackupReader, programs: Programs) -> events.Stream:
                 if feed and not reader.archive_path and name.startswith(DUMP):
                     feed(chunk)
                 if throttle.is_due():
-                    yield events.BackupProgress("verify", size, manifest.size, size)
+                    yield events.BackupProgress("verify", size, manifest.size)
         require_undamaged(manifest, problems)
 
 
@@ -104,9 +107,9 @@ def require_undamaged(manifest: Manifest, problems: Sequence[str]) -> None:
     """Raise BackupFailed when problems with the files of a backup were found."""
     if problems:
         raise BackupFailed(
-            f"backup {manifest.backup_id} is not what was written",
+            f"backup {manifest.backup_id} was changed or damaged after it was written",
             detail="\n".join(problems),
-            hint="Use another, and find out what changed this one; `invoke backups` lists them.",
+            hint="Use another backup (`invoke backups` lists them), and find out what changed this one.",
         )
 
 
@@ -120,7 +123,7 @@ def open_content(manifest: Manifest, store: Store, identity: Path | None) -> Pat
         raise ConfigurationError(
             f"backup {manifest.backup_id} is encrypted",
             detail="To: " + ", ".join(manifest.recipients) + ".",
-            hint="Give the file with the private key of one of them as backup_identity in the inventory.",
+            hint="Set backup_identity in the inventory to the file with one of their private keys.",
         )
     (name,) = [name for name in manifest.files if name.startswith(DUMP)] or [DUMP]
     return reader.archive_path or reader.decrypted(reader.read(name))

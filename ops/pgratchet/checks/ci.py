@@ -13,20 +13,24 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+import psycopg
 from psycopg import sql
 
 from pgratchet.apply import applier
 from pgratchet.apply.run import MigrateOptions
+from pgratchet.checks.files import created_extensions
 from pgratchet.database import connection as sessions
 from pgratchet.database.history import History
+from pgratchet.database.roles import create_missing_roles
 from pgratchet.database.target import program_environment
-from pgratchet.errors import ConfigurationError, MigrationFailed, combine_mistakes
+from pgratchet.errors import ConfigurationError, MigrationFailed, StoppedPartWay, combine_mistakes
 from pgratchet.events import MigrationApplied
+from pgratchet.formatting import format_count
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.plan import Entry, HistoryRow, make_plan
@@ -36,8 +40,20 @@ _MAIN_BRANCHES = ("origin/HEAD", "origin/main", "origin/master", "main", "master
 """The names tried for the main branch."""
 _EXCLUDED_RULES = ("require-lock-timeout", "require-statement-timeout", "prefer-robust-stmts")
 """Rules of squawk that every run follows anyway: both timeouts are set, and a file is applied whole or not at all."""
-_SCRATCH = "scratch"
-"""The name of the database on the scratch server."""
+_OTHER_SERVER = (
+    "Name a server that has what the migrations need: an environment of the inventory (`invoke ci --server=NAME`), a "
+    "Docker image (`invoke ci --server=docker:IMAGE`), or a URL in the environment variable CI_DATABASE_URL."
+)
+_MISSING_FEATURE = ("0A000", "22023", "42704", "58P01")
+"""SQLSTATEs of what a server lacks: a feature, a setting's value, an object, a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScratchServer:
+    """A server to try migrations on. `parameters` are libpq's; `description` is a phrase without secrets."""
+
+    parameters: Mapping[str, str]
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +76,7 @@ def compare_branches(folder: Path, against: str | None) -> Branches | None:
             commit = parsed.stdout.decode().strip()
             base = _git(folder, "merge-base", commit, "HEAD")
             if base.returncode:
-                raise _incomparable(name, "It has no commit in common with this branch, as far as this clone goes.")
+                raise _incomparable(name, "In this clone it has no commit in common with this branch.")
             return Branches(name, *_files_at(folder, commit, base.stdout.decode().strip()))
     if against:
         raise _incomparable(against, f"Git says: {parsed.stderr.decode(errors='replace').strip()}.")
@@ -71,7 +87,7 @@ def _incomparable(name: str, reason: str) -> ConfigurationError:
     return ConfigurationError(
         f'the files cannot be compared with "{name}"',
         detail=reason,
-        hint="Fetch it, with its history: `git fetch --unshallow origin`, or fetch-depth: 0 in a workflow.",
+        hint="Fetch the branch with its history: `git fetch --unshallow origin`, or fetch-depth: 0 in a workflow.",
     )
 
 
@@ -91,7 +107,7 @@ def _git_output(folder: Path, *arguments: str, stdin: bytes = b"") -> bytes:
         raise ConfigurationError(
             f"git {arguments[0]} failed",
             detail=result.stderr.decode(errors="replace").strip(),
-            hint="Run it by hand in the folder of migrations.",
+            hint="Run that command in the migrations folder to see why.",
         )
     return result.stdout
 
@@ -172,14 +188,19 @@ def _mistake(entry: Entry, newest: str, new_names: Mapping[str, str]) -> str:
     return ""
 
 
+def is_baseline(file: Migration, files: Sequence[Migration]) -> bool:
+    """Return whether a file is the baseline: the schema of a database that existed before the files."""
+    return file.name == files[0].name and file.name.partition("_")[2] == "baseline"
+
+
 def lint(files: Sequence[Migration]) -> list[str]:
     """squawk's findings in the files, with their positions."""
     program = shutil.which("squawk", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
     if program is None:
         raise ConfigurationError(
             "squawk is not installed, so the SQL cannot be linted",
-            detail="It finds what locks a table for long, or breaks the application that runs meanwhile.",
-            hint="Install it with `pip install '.[ci]'`, or `pip install squawk-cli`.",
+            detail="It finds statements that lock tables for long or break a running application.",
+            hint="Run `pip install 'pgratchet[ci]'`, or `pip install squawk-cli`.",
         )
     scripts = prepare_scripts(files)
     transactional = [script.migration.path for script in scripts if script.directives.transactional]
@@ -187,10 +208,14 @@ def lint(files: Sequence[Migration]) -> list[str]:
     return [*_squawk(program, transactional, "--assume-in-transaction"), *_squawk(program, others)]
 
 
+_ALONE = "Such a statement needs a file of its own with the line `-- migrate: no-transaction`."
+
+
 def _squawk(program: str, paths: Sequence[str], *options: str) -> Iterator[str]:
     if not paths:
         return
-    command = [program, "--reporter=json", f"--exclude={','.join(_EXCLUDED_RULES)}", *options, "--", *paths]
+    # Not by squawk's --exclude, which would replace the excluded_rules of the team's .squawk.toml.
+    command = [program, "--reporter=json", *options, "--", *paths]
     environ = program_environment()
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environ)
     try:
@@ -201,11 +226,12 @@ def _squawk(program: str, paths: Sequence[str], *options: str) -> Iterator[str]:
         raise ConfigurationError(
             "squawk failed",
             detail=(result.stderr or result.stdout).strip()[-500:],
-            hint="Run it by hand, and look at .squawk.toml where there is one.",
+            hint="Run squawk by hand, and check .squawk.toml if there is one.",
         )
-    for finding in findings:
-        position = f"{finding['file']}, line {finding['line'] + 1}, column {finding['column'] + 1}"
-        message = " ".join(part for part in (finding["message"], finding.get("help")) if part)
+    for finding in (finding for finding in findings if finding["rule_name"] not in _EXCLUDED_RULES):
+        position = f"{finding['file']}:{finding['line'] + 1}:{finding['column'] + 1}"
+        alone = _ALONE if "concurrent" in finding["rule_name"] else ""
+        message = " ".join(part for part in (finding["message"], finding.get("help"), alone) if part)
         yield f"{position}: {finding['rule_name']}: {message}"
 
 
@@ -213,34 +239,77 @@ def require_clean(mistakes: Sequence[str]) -> None:
     """Raise a ConfigurationError with all mistakes."""
     if mistakes:
         raise combine_mistakes(
-            "the migrations are not fit to be merged",
+            "the migrations cannot be merged",
             list(mistakes),
-            "Fix each; `-- squawk-ignore RULE` above a statement takes a finding of squawk's for known.",
+            "Fix each. To accept a finding of squawk, write `-- squawk-ignore RULE` above the statement.",
         )
 
 
-def apply_twice(parameters: Mapping[str, str], files: Sequence[Migration], roles: Iterable[str]) -> int:
+def apply_twice(server: ScratchServer, files: Sequence[Migration], roles: Iterable[str]) -> int:
     """Apply all files to a new database of a scratch server, twice. Returns how many the first run applied.
 
-    MigrationFailed when the second run finds anything to do.
+    The database, and the roles that were missing, are dropped afterwards. ConfigurationError when the server lacks an
+    extension, MigrationFailed when the second run finds anything to do.
     """
-    with sessions.translate_errors(), closing(sessions.connect({**parameters, "dbname": "postgres"})) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_SCRATCH)))
-        for role in roles:
-            connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
-    scratch = {**parameters, "dbname": _SCRATCH}
-    first, second = (_apply(scratch, files, run_id) for run_id in ("first", "second"))
-    with sessions.translate_errors(), closing(sessions.connect(scratch)) as connection:
-        plan = make_plan(files, History().read(connection))
+    with sessions.translate_errors(), closing(sessions.connect(server.parameters)) as connection:
+        _require_extensions(connection, server, files)
+        with _scratch_database(connection, roles) as name:
+            scratch = {**server.parameters, "dbname": name}
+            try:
+                first, second = (_apply(scratch, files, run_id) for run_id in ("first", "second"))
+            except (MigrationFailed, StoppedPartWay) as error:
+                error.rerun_with("ci")
+                _advise(error, server)
+                raise
+            with closing(sessions.connect(scratch)) as session:
+                plan = make_plan(files, History().read(session))
     if second or len(plan.names("applied")) != len(files):
         raise MigrationFailed(
-            "a second run does not find all applied",
-            detail=f"It applied {', '.join(second) or 'nothing'}; {len(plan.names('applied'))} of {len(files)} are.",
-            hint="See which file changes the history, the table ratchet.migrations.",
+            "the second run on the scratch server did not find every migration applied",
+            detail=f"It applied {', '.join(second) or 'nothing'}; {len(plan.names('applied'))} of {len(files)} are "
+            "recorded as applied.",
+            hint="Find the file that changes the table ratchet.migrations, and remove that statement.",
         )
     return len(first)
 
 
+def _require_extensions(connection: psycopg.Connection, server: ScratchServer, files: Sequence[Migration]) -> None:
+    """Raise ConfigurationError for extensions that the files create and the server lacks."""
+    names = list(created_extensions(files))
+    query = "SELECT name FROM unnest(%s::text[]) AS name WHERE name NOT IN (SELECT name FROM pg_available_extensions)"
+    missing = [name for (name,) in connection.execute(query, (names,))] if names else []
+    if missing:
+        raise ConfigurationError(
+            f"the scratch server lacks {format_count(len(missing), 'extension')} of the migrations",
+            detail=f"The server is {server.description}. It lacks {', '.join(missing)}.",
+            hint=_OTHER_SERVER,
+        )
+
+
+def _advise(error: MigrationFailed | StoppedPartWay, server: ScratchServer) -> None:
+    """Name the inventory when a role is missing, and another server when the server seems to lack a feature."""
+    if error.advise_inventory_roles() or not error.location or error.location.sqlstate not in _MISSING_FEATURE:
+        return
+    error.detail = f"{error.detail}\nThe scratch server is {server.description}.".strip()
+    error.hint = f"{error.hint}\n{_OTHER_SERVER}"
+
+
+@contextmanager
+def _scratch_database(connection: psycopg.Connection, roles: Iterable[str]) -> Iterator[str]:
+    """A new database with these roles for the block. What was created is dropped at its end."""
+    name, created = f"pgratchet_ci_{os.urandom(6).hex()}", list[sql.Identifier]()
+    try:
+        created += [sql.Identifier(role) for role in create_missing_roles(connection, roles)]
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield name
+    finally:
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+        for identifier in created:
+            with suppress(psycopg.errors.DependentObjectsStillExist):  # a file may have granted it more
+                connection.execute(sql.SQL("DROP ROLE {}").format(identifier))
+
+
 def _apply(parameters: Mapping[str, str], files: Sequence[Migration], run_id: str) -> list[str]:
-    stream = applier.migrate(lambda: sessions.connect(parameters), History(), files, None, MigrateOptions(run_id))
+    options = MigrateOptions(run_id, not_empty=True)  # the server's template may bring tables
+    stream = applier.migrate(lambda: sessions.connect(parameters), History(), files, None, options)
     return [event.name for event in stream if isinstance(event, MigrationApplied)]

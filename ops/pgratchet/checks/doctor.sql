@@ -1,12 +1,13 @@
 -- name: history
 -- This role's privileges for the history: whether the schema exists, may be used and created in, whether a schema may
--- be created, whether the table exists and may be written. The catalog is queried because casts to regclass fail in a
--- schema without USAGE.
+-- be created, whether the table exists, may be written, and has row-level security that applies to this role. The
+-- catalog is queried because casts to regclass fail in a schema without USAGE.
 SELECT n.oid IS NOT NULL,
        coalesce(has_schema_privilege(n.oid, 'USAGE'), false), coalesce(has_schema_privilege(n.oid, 'CREATE'), false),
        has_database_privilege(current_database(), 'CREATE'), c.oid IS NOT NULL,
        coalesce(has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
-                AND has_table_privilege(c.oid, 'UPDATE'), false)
+                AND has_table_privilege(c.oid, 'UPDATE'), false),
+       coalesce(row_security_active(c.oid), false)
 FROM (SELECT %(schema)s::name AS schema_name, %(table)s::name AS table_name) AS names
 LEFT JOIN pg_namespace AS n ON n.nspname = schema_name
 LEFT JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = table_name;

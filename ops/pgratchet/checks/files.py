@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from pgratchet.checks.doctor import Finding, collecting
+from pgratchet.checks.findings import Finding, collecting
 from pgratchet.migrations import lexer, scripts
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.plan import HistoryRow, State, make_plan, require_agreement
@@ -24,8 +24,10 @@ def check_files(files: Sequence[Migration], history: Sequence[HistoryRow]) -> It
         scripts.prepare_scripts(plan.todo)
     yield from findings
     for name in plan.names("unfinished"):
-        what = f"{name} was begun without a transaction and is not finished"
-        yield Finding("warning", "history", what, "`invoke migrate` goes on with it, at the statement that it came to.")
+        what = f"{name} has no transaction, and stopped between its statements"
+        yield Finding(
+            "warning", "history", what, "`invoke migrate` resumes it at the first statement that is not done."
+        )
     counts = [f"{len(plan.names(state))} {state}" for state in _COUNTED]
     yield Finding("ok", "history", ", ".join(counts))
 

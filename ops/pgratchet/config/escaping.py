@@ -11,25 +11,97 @@ import json
 import re
 import shlex
 from collections.abc import Callable
+from dataclasses import dataclass
 from urllib.parse import quote
 
 import jinja2
+from typing_extensions import Self
 
 from pgratchet.config.secrets import MASK
 
 _SERVICE_VALUE_LIMIT = 900
-"""Characters of a value in a service file. libpq refuses lines of 1023 bytes (parseServiceFile in fe-connect.c)."""
+"""Bytes of a value in a service file. libpq refuses lines of 1023 bytes (parseServiceFile in fe-connect.c)."""
+
+
+class EmptyValue(str):
+    """An empty value of a variable. It is false in a template's conditions, and an error when it is written."""
+
+    __slots__ = ("variable",)
+    variable: str
+
+    @classmethod
+    def of(cls, variable: str) -> EmptyValue:
+        value = cls()
+        value.variable = variable
+        return value
+
+
+class NamedValue(str):
+    """A value with the name of its variable, which an error names when the format cannot express the value."""
+
+    __slots__ = ("variable",)
+    variable: str
+
+    @classmethod
+    def of(cls, variable: str, value: object) -> Self:
+        named = cls(value)
+        named.variable = variable
+        return named
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One server of a list in `pg_host`. `host` is empty for libpq's default socket."""
+
+    host: str
+    port: str
+
+    def __str__(self) -> str:
+        """The address as in a URL."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def addresses_of(hosts: str, ports: str) -> list[Address]:
+    """The servers of libpq's parameters host and port, which are lists; one port may be for all hosts."""
+    names, numbers = hosts.split(","), ports.split(",")
+    pairs = [(name, numbers[index] if len(numbers) > 1 else ports) for index, name in enumerate(names)]
+    return [Address(NamedValue.of("pg_host", name), NamedValue.of("pg_port", port)) for name, port in pairs]
+
+
+class UnwritableValueError(jinja2.TemplateRuntimeError):
+    """A format cannot express the value of a variable. The reason is a sentence without the value."""
+
+    def __init__(self, variable: str, reason: str) -> None:
+        super().__init__(f"{variable}: {reason}")
+        self.variable = variable
+        self.reason = reason
+
+
+def _unwritable(value: object, problem: str) -> jinja2.TemplateRuntimeError:
+    """The error for a value that a format cannot express. `problem` goes on behind "a value" or "its value"."""
+    if isinstance(value, NamedValue):
+        return UnwritableValueError(value.variable, f"Its value {problem}.")
+    return jinja2.TemplateRuntimeError(f"a value {problem}")
+
+
+class EmptyVariableError(jinja2.TemplateRuntimeError):
+    """A template writes a variable that is empty."""
+
+    def __init__(self, variable: str) -> None:
+        super().__init__(f"{variable} is empty")
+        self.variable = variable
 
 
 def _percent_encode(value: object) -> str:
     """Percent-encoding for a URL. A mask stays unchanged."""
+    _require_value(value)
     return MASK if value == MASK else quote(str(value), safe="")
 
 
 def inventory_value(value: object) -> object:
     """The result of an expression in the inventory. An empty text is valid, None is not."""
     if value is None:
-        raise jinja2.TemplateRuntimeError("an expression in it gives none, which is no value")
+        raise jinja2.TemplateRuntimeError("an expression in it gives none")
     return value
 
 
@@ -38,9 +110,9 @@ def _service_value(value: object) -> str:
     text = str(value)
     _require_single_line(value, text)
     if text != text.strip():
-        raise jinja2.TemplateRuntimeError("a value begins or ends with a space, which a service file cannot hold")
-    if len(text) > _SERVICE_VALUE_LIMIT:
-        raise jinja2.TemplateRuntimeError("a value is longer than the 900 characters that libpq reads")
+        raise _unwritable(value, "begins or ends with a space, which a service file cannot express")
+    if len(text.encode(errors="surrogateescape")) > _SERVICE_VALUE_LIMIT:
+        raise _unwritable(value, "is longer than 900 bytes, which libpq does not read")
     return text
 
 
@@ -63,9 +135,9 @@ def _env_file_value(value: object) -> str:
         ("a dollar and a brace", "${"),
     ):
         if part in text:
-            raise jinja2.TemplateRuntimeError(f"a value holds {description}, which an env file cannot carry everywhere")
+            raise _unwritable(value, f"has {description}, which not every reader of env files accepts")
     if text.endswith("\\"):
-        raise jinja2.TemplateRuntimeError("a value ends in a backslash, which an env file cannot carry everywhere")
+        raise _unwritable(value, "ends with a backslash, which not every reader of env files accepts")
     return text
 
 
@@ -78,12 +150,12 @@ def yaml_value(value: object) -> str:
     if isinstance(value, jinja2.Undefined):
         str(value)  # raises, naming the variable
     if value is None:
-        raise jinja2.TemplateRuntimeError("an expression gives none, which is no value")
+        raise jinja2.TemplateRuntimeError("an expression gives none")
     if isinstance(value, _Expression):
         return value
     text = json.dumps(value, ensure_ascii=False)
     if "${{" in text:
-        raise jinja2.TemplateRuntimeError("a value holds ${{, which a workflow would take for an expression")
+        raise _unwritable(value, "has ${{ in it, which a workflow would evaluate as an expression")
     return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
@@ -98,7 +170,7 @@ class _Expression(str):
 
 def _github_secret(name: object) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(name)):
-        raise jinja2.TemplateRuntimeError("a secret has a name that GitHub does not take")
+        raise jinja2.TemplateRuntimeError("a secret has a name that GitHub does not accept")
     return _Expression(f"${{{{ secrets.{name} }}}}")
 
 
@@ -117,12 +189,18 @@ def _kubernetes_name(value: object) -> str:
 
 
 def _require_single_line(value: object, text: str) -> None:
+    _require_value(value)
+    if value is None or text == "":
+        raise jinja2.TemplateRuntimeError("it writes an empty value, which must be left out")
+    if any(character in text for character in "\r\n\0"):
+        raise _unwritable(value, "has a line end or a NUL in it, which the format cannot express")
+
+
+def _require_value(value: object) -> None:
     if isinstance(value, jinja2.Undefined):
         str(value)  # raises, naming the variable
-    if value is None or text == "":
-        raise jinja2.TemplateRuntimeError("an empty value is written: what is empty must be left out")
-    if any(character in text for character in "\r\n\0"):
-        raise jinja2.TemplateRuntimeError("a value holds a line end or NUL, and would be read as more than one")
+    if isinstance(value, EmptyValue):
+        raise EmptyVariableError(value.variable)
 
 
 FILTERS: dict[str, Callable[[object], str]] = {

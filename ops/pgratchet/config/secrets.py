@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MASK = "********"
 """The text shown in place of a secret."""
 
-SECRET_VARIABLES = ("pg_password", "pg_url")
+SECRET_VARIABLES = ("pg_password", "pg_url", "app_password")
 """The inventory's variables that hold a secret once they are rendered."""
 
 
@@ -36,6 +36,8 @@ def run_password_command(variables: Variables, environ: Mapping[str, str]) -> st
         )
     except subprocess.TimeoutExpired:
         raise _no_password(command[0], f"No answer came within {variables.password_timeout} s.") from None
+    except FileNotFoundError:
+        raise _missing_program(command[0]) from None
     except (OSError, ValueError) as error:
         reason = f"{command[0]} cannot be run: {getattr(error, 'strerror', error)}."
         raise _no_password(command[0], reason) from None
@@ -44,13 +46,24 @@ def run_password_command(variables: Variables, environ: Mapping[str, str]) -> st
         raise _no_password(command[0], reason)
     password = result.stdout.decode(errors="replace").removesuffix("\n").removesuffix("\r")
     if not password or any(character in password for character in "\r\n\0\ufffd"):
-        raise _no_password(command[0], "It must print one line in UTF-8, the password.")
+        raise _no_password(command[0], "It must print the password as one line in UTF-8.")
     return password
+
+
+def _missing_program(program: str) -> RatchetError:
+    is_path = "/" in program
+    return Unreachable(
+        f"the password command {program} cannot be run",
+        detail=f"{program} does not exist." if is_path else f"{program} is not installed, or not in PATH.",
+        hint="Correct the path in the password_command of the inventory."
+        if is_path
+        else f"Install {program} on this machine, or write its path in the password_command of the inventory.",
+    )
 
 
 def _no_password(program: str, detail: str) -> RatchetError:
     return Unreachable(
-        f"the password command {program} gave no password",
+        f"the password command {program} returned no password",
         detail=detail.strip(),
-        hint="Run the password_command of the inventory by hand; log in to its store where that is needed.",
+        hint="Run the password_command of the inventory by hand, and log in to its secret store if it asks for that.",
     )

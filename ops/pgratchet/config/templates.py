@@ -6,39 +6,57 @@ hidden from the programs started by a task.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import jinja2
 
 from pgratchet.config.escaping import FILTERS, FINALIZERS, inventory_value, yaml_value
 from pgratchet.config.secrets import MASK
-from pgratchet.errors import ConfigurationError
+from pgratchet.formatting import suggest
 from pgratchet.resources import packaged_folder
+
+
+def is_template(value: object) -> bool:
+    """Return whether a value of the inventory has a template in it."""
+    return isinstance(value, str) and any(opening in value for opening in ("{{", "{%", "{#"))
 
 
 class EnvironmentReader:
     """The function env('NAME') or env('NAME', 'default') of templates.
 
     `names` are the variables read and set. `secret_names` are the variables read while `reads_secret` was true.
+    `read_for` has the names by the `variable` of the inventory for which they were read.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self.names: set[str] = set()
         self.secret_names: set[str] = set()
+        self.read_for: dict[str, list[str]] = {}
         self.reads_secret = False
+        self.variable = ""
 
     def __call__(self, name: str, default: str | None = None) -> str:
         value = self._environ.get(name, "")
         if value:
             self.names.add(name)
+            self.read_for.setdefault(self.variable, []).append(name)
             if self.reads_secret:
                 self.secret_names.add(name)
             return value
         if default is None:
-            raise jinja2.UndefinedError(f"the environment variable {name} is not set")
+            raise self._missing(name)
         return default
+
+    def _missing(self, name: str) -> Exception:
+        import difflib
+
+        from pgratchet.config import template_errors
+
+        near = difflib.get_close_matches(name, [each for each in self._environ if self._environ[each]], 1, 0.85)
+        state = "empty" if name in self._environ else "not set"
+        return template_errors.MissingVariableError(name, state, next(iter(set(near) - {name}), ""))
 
 
 class SecretNameReader(EnvironmentReader):
@@ -63,6 +81,26 @@ def template_folders(folder: Path) -> list[Path]:
     return [folder, packaged_folder("templates")]
 
 
+def template_text(templates: Path, name: str) -> str:
+    """The source of a template of the project, or else of the package; empty when there is none."""
+    paths = (folder / name for folder in template_folders(templates))
+    return next((path.read_text("utf-8", errors="replace") for path in paths if path.is_file()), "")
+
+
+def template_names(templates: Path) -> list[str]:
+    """The names of the YAML templates of a project and of the package."""
+    paths = ((folder, path) for folder in template_folders(templates) for path in folder.rglob("*.y*ml.j2"))
+    return sorted({str(path.relative_to(folder).with_suffix("")) for folder, path in paths})
+
+
+def similar_template(name: str, known: Collection[str]) -> str:
+    """A question that names the template that was probably meant: by its name, or by its folder or file alone."""
+    parts = {part: each for each in known for part in (each, each.partition("/")[0], Path(each).name, Path(each).stem)}
+    unique = {part: each for part, each in parts.items() if part != "ci"}
+    near = suggest(name.removesuffix(".j2"), unique).removeprefix(" Did you mean ").removesuffix("?")
+    return f" Did you mean {unique[near]}?" if near else ""
+
+
 class TemplateRenderer:
     """Renders the templates of a project's folder. `names` are global names in every template."""
 
@@ -76,22 +114,11 @@ class TemplateRenderer:
         environment = self._environment(FINALIZERS.get(template, yaml_value))
         try:
             return environment.get_template(template).render(context)
-        except jinja2.TemplateNotFound as error:
-            raise ConfigurationError(
-                f"no template {self._folder / str(error.name)}", hint="Put it back from version control."
-            ) from error
-        except jinja2.TemplateSyntaxError as error:
-            raise ConfigurationError(
-                f"{self._folder / template}, line {error.lineno}: not a template",
-                detail=f"{error.message}.",
-                hint="Fix the template; nothing was connected to.",
-            ) from error
         except Exception as error:
-            raise ConfigurationError(
-                f"{self._folder / template} cannot be rendered",
-                detail=describe(error),
-                hint="Give the variable a value in the inventory, or take it out of the template.",
-            ) from error
+            from pgratchet.config import template_errors
+
+            known = environment.list_templates()
+            raise template_errors.explain(error, template, self._folder, context, known) from error
 
     def render_value(self, text: str) -> str:
         """The text of a value in the inventory. An expression in the value can raise anything."""
@@ -112,8 +139,3 @@ class TemplateRenderer:
         environment.globals.update(self._names)
         environment.filters |= FILTERS
         return environment
-
-
-def describe(error: Exception) -> str:
-    """An error of a template as a sentence."""
-    return f"{str(error).rstrip('.') or type(error).__name__}."

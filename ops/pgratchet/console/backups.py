@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from pgratchet.console import commands
-from pgratchet.console.output import say, show_table, write, write_json
+from pgratchet.console.output import Table, format_short_time, format_time, say, show_table, write, write_json
 from pgratchet.errors import ConfigurationError
-from pgratchet.formatting import format_count, format_duration, format_size
+from pgratchet.formatting import format_contents, format_count, format_duration, format_size
 
 if TYPE_CHECKING:
     from pgratchet.backups.drill_records import DrillRecord
@@ -21,32 +21,64 @@ if TYPE_CHECKING:
 
 _MOST_DRILLS = 10
 """The number of drills that `backups` lists."""
+_BACKUP_COLUMNS = ("backup", "state", "size", "applied", "database", "label")
+_DRILL_COLUMNS = ("drilled", "result", "restore", "trend", "data", "rows", "backup")
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def show_backups(environment: str, target: str, entries: Sequence[BackupEntry], drills: Sequence[DrillRecord]) -> None:
-    """Show the backups, newest first, and the last drills, oldest first. A backup's id begins with the time in UTC."""
+def show_backups(
+    environment: str, target: str, entries: Sequence[BackupEntry], drills: Sequence[DrillRecord], command: str = ""
+) -> None:
+    """Show the backups, newest first, and the last drills, oldest first. A backup's id begins with the time in UTC.
+
+    `command` is the program of the inventory's `backup_command`, which keeps further backups if it is set.
+    """
     name = f"{environment}: {target}"
     rows = [_backup_row(entry) for entry in entries]
-    show_table(name, ("backup", "state", "size", "applied", "database", "label"), rows)
-    if not rows:
+    repeated = ("applied", "database") if _have_one_database(rows) else ("applied",)
+    show_table(name, _BACKUP_COLUMNS, rows, narrow=lambda: _without_columns(_BACKUP_COLUMNS, rows, repeated))
+    if command:
+        from pgratchet.backups.external import kept_by_command
+
+        write(f"{name}: {kept_by_command(command)} It is not asked for a list.")
+    elif not rows:
         write(f"{name}: no backups")
     shown = drills[-_MOST_DRILLS:]
     longest = max((record.restore_ms for record in shown if record.good), default=0)
+
+    def drill_rows(format_moment: Callable[[datetime], str]) -> list[tuple[str, ...]]:
+        return [_drill_row(record, longest, format_moment) for record in shown]
+
     show_table(
         f"{name}: drills",
-        ("drilled", "result", "restore", "trend", "data", "rows", "backup"),
-        [_drill_row(record, longest) for record in shown],
+        _DRILL_COLUMNS,
+        drill_rows(format_time),
+        narrow=lambda: _without_columns(_DRILL_COLUMNS, drill_rows(format_short_time), ("rows",)),
     )
 
 
+def _have_one_database(rows: Sequence[Sequence[str]]) -> bool:
+    return len({row[_BACKUP_COLUMNS.index("database")] for row in rows} - {""}) < 2
+
+
+def _without_columns(header: Sequence[str], rows: Sequence[Sequence[str]], names: Sequence[str]) -> Table:
+    """Return a table without some columns, for a narrow terminal."""
+    indexes = [index for index, name in enumerate(header) if name not in names]
+    return Table([header[index] for index in indexes], [[row[index] for index in indexes] for row in rows])
+
+
 def _backup_row(entry: BackupEntry) -> tuple[str, ...]:
+    from pgratchet.backups.listing import is_in_future
+
     manifest = entry.manifest
     if manifest is None:
         return entry.backup_id, entry.problem, "", "", "", ""
+    state = "complete, kept" if manifest.keep else "complete"
+    if entry.distrust:
+        state = f"refused: {entry.distrust}"
     return (
         entry.backup_id,
-        "complete, kept" if manifest.keep else "complete",
+        f"{state}, dated in the future" if is_in_future(entry, datetime.now(timezone.utc)) else state,
         format_size(manifest.size),
         str(len(manifest.contents.history)),
         manifest.database.name,
@@ -54,12 +86,12 @@ def _backup_row(entry: BackupEntry) -> tuple[str, ...]:
     )
 
 
-def _drill_row(record: DrillRecord, longest: int) -> tuple[str, ...]:
+def _drill_row(record: DrillRecord, longest: int, format_moment: Callable[[datetime], str]) -> tuple[str, ...]:
     """The columns of a drill. The trend is a bar, as high as the restore took beside the `longest`."""
     has_bar = record.good and longest
     return (
-        record.at.replace("T", " ").replace("+00:00", "Z"),
-        "good" if record.good else "not good",
+        format_moment(datetime.fromisoformat(record.at.replace("Z", "+00:00"))),
+        _drill_result(record),
         format_duration(record.restore_ms),
         _BARS[record.restore_ms * (len(_BARS) - 1) // longest] if has_bar else "",
         format_size(record.database_size),
@@ -68,18 +100,29 @@ def _drill_row(record: DrillRecord, longest: int) -> tuple[str, ...]:
     )
 
 
-def backups_json(entries: Sequence[BackupEntry], drills: Sequence[DrillRecord], location: str) -> dict[str, Any]:
-    """The lists of `backups --json`."""
-    from dataclasses import asdict
+def _drill_result(record: DrillRecord) -> str:
+    from pgratchet.backups.drill_records import dated_in_future
 
+    result = record.verdict.value
+    if record.verdict == "untestable":
+        result = f"not testable here: {record.reason.partition(chr(10))[0]}"
+    return f"{result}, dated in the future" if dated_in_future(record, datetime.now(timezone.utc)) else result
+
+
+def backups_json(
+    entries: Sequence[BackupEntry], drills: Sequence[DrillRecord], location: str, *, is_checked: bool = False
+) -> dict[str, Any]:
+    """The lists of `backups --json`. With `is_checked`, the signatures of the backups were checked."""
     return {
         "where": location,
-        "backups": [_backup_json(entry) for entry in entries],
-        "drills": [asdict(record) for record in drills],
+        "backups": [_backup_json(entry, is_checked) for entry in entries],
+        "drills": [record.as_json() for record in drills],
     }
 
 
-def _backup_json(entry: BackupEntry) -> dict[str, Any]:
+def _backup_json(entry: BackupEntry, is_checked: bool) -> dict[str, Any]:
+    from pgratchet.backups.listing import is_in_future
+
     manifest = entry.manifest
     return {
         "id": entry.backup_id,
@@ -90,6 +133,8 @@ def _backup_json(entry: BackupEntry) -> dict[str, Any]:
         "size": manifest.size if manifest else None,
         "label": manifest.label if manifest else None,
         "keep": manifest.keep if manifest else None,
+        "signed": not entry.distrust if is_checked and manifest else None,
+        "in_future": is_in_future(entry, datetime.now(timezone.utc)),
     }
 
 
@@ -97,82 +142,128 @@ def show_backup(result: RunResult, *, json: bool) -> None:
     """Show the result of `backup`."""
     if json:
         shape = {"env": result.environment, "target": result.target}
-        write_json(shape | {"backup": result.backup_id, "path": result.backup_path})
+        write_json(shape | {"backup": result.backup_id, "path": result.backup_path, "left_out": result.left_out})
     else:
         write(f"{result.backup_id} in {result.backup_path}")
 
 
-def show_verified(manifest: Manifest, *, is_encrypted: bool) -> None:
+def show_verified(result: RunResult, *, is_encrypted: bool, json: bool) -> None:
     """Show the result of `verify`. With `is_encrypted` only the hashes of the files were verified."""
-    if is_encrypted:
-        write(f"{manifest.backup_id}: every file is as its manifest says; it is encrypted, so its content was not read")
+    name = result.backup_id
+    if json:
+        shape = {"env": result.environment, "target": result.target, "backup": name}
+        write_json(shape | {"read": not is_encrypted})
+    elif is_encrypted:
+        write(f"{name}: all files match the manifest; the content was not read, because it is encrypted")
     else:
-        write(f"{manifest.backup_id} is good: every file is as its manifest says, and the archive reads to its end")
+        write(f"{name}: read back whole, matches its manifest")
 
 
-def show_losses(manifest: Manifest, database: str, preview: RestorePreview) -> None:
-    """Show the losses of a restore, before asking for consent."""
+def show_skipped(skipped: Sequence[BackupEntry]) -> None:
+    """Warn of newer backups than the chosen one that cannot be used."""
+    for entry in skipped:
+        say(f"WARNING: {entry.describe_fault()}")
+
+
+def show_dropped(environment: str, target: str, names: Sequence[str], *, json: bool) -> None:
+    """Show the databases that `restore --drop-old` has dropped."""
+    if json:
+        write_json({"env": environment, "target": target, "dropped": list(names)})
+    else:
+        write(f"{environment}: {target}: {format_count(len(names), 'database')} dropped")
+
+
+def show_losses(manifest: Manifest, database: str, preview: RestorePreview, *, drops_old: bool) -> None:
+    """Show the losses of a restore, before asking for consent. With `drops_old` the old database will be dropped."""
     age = datetime.now(timezone.utc) - manifest.moment
-    say(f'backup {manifest.backup_id} of {manifest.created_at} takes the place of the database "{database}"')
+    time = format_time(manifest.moment, on_stderr=True)
+    say(f'backup {manifest.backup_id} of {time} replaces the database "{database}"')
+    for sentence in manifest.contents.left_out:
+        say(f"not in the backup: {sentence}")
     if not preview.exists:
-        say("there is no such database now: nothing is lost")
+        say("this database does not exist now, so nothing is lost")
         return
-    say(f"what was written since is not in it: {_format_age(int(age.total_seconds()))}")
-    say(f"migrations applied since: {', '.join(preview.lost) if preview.lost else 'none'}")
+    say(f"writes of the last {_format_age(max(0, int(age.total_seconds())))} will be lost")
+    since = f"unknown: {preview.unread}" if preview.unread else ", ".join(preview.lost) or "none"
+    say(f"migrations applied since the backup: {since}")
+    if drops_old:
+        say("the old database will be dropped: what was written since the backup is lost for good")
+    if preview.sessions:
+        say(f"the swap will wait for sessions that this role may not end: {'; '.join(preview.sessions[:5])}")
 
 
 def _format_age(seconds: int) -> str:
-    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
-        if seconds >= length:
-            return format_count(seconds // length, unit)
-    return format_count(max(0, seconds), "second")
+    """Format an age for a sentence with "the last": 25 minutes, or minute alone for one."""
+    units = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
+    unit, length = next((each for each in units if seconds >= each[1]), units[-1])
+    number = seconds // length
+    return unit if number == 1 else format_count(number, unit)
 
 
-def show_restored(result: RunResult, *, json: bool) -> None:
-    """Show the result of `restore`."""
+def show_restored(result: RunResult, *, drops_old: bool, json: bool) -> None:
+    """Show the result of `restore`. With `drops_old` the old database is going to be dropped."""
     database, old = result.database, result.kept_database
     if json:
         shape = {"env": result.environment, "target": result.target, "backup": result.backup_id}
-        write_json(shape | {"database": database, "kept": old, "duration_ms": result.duration_ms})
+        items = [{"item": each.name, "error": each.error} for each in result.not_restored]
+        rest = {"database": database, "kept": old, "duration_ms": result.duration_ms, "not_restored": items}
+        write_json(shape | rest)
         return
-    write(f'{result.backup_id} is in the database "{database}"')
-    if old:
-        write(commands.typed(f'the old one is "{old}", until `invoke restore --env={result.environment} --drop-old`'))
+    write(f'backup {result.backup_id} was restored as the database "{database}"')
+    if old and not drops_old:
+        drop = f"`invoke restore --env={result.environment} --drop-old`"
+        write(commands.typed(f'the old database is kept as "{old}"; to drop it: {drop}'))
 
 
 def show_drill(environment: str, target: str, record: DrillRecord, *, json: bool) -> None:
     """Show the result of `drill`."""
     if json:
-        from dataclasses import asdict
-
-        write_json({"env": environment, "target": target, **asdict(record)})
+        write_json({"env": environment, "target": target, **record.as_json()})
         return
     if record.good:
         rate = record.database_size * 1000 // max(1, record.restore_ms)
         write(
             f"{record.backup_id} restores: {format_size(record.database_size)} "
             f"in {format_duration(record.restore_ms)}, {format_size(rate)} a second; "
-            f"{format_count(record.tables, 'table')}, {format_count(record.rows, 'row')} as in the manifest"
+            f"{format_contents(record)} as in the manifest"
         )
     for note in record.notes:
         write(f"not compared: {note}")
 
 
-def no_rollback_error(environment: str, target: str, newest: Manifest | None) -> ConfigurationError:
-    """The error of `rollback`, which explains the missing rollback and names the newest backup."""
-    detail = "Migrations run forward only: undoing DDL by hand-written DDL loses data in silence. A backup does not."
-    if newest is None:
+def no_rollback_error(
+    environment: str, target: str, backup: Manifest | None, last: str | None = None, command: str = ""
+) -> ConfigurationError:
+    """The error of `rollback`, which explains the missing rollback and names a backup.
+
+    `last` is the last migration of the history; None when it is not known, or there is none.
+    `command` is the program of the inventory's `backup_command`, which keeps the backups if it is set.
+    """
+    detail = "A down migration cannot bring back deleted data. A backup can."
+    if command:
+        from pgratchet.backups.external import kept_by_command
+
+        return ConfigurationError(
+            "there is no rollback",
+            detail=f"{detail}\n{kept_by_command(command)}",
+            hint="Write a new migration that repairs the schema, or restore with the tool of the backup_command. The "
+            "column backup_id of the history names the backup that was taken before each migration.",
+        )
+    if backup is None:
         return ConfigurationError(
             "there is no rollback, and there is no backup",
             detail=detail,
-            hint=f"Fix forward with a new migration; `invoke backup --env={environment}` takes a backup.",
+            hint=f"Write a new migration that repairs the schema. `invoke backup --env={environment}` takes a backup.",
         )
-    applied = format_count(len(newest.contents.history), "migration")
+    applied = format_count(len(backup.contents.history), "migration")
+    is_before = last is not None and last not in backup.contents.history
+    which = f"newest backup of {target} from before {last}" if is_before else f"newest backup of {target}"
+    warning = f" It already has {last}, the last migration." if last and not is_before else ""
     return ConfigurationError(
         "there is no rollback",
-        detail=f"{detail}\nThe newest backup of {target} is {newest.backup_id}, of {newest.created_at}, "
-        f"of the database {newest.database.name} with {applied} applied.",
-        hint="Fix forward with a new migration; or go back to the backup, which keeps the database of now beside it:\n"
-        f"invoke restore --env={environment} --backup={newest.backup_id}\n"
-        f"With --into={newest.database.name}_restored it is restored beside it, and nothing else is changed.",
+        detail=f"{detail}\nThe {which} is {backup.backup_id}, of {format_time(backup.moment, on_stderr=True)}, "
+        f"of the database {backup.database.name} with {applied} applied.{warning}",
+        hint="Write a new migration that repairs the schema, or restore the backup (the current database is kept):\n"
+        f"invoke restore --env={environment} --backup={backup.backup_id}\n"
+        f"Add --into={backup.database.name}_restored to restore it into a new database and change nothing else.",
     )

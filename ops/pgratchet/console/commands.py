@@ -7,6 +7,7 @@ under which program and in which collection the tasks are.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,17 +19,24 @@ TASKS = (
     *("adopt", "attach", "backup", "backups", "cancel", "ci", "doctor", "down", "drill", "migrate", "new", "render"),
     *("restore", "rollback", "runs", "status", "up", "verify"),
 )
-_COMMAND = re.compile(rf"\binvoke (?=(?:{'|'.join(TASKS)})\b)")
+_COMMAND = re.compile(rf"\binvoke (?P<task>{'|'.join(TASKS)})\b(?=(?P<rest>[^`\n]*))")
+_WITHOUT_ENVIRONMENT = ("new", "ci")
 _prefix: ContextVar[str] = ContextVar("prefix", default="invoke ")
+_environment: ContextVar[str | None] = ContextVar("environment", default=None)
 
 
 @contextmanager
-def called_as(task: str, arguments: Sequence[str]) -> Iterator[None]:
-    """Name tasks, inside the block, as this call of a task does. `arguments` are those of the process."""
+def called_as(task: str, arguments: Sequence[str], environment: str | None = None) -> Iterator[None]:
+    """Name tasks, inside the block, as this call of a task does.
+
+    `arguments` are those of the process. `environment` is the value of --env, which the named tasks repeat.
+    """
     token = _prefix.set(f"{_program(arguments)} {_collection(task, arguments)}")
+    environment_token = _environment.set(environment)
     try:
         yield
     finally:
+        _environment.reset(environment_token)
         _prefix.reset(token)
 
 
@@ -46,9 +54,21 @@ def _collection(task: str, arguments: Sequence[str]) -> str:
     return ""
 
 
+def prefix() -> str:
+    """The text in front of the name of each task: the program, a space, and the collections."""
+    return _prefix.get()
+
+
 def typed(text: str) -> str:
     """The text with every `invoke NAME` as the user has to type it."""
-    return _COMMAND.sub(_prefix.get(), text)
+    return _COMMAND.sub(_typed_command, text)
+
+
+def _typed_command(match: re.Match[str]) -> str:
+    task, rest, environment = match["task"], match["rest"], _environment.get()
+    needs_environment = environment and task not in _WITHOUT_ENVIRONMENT and "--env" not in rest
+    flag = f" --env={shlex.quote(environment)}" if environment and needs_environment else ""
+    return f"{_prefix.get()}{task}{flag}"
 
 
 def typed_error(error: RatchetError) -> dict[str, str | int | None]:

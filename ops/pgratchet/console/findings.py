@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from pgratchet.console.output import show_table, write
+from pgratchet.console import commands
+from pgratchet.console.output import say, show_table, write
 from pgratchet.formatting import format_count
 
 if TYPE_CHECKING:
-    from pgratchet.checks.doctor import Finding
+    from pgratchet.checks.findings import Finding
 
 
-def show_findings(environment: str, target: str, findings: Sequence[Finding]) -> None:
-    """Show the findings with their remedies, and the counts."""
+def show_findings(title: str, findings: Sequence[Finding]) -> None:
+    """Show the findings with their remedies, and the counts, below the target's title."""
     rows: list[tuple[str, ...]] = []
     for finding in findings:
         first, *others = finding.what.splitlines()
         rows.append((finding.subject, finding.severity, first))
-        rows += [("", "", line) for line in (*others, *finding.remedy.splitlines())]
-    show_table(f"{environment}: {target}", ("subject", "state", "finding"), rows)
+        rows += [("", "", line) for line in (*others, *commands.typed(finding.remedy).splitlines())]
+    show_table(title, ("subject", "state", "finding"), rows)
     severities = [finding.severity for finding in findings]
     problems, warnings = severities.count("problem"), severities.count("warning")
     write(f"{format_count(problems, 'problem')}, {format_count(warnings, 'warning')}")
+
+
+def show_notes(findings: Iterable[Finding]) -> None:
+    """Show findings as notes below the result of another task."""
+    for finding in findings:
+        say(f"note: {finding.what}")
+        if finding.remedy:
+            say(f"      {commands.typed(finding.remedy)}")

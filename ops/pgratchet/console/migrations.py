@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from pgratchet.console.output import say, show_table, write
-from pgratchet.formatting import format_count, format_duration
+from pgratchet.console.output import Table, format_short_time, format_time, say, show_table, write
+from pgratchet.formatting import abbreviate_names, format_count, format_duration
 
 if TYPE_CHECKING:
     from pgratchet.console.result import RunResult
@@ -37,19 +38,25 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
     }
 
 
-def show_status(environment: str, target: str, plan: Plan) -> None:
-    """Show the table of `status` and the counts."""
-    rows = [(e.name, e.state, _time(e), format_duration(e.row.duration_ms if e.row else None)) for e in plan.entries]
-    show_table(f"{environment}: {target}", ("migration", "state", "applied at", "took"), rows)
+def show_status(title: str, plan: Plan) -> None:
+    """Show the table of `status` and the counts, below the target's title."""
+    header = ("migration", "state", "applied at", "took")
+    rows = [_row(entry, format_time) for entry in plan.entries]
+    show_table(
+        title, header, rows, narrow=lambda: Table(header, [_row(entry, format_short_time) for entry in plan.entries])
+    )
     counts = [f"total {len(plan.entries)}"]
     counts += [f"{name} {len(plan.names(name))}" for name in ("applied", "pending")]
-    disagreements = plan.disagreements()
-    write(", ".join(counts) + (f", {len(disagreements)} to be settled" if disagreements else ""))
+    if unfinished := plan.names("unfinished"):
+        counts.append(f"unfinished {len(unfinished)}")
+    if disagreements := plan.disagreements():
+        counts.append(format_count(len(disagreements), "disagreement"))
+    write(("" if rows else f"{title}: ") + ", ".join(counts))
 
 
-def show_plan(result: RunResult, *, is_dry_run: bool) -> None:
+def show_plan(result: RunResult, plan: Plan, *, is_dry_run: bool) -> None:
     """Show the migrations of a run before its start: on standard error, or for a dry run on standard output."""
-    name, todo = f"{result.environment}: {result.target}", result.plan
+    name, todo = result.title, result.plan
     title = f"{name}: {format_count(len(todo), 'migration')} to apply"
     rows = [(str(number), migration) for number, migration in enumerate(todo[:_MOST_ROWS], 1)]
     show_table(title, ("", "migration"), rows, on_stderr=not is_dry_run)
@@ -57,23 +64,36 @@ def show_plan(result: RunResult, *, is_dry_run: bool) -> None:
         show = write if is_dry_run else say
         show(f"... and {len(todo) - _MOST_ROWS} more, up to {todo[-1]}")
     if not todo and is_dry_run:
-        write(f"{name}: nothing to apply")
+        write(f"{name}: nothing to apply{_already_applied(plan)}")
 
 
-def show_outcome(result: RunResult) -> None:
-    """Show the last lines of a successful run."""
+def show_outcome(result: RunResult, plan: Plan) -> None:
+    """Show the last lines of a successful run. `plan` is the one that it began with."""
     if not result.applied:
-        name = f"{result.environment}: {result.target}"
-        write(f"{name}: nothing to apply: total {result.total}, pending {result.pending}")
+        counts = f": total {result.total}, pending {result.pending}"
+        write(f"{result.title}: nothing to apply{_already_applied(plan) or counts}")
         return
     applied = format_count(len(result.applied), "migration")
     write(f"{applied} applied in {format_duration(result.duration_ms)}, {result.pending} pending")
-    write(f"backup before it: {result.backup_path}" if result.backup_path else "no backup was taken before it")
+    write(f"backup: {result.backup_path}" if result.backup_path else "no backup was taken")
 
 
-def _time(entry: Entry) -> str:
-    moment = entry.row.moment if entry.row else None
-    return f"{moment.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S}Z" if moment else ""
+def _row(entry: Entry, format_moment: Callable[[datetime], str]) -> tuple[str, ...]:
+    row = entry.row
+    time = format_moment(row.moment) if row and row.moment else ""
+    return entry.name, _state(entry), time, format_duration(row.duration_ms if row else None)
+
+
+def _state(entry: Entry) -> str:
+    is_unfinished = entry.row is not None and entry.row.executed_at is None
+    return "unfinished, missing" if entry.state == "missing" and is_unfinished else entry.state
+
+
+def _already_applied(plan: Plan) -> str:
+    """The reason why a run with `--to` has nothing to apply, although migrations are pending; empty otherwise."""
+    if plan.last is None or plan.todo or not plan.pending_after:
+        return ""
+    return f": {plan.last} is already applied; pending after it: {abbreviate_names(plan.pending_after)}"
 
 
 def _iso(moment: datetime) -> str:

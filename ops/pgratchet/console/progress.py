@@ -7,31 +7,58 @@ from __future__ import annotations
 
 import inspect
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from typing_extensions import assert_never
 
 from pgratchet import events
+from pgratchet.console import commands
 from pgratchet.console.output import on_terminal, say
-from pgratchet.formatting import format_duration, format_size
+from pgratchet.console.progress_bar import ProgressBar, Unit, measures, open_bar
+from pgratchet.errors import Interrupted
+from pgratchet.formatting import format_contents, format_count, format_duration, format_size
 
 if TYPE_CHECKING:
     from pgratchet.console.result import RunResult
 
-_PHASES = {"dump": "dumping", "verify": "reading back", "copy": "copying", "restore": "restoring"}
+_PHASES = {
+    "dump": "dumping",
+    "verify": "reading back",
+    "copy": "copying",
+    "restore": "restoring",
+    "index": "building",
+    "analyze": "analyzing the restored database",
+    "count": "counting its rows",
+}
+_LINE_INTERVAL = 60.0
+"""Seconds between two lines about the same phase, where there is no terminal."""
 
 
 def draw(stream: events.Stream, result: RunResult, *, quiet: bool = False) -> None:
-    """Run a stream to the end. Every event is added to the result, and shown unless `quiet`."""
+    """Run a stream to the end. Every event is added to the result, and shown unless `quiet`.
+
+    After a signal, Interrupted says what a backup or a restore has done: its last event may not have been shown.
+    """
     with _screen(len(result.plan), quiet) as screen:
 
         def show(event: events.Event) -> None:
             result.take(event)
             screen.show(event)
 
-        follow(stream, show)
+        try:
+            follow(stream, show)
+        except Interrupted as error:
+            error.detail = " ".join(part for part in (error.detail, result.effects()) if part)
+            raise
+        except KeyboardInterrupt as signal:
+            if result.plan:
+                raise
+            detail = result.effects() or "The task was stopped before its end."
+            raise Interrupted(signal, detail=detail, hint="Run the same command again to continue.") from None
 
 
 def follow(stream: events.Stream, show: Callable[[events.Event], None]) -> None:
@@ -64,19 +91,8 @@ def _screen(todo: int, quiet: bool) -> Iterator[_Lines]:
     if quiet or not on_terminal(sys.stderr):
         yield _Lines(quiet)
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=18),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True, highlight=False),
-        transient=True,
-    ) as progress:
-        yield _Bar(progress, todo)
+    with open_bar() as bar:
+        yield _Bar(bar, todo)
 
 
 class _Lines:
@@ -84,70 +100,76 @@ class _Lines:
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
+        self._pace = _Pace()
 
     def show(self, event: events.Event) -> None:
-        line = _line(event)
+        line = self._pace.line(event) if isinstance(event, events.BackupProgress) else _line(event)
         if line and not self._quiet:
-            self.write(line)
+            self.write(commands.typed(line))
 
     def write(self, line: str) -> None:
         say(line)
 
 
+@dataclass(slots=True)
+class _Pace:
+    """Says once a minute how far a long phase is, for those who read a log."""
+
+    phase: str = ""
+    started: float = 0.0
+    shown: float = 0.0
+
+    def line(self, event: events.BackupProgress) -> str:
+        """The event as a line, empty when the last line of this phase is not a minute old."""
+        now = time.monotonic()
+        if event.phase != self.phase:
+            self.phase, self.started, self.shown = event.phase, now, now
+        if now - self.shown < _LINE_INTERVAL:
+            return ""
+        self.shown, elapsed = now, now - self.started
+        rate = event.done / elapsed
+        remaining = round((event.total - event.done) / rate) if rate and event.total else None
+        far = measures(event.done, event.total, _unit(event), rate=rate, remaining=remaining, elapsed=elapsed)
+        return f"{_PHASES[event.phase]} {event.item}".rstrip() + f": {' '.join(far.split())}"
+
+
 class _Bar(_Lines):
     """Shows events as lines above a progress bar."""
 
-    def __init__(self, progress: Any, todo: int) -> None:
+    def __init__(self, bar: ProgressBar, todo: int) -> None:
         super().__init__(quiet=False)
-        self._progress = progress
+        self._bar = bar
         self._todo = todo
-        self._task = progress.add_task("looking", total=None)
         self._applied = 0
 
     def write(self, line: str) -> None:
-        from rich.text import Text
-
-        text = Text(line)
-        text.highlight_regex(r"^applied\b", "green")
-        self._progress.console.print(text, soft_wrap=True)
+        self._bar.write(line)
 
     def show(self, event: events.Event) -> None:
-        super().show(event)
         match event:
-            case events.BackupProgress():
-                written = f", {format_size(event.written)}" if event.written else ""
-                description = f"{_PHASES[event.phase]}{written}"
-                self._progress.update(
-                    self._task, description=description, total=event.total or None, completed=event.done
-                )
+            case events.BackupProgress(phase, done, total, item):
+                self._bar.step(_PHASES[phase], done, total, _unit(event), item)
+                return
+            case events.SessionsAwaited(database):
+                self._bar.step("waiting for sessions of", 0, 0, "rows", database)
             case events.BatchSent(names):
-                self._update(f"applying {len(names)}, from {names[0]}" if len(names) > 1 else f"applying {names[0]}")
+                self._apply(names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}")
+            case events.MigrationBegun(name):
+                self._apply(name)
+                return
             case events.MigrationApplied():
                 self._applied += 1
-                self._update("applying")
-            case (
-                events.Planned()
-                | events.LockAwaited()
-                | events.StatementDone()
-                | events.Retrying()
-                | events.SnapshotsAwaited()
-                | events.ServerNotice()
-                | events.Finished()
-                | events.BackupTaken()
-                | events.BackupRetried()
-                | events.BackupsRemoved()
-                | events.Restored()
-                | events.Compared()
-                | events.Swapped()
-            ):
-                pass  # shown as a line, if at all
+                self._apply("")
             case _:
-                assert_never(event)
+                pass  # shown as a line, if at all
+        super().show(event)
 
-    def _update(self, description: str) -> None:
-        width = max(20, self._progress.console.width - 45)
-        short = description if len(description) <= width else description[: width - 3] + "..."
-        self._progress.update(self._task, description=short, total=self._todo, completed=self._applied)
+    def _apply(self, item: str) -> None:
+        self._bar.step("applying", self._applied, self._todo, "migrations", item)
+
+
+def _unit(event: events.BackupProgress) -> Unit:
+    return "rows" if event.phase == "restore" else "bytes"
 
 
 def _line(event: events.Event) -> str:
@@ -155,6 +177,29 @@ def _line(event: events.Event) -> str:
     match event:
         case events.LockAwaited(holder):
             return f"waiting for the migration lock: held by {holder}"
+        case events.ServerNotice(severity, message):
+            return f"{severity}: {message}"
+        case events.Planned() | events.BackupProgress() | events.BatchSent() | events.Finished():
+            return ""
+        case (
+            events.StatementDone()
+            | events.Retrying()
+            | events.SnapshotsAwaited()
+            | events.MigrationBegun()
+            | events.MigrationApplied()
+        ):
+            return _migration_line(event)
+        case _:
+            return _backup_line(event)
+
+
+_MigrationEvent = (
+    events.StatementDone | events.Retrying | events.SnapshotsAwaited | events.MigrationBegun | events.MigrationApplied
+)
+
+
+def _migration_line(event: _MigrationEvent) -> str:
+    match event:
         case events.StatementDone(name, number, total):
             return f"{name}: statement {number} of {total}"
         case events.Retrying(name, reason, delay_ms, blockers):
@@ -162,42 +207,68 @@ def _line(event: events.Event) -> str:
             return f"{name}: {reason}{waiting}; trying again in {format_duration(delay_ms)}"
         case events.SnapshotsAwaited(name, holders):
             return f"{name}: waiting for open transactions: {'; '.join(holders)}"
+        case events.MigrationBegun(name):
+            return f"applying {name}"
         case events.MigrationApplied(name, duration_ms):
             return f"applied {name}, {format_duration(duration_ms)}"
-        case events.ServerNotice(severity, message):
-            return f"{severity}: {message}"
-        case events.Planned() | events.BackupProgress() | events.BatchSent() | events.Finished():
-            return ""
         case _:
-            return _backup_line(event)
+            assert_never(event)
 
 
 _BackupEvent = (
     events.BackupTaken
     | events.BackupRetried
+    | events.LeftOut
     | events.BackupsRemoved
-    | events.Restored
-    | events.Compared
-    | events.Swapped
+    | events.RetentionSkipped
+    | events.SpaceLow
+    | events.RightsMissing
 )
+_RestoreEvent = events.Restored | events.ItemNotRestored | events.Compared | events.SessionsAwaited | events.Swapped
 
 
-def _backup_line(event: _BackupEvent) -> str:
+def _backup_line(event: _BackupEvent | _RestoreEvent) -> str:
     match event:
         case events.BackupTaken(backup_id, path, size, duration_ms):
             content = f"{format_size(size)}, read back whole" if size is not None else path
             return f"backup {backup_id}: {content}, {format_duration(duration_ms)}"
         case events.BackupRetried(reason):
             return f"pg_dump failed, and is tried once more: {reason}"
-        case events.BackupsRemoved(backup_ids):
-            return f"deleted, as no longer kept: {', '.join(backup_ids)}"
+        case events.LeftOut(objects):
+            return "\n".join(f"not in the backup: {each}" for each in objects)
+        case events.BackupsRemoved() | events.RetentionSkipped():
+            return _retention_line(event)
+        case events.SpaceLow(location, free, expected):
+            return (
+                f"warning: the backup may not fit: {format_size(free)} free in {location}, "
+                f"about {format_size(expected)} needed"
+            )
+        case events.RightsMissing(reasons):
+            more = f" ({len(reasons) - 1} more)" if len(reasons) > 1 else ""
+            return f"warning: this role cannot restore the backup alone. {reasons[0]}{more} See `invoke doctor`."
+        case _:
+            return _restore_line(event)
+
+
+def _restore_line(event: _RestoreEvent) -> str:
+    match event:
         case events.Restored(database, duration_ms):
             return f'restored into the database "{database}", {format_duration(duration_ms)}'
-        case events.Compared(tables, rows, differences):
-            result = "all as in the manifest" if not differences else f"{len(differences)} differences"
-            return f"compared {tables} tables with {rows} rows: {result}"
-        case events.Swapped(database, old):
-            suffix = f'; the old one is kept as "{old}"' if old else ""
-            return f'"{database}" is what was restored{suffix}'
+        case events.ItemNotRestored(name, error):
+            return f"not restored: {name}: {error}"
+        case events.Compared(_, _, differences):
+            result = "all as in the manifest" if not differences else format_count(len(differences), "difference")
+            return "\n".join([f"compared {format_contents(event)}: {result}", *event.notes])
+        case events.SessionsAwaited(database, holders):
+            return f'waiting for sessions of "{database}" that this role may not end: {"; ".join(holders[:5])}'
+        case events.Swapped():
+            return ""  # the result names the database and the old one
         case _:
             assert_never(event)
+
+
+def _retention_line(event: events.BackupsRemoved | events.RetentionSkipped) -> str:
+    names = ", ".join(event.backup_ids)
+    if isinstance(event, events.RetentionSkipped):
+        return f"not deleted by retention: {names}: {event.reason}"
+    return f"deleted by retention: {names}"

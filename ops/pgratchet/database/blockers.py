@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 
 import psycopg
 
+from pgratchet.database.timeouts import clear_timeouts
 from pgratchet.errors import RatchetError
 
 _SESSIONS = """
@@ -75,29 +76,37 @@ def _describe(row: _Row) -> str:
     return ", ".join(words)
 
 
-class BlockerMonitor:
-    """Looks for the blockers of a session from a second connection, in a thread.
+FindNames = Callable[[psycopg.Connection], frozenset[str]]
+"""Finds which of a batch's migrations are committed."""
 
-    A waiting session cannot ask for blockers itself. The second connection is opened when a statement first takes
-    longer than `after` seconds.
+
+class BlockerMonitor:
+    """Looks for the blockers of a session from a second connection, in a thread, and for what it has committed.
+
+    A session that works or waits cannot ask itself. The second connection is opened when a statement first takes longer
+    than `after` seconds.
     """
 
     def __init__(self, connect: Callable[[], psycopg.Connection], after: float) -> None:
         self._connect = connect
         self._after = after
-        self._current: tuple[int, float] | None = None
+        self._current: tuple[int, float, FindNames | None] | None = None
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self.blockers: tuple[str, ...] = ()
+        self.done: frozenset[str] | None = None
 
     @contextmanager
-    def watch(self, pid: int) -> Iterator[None]:
-        """Watch the session `pid` during the block. `blockers` then holds the last ones of the block."""
+    def watch(self, pid: int, find_done: FindNames | None = None) -> Iterator[None]:
+        """Watch the session `pid` during the block. `blockers` then holds the last ones of the block.
+
+        `done` holds what `find_done` has found; None as long as it was not asked.
+        """
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()
-        self.blockers = ()
-        self._current = (pid, time.monotonic())
+        self.blockers, self.done = (), None
+        self._current = (pid, time.monotonic(), find_done)
         try:
             yield
         finally:
@@ -113,9 +122,14 @@ class BlockerMonitor:
             while not self._stopped.wait(self._after / 4):
                 current = self._current
                 if current and time.monotonic() - current[1] >= self._after:
-                    connection = connection or self._connect()
-                    blockers = find_blockers(connection, current[0])
-                    if blockers and self._current is current:
-                        self.blockers = blockers
+                    connection = connection or clear_timeouts(self._connect())
+                    self._look(connection, current)
         if connection:
             connection.close()
+
+    def _look(self, connection: psycopg.Connection, current: tuple[int, float, FindNames | None]) -> None:
+        blockers, find_done = find_blockers(connection, current[0]), current[2]
+        done = find_done(connection) if find_done else None
+        if self._current is current:
+            self.blockers = blockers or self.blockers
+            self.done = done

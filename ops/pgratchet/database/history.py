@@ -19,8 +19,9 @@ from psycopg.pq import Escaping
 from psycopg.pq.abc import Escaping as EscapingProtocol
 
 from pgratchet.database import queries
+from pgratchet.database.history_errors import NO_COLUMN, cannot_be_read, hidden_rows
 from pgratchet.database.simple_query import Answer, rows, send
-from pgratchet.errors import HistoryDisagrees
+from pgratchet.errors import HistoryDisagrees, RatchetError
 from pgratchet.migrations.plan import HistoryRow
 from pgratchet.migrations.scripts import Script
 from pgratchet.version import __version__
@@ -30,12 +31,17 @@ _Value = str | bytes | int | list[str] | None
 _NO_TABLE = ("42P01", "3F000")
 _CREATED_MEANWHILE = ("23505", "42P07", "42P06")
 _DENIED = "42501"
+_ROW_SECURITY_FUNCTION = "check_enable_rls"
+"""The server's function that refuses a query of rows that may be hidden. The SQLSTATE is that of a missing grant."""
 _ASSERTION_SQLSTATE = "22P02"
 _ASSERTION_TEXT = re.compile(r"pgratchet: ([^()]+ \([^()]+\))")
 _AS_OURSELVES = (
-    b"SET LOCAL transaction_read_only = off;\nSET LOCAL SESSION AUTHORIZATION DEFAULT;\nSET LOCAL ROLE NONE;\n"
+    b"SET LOCAL transaction_read_only = off;\nSET LOCAL SESSION AUTHORIZATION DEFAULT;\nSET LOCAL ROLE TO DEFAULT;\n"
 )
 """Sent before the record of a step: a role that the file has SET must not write the record, and stays for the file."""
+
+HISTORY_COLUMNS = (b"name", b"checksum", b"", b"duration_ms", b"source", b"statements_done", b"statement_begun")
+"""Names of the columns of the queries `read` and `read_run`; the third is an expression."""
 
 BODY_LIMIT = 1_000_000
 """Largest text of a migration, in bytes, that is stored in its row."""
@@ -71,7 +77,7 @@ class StepProgress:
     """Progress of a migration without a transaction, as in the history row.
 
     `done` counts the completed statements. `begun` is the number of a statement outside a transaction that is recorded
-    as begun and not as done.
+    as begun and not as done. `body` is the text, or a hash of the completed statements.
     """
 
     done: int
@@ -99,7 +105,18 @@ class History:
 
     def read(self, connection: Connection) -> list[HistoryRow]:
         """Read all rows, oldest first, in a single round trip; no rows without a table. Creates nothing."""
-        return read_rows(send(connection, self.read_query(connection))) or []
+        return self.read_rows(connection, send(connection, self.read_query(connection))) or []
+
+    def read_rows(self, connection: Connection, answer: Answer) -> list[HistoryRow] | None:
+        """Read the rows in the answer to `read_query` or `read_run_query`; None without a table.
+
+        ConfigurationError when this role may not read the table, or not all rows, and when it is no history.
+        """
+        if answer.error is None:
+            return [_history_row(*row) for result in (*answer.chunks, answer.tables[-1]) for row in rows(result)]
+        if answer.error.sqlstate in _NO_TABLE:
+            return None
+        raise self.unreadable(connection, answer.error)
 
     def read_run_query(self, connection: Connection, run_id: str, names: Sequence[str]) -> bytes:
         """Return the query for the rows of a run with these names; `read_rows` reads the answer."""
@@ -107,25 +124,44 @@ class History:
 
     def read_run(self, connection: Connection, run_id: str, names: Sequence[str]) -> list[HistoryRow]:
         """Read the rows of a run with these names, oldest first."""
-        return read_rows(send(connection, self.read_run_query(connection, run_id, names))) or []
+        return self.read_rows(connection, send(connection, self.read_run_query(connection, run_id, names))) or []
 
     def read_bodies(self, connection: Connection, names: Sequence[str]) -> dict[str, str]:
         """Read the applied texts, by name; texts above BODY_LIMIT are not stored."""
-        bodies = self._fetch(connection, "read_bodies", names=list(names)) if names else []
+        if not names:
+            return {}
+        answer = send(connection, self._query(connection, "read_bodies", names=list(names)))
+        if answer.error is not None:
+            raise self.unreadable(connection, answer.error)
+        bodies = rows(answer.results[-1])
         return {str(name): body for name, body in bodies if body is not None}
 
     def exists_query(self, connection: Connection) -> bytes:
         """Return a query with a row when the table exists, otherwise without rows."""
         return self._query(connection, "exists", schema_name=self.schema, table_name=self.table)
 
-    def create(self, connection: Connection, adopted: Sequence[AdoptedRow] = ()) -> None:
-        """Create schema and table where missing and insert the rows, in a single transaction and round trip.
+    def about_query(self, connection: Connection) -> bytes:
+        """Return the query for a row of the table's subscriptions and publications, the database, and the comment."""
+        return self._query(connection, "about", schema_name=self.schema, table_name=self.table)
+
+    def create(self, connection: Connection, comment: str | None = None) -> None:
+        """Create schema and table where missing, with a comment, in a single transaction and round trip."""
+        self._create_and_change(connection, [] if comment is None else [self._comment_query(connection, comment)])
+
+    def comment(self, connection: Connection, text: str) -> None:
+        """Replace the comment on the table, if this role may do so."""
+        send(connection, self._comment_query(connection, text))
+
+    def _comment_query(self, connection: Connection, text: str) -> bytes:
+        return self._query(connection, "comment", text=text)
+
+    def _create_and_change(self, connection: Connection, changes: Sequence[bytes]) -> None:
+        """Create schema and table where missing and change rows, in a single transaction and round trip.
 
         Two runs can create the table at the same time behind a pooler, where the lock does not exclude them. A role may
         own the schema without the right to create schemas; then the table is created alone.
         """
-        inserts = [self._query(connection, "adopt", **_adopted_values(row)) for row in adopted]
-        table = b";\n".join((self._query(connection, "create_table"), *inserts))
+        table = b";\n".join((self._query(connection, "create_table"), *changes))
         schema_and_table = b"%b;\n%b" % (self._query(connection, "create_schema"), table)
         error = send(connection, schema_and_table).error
         if error is not None and error.sqlstate in _CREATED_MEANWHILE:
@@ -136,14 +172,28 @@ class History:
         if error is not None:
             raise error
 
-    def adopt(self, connection: Connection, adopted: Sequence[AdoptedRow]) -> None:
-        """Insert the rows, all or none, and read them back; HistoryDisagrees when a row is missing."""
-        self.create(connection, adopted)
-        missing = {row.name for row in adopted} - {row.name for row in self.read(connection)}
+    def adopt(
+        self,
+        connection: Connection,
+        adopted: Sequence[AdoptedRow],
+        *,
+        mended: Sequence[AdoptedRow] = (),
+        replaced: Sequence[str] = (),
+    ) -> None:
+        """Insert adopted rows, all or none, and read them back; HistoryDisagrees when a row is missing.
+
+        `mended` are adopted before and get another text. `replaced` are names of adopted rows to remove.
+        """
+        changes = [self._query(connection, "forget_adopted", names=list(replaced))] if replaced else []
+        changes += [self._query(connection, "replace_adopted", **_mended_values(row)) for row in mended]
+        changes += [self._query(connection, "adopt", **_adopted_values(row)) for row in adopted]
+        self._create_and_change(connection, changes)
+        present = {(row.name, row.checksum) for row in self.read(connection)}
+        missing = {row.name for row in (*adopted, *mended) if (row.name, row.checksum) not in present}
         if missing:
             raise HistoryDisagrees(
-                f"rows that were written are not in the history: {', '.join(sorted(missing))}",
-                hint="See what else writes to it, and run again.",
+                f"rows that were just written are not in the history: {', '.join(sorted(missing))}",
+                hint="Find out what else writes to the history table, and run again.",
             )
 
     def lock_transaction_query(self, connection: Connection) -> bytes:
@@ -177,27 +227,66 @@ class History:
         query = self._query(connection, "record_step_begun", number=number, name=name, run_id=run_id)
         _fetch_last(connection, _AS_OURSELVES + query)
 
-    def record_step_done(self, connection: Connection, run_id: str, name: str, number: int) -> None:
-        """Record the end of a statement; can be repeated. Asserts the row to be of this run."""
-        _fetch_last(connection, self.record_step_done_query(connection, run_id, name, number))
+    def record_step_done(
+        self, connection: Connection, run_id: str, name: str, number: int, digest: str | None = None
+    ) -> None:
+        """Record the end of a statement; can be repeated. Asserts the row to be of this run.
 
-    def record_step_done_query(self, connection: Connection, run_id: str, name: str, number: int) -> bytes:
+        `digest` is a hash of the statements that are done, to keep instead of a text that is too large.
+        """
+        _fetch_last(connection, self.record_step_done_query(connection, run_id, name, number, digest))
+
+    def record_step_done_query(
+        self, connection: Connection, run_id: str, name: str, number: int, digest: str | None = None
+    ) -> bytes:
         """Return the text of `record_step_done`, to send in the transaction of the statement."""
-        query = self._query(connection, "record_step_done", number=number, name=name, run_id=run_id)
+        query = self._query(connection, "record_step_done", number=number, name=name, run_id=run_id, digest=digest)
         return _AS_OURSELVES + query
+
+    def forget_untouched(self, connection: Connection, names: Sequence[str]) -> None:
+        """Remove the rows of these migrations of which no statement took effect, and assert the migration lock."""
+        query = self._query(connection, "forget_untouched", names=list(names))
+        _fetch_last(connection, b"%b%b;\n%b" % (_AS_OURSELVES, self.lock_transaction_query(connection), query))
 
     def has_row(self, connection: Connection, name: str) -> bool:
         """Return whether the history has a row with this name, of any run, finished or not."""
         return bool(self._fetch(connection, "has_row", name=name))
 
-    def finish_steps(self, connection: Connection, run_id: str, name: str) -> int | None:
-        """Finish the row; returns the duration in milliseconds, or None when this run has no row to finish."""
-        finished = self._fetch(connection, "finish_steps", name=name, run_id=run_id)
+    def finish_steps(
+        self,
+        connection: Connection,
+        run_id: str,
+        name: str,
+        digest: str | None = None,
+        duration_ms: int | None = None,
+    ) -> int | None:
+        """Finish the row, without its `digest`; returns the duration in milliseconds, since the row began by default.
+
+        Returns None when this run has no row to finish.
+        """
+        values = {"name": name, "run_id": run_id, "digest": digest, "duration_ms": duration_ms}
+        finished = self._fetch(connection, "finish_steps", **values)
         return int(finished[0][0] or 0) if finished else None
 
     def _fetch(self, connection: Connection, query: str, /, **values: _Value) -> list[tuple[str | None, ...]]:
         """Send a query and return the rows; psycopg.Error when the server refuses the query."""
-        return _fetch_last(connection, self._query(connection, query, **values))
+        answer = send(connection, self._query(connection, query, **values))
+        if answer.error is not None:
+            raise self.refusal(answer.error)
+        return rows(answer.results[-1])
+
+    def unreadable(self, connection: Connection, error: psycopg.Error) -> psycopg.Error | RatchetError:
+        """Return the error for a history that cannot be read, or any other error as it is."""
+        refusal = self.refusal(error)
+        if refusal is error and error.sqlstate in (_DENIED, NO_COLUMN):
+            return cannot_be_read(self.schema, self.table, connection.info.user, error)
+        return refusal
+
+    def refusal(self, error: psycopg.Error) -> psycopg.Error | RatchetError:
+        """Return the error for rows that may be hidden, or any other error as it is."""
+        if error.sqlstate != _DENIED or error.diag.source_function != _ROW_SECURITY_FUNCTION:
+            return error
+        return hidden_rows(self.schema, self.table)
 
     def _query(self, connection: Connection, query: str, /, **values: _Value) -> bytes:
         """Return a query of history.sql with names and values filled in, since simple queries have no parameters."""
@@ -221,15 +310,6 @@ def failed_assertion(error: psycopg.Error) -> str | None:
     return match[1] if match else None
 
 
-def read_rows(answer: Answer) -> list[HistoryRow] | None:
-    """Read the rows in the answer to `read_query` or `read_run_query`; None without a table."""
-    if answer.error is None:
-        return [_history_row(*row) for row in rows(answer.tables[-1])]
-    if answer.error.sqlstate in _NO_TABLE:
-        return None
-    raise answer.error
-
-
 def _fetch_last(connection: Connection, text: bytes) -> list[tuple[str | None, ...]]:
     """Send statements as a single transaction; returns the rows of the last statement."""
     answer = send(connection, text)
@@ -239,11 +319,17 @@ def _fetch_last(connection: Connection, text: bytes) -> list[tuple[str | None, .
 
 
 def _history_row(
-    name: str | None, checksum: str | None, executed_ms: str | None, duration_ms: str | None, source: str | None
+    name: str | None,
+    checksum: str | None,
+    executed_ms: str | None,
+    duration_ms: str | None,
+    source: str | None,
+    done: str | None,
+    begun: str | None,
 ) -> HistoryRow:
     executed_at = None if executed_ms is None else datetime.fromtimestamp(int(executed_ms) / 1000, timezone.utc)
-    duration = None if duration_ms is None else int(duration_ms)
-    return HistoryRow(name or "", checksum or "", executed_at, duration, source or "")
+    duration, statements_done, statement_begun = (None if n is None else int(n) for n in (duration_ms, done, begun))
+    return HistoryRow(name or "", checksum or "", executed_at, duration, source or "", statements_done, statement_begun)
 
 
 def _row_values(script: Script, text: bytes, columns: RunColumns) -> dict[str, _Value]:
@@ -269,6 +355,11 @@ def _adopted_values(row: AdoptedRow) -> dict[str, _Value]:
         "source": row.source,
         "body": row.text if len(row.text) <= BODY_LIMIT else None,
     }
+
+
+def _mended_values(row: AdoptedRow) -> dict[str, _Value]:
+    values = _adopted_values(row)
+    return {key: values[key] for key in ("name", "checksum", "source", "body")}
 
 
 def _literal(escaping: EscapingProtocol, value: _Value) -> bytes:

@@ -18,64 +18,46 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import psycopg
 
 from pgratchet import events
 from pgratchet.database import blockers, simple_query
+from pgratchet.database.blockers import FindNames
 from pgratchet.database.connection import first_line, sentence, translate_errors
-from pgratchet.database.history import History, failed_assertion, read_rows
+from pgratchet.database.environment_record import EnvironmentRecord, RecordedDatabase
+from pgratchet.database.history import HISTORY_COLUMNS, History, failed_assertion
+from pgratchet.database.identity import Identity
 from pgratchet.database.inspection import Server, inspect_and_ask, refuse_unfit
+from pgratchet.database.pooler import refuse_pooled
+from pgratchet.database.replication import Replication
+from pgratchet.database.session_settings import reset_statements, session_settings
 from pgratchet.database.simple_query import Answer
 from pgratchet.errors import Location, LockBusy, OutcomeUnknown, RatchetError, Unreachable
-from pgratchet.formatting import join_names
+from pgratchet.formatting import format_count, join_names
 from pgratchet.migrations.plan import HistoryRow
 
 Connect = Callable[[], psycopg.Connection]
 _T = TypeVar("_T")
 
-_RESET = (
-    b"RESET SESSION AUTHORIZATION",
-    b"RESET ROLE",
-    b"RESET ALL",
-    b"CLOSE ALL",
-    b"UNLISTEN *",
-    b"DISCARD PLANS",
-    b"DISCARD SEQUENCES",
-    b"DISCARD TEMP",
-)
-"""Resets a session as DISCARD ALL does, except for advisory locks; with one of the next two for prepared statements."""
-_RESET_DIRECT = (b"DEALLOCATE ALL",)
-_RESET_POOLED = (
-    # Statements that the pooler prepared by the protocol stay: the pooler counts on them. The pooler also tracks
-    # client_encoding, and RESET ALL has set that to the value with which the pooler connected.
-    b"""DO $$DECLARE n text; BEGIN FOR n IN SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql LOOP
-    EXECUTE pg_catalog.format('DEALLOCATE %I', n); END LOOP; END$$""",
-    b"SET client_encoding = 'UTF8'",
-)
+_MOST_NOTICES = 1000
+_LONGEST_NOTICE = 10_000
+"""Limits of the messages that are kept until the answer to a text is complete: a file can raise millions."""
 
-_SETTINGS = (
-    (130000, b"standard_conforming_strings = on"),
-    (130000, b"client_min_messages = notice"),
-    (130000, b"statement_timeout = 0"),
-    (130000, b"lock_timeout = 0"),
-    (130000, b"idle_in_transaction_session_timeout = 0"),
-    (140000, b"idle_session_timeout = 0"),
-    (140000, b"client_connection_check_interval = '5s'"),
-    (130000, b"tcp_keepalives_idle = 30"),
-    (130000, b"tcp_keepalives_interval = 10"),
-    (130000, b"tcp_keepalives_count = 3"),
-    (130000, b"tcp_user_timeout = 60000"),
-    (170000, b"transaction_timeout = 0"),
-)
-"""Settings of every session, each with the first server_version_num that has it.
+_TEXT_SETTINGS = ((b"client_encoding", b"UTF8"), (b"standard_conforming_strings", b"on"))
+"""How the server has to read a file's text, and the rows of its COPY statements: the lexer reads them the same way."""
 
-The lexer needs standard_conforming_strings. No timeout of the role or the database may end the session with the lock.
-The server ends the statement of a dead client, and ends the session when the network has swallowed the client: without
-tcp_user_timeout the lock stays until TCP gives up (test_both_sides_give_up_when_packets_are_dropped).
-"""
+
+def migration_lock_busy(holder: str, wait: int) -> LockBusy:
+    """The error for a lock that was not free within `wait` milliseconds; `holder` is a phrase."""
+    return LockBusy(
+        "another run holds the migration lock",
+        detail=f"Held by {holder}. Waited {wait / 1000:g} s.",
+        hint="Wait until it ends, or raise migration_timeout.",
+    )
 
 
 @dataclass(slots=True)
@@ -83,7 +65,8 @@ class Session:
     """A session on a target's database.
 
     `wait` is the longest time to wait for the lock, or for the server to answer again, in milliseconds. Blockers of a
-    statement are looked for after half of `lock_timeout`, in milliseconds.
+    statement are looked for after half of `lock_timeout`, in milliseconds. With an `identity`, databases of other
+    environments are refused, and the history can record the environment.
     """
 
     connect: Connect
@@ -91,13 +74,18 @@ class Session:
     wait: int
     lock_timeout: int = 3_000
     pinned_identifier: str = ""
+    identity: Identity | None = None
+    replication: Replication = field(default_factory=Replication)
     _settings: tuple[bytes, ...] = ()
     _notices: list[events.ServerNotice] = field(default_factory=list)
+    _more_notices: int = 0
     _connection: psycopg.Connection | None = None
     _server: Server | None = None
     _monitor: blockers.BlockerMonitor | None = None
     _has_history: bool = False
-    _pid: int = 0  # kept here because libpq forgets the pid of a lost connection
+    _database: RecordedDatabase = field(default_factory=RecordedDatabase)
+    _keeps_session: bool = False  # through a pooler in session mode
+    _pid: int = 0  # the server's process; libpq forgets it when the connection is lost
 
     @property
     def connection(self) -> psycopg.Connection:
@@ -115,17 +103,55 @@ class Session:
         return self._monitor.blockers if self._monitor else ()
 
     def open(self) -> list[HistoryRow]:
-        """Connect, refuse unfit servers, and read the history. Later connections must lead to the same cluster."""
+        """Connect, refuse unfit servers, databases of other environments and replicated histories; read the history.
+
+        Later connections must lead to the same cluster.
+        """
         self._connection = self.connect()
         self._connection.add_notice_handler(self._collect_notice)
-        self._pid = self._connection.info.backend_pid
-        self._server, answer = inspect_and_ask(self._connection, self.history.read_query(self._connection))
+        queries = (self.history.about_query(self._connection), self.history.read_query(self._connection))
+        self._server, answer = inspect_and_ask(self._connection, b";\n".join(queries))
+        self._pid = self._server.pid
+        if self._keeps_session:
+            self._server = replace(self._server, pooled=False)
         refuse_unfit(self._server, self.pinned_identifier)
         self.pinned_identifier = self._server.system_identifier
-        self._settings = tuple(setting for since, setting in _SETTINGS if self._server.version >= since)
-        history_rows = read_rows(answer)
+        self._settings = session_settings(self._server.version)
+        history_rows = self.history.read_rows(self.connection, answer)
+        self._database = RecordedDatabase.from_result(answer.results[0])
+        self._database.require_own(self.identity, lambda: self.server.system_identifier)
+        self.replication = Replication.from_result(answer.results[0])
+        self.replication.require_own_rows(self.history)
         self._has_history = history_rows is not None
         return history_rows or []
+
+    def create_history(self) -> None:
+        """Create the history table where it is missing, with the record of the environment."""
+        record = self._own_record()
+        self.history.create(self.connection, record.comment("") if record else None)
+
+    def record_environment(self) -> events.Stream:
+        """Record the environment in a history that has another record or none, and tell about a copied database."""
+        record, before = self._own_record(), self._database.record
+        if record is None or record == before:
+            return
+        self.history.comment(self.connection, record.comment(self._database.comment))
+        if before and before.environment != record.environment:
+            yield events.ServerNotice(
+                "NOTICE", f"the database was one of {before.environment}, and now belongs to {record.environment}"
+            )
+
+    def _own_record(self) -> EnvironmentRecord | None:
+        return self._database.record_of(self.identity, self.server.system_identifier) if self.identity else None
+
+    def refuse_pooled(self, what: str) -> None:
+        """Raise ConfigurationError behind a pooler, unless it is in session mode; `what` names the operation.
+
+        From here on a pooler in session mode is like a direct connection.
+        """
+        refuse_pooled(self.server, what, self.connection)
+        self._keeps_session = self.server.pooled
+        self._server = replace(self.server, pooled=False)
 
     def close(self) -> None:
         """Close the connection, and so release the lock."""
@@ -145,12 +171,12 @@ class Session:
         while True:
             answer = simple_query.send(self.connection, self._lock_text())
             if answer.error is not None:
-                raise answer.error
+                raise self.history.unreadable(self.connection, answer.error)
             if simple_query.rows(answer.tables[0])[0][0] == "t":
                 return self._read_under_lock(answer)
             holder = blockers.lock_holder(self.connection, self.history.lock_key)
             if time.monotonic() >= deadline:
-                raise self.lock_busy(holder)
+                raise migration_lock_busy(holder, self.wait)
             if not announced:
                 yield events.LockAwaited(holder)
                 announced = True
@@ -161,22 +187,38 @@ class Session:
 
         After an error the session is reset and usable. After a lost connection the session has a new connection.
         """
+        return events.drain(self.sending(text, names, rows=rows))
+
+    def sending(
+        self, text: bytes, names: Sequence[str], *, rows: memoryview | None = None, find_done: FindNames | None = None
+    ) -> Generator[events.Event, None, Answer]:
+        """Send like `send`. With `find_done`, yield the name of each migration that takes a while."""
         monitor = self._monitor
-        if monitor is None:
-            answer = self._send(text, rows)
-        else:
-            with monitor.watch(self._pid):
-                answer = self._send(text, rows)
+        with monitor.watch(self._pid, find_done) if monitor else nullcontext():
+            if rows is None:
+                answer = yield from simple_query.send_migration(
+                    self.connection, text, HISTORY_COLUMNS, _report_begun(names, monitor)
+                )
+            else:
+                answer = simple_query.copy(self.connection, text, rows)
+            if answer.error is None:
+                self._restore_text_settings()
         if answer.error is not None and answer.lost:
             self._reconnect(names, answer.error)
         elif answer.error is not None:
             self.reset()
         return answer
 
-    def _send(self, text: bytes, rows: memoryview | None) -> Answer:
-        if rows is None:
-            return simple_query.send(self.connection, text)
-        return simple_query.copy(self.connection, text, rows)
+    def _restore_text_settings(self) -> None:
+        """Set back what changes how the server reads the next text: a file, or a function, may have set it.
+
+        The server reports each change before it is ready for the next text
+        (https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-ASYNC).
+        """
+        status = self.connection.pgconn.parameter_status
+        changed = [(name, value) for name, value in _TEXT_SETTINGS if status(name) not in (value, None)]
+        if changed:
+            simple_query.send(self.connection, b";".join(b"SET %b = '%b'" % setting for setting in changed))
 
     def retry_after_reconnecting(self, names: Sequence[str], query: Callable[[psycopg.Connection], _T]) -> _T:
         """Call `query`, which must be repeatable; after a lost connection reconnect and call `query` again.
@@ -207,35 +249,29 @@ class Session:
         """Return whether another run holds the lock, by an error of `after_begin_statements` (`framing`)."""
         return self.server.pooled and framing and failed_assertion(error) is not None
 
-    def lock_busy(self, holder: str) -> LockBusy:
-        return LockBusy(
-            "another run holds the migration lock",
-            detail=f"Held by {holder}. Waited {self.wait / 1000:g} s.",
-            hint="Wait for it to end, or raise MIGRATION_TIMEOUT.",
-        )
-
     def reset_statements(self) -> tuple[bytes, ...]:
         """Return the statements to reset the session.
 
         They form a transaction of their own: the next transaction begins with the role's own defaults, and the next
         text is decoded and parsed with these.
         """
-        if self.server.pooled:
-            return (b"BEGIN READ WRITE", *_RESET, *_RESET_POOLED, b"COMMIT")
-        settings = (b"SET " + setting for setting in self._settings)
-        return (b"BEGIN READ WRITE", *_RESET, *_RESET_DIRECT, *settings, b"COMMIT")
+        return reset_statements(self._settings, pooled=self.server.pooled)
 
     def reset(self) -> None:
         """Roll back a failed transaction and reset the session."""
-        count = len(self._notices)
+        count, more = len(self._notices), self._more_notices
         # In one text: a pooler can hand the server's session to another client between two texts.
         simple_query.send(self.connection, b";".join((b"ROLLBACK", *self.reset_statements())))
         del self._notices[count:]  # such as the warning that there is no transaction
+        self._more_notices = more
 
     def take_notices(self) -> Iterator[events.Event]:
-        """Yield the server's messages since the last call."""
+        """Yield the server's messages since the last call, at most _MOST_NOTICES of them."""
         notices, self._notices = self._notices, []
+        more, self._more_notices = self._more_notices, 0
         yield from notices
+        if more:
+            yield events.ServerNotice("NOTICE", f"{format_count(more, 'more message')} of the server")
 
     def _lock_text(self) -> bytes:
         """Return the text to try for the lock and read the history.
@@ -259,7 +295,7 @@ class Session:
     def _read_under_lock(self, answer: Answer) -> list[HistoryRow] | None:
         """Read the history from the answer, or from a table created by another run since `open`."""
         if self._has_history:
-            return read_rows(answer)
+            return self.history.read_rows(self.connection, answer)
         self._has_history = answer.tables[-1].ntuples > 0
         return self.history.read(self.connection) if self._has_history else None
 
@@ -293,20 +329,41 @@ class Session:
         while self.connection.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchone():
             if time.monotonic() >= deadline:
                 raise LockBusy(
-                    f"the lost session, pid {pid}, still works",
-                    hint=f"Wait for it, or end it with SELECT pg_terminate_backend({pid}).",
+                    f"the lost session, pid {pid}, is still running",
+                    hint=f"Wait until it ends, or end it with SELECT pg_terminate_backend({pid}).",
                 )
             time.sleep(0.1)
 
     def _collect_notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        if len(self._notices) >= _MOST_NOTICES:
+            self._more_notices += 1
+            return
         severity = diagnostic.severity_nonlocalized or "NOTICE"
-        self._notices.append(events.ServerNotice(severity, diagnostic.message_primary or ""))
+        message = diagnostic.message_primary or ""
+        self._notices.append(events.ServerNotice(severity, message[:_LONGEST_NOTICE]))
+
+
+def _report_begun(
+    names: Sequence[str], monitor: blockers.BlockerMonitor | None
+) -> Callable[[], Iterator[events.MigrationBegun]]:
+    """A function that yields the first migration that is not done, when it is another one than before."""
+    reported = ""
+
+    def report() -> Iterator[events.MigrationBegun]:
+        nonlocal reported
+        done = monitor.done if monitor else None
+        name = next((name for name in names if done is not None and name not in done), "")
+        if name and name != reported:
+            reported = name
+            yield events.MigrationBegun(name)
+
+    return report
 
 
 def _outcome_unknown(names: Sequence[str], lost: psycopg.Error, error: RatchetError) -> OutcomeUnknown:
     return OutcomeUnknown(
-        f"the connection was lost, and whether {join_names(names)} took effect is unknown",
+        f"the connection was lost, and it is unknown whether {join_names(names)} took effect",
         detail=f"{sentence(first_line(lost))} Then: {error.message}. {error.detail}".strip(),
-        hint="When the server answers again, `invoke status` tells; a new `invoke migrate` goes on from there.",
+        hint="When the server answers again, `invoke status` shows it, and `invoke migrate` continues from there.",
         location=Location(names[0]),
     )

@@ -2,33 +2,50 @@
 
 psycopg's cursors drop the results before an error, and the number of results shows the failed statement. So this module
 uses the level below cursors (https://www.psycopg.org/psycopg3/docs/api/pq.html).
+
+A migration can select millions of rows that nobody reads. `send_migration` receives them in chunks, and drops them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import psycopg
 from psycopg import generators, pq
+from psycopg.abc import PQGen
+from psycopg.waiting import Ready, Wait
 
 _CANCEL = 5.0
 """Seconds to wait for a cancelled query to end."""
+_INTERVALS = 5
+"""After so many intervals of psycopg (0.1 s) without an answer, `send_migration` reports."""
 _PIECE = 64_000
+_CHUNKS_SINCE = 170000
+"""The first version of libpq that receives rows in chunks; an older one receives them singly."""
+_CHUNK_ROWS = 1000
+_CHUNK_STATUS = (pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_CHUNK)
+_COPY_STATUS = (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH)
 _GOOD = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.EMPTY_QUERY)
+
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The results of the successful statements, and the error at the end of the query, if any.
 
-    `lost`: the connection broke, and more statements may have succeeded than `results` shows.
+    `lost`: the connection broke, and more statements may have succeeded than `results` shows. `chunks` are the rows of
+    the last table with the expected columns, when `send_migration` has dropped all others.
     """
 
     results: Sequence[pq.abc.PGresult]
     error: psycopg.Error | None
     lost: bool = False
+    chunks: Sequence[pq.abc.PGresult] = ()
 
     @property
     def answered(self) -> int:
@@ -52,6 +69,95 @@ def send(connection: psycopg.Connection, text: bytes) -> Answer:
         _cancel(connection)
         raise
     return _answer(connection, results)
+
+
+def send_migration(
+    connection: psycopg.Connection, text: bytes, columns: Sequence[bytes], report: Callable[[], Iterable[_T]] = tuple
+) -> Generator[_T, None, Answer]:
+    """Send a text of several statements like `send`; drop all rows except those of the last table with `columns`.
+
+    An empty name in `columns` stands for any name. While the server works, what `report` returns is yielded. A
+    KeyboardInterrupt, also one that is thrown in, cancels the query.
+    """
+    results: list[pq.abc.PGresult] = []
+    chunks: list[pq.abc.PGresult] = []
+    try:
+        with connection.lock:
+            connection.pgconn.send_query(text)
+            if pq.version() >= _CHUNKS_SINCE:
+                connection.pgconn.set_chunked_rows_mode(_CHUNK_ROWS)
+            else:
+                connection.pgconn.set_single_row_mode()
+            trip = _RoundTrip(_receive(connection.pgconn, columns, results, chunks))
+            connection.wait(trip.begin())
+            while not trip.is_over:
+                yield from report()
+                connection.wait(trip.resume())
+    except psycopg.OperationalError as error:
+        return Answer((), error, lost=True)
+    except KeyboardInterrupt:
+        _cancel(connection)
+        raise
+    return replace(_answer(connection, results), chunks=chunks)
+
+
+@dataclass(slots=True)
+class _RoundTrip:
+    """A generator of psycopg that `Connection.wait` runs in parts. A part ends with the trip, or at a long pause."""
+
+    generator: PQGen[None]
+    is_over: bool = False
+    _state: Wait = Wait.R
+
+    def begin(self) -> PQGen[None]:
+        self._state = next(self.generator)
+        yield from self.resume()
+
+    def resume(self) -> PQGen[None]:
+        intervals = 0
+        try:
+            while intervals < _INTERVALS:
+                ready = yield self._state
+                if ready == Ready.NONE:  # nothing came in an interval
+                    intervals += 1
+                else:
+                    self._state = self.generator.send(ready)
+        except StopIteration:
+            self.is_over = True
+
+
+def _receive(
+    pgconn: pq.abc.PGconn,
+    columns: Sequence[bytes],
+    results: list[pq.abc.PGresult],
+    chunks: list[pq.abc.PGresult],
+) -> PQGen[None]:
+    """Receive the results of a query: each to `results` without its rows, and the rows to keep to `chunks`."""
+    yield from generators.send(pgconn)
+    current: list[pq.abc.PGresult] = []
+    while (result := (yield from _fetch(pgconn, results))) is not None:
+        is_expected = result.nfields == len(columns) and all(
+            result.fname(n) == name for n, name in enumerate(columns) if name
+        )
+        if result.status in _CHUNK_STATUS:
+            current += [result] if is_expected else []
+            continue
+        results.append(result)
+        if is_expected:
+            chunks[:], current = current, []
+        if result.status in _COPY_STATUS:  # libpq returns it again and again until the rows were sent
+            return
+
+
+def _fetch(pgconn: pq.abc.PGconn, results: Sequence[pq.abc.PGresult]) -> PQGen[pq.abc.PGresult | None]:
+    """Fetch the next result; None at the end, which can be that of the connection after a fatal error."""
+    try:
+        result: pq.abc.PGresult | None = yield from generators.fetch(pgconn)
+        return result
+    except psycopg.DatabaseError:
+        if any(result.status == pq.ExecStatus.FATAL_ERROR for result in results):
+            return None
+        raise
 
 
 def copy(connection: psycopg.Connection, statement: bytes, data: memoryview) -> Answer:

@@ -8,19 +8,35 @@ secret is written to disk. libpq reads a password file only when it is a regular
 from __future__ import annotations
 
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pgratchet.database.identity import Identity, OtherNames
 from pgratchet.variables import StorageVariables, Variables
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
     from pgratchet.database.history import History
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Where the settings of a connection come from, in words for a hint and without values; empty when unknown.
+
+    `server_variable` is the environment variable without which the bundled PostgreSQL would be used.
+    """
+
+    password: str = ""
+    host: str = ""
+    user: str = ""
+    database: str = ""
+    server_variable: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,11 +50,15 @@ class TargetStorage:
 
 @dataclass(frozen=True)
 class Target(TargetStorage, ABC):
-    """A target that can be connected to. `connection` are the libpq parameters of the service file, no password."""
+    """A target that can be connected to. `connection` are the libpq parameters of the service file, no password.
+
+    `others` are the other environments and targets of the inventory.
+    """
 
     variables: Variables
     connection: Mapping[str, str]
     service_file: str
+    others: OtherNames
 
     @abstractmethod
     def password(self) -> str:
@@ -52,12 +72,36 @@ class Target(TargetStorage, ABC):
         """Names of environment variables that hold this target's secrets; programs that we start do not get them."""
         return frozenset()
 
+    def connection_origins(self) -> Origins:
+        """Where the address and the password come from, for errors."""
+        return Origins()
+
     @property
     def history(self) -> History:
         """The target's history table."""
         from pgratchet.database.history import History
 
         return History(self.variables.history_schema, self.variables.history_table)
+
+    @property
+    def identity(self) -> Identity:
+        """The environment and target, for which the database must be this one's own."""
+        return Identity(self.environment, self.target, self.others, self.variables.history_from)
+
+    @property
+    def title(self) -> str:
+        """The environment, the target, and where the target's database is."""
+        return f"{self.environment}: {self.target} ({self.location})"
+
+    @property
+    def location(self) -> str:
+        """The database and the address of its server, in a phrase without secrets."""
+        variables, hosts, ports = self.variables, self.connection.get("host", ""), self.connection.get("port", "5432")
+        if variables.reach == "tunnel":  # the port of the connection is that of the tunnel
+            ports = variables.pg_direct_port if variables.pg_direct_host else variables.pg_port
+        via = {"ssh": f", on the host {variables.ssh_host}", "tunnel": f", through {variables.ssh_host}"}
+        database = self.connection.get("dbname", "")
+        return f"{database} on {format_addresses(hosts, ports)}{via.get(variables.reach, '')}"
 
     def parameters(self) -> dict[str, str]:
         """The libpq parameters including the password, which is fetched now."""
@@ -72,7 +116,7 @@ class Target(TargetStorage, ABC):
         """Open a session on another database of the target's server."""
         from pgratchet.database.connection import connect
 
-        return connect({**self.parameters(), "dbname": database})
+        return connect({**self.parameters(), "dbname": database}, origins=self.connection_origins())
 
     @contextmanager
     def connected(self) -> Iterator[Connection]:
@@ -87,8 +131,12 @@ class Target(TargetStorage, ABC):
         """Environment variables with which libpq programs connect to the target, valid inside the block."""
         pgpass = self.pgpass()
         with ExitStack() as files:
-            service = files.enter_context(_private_file("pg_service.conf", self.service_file))
+            # The variable, and not the service file, because more options are added for some programs.
+            text = re.sub(r"^options=.*\n?", "", self.service_file, flags=re.MULTILINE)
+            service = files.enter_context(_private_file("pg_service.conf", text))
             environ = {**program_environment(self.hidden_variables()), "PGSERVICEFILE": service}
+            if options := self.connection.get("options"):
+                environ["PGOPTIONS"] = options
             if pgpass:  # without it libpq reads the user's own ~/.pgpass, as our own sessions do
                 environ["PGPASSFILE"] = files.enter_context(_private_file("pgpass", pgpass))
             yield {**environ, "PGSERVICE": self.target, "LC_ALL": "C"}
@@ -100,6 +148,7 @@ class ReceivedTarget(Target):
 
     secret: str
     password_file: str
+    origins: Origins = field(default_factory=Origins)
 
     def __repr__(self) -> str:
         return f"ReceivedTarget({self.environment!r}, {self.target!r})"
@@ -109,6 +158,17 @@ class ReceivedTarget(Target):
 
     def pgpass(self, *, masked: bool = False) -> str:
         return "" if masked else self.password_file
+
+    def connection_origins(self) -> Origins:
+        return self.origins
+
+
+def format_addresses(hosts: str, ports: str) -> str:
+    """The servers of libpq's parameters host and port, which are lists; one port may be for all hosts."""
+    names, numbers = hosts.split(","), ports.split(",")
+    pairs = [(name, numbers[index] if len(numbers) > 1 else ports) for index, name in enumerate(names)]
+    named = [(f"[{name}]" if ":" in name else name or "the local socket", port) for name, port in pairs]
+    return ",".join(f"{name}:{port}" for name, port in named)
 
 
 def program_environment(hidden: frozenset[str] = frozenset()) -> dict[str, str]:

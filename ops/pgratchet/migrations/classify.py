@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from pgratchet.migrations.statement import Statement
 
 HARMLESS_FIRST_WORDS = frozenset(("INSERT", "UPDATE", "DELETE", "SELECT", "VALUES", "WITH", "COMMENT"))
 """First words of statements that make files large, and that no refused statement begins with."""
 
+_ENCODING = re.compile(rb"\bfrom\s+std(?:in|out)\b.*\bencoding\s*'([^']*)'", re.IGNORECASE | re.DOTALL)
 _OUTSIDE = (
     "VACUUM",
     "CREATE DATABASE",
@@ -53,6 +56,12 @@ def copies_to_client(statement: Statement) -> bool:
     return _is_client_copy(statement, "TO")
 
 
+def reads_other_encoding(text: bytes, statement: Statement) -> bool:
+    """Return whether a COPY from the client reads its rows, which are UTF-8, in another encoding."""
+    option = _ENCODING.search(text, statement.start, statement.end)
+    return option is not None and option[1].lower() not in (b"utf8", b"utf-8", b"unicode")
+
+
 def _is_client_copy(statement: Statement, direction: str) -> bool:
     if statement.head[0] != "COPY":
         return False
@@ -79,9 +88,9 @@ def outside_transaction(statement: Statement) -> str | None:
         return "ALTER DATABASE ... SET TABLESPACE"
     if concurrent := concurrent_command(statement):
         return f"{concurrent} CONCURRENTLY"
-    if head[0] == "REINDEX" and any(word in ("SCHEMA", "DATABASE", "SYSTEM") for word in reindex_words(head)[:1]):
-        return f"REINDEX {reindex_words(head)[0]}"
-    if head == ("CLUSTER",) or head == ("CLUSTER", "VERBOSE"):
+    if head[0] == "REINDEX" and words_after_options(head)[:1] in (("SCHEMA",), ("DATABASE",), ("SYSTEM",)):
+        return f"REINDEX {words_after_options(head)[0]}"
+    if head[0] == "CLUSTER" and words_after_options(head) in ((), ("VERBOSE",)):
         return "CLUSTER"
     return None
 
@@ -89,7 +98,7 @@ def outside_transaction(statement: Statement) -> str | None:
 def concurrent_command(statement: Statement) -> str | None:
     """Return the command of a statement with the keyword CONCURRENTLY, without that keyword; None for others."""
     head = statement.head
-    if "CONCURRENTLY" not in head:
+    if "CONCURRENTLY" not in head or _is_turned_off(head):
         return None
     kind = head[2:3] if head[1:2] == ("UNIQUE",) else head[1:2]
     if head[0] in ("CREATE", "DROP") and kind == ("INDEX",):
@@ -99,6 +108,14 @@ def concurrent_command(statement: Statement) -> str | None:
     return "DETACH PARTITION" if head[:2] == ("ALTER", "TABLE") and "DETACH" in head else None
 
 
-def reindex_words(head: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the words of REINDEX behind the options in parentheses."""
-    return head[head.index(")") + 1 :] if ")" in head[1:] else head[1:]
+def _is_turned_off(head: tuple[str, ...]) -> bool:
+    """Return whether the options of a REINDEX turn CONCURRENTLY off. The value of a quoted word is not known here."""
+    if head[:2] != ("REINDEX", "("):
+        return False
+    value = head[head.index("CONCURRENTLY") + 1 :]
+    return value[:1] in (("FALSE",), ("OFF",), ("0",), ("'",), ('"',))
+
+
+def words_after_options(head: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the words of REINDEX or CLUSTER behind the options in parentheses."""
+    return head[head.index(")") + 1 :] if head[1:2] == ("(",) and ")" in head else head[1:]

@@ -12,17 +12,53 @@ _DURATION = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>ms|s|min|h)?")
 _UNIT_MS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, None: 1}
 _LARGEST_MS = 2**31 - 1
 
-DIRECTIVE = re.compile(rb"--\s*migrate\s*:\s*(?P<text>.*)", re.IGNORECASE)
-"""Matches a comment with a directive."""
+_COMMENT = re.compile(r"--\s*(?P<mark>migrate)\s*:\s*(?P<text>.*?)\s*", re.IGNORECASE)
+_EXAMPLES = {
+    "no-transaction": "no-transaction",
+    "lock-timeout": "lock-timeout=10s",
+    "statement-timeout": "statement-timeout=0",
+    "empty": "empty",
+}
+"""The directives that people write, each with an example. `adopt` writes `stand-in`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Directives:
-    """The directives of a file. Timeouts are in milliseconds; None keeps the default, 0 means no timeout."""
+    """The directives of a file. Timeouts are in milliseconds; None keeps the default, 0 means no timeout.
+
+    A stand-in keeps the place of an adopted migration that cannot run here. It is never run. An empty file holds no
+    statement on purpose.
+    """
 
     transactional: bool = True
     lock_timeout: int | None = None
     statement_timeout: int | None = None
+    stand_in: bool = False
+    empty: bool = False
+
+
+def find_directive(comment: str) -> str | None:
+    """Return the directive in a comment, right or wrong; None for an ordinary comment.
+
+    `-- Migrate: users into accounts` is ordinary. A single word, an option, and what resembles a directive are not, so
+    that a slip of the pen is not ignored.
+    """
+    match = _COMMENT.fullmatch(comment)
+    if match is None:
+        return None
+    text = match["text"]
+    is_option = "=" in text or (match["mark"] == "migrate" and " " not in text)
+    return text if is_option or _resembles_directive(text) else None
+
+
+def _resembles_directive(text: str) -> bool:
+    import difflib
+
+    words = re.split(r"[\s_-]+", text.lower())
+    candidates = [words[0], "-".join(words[:2])] if len(words) > 2 else ["-".join(words)]
+    # `Migrate: empty the queue` is a sentence.
+    names = [name for name in _EXAMPLES if "-" in name or len(words) == 1]
+    return any(difflib.get_close_matches(candidate, names, n=1, cutoff=0.8) for candidate in candidates)
 
 
 def parse_directives(
@@ -32,11 +68,15 @@ def parse_directives(
 
     `first_statement` is the offset of the first statement.
     """
-    directives, mistakes = Directives(), list[tuple[int, str]]()
+    directives, mistakes, names = Directives(), list[tuple[int, str]](), set[str]()
     for offset, text in comments:
+        name = text.partition("=")[0].strip()
         if offset > first_statement:
             mistakes.append((offset, "a directive below the first statement. Put it above all statements."))
             continue
+        if name in names:
+            mistakes.append((offset, f'the directive "{name}" is there twice. Remove one of them.'))
+        names.add(name)
         try:
             directives = _apply(directives, text)
         except FileMistake as mistake:
@@ -48,13 +88,15 @@ def _apply(directives: Directives, text: str) -> Directives:
     name, _, value = text.strip().partition("=")
     if name == "no-transaction" and not value:
         return replace(directives, transactional=False)
+    if name == "stand-in" and not value:
+        return replace(directives, stand_in=True)
+    if name == "empty" and not value:
+        return replace(directives, empty=True)
     if name == "lock-timeout":
         return replace(directives, lock_timeout=parse_duration(value))
     if name == "statement-timeout":
         return replace(directives, statement_timeout=parse_duration(value))
-    raise FileMistake(
-        f'unknown directive "{text.strip()}". Known are no-transaction, lock-timeout=10s and statement-timeout=0.'
-    )
+    raise FileMistake(f'unknown directive "{text.strip()}". Known are {", ".join(_EXAMPLES.values())}.')
 
 
 def parse_duration(text: str) -> int:

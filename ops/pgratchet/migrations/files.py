@@ -13,17 +13,24 @@ import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 from pgratchet.errors import ConfigurationError, combine_mistakes
+from pgratchet.migrations import file_names, other_files
 
-_FILE_NAME = re.compile(r"(?P<version>[0-9]{1,40}(?:T[0-9]{1,20})?)_[A-Za-z0-9_.-]{1,180}\.sql")
 _CHUNK = 1_000_000
-_NAMING = (
-    "Name it <version>_<name>.sql, such as 0042_add_email.sql or 20250111T093000_add_email.sql; `invoke new` does."
-)
+_MOSTLY_ASCII_IN_UTF16 = 0.3
+_MOSTLY_ASCII_IN_UTF32 = 0.6
+"""Shares of NUL bytes: half of the bytes of ASCII text are NUL in UTF-16, three quarters in UTF-32."""
+_LONGEST_SLUG = 100
+_TEMPLATE = """\
+-- Write the SQL below. The file runs once, in one transaction. Do not change it after it was applied: write a new one.
+-- For CREATE INDEX CONCURRENTLY and VACUUM, add the line:  -- migrate: no-transaction
+-- A file without a statement is refused, unless it has the line:  -- migrate: empty
+"""
+"""The comment of a new file, below its description."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +50,8 @@ class Migration:
             text, checksum = b"", ""
         if checksum != self.checksum:
             raise ConfigurationError(
-                f"{self.path} was changed while the run was going on",
-                hint="Run again when the file is as you want it.",
+                f"{self.path} was changed during the run",
+                hint="Finish editing the file, then run again.",
             )
         return text
 
@@ -52,22 +59,27 @@ class Migration:
 def read(folder: Path) -> tuple[Migration, ...]:
     """Read the folder's migrations, in order of version; a single ConfigurationError names every mistake.
 
-    Sub-folders, hidden files and files without the suffix .sql are not migrations.
+    Migrations are the files with the suffix .sql, except hidden ones. `other_files` decides about everything else.
     """
     if not folder.is_dir():
         raise ConfigurationError(
             f"no migrations folder {folder}",
-            hint="Give the folder with --sql=DIR, or make it with `invoke new NAME`.",
+            hint="Name the folder with --sql=DIR, or create it with `invoke new NAME`.",
         )
     migrations: list[Migration] = []
     mistakes: list[str] = []
     # scandir and open are faster than pathlib: status reads every file, and a folder may have thousands.
-    for name in sorted(e.name for e in os.scandir(folder) if _looks_like_sql(e.name) and not e.is_dir()):
-        if not name.startswith("."):
-            try:
+    with os.scandir(folder) as entries:
+        in_order = sorted(entries, key=lambda entry: entry.name)
+    for entry in in_order:
+        name = entry.name
+        try:
+            if _looks_like_sql(name) and not other_files.is_hidden(name) and not entry.is_dir():
                 migrations.append(_read_file(f"{folder}/{name}", name))
-            except FileMistake as mistake:
-                mistakes.append(f"{folder}/{name}: {mistake}")
+            elif reason := other_files.mistake(entry):
+                raise FileMistake(reason)
+        except FileMistake as mistake:
+            mistakes.append(f"{folder}/{name}: {mistake}")
     migrations.sort(key=lambda migration: migration.version)
     mistakes += _duplicate_versions(migrations)
     if mistakes:
@@ -82,31 +94,37 @@ def from_contents(files: Iterable[tuple[str, bytes]]) -> tuple[Migration, ...]:
     """
     migrations = []
     for name, raw in files:
-        if match := _FILE_NAME.fullmatch(name):
+        if match := file_names.FILE_NAME.fullmatch(name):
             with suppress(FileMistake):
                 migrations.append(Migration(name[:-4], _parse_version(match), _normalize(raw)[1], ""))
     return tuple(sorted(migrations, key=lambda migration: migration.version))
 
 
 def create(folder: Path, name: str, moment: datetime) -> Path:
-    """Write an empty migration whose version is the UTC time `moment`; never overwrites a file or reuses a version."""
-    slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-    if not slug or len(slug) > 100:
+    """Write a migration without a statement whose version is the UTC time `moment`, or the next second that is free.
+
+    Never overwrites a file or reuses a version. `migrate` refuses the file until it has a statement.
+    """
+    slug = file_names.make_slug(name)
+    if not slug:
         raise ConfigurationError(
-            f'"{name}" makes no file name',
-            hint="Say in a few words what the migration does, in letters and digits.",
+            f'"{name}" gives no file name',
+            detail="It has none of the letters a to z and no digit.",
+            hint="Describe the migration in a few words with the letters a to z or digits.",
+        )
+    if len(slug) > _LONGEST_SLUG:
+        raise ConfigurationError(
+            f"the description is too long for a file name: it has {len(slug)} characters",
+            detail=f"The longest has {_LONGEST_SLUG}.",
+            hint="Describe the migration in a few words, and write the rest as a comment into the file.",
         )
     folder.mkdir(parents=True, exist_ok=True)
-    version = f"{moment:%Y%m%dT%H%M%S}"
-    path = folder / f"{version}_{slug}.sql"
-    if any(folder.glob(f"{version}_*.sql")):
-        raise ConfigurationError(
-            f"{folder} already has a migration of this second",
-            hint="Wait for the next second, and try again.",
-        )
+    while any(folder.glob(f"{moment:%Y%m%dT%H%M%S}_*.sql")):
+        moment += timedelta(seconds=1)
+    path = folder / f"{moment:%Y%m%dT%H%M%S}_{slug}.sql"
     with path.open("x", encoding="utf-8") as file:
-        comment = " ".join(name.split())  # on one line: a second line would be SQL
-        file.write(f"-- {comment}\n-- Runs in one transaction; it is not changed once it was applied.\n\n")
+        comment = " ".join(file_names.description_of(name).split())  # on one line: a second line would be SQL
+        file.write(f"-- {comment}\n{_TEMPLATE}\n")
     return path
 
 
@@ -119,11 +137,13 @@ def _looks_like_sql(name: str) -> bool:
 
 
 def _read_file(path: str, name: str) -> Migration:
-    match = _FILE_NAME.fullmatch(name)
+    if file_names.undoes(name):
+        raise FileMistake("a down migration. It would run as the next step: delete it, or move it elsewhere.")
+    match = file_names.FILE_NAME.fullmatch(name)
     if match is None:
-        raise FileMistake(f"the file name is not one of a migration. {_NAMING}")
+        raise FileMistake(file_names.describe_fault(name))
     if not os.path.isfile(path):  # noqa: PTH113
-        raise FileMistake("not a file that can be read; a link that leads nowhere, or a pipe.")
+        raise FileMistake("not a regular file. It is a broken link, a pipe or a device.")
     _, checksum = _read_text(path)
     return Migration(name[:-4], _parse_version(match), checksum, path)
 
@@ -147,11 +167,26 @@ def _normalize(raw: bytes) -> tuple[bytes, str]:
     text = raw.removeprefix(b"\xef\xbb\xbf")
     if b"\r" in text:
         text = text.replace(b"\r\n", b"\n")
+    if other := name_wide_encoding(raw):
+        raise FileMistake(f"the file is {other}. Save it as UTF-8.")
     if (nul := text.find(b"\0")) >= 0:
         raise FileMistake(f"a NUL byte at byte {nul + 1}{_line_of(text, nul)}, which PostgreSQL cannot store.")
     if not text.isascii():
         _refuse_other_encodings(text)
     return text, hashlib.sha256(text).hexdigest()
+
+
+def name_wide_encoding(raw: bytes) -> str | None:
+    """Return the name of an encoding with two or four bytes for each character, with or without a byte order mark."""
+    start = raw[:1000]
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "UTF-32"
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
+    share = start.count(0) / max(1, len(start))
+    if share > _MOSTLY_ASCII_IN_UTF32 and len(raw) % 4 == 0:
+        return "UTF-32"
+    return "UTF-16" if share > _MOSTLY_ASCII_IN_UTF16 and len(raw) % 2 == 0 else None
 
 
 def _refuse_other_encodings(text: bytes) -> None:

@@ -19,12 +19,13 @@ import re
 from collections.abc import Callable, Iterator
 
 from pgratchet.migrations.classify import HARMLESS_FIRST_WORDS, copies_from_client
-from pgratchet.migrations.statement import Comment, LexicalError, Statement
+from pgratchet.migrations.statement import Comment, LexicalError, Statement, Token
 
 HEAD = 16
 """Tokens kept of each statement, enough to classify it. Of a COPY all tokens are kept: its source comes late."""
 _ROUTINE_HEAD = 4
 """Tokens that show whether a statement creates a function or procedure."""
+_QUOTES = ("'", '"')
 _ROUTINES = frozenset((b"FUNCTION", b"PROCEDURE"))
 
 # Characters that look like a space and are part of a name to the server; and psql's backslash.
@@ -70,7 +71,7 @@ _ESCAPE_STOP = re.compile(rb"['\\]")
 # A string continues after white space with a line end; an E'' string continues as an E'' string.
 _CONTINUATION = re.compile(rb"(?:[ \t\f\v]|--[^\n\r]*)*[\n\r](?:[ \t\n\r\f\v]|--[^\n\r]*[\n\r])*'")
 _NAME_PART = re.compile(rb"[" + _LETTER + rb"0-9$]")
-_REST_OF_LINE = re.compile(rb"[ \t\r]*(?:\n|\Z)")
+_REST_OF_LINE = re.compile(rb"(?:[ \t\r\f\v]|/\*(?:(?!\*/|/\*)[^\n])*\*/)*(?:--[^\n]*)?(?:\n|\Z)")
 _END_OF_ROWS = re.compile(rb"^\\\.\r?(?:\n|\Z)", re.MULTILINE)
 
 
@@ -94,11 +95,21 @@ def split_statements(text: bytes, *, rows: bool = True) -> list[Statement]:
     return [piece for piece in scan(text, rows=rows) if isinstance(piece, Statement)]
 
 
-def all_tokens(text: bytes, statement: Statement) -> tuple[str, ...]:
-    """Return every token of a statement of `text`, in the form of `Statement.head`."""
+def read_tokens(text: bytes, statement: Statement) -> list[Token]:
+    """Return every token of a statement of `text`; of a function with a BEGIN ATOMIC body, those of its beginning."""
     piece = text[statement.start : statement.end]
-    reread = _Scanner(piece, rows=False, tokens=len(piece)).statement()
-    return reread.head if reread else ()
+    scanner = _Scanner(piece, rows=False, tokens=HEAD + len(piece))
+    reread = scanner.statement()
+    tokens: list[Token] = []
+    last_end = -1
+    for word, (start, end) in zip(reread.head if reread else (), scanner.spans, strict=True):
+        raw = piece[start:end].decode()
+        if start == last_end and word in _QUOTES and word == tokens[-1].word == raw[0]:  # a doubled quote
+            tokens[-1] = tokens[-1]._replace(raw=tokens[-1].raw + raw)
+        else:
+            tokens.append(Token(word, raw, statement.start + start))
+        last_end = end
+    return tokens
 
 
 class _Scanner:
@@ -110,6 +121,7 @@ class _Scanner:
         self._head_limit = tokens
         self.position = 0
         self.comments: list[Comment] = []
+        self.spans: list[tuple[int, int]] = []
         self._floor = 0  # the end of the last token that is not a plain word or number
 
     def statement(self) -> Statement | None:
@@ -243,6 +255,8 @@ class _Scanner:
             self._start = start
         if len(head) < self._head_limit or head[0] == "COPY":
             head.append(token)
+            if self._head_limit != HEAD:
+                self.spans.append((start, self.position))
         self._end = self.position
         if self._body:
             self._body.add_token(token, self._parentheses)
@@ -304,7 +318,7 @@ class _Scanner:
         line = _REST_OF_LINE.match(self.text, self.position)
         if line is None:
             raise LexicalError(
-                "something behind COPY ... FROM STDIN on its line", self.position, "Its rows begin on the next line."
+                "text after COPY ... FROM STDIN on the same line", self.position, "Its rows begin on the next line."
             )
         end = _END_OF_ROWS.search(self.text, line.end())
         if end is None:
@@ -320,12 +334,13 @@ def _stray(character: bytes, offset: int) -> LexicalError:
         return LexicalError(
             "a psql meta-command or a stray backslash",
             offset,
-            "Only SQL can be here: psql's backslash commands are not understood by the server.",
+            "Remove it: the server does not know psql's backslash commands. "
+            "pg_dump writes two of them, \\restrict and \\unrestrict: remove both lines.",
         )
     return LexicalError(
-        f"an invisible character, U+{ord(character.decode()):04X}, which PostgreSQL does not take for a space",
+        f"an invisible character, U+{ord(character.decode()):04X}, which is no space for PostgreSQL",
         offset,
-        "Replace it with an ordinary space; it often comes in by copying from a web page or a document.",
+        "Replace it with an ordinary space. Text copied from a web page or a document often has such characters.",
     )
 
 

@@ -14,6 +14,9 @@ from pgratchet.migrations.files import Migration
 
 State = Literal["applied", "pending", "changed", "missing", "out-of-order", "unfinished"]
 
+DIGEST = "SHA-256 of the statements that are done: "
+"""The beginning of what the history keeps in place of a large text without a transaction, until it is finished."""
+
 UNKNOWN = datetime.min.replace(tzinfo=timezone.utc)
 """The time of an adopted migration whose real time is not known."""
 
@@ -22,7 +25,8 @@ UNKNOWN = datetime.min.replace(tzinfo=timezone.utc)
 class HistoryRow:
     """A row of the history table. `executed_at` is None for an unfinished migration, UNKNOWN for an unknown time.
 
-    `source` is "run", or the tool whose history was adopted.
+    `source` is "run", or the tool whose history was adopted. The statements are those of a migration without a
+    transaction: the number of those done, and the one that began outside a transaction without a record of its end.
     """
 
     name: str
@@ -30,6 +34,13 @@ class HistoryRow:
     executed_at: datetime | None
     duration_ms: int | None
     source: str = "run"
+    statements_done: int | None = None
+    statement_begun: int | None = None
+
+    @property
+    def is_untouched(self) -> bool:
+        """True for an unfinished migration of which no statement took effect."""
+        return self.executed_at is None and self.statements_done == 0 and self.statement_begun is None
 
     @property
     def moment(self) -> datetime | None:
@@ -49,10 +60,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All migrations in order of version; in `todo` the migrations to apply. `--to` can shorten `todo`."""
+    """All migrations in order of version; in `todo` the migrations to apply.
+
+    With `--to`, `last` is the last migration to apply, and `todo` can be shorter.
+    """
 
     entries: tuple[Entry, ...]
     todo: tuple[Migration, ...] = field(default=())
+    last: str | None = None
 
     def names(self, *states: State) -> tuple[str, ...]:
         return tuple(entry.name for entry in self.entries if entry.state in states)
@@ -62,6 +77,18 @@ class Plan:
         """The number of unfinished and pending migrations."""
         return len(self.names("pending", "unfinished"))
 
+    @property
+    def pending_after(self) -> tuple[str, ...]:
+        """The names of the unfinished and pending migrations behind the last one to apply."""
+        todo = {migration.name for migration in self.todo}
+        return tuple(name for name in self.names("pending", "unfinished") if name not in todo)
+
+    @property
+    def compared_names(self) -> tuple[str, ...]:
+        """The names whose recorded texts `require_agreement` needs."""
+        unfinished = (e.name for e in self.entries if e.state == "missing" and e.row and e.row.executed_at is None)
+        return (*self.names("changed"), *unfinished)
+
     def disagreements(self) -> tuple[Entry, ...]:
         """Return the entries for a person to settle before any migration runs."""
         return tuple(entry for entry in self.entries if entry.state not in ("applied", "pending", "unfinished"))
@@ -70,17 +97,26 @@ class Plan:
 def make_plan(files: Sequence[Migration], history: Sequence[HistoryRow], to: str | None = None) -> Plan:
     """Compare the files, in order of version, with the history.
 
-    `to` is the name or the version of the last migration to run; ConfigurationError when no file matches.
+    A row without a file of a migration that failed at its first statement does not count: nothing took effect.
+    `to` names the last migration to run, by its name, version or path; ConfigurationError when no single file matches.
     """
     rows = {row.name: row for row in history}
     file_names = {migration.name for migration in files}
     newest = max((m.version for m in files if m.name in rows), default=-1)
     entries = [_entry(m, rows.get(m.name), newest) for m in files]
-    entries += [Entry(row.name, "missing", None, row) for row in history if row.name not in file_names]
+    missing = [row for row in history if row.name not in file_names and not row.is_untouched]
+    entries += [Entry(row.name, "missing", None, row) for row in missing]
     entries.sort(key=lambda entry: (_version_of(entry.name), entry.name))
     pending = [e.migration for e in entries if e.state in ("pending", "out-of-order", "unfinished") and e.migration]
-    last = _last_version(files, to) if to is not None else None
-    return Plan(tuple(entries), tuple(m for m in pending if last is None or m.version <= last))
+    if to is None:
+        return Plan(tuple(entries), tuple(pending))
+    last = _find_last(files, to)
+    return Plan(tuple(entries), tuple(m for m in pending if m.version <= last.version), last.name)
+
+
+def lacks_first_version(files: Sequence[Migration]) -> bool:
+    """Return whether a file 001 would come before all files."""
+    return all(migration.version > 1 for migration in files)
 
 
 def _entry(migration: Migration, row: HistoryRow | None, newest: int) -> Entry:
@@ -100,20 +136,38 @@ def _version_of(name: str) -> int:
     return int(digits) if digits.isdecimal() else -1
 
 
-def _last_version(files: Sequence[Migration], to: str) -> int:
-    name = to.removesuffix(".sql")
+def _find_last(files: Sequence[Migration], to: str) -> Migration:
+    """The file that a text names: by its name or path, by its version, or by what follows the version if unique."""
+    name = to.strip().replace("\\", "/").rpartition("/")[2].removesuffix(".sql")
     version = int(name.replace("T", "")) if re.fullmatch(r"[0-9]{1,40}(T[0-9]{1,20})?", name) else None
     for migration in files:
         if name == migration.name or version == migration.version:
-            return migration.version
+            return migration
+    titled = [migration for migration in files if name and migration.name.partition("_")[2] == name]
+    if len(titled) == 1:
+        return titled[0]
+    if titled:
+        raise ConfigurationError(
+            f'{len(titled)} migrations are named "{to}"',
+            detail=f"They are: {', '.join(migration.name for migration in titled)}.",
+            hint="Give the version too.",
+        )
+    raise ConfigurationError(
+        f'no migration is named "{to}"',
+        detail=_most_similar(name, files) if version is None else _newest(files),
+        hint="Give the file's name or its version. `invoke status` lists the names.",
+    )
+
+
+def _most_similar(name: str, files: Sequence[Migration]) -> str:
     import difflib
 
     near = difflib.get_close_matches(name, [m.name for m in files], n=1, cutoff=0.3)
-    raise ConfigurationError(
-        f'--to names no migration: "{to}"',
-        detail=f"The nearest is {near[0]}." if near else "There is none like it.",
-        hint="Give a file's name, with or without .sql, or its version; `invoke status` lists them.",
-    )
+    return f"The most similar name is {near[0]}." if near else "No name is similar."
+
+
+def _newest(files: Sequence[Migration]) -> str:
+    return f"The newest migration is {files[-1].name}." if files else "There is no migration."
 
 
 def require_agreement(plan: Plan, bodies: dict[str, str]) -> None:
@@ -125,7 +179,7 @@ def require_agreement(plan: Plan, bodies: dict[str, str]) -> None:
     if not entries:
         return
     sentences = [_describe_disagreement(entry, plan, bodies) for entry in entries]
-    advice = list(dict.fromkeys(_ADVICE[entry.state] for entry in entries))
+    advice = list(dict.fromkeys(_advice(entry) for entry in entries))
     raise HistoryDisagrees(
         f"files and history disagree about {format_count(len(entries), 'migration')}",
         detail="\n".join(sentences),
@@ -137,8 +191,22 @@ def require_agreement(plan: Plan, bodies: dict[str, str]) -> None:
 _ADVICE = {
     "changed": "Put the applied text back, and make the change in a new migration.",
     "missing": "Put the file back, as it was applied, from version control.",
-    "out-of-order": "Give the late file a newer version than every applied one, and run again.",
+    "out-of-order": "Rename the file so that its version is the newest, and run again.",
 }
+
+
+_UNFINISHED = (
+    "Put the file back, and run `invoke migrate` again: it goes on behind the statements that are done. The text is in "
+    "the column body of the history. Or undo what the statements did, and delete the row from the history."
+)
+
+
+def _advice(entry: Entry) -> str:
+    return _UNFINISHED if _is_unfinished(entry) else _ADVICE[entry.state]
+
+
+def _is_unfinished(entry: Entry) -> bool:
+    return entry.state == "missing" and entry.row is not None and entry.row.executed_at is None
 
 
 def _describe_disagreement(entry: Entry, plan: Plan, bodies: dict[str, str]) -> str:
@@ -148,9 +216,23 @@ def _describe_disagreement(entry: Entry, plan: Plan, bodies: dict[str, str]) -> 
     if entry.state == "missing" and entry.row:
         twins = [e.name for e in plan.entries if e.migration and e.migration.checksum == entry.row.checksum]
         renamed = f" {twins[0]} has the same text: it looks renamed." if twins else ""
+        if _is_unfinished(entry):
+            return f"{entry.name}: {_progress(entry.row, bodies.get(entry.name))}, and its file is gone.{renamed}"
         return f"{entry.name}: applied, but its file is gone.{renamed}"
     newest = max(plan.names("applied", "changed", "unfinished"), key=_version_of)
     return f"{entry.name}: not applied, but the newer {newest} is."
+
+
+def _progress(row: HistoryRow, body: str | None) -> str:
+    """Describe how far an unfinished migration came; the recorded text shows the number of its statements."""
+    from pgratchet.migrations.lexer import split_statements
+
+    if row.statements_done is None:
+        return "unfinished"
+    total = "" if body is None or body.startswith(DIGEST) else f" of {len(split_statements(body.encode()))}"
+    doubt = f", and statement {row.statement_begun} may have taken effect" if row.statement_begun else ""
+    noun = "statement" if row.statements_done == 1 and not total else "statements"
+    return f"unfinished ({row.statements_done}{total} {noun} done{doubt})"
 
 
 def _format_moment(row: HistoryRow) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pgratchet.errors import Location, combine_mistakes
-from pgratchet.migrations.directives import DIRECTIVE, Directives, parse_directives
+from pgratchet.migrations.directives import Directives, find_directive, parse_directives
 from pgratchet.migrations.files import Migration
 
 if TYPE_CHECKING:
-    from pgratchet.migrations.statement import Statement
+    from pgratchet.migrations.foreign_lines import Mark
+    from pgratchet.migrations.statement import Comment, Statement
 
 SIZE_LIMIT = 256_000
 """Largest size of a batch and of a window, in bytes. The limit keeps memory small and lets progress show."""
@@ -38,6 +39,7 @@ class Script:
     statements: int
     size: int
     windows: tuple[Window, ...] = ()
+    is_ascii: bool = True
 
     @property
     def name(self) -> str:
@@ -49,75 +51,146 @@ def prepare_scripts(migrations: Iterable[Migration]) -> tuple[Script, ...]:
     results = [_check(migration) for migration in migrations]
     mistakes = [mistake for _, script_mistakes in results for mistake in script_mistakes]
     if mistakes:
+        advice = dict.fromkeys(["Fix each file; nothing was run.", *(each.advice for each in mistakes if each.advice)])
         error = combine_mistakes(
-            "the migrations cannot be run",
-            [f"{location}: {reason}" for location, reason in mistakes],
-            "Fix each file; nothing was run.",
+            "the migrations cannot be run", [f"{each.location}: {each.reason}" for each in mistakes], "\n".join(advice)
         )
-        error.location = mistakes[0][0]
+        error.location = mistakes[0].location
         raise error
     return tuple(script for script, _ in results)
 
 
-def only_adds(script: Script) -> bool:
-    """Return whether a script, by its words, changes and removes no existing object or row."""
-    from pgratchet.migrations.additive import is_additive
+def prove_additive(scripts: Iterable[Script]) -> frozenset[str] | None:
+    """Prove that the scripts of a run change and remove no existing object or row; None without a proof.
+
+    Returns the names of the tables that must not exist before the run for the proof to hold.
+    """
+    from pgratchet.migrations.additive import AdditionProof
     from pgratchet.migrations.lexer import split_statements
 
-    text = script.migration.text()
-    return all(is_additive(text, statement) for statement in split_statements(text))
+    proof = AdditionProof()
+    for script in scripts:
+        text = script.migration.text()
+        if not all(proof.only_adds(text, statement) for statement in split_statements(text)):
+            return None
+        proof.end_file()
+    return frozenset(proof.required_absent)
 
 
-def _check(migration: Migration) -> tuple[Script, list[tuple[Location, str]]]:
-    from pgratchet.migrations import classify
-    from pgratchet.migrations.lexer import scan
-    from pgratchet.migrations.positions import line_and_column
-    from pgratchet.migrations.statement import LexicalError, Statement
+class _Mistake(NamedTuple):
+    """A mistake in a file. `advice` is a line for the hint."""
+
+    location: Location
+    reason: str
+    advice: str = ""
+
+
+def _check(migration: Migration) -> tuple[Script, list[_Mistake]]:
+    from pgratchet.migrations.positions import location_at
 
     text = migration.text()
-    windows = _WindowBuilder()
-    comments: list[tuple[int, str]] = []
-    suspects: list[Statement] = []
-    mistakes: list[tuple[int, str]] = []
-    first = count = 0
-    try:
-        for piece in scan(text):
-            if isinstance(piece, Statement):
-                first = first if count else piece.start
-                count += 1
-                windows.add(piece)
-                if not classify.is_harmless(piece):
-                    suspects.append(piece)
-            elif match := DIRECTIVE.match(text, piece.start, piece.end):
-                comments.append((piece.start, match["text"].decode()))
-    except LexicalError as error:
-        mistakes.append((error.offset, f"{error.reason}. {error.hint}"))
-    directives, directive_mistakes = parse_directives(comments, first if count else len(text))
-    mistakes += directive_mistakes
-    mistakes += [(s.start, reason) for s in suspects if (reason := _refusal(s, directives))]
-    located = [
-        (Location(migration.name, *line_and_column(text, offset)), reason) for offset, reason in sorted(mistakes)
-    ]
-    return Script(migration, directives, count, len(text), windows.build()), located
+    pieces = _Pieces(text)
+    first_statement = pieces.first if pieces.count else len(text)
+    directives, directive_mistakes = parse_directives(pieces.directives, first_statement)
+    mistakes = _only_mistake(text, pieces, directives)
+    if not mistakes:
+        mistakes = [*pieces.mistakes, *_foreign_part(pieces)]
+        mistakes += [(offset, reason, "") for offset, reason in directive_mistakes]
+        if not mistakes and directives.empty != (not pieces.count):
+            mistakes.append((0, _NOT_EMPTY if pieces.count else _EMPTY, ""))
+        mistakes += [(s.start, reason, "") for s in pieces.suspects if (reason := _refusal(text, s, directives))]
+    located = [_Mistake(location_at(migration, text, offset), *rest) for offset, *rest in sorted(mistakes)]
+    script = Script(migration, directives, pieces.count, len(text), pieces.windows.build(), text.isascii())
+    return script, located
 
 
-def _refusal(statement: Statement, directives: Directives) -> str | None:
+class _Pieces:
+    """The parts of a text that are checked. Mistakes have an offset, a reason and a line of advice.
+
+    `suspects` are the statements that may be refused, and `marks` the comments for other tools.
+    """
+
+    def __init__(self, text: bytes) -> None:
+        from pgratchet.migrations.classify import is_harmless
+        from pgratchet.migrations.lexer import scan
+        from pgratchet.migrations.statement import LexicalError, Statement
+
+        self.windows = _WindowBuilder()
+        self.directives: list[tuple[int, str]] = []
+        self.marks: list[tuple[int, Mark]] = []
+        self.suspects: list[Statement] = []
+        self.mistakes: list[tuple[int, str, str]] = []
+        self.first = self.count = 0
+        try:
+            for piece in scan(text):
+                if isinstance(piece, Statement):
+                    self.first = self.first if self.count else piece.start
+                    self.count += 1
+                    self.windows.add(piece)
+                    if not is_harmless(piece):
+                        self.suspects.append(piece)
+                else:
+                    self._add_comment(text, piece)
+        except LexicalError as error:
+            self.mistakes.append((error.offset, f"{error.reason}. {error.hint}", ""))
+
+    def _add_comment(self, text: bytes, comment: Comment) -> None:
+        from pgratchet.migrations.foreign_lines import begins_line, find_mark
+
+        content = text[comment.start : comment.end].decode()
+        if begins_line(text, comment.start) and (mark := find_mark(content)):
+            self.marks.append((comment.start, mark))
+        elif directive := find_directive(content):
+            self.directives.append((comment.start, directive))
+
+
+_OLD_STAND_IN = b"which has no SQL that could be taken over."
+"""The end of the only line of a stand-in that an earlier version wrote."""
+_EMPTY = "holds no statement. Write the SQL, or the line `-- migrate: empty` if that is right."
+_NOT_EMPTY = "is declared as empty, and holds statements. Remove the line `-- migrate: empty`."
+_STAND_IN = "a stand-in for an adopted migration that cannot run here."
+_REPLACE_STAND_INS = (
+    "Replace each stand-in with the SQL of its migration, and run `invoke adopt`. "
+    "Or run `invoke adopt --write-baseline`: it adopts the live schema as one file."
+)
+_CONFLICT = "a merge conflict. Keep the right lines, and remove the lines that begin with <<<<<<<, ======= and >>>>>>>."
+
+
+def _only_mistake(text: bytes, pieces: _Pieces, directives: Directives) -> list[tuple[int, str, str]]:
+    """Return the mistake beside which others are of no interest, if there is one."""
+    from pgratchet.migrations.foreign_lines import find_conflict
+
+    if directives.stand_in or (not pieces.count and text.startswith(b"-- Stands for ") and _OLD_STAND_IN in text):
+        return [(0, _STAND_IN, _REPLACE_STAND_INS)]  # the rest is another tool's text
+    conflict = find_conflict(text)
+    return [] if conflict is None else [(conflict, _CONFLICT, "")]  # the rest is two texts
+
+
+def _foreign_part(pieces: _Pieces) -> list[tuple[int, str, str]]:
+    """Return a mistake for the marks of another tool: at the one that undoes, if any, else at the first."""
+    marks = sorted(pieces.marks, key=lambda each: not each[1].undoes)
+    return [(offset, mark.reason, mark.advice) for offset, mark in marks[:1]]
+
+
+def _refusal(text: bytes, statement: Statement, directives: Directives) -> str | None:
     """Return the reason to refuse a statement in a migration, or None."""
     from pgratchet.migrations import classify
 
     control = classify.transaction_control(statement)
     if control:
-        return f"{control} in a migration. Transactions are the runner's: take it out."
+        return f"{control} in a migration. pgratchet begins and ends the transactions: remove it."
     if classify.turns_off_standard_strings(statement):
-        return "standard_conforming_strings is on in every migration. Write E'...' where a backslash is to escape."
+        return "standard_conforming_strings is on in every migration. Write E'...' for a string with backslash escapes."
     if classify.copies_to_client(statement):
-        return "COPY to the client. A migration has no one to give the rows to: take it out."
+        return "COPY to the client. A migration has no use for the rows: remove it."
     if statement.rows and not directives.transactional:
         return "COPY ... FROM STDIN in a file without a transaction. Put it into a file of its own."
+    if statement.rows and classify.reads_other_encoding(text, statement):
+        return "COPY with another ENCODING than UTF8. The file, with its rows, is UTF-8: remove the option."
     outside = classify.outside_transaction(statement)
     head = statement.head
     if outside == "CREATE INDEX CONCURRENTLY" and head[head.index("CONCURRENTLY") + 1] == "ON":
-        return "CREATE INDEX CONCURRENTLY without a name. Name it: what it leaves when it fails must be found again."
+        return "CREATE INDEX CONCURRENTLY without a name. Name the index: a failed build is found by its name."
     if outside and directives.transactional:
         return f"{outside} cannot run inside a transaction. Declare above all statements: -- migrate: no-transaction"
     return None

@@ -18,6 +18,14 @@ class Statement(NamedTuple):
     rows: tuple[int, int] | None = None
 
 
+class Token(NamedTuple):
+    """A token: `word` in the form of `Statement.head`, `raw` as the file has it, `start` its offset in bytes."""
+
+    word: str
+    raw: str
+    start: int = 0
+
+
 class Comment(NamedTuple):
     """A `--` comment, by offsets in bytes, without the line end."""
 

@@ -21,11 +21,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pgratchet.errors import Interrupted, RatchetError, Terminated
-from pgratchet.operations import backups, examine, migrate, protocol, restore
+from pgratchet.errors import ConfigurationError, Interrupted, RatchetError, Terminated
+from pgratchet.operations import backups, examine, lost_rows, migrate, protocol, restore, salvage
 from pgratchet.operations.base import Machine
 from pgratchet.operations.protocol import Request
-from pgratchet.operations.runs import BASE, RunFolder, detach, list_runs, move_into_scope, prune
+from pgratchet.operations.runs import BASE, RUNS, RunFolder, detach, list_runs, move_into_scope, prune
 from pgratchet.version import __version__
 
 Send = Callable[[Mapping[str, object]], object]
@@ -41,11 +41,15 @@ QUERIES: dict[str, type] = {
         restore.PreviewRestore,
         restore.ListKeptDatabases,
         restore.DropKeptDatabases,
+        lost_rows.CountLosses,
+        lost_rows.FindLostRows,
         examine.Examine,
+        examine.FindLeftovers,
     )
 }
 TASKS: dict[str, type] = {
-    kind.__name__: kind for kind in (migrate.Migrate, backups.TakeBackup, backups.VerifyBackup, restore.Restore)
+    kind.__name__: kind
+    for kind in (migrate.Migrate, backups.TakeBackup, backups.VerifyBackup, restore.Restore, salvage.Salvage)
 }
 """Every operation by its name in a request."""
 
@@ -169,7 +173,9 @@ def _perform(request: Request, machine: Machine, send: Send) -> int:
     except RatchetError as error:
         failure = error
     except KeyboardInterrupt as stop:
-        failure = Interrupted(stop, detail="Nothing was under way.", hint="Run it again to go on.")
+        failure = Interrupted(stop, detail="Nothing had been started.", hint="Run the same command again to continue.")
+    except OSError as error:
+        failure = _unusable_file(error)
     except Exception as error:  # noqa: BLE001  the other machine has to be told, whatever it is
         failure = _unexpected(error)
     send(protocol.error(failure))
@@ -180,9 +186,9 @@ def _unexpected(error: Exception) -> RatchetError:
     traceback.print_exc()
     last = traceback.extract_tb(error.__traceback__)[-1]
     return RatchetError(
-        "something failed on the host that should not",
+        "internal error on the host",
         detail=f"{type(error).__name__}: {error}, in {Path(last.filename).name}, line {last.lineno}.",
-        hint="Report it, with this.",
+        hint="Report it with this message.",
     )
 
 
@@ -201,12 +207,52 @@ def _run() -> int:
     send = _greet()
     request = _read_request()
     assert request.run is not None
-    prune()
-    folder = RunFolder.create(request.run)
-    feed = detach(folder, lambda journal: _perform_detached(request, folder, journal))
+    try:
+        prune()
+        folder = RunFolder.create(request.run)
+        feed = detach(folder, lambda journal: _perform_detached(request, folder, journal))
+    except OSError as error:
+        if not isinstance(error, FileExistsError):  # it was not cancelled before it began
+            RunFolder.of(request.run.run_id).remove()
+        failure = _not_begun(error)
+        send(protocol.error(failure))
+        return failure.status
     send({"started": request.run.run_id})
-    _listen(request.silence, lambda line: os.write(feed, line + b"\n"), lambda: os._exit(1))
+    _listen(request.silence, _follower(folder, send, lambda line: os.write(feed, line + b"\n")), lambda: os._exit(1))
     return _show(folder, 0, send, request.silence)
+
+
+def _not_begun(error: OSError) -> RatchetError:
+    return ConfigurationError(
+        "the host cannot keep the records of a run",
+        detail=f"{_reason(error)}. The run was not begun, and nothing was changed.",
+        hint=f"Free some space for {RUNS} on the host, or make it writable, and run again.",
+    )
+
+
+def _unusable_file(error: OSError) -> RatchetError:
+    return ConfigurationError(
+        "the host cannot read or write a file",
+        detail=f"{_reason(error)}.",
+        hint="Check on the host that the file is there, that the user may use it, and that the disk has space.",
+    )
+
+
+def _reason(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"{reason}: {error.filename}" if error.filename else reason
+
+
+def _follower(folder: RunFolder, send: Send, otherwise: Callable[[bytes], object]) -> Callable[[bytes], object]:
+    """Receive the lines of the machine that follows a run: `cancel`, and others."""
+
+    def receive(line: bytes) -> None:
+        if line == b"cancel":
+            send({"cancelled": folder.terminate()})
+        else:
+            otherwise(line)
+
+    return receive
 
 
 def _perform_detached(request: Request, folder: RunFolder, send: Send) -> int:
@@ -228,7 +274,7 @@ def _follow(run_id: str, position: str, silence: str) -> int:
     if not folder.journal.exists():
         send({"unknown": run_id})
         return 0
-    _listen(int(silence), lambda _: None, lambda: os._exit(1))
+    _listen(int(silence), _follower(folder, send, lambda _: None), lambda: os._exit(1))
     return _show(folder, int(position), send, int(silence))
 
 

@@ -27,8 +27,21 @@ class TakeBackup:
     keep: bool = False
 
     def run(self, target: Target, machine: Machine) -> Stream:
+        from pgratchet.database.environment_record import require_own_database
+
         with target.connected() as connection:
+            require_own_database(connection, target.history, target.identity)
             yield from take_backup(target, machine, connection, label=self.label, keep=self.keep)
+            if not (target.variables.backup_command or target.variables.restore_environment):
+                yield from _tell_missing_rights(connection)
+
+
+def _tell_missing_rights(connection: Connection) -> Stream:
+    from pgratchet.backups.restore_rights import missing_rights_of
+    from pgratchet.events import RightsMissing
+
+    if missing := missing_rights_of(connection):
+        yield RightsMissing(tuple(map(str, missing)))
 
 
 def take_backup(
@@ -61,20 +74,25 @@ def _taken_id(event: Event) -> str | None:
 def _run_backup_command(target: Target) -> Stream:
     from pgratchet.backups.external import run_command
 
+    variables = target.variables
     with target.client_environment() as environ:
         environ |= {"PGRATCHET_ENV": target.environment, "PGRATCHET_TARGET": target.target}
-        yield from run_command(target.variables.backup_command, environ, target.variables.backup_max_age)
+        yield from run_command(
+            variables.backup_command, environ, variables.backup_max_age, variables.backup_command_timeout
+        )
 
 
 def _dump(target: Target, store: Store, connection: Connection, label: str | None, keep: bool) -> Stream:
     from pgratchet.backups import backup
     from pgratchet.backups.pg_programs import find_programs
+    from pgratchet.backups.signing import make_signer
 
     variables = target.variables
+    signer = make_signer(variables)
     source = backup_source(target, connection)
     programs = find_programs(source.server_version, tls=connection.pgconn.ssl_in_use)
     options = backup.BackupOptions(
-        label, keep, variables.backup_jobs, variables.backup_parallel_from, variables.backup_recipients
+        label, keep, variables.backup_jobs, variables.backup_parallel_from, variables.backup_recipients, signer
     )
     yield from backup.take(source, store, programs, options)
 
@@ -82,11 +100,12 @@ def _dump(target: Target, store: Store, connection: Connection, label: str | Non
 def backup_source(target: Target, connection: Connection) -> BackupSource:
     """Describe the source of a backup. Raises ConfigurationError for another cluster or a connection pooler."""
     from pgratchet.backups.backup import BackupSource
-    from pgratchet.database.inspection import inspect, refuse_other_cluster, refuse_pooled
+    from pgratchet.database.inspection import inspect, refuse_other_cluster
+    from pgratchet.database.pooler import refuse_pooled
 
     server = inspect(connection)
     refuse_other_cluster(server, target.variables.pg_system_identifier)
-    refuse_pooled(server, "no backup can be taken")
+    refuse_pooled(server, "no backup can be taken", connection)
     return BackupSource(
         environment=target.environment,
         target=target.target,
@@ -101,9 +120,10 @@ def backup_source(target: Target, connection: Connection) -> BackupSource:
 def prune(variables: BackupVariables, store: Store) -> Stream:
     """Delete the backups that the target's retention no longer keeps."""
     from pgratchet.backups import retention
+    from pgratchet.backups.signing import trusted_keys
 
     policy = retention.Retention(variables.backup_keep_count, variables.backup_keep_days)
-    yield from retention.prune(store, policy, datetime.now(timezone.utc))
+    yield from retention.prune(store, policy, datetime.now(timezone.utc), trusted_keys(variables))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +135,11 @@ class VerifyBackup:
     def run(self, target: TargetStorage, machine: Machine) -> Stream:
         from pgratchet.backups.listing import inspect_backup, require_manifest
         from pgratchet.backups.pg_programs import find_programs
+        from pgratchet.backups.signing import trusted_keys
         from pgratchet.backups.verification import verify
 
         store = machine.backup_store(target)
-        entry = inspect_backup(store, self.backup_id)
+        entry = inspect_backup(store, self.backup_id, trusted_keys(target.variables))
         programs = find_programs(None, archive_version=require_manifest(entry).client_version)
         yield from verify(entry, store, programs, target.variables.identity_file)
 

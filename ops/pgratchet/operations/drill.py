@@ -2,41 +2,65 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from pgratchet.database.history import History
-from pgratchet.database.target import program_environment
-from pgratchet.errors import ConfigurationError
+from pgratchet.errors import ConfigurationError, RatchetError
 
 if TYPE_CHECKING:
-    from pgratchet.backups.drill import Drill
+    from pgratchet.backups.drill import Drill, UntestableDrill
     from pgratchet.backups.listing import BackupEntry
     from pgratchet.backups.manifest import Manifest
     from pgratchet.backups.pg_programs import Programs
     from pgratchet.backups.restore_server import RestoreServer
     from pgratchet.backups.store import Store
     from pgratchet.database.target import Target
+    from pgratchet.events import Stream
     from pgratchet.variables import DrillVariables
+
+_MOST_LOCKS = 20_000
 
 
 @contextmanager
 def drilling(
     entry: BackupEntry, manifest: Manifest, store: Store, variables: DrillVariables, scratch: Target | None
-) -> Iterator[Drill]:
+) -> Iterator[Drill | UntestableDrill]:
     """A drill of a backup on the server of `scratch`, or on a bundled server that ends with the block."""
     from pgratchet.backups import verification
-    from pgratchet.backups.drill import Drill
-    from pgratchet.backups.restore import BackupArchive
+    from pgratchet.backups.drill import Drill, UntestableDrill
+    from pgratchet.backups.loading import BackupArchive
 
     identity = variables.identity_file
     history = History(variables.history_schema, variables.history_table)
-    with _scratch_server(scratch, history, manifest) as (server, programs):
-        archive = BackupArchive(manifest, verification.open_content(manifest, store, identity), programs)
-        reading = verification.verify(entry, store, programs, identity)
-        yield Drill(server, archive, reading, jobs=variables.backup_jobs, create_roles=scratch is None)
+    with ExitStack() as stack:
+        try:
+            server, programs = stack.enter_context(_scratch_server(scratch, history, manifest))
+            archive = BackupArchive(manifest, verification.open_content(manifest, store, identity), programs)
+        except RatchetError as error:
+            cause = error
+        else:
+            yield Drill(
+                server,
+                archive,
+                verification.verify(entry, store, programs, identity),
+                jobs=variables.backup_jobs,
+                create_roles=scratch is None,
+                open_archive=lambda: verification.open_content(manifest, store, identity),
+            )
+            return
+        yield UntestableDrill(manifest, cause, _verify_with_any_programs(entry, manifest, store, variables))
+
+
+def _verify_with_any_programs(
+    entry: BackupEntry, manifest: Manifest, store: Store, variables: DrillVariables
+) -> Stream:
+    from pgratchet.backups import verification
+    from pgratchet.backups.pg_programs import find_programs
+
+    programs = find_programs(None, archive_version=manifest.client_version)
+    yield from verification.verify(entry, store, programs, variables.identity_file)
 
 
 @contextmanager
@@ -53,6 +77,7 @@ def _scratch_server(
 
     with scratch.connected() as connection:
         version, tls = connection.info.server_version, connection.pgconn.ssl_in_use
+    _require_major(version // 10_000, manifest, "the scratch server with PostgreSQL")
     yield restore_server(scratch), find_programs(version, tls=tls, archive_version=manifest.client_version)
 
 
@@ -60,31 +85,29 @@ def _scratch_server(
 def _bundled_server(history: History, manifest: Manifest) -> Iterator[tuple[RestoreServer, Programs]]:
     from pgratchet import embedded
     from pgratchet.backups.pg_programs import find_programs, version_of
-    from pgratchet.backups.restore_server import RestoreServer
-    from pgratchet.database.connection import connect
+    from pgratchet.backups.restore_server import bundled_server
 
     version = int(float(version_of(embedded.programs() / "postgres") or 0)) * 10_000
-    ours, theirs = version // 10_000, manifest.server_version // 10_000
+    _require_major(version // 10_000, manifest, "the bundled PostgreSQL")
+    programs = find_programs(version, archive_version=manifest.client_version)
+    with bundled_server(history, _settings(manifest)) as server:
+        yield server, programs
+
+
+def _require_major(ours: int, manifest: Manifest, server: str) -> None:
+    theirs = manifest.server_version // 10_000
     if ours < theirs:
         raise ConfigurationError(
-            f"a backup of PostgreSQL {theirs} does not go into the package's {ours}",
-            hint="Name an environment with such a server as drill_environment in the inventory.",
-        )
-    programs = find_programs(version, archive_version=manifest.client_version)
-    with embedded.scratch() as scratch:
-        parameters = scratch.parameters()
-        yield (
-            RestoreServer(
-                lambda database: connect({**parameters, "dbname": database}),
-                functools.partial(_without_password, parameters),
-                "postgres",
-                history,
-            ),
-            programs,
+            f"a backup of PostgreSQL {theirs} cannot be restored on {server} {ours}",
+            detail="A drill needs a scratch server of the same major version or a newer one.",
+            hint="Set drill_environment in the inventory to an environment with such a server.",
         )
 
 
-@contextmanager
-def _without_password(parameters: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """Environment variables for libpq programs on a server that needs no password."""
-    yield {**program_environment(), **{f"PG{key.upper()}": value for key, value in parameters.items()}}
+def _settings(manifest: Manifest) -> dict[str, int]:
+    """The settings of a bundled server for a backup.
+
+    A statement on a table with partitions locks all of them and their indexes, and the default has 64 locks per
+    session (https://www.postgresql.org/docs/current/runtime-config-locks.html).
+    """
+    return {"max_locks_per_transaction": min(64 + len(manifest.contents.tables) // 10, _MOST_LOCKS)}

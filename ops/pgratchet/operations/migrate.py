@@ -22,18 +22,51 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class AppliedMigrations:
+    """The rows of the history, and phrases that warn the user about it."""
+
+    rows: tuple[HistoryRow, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ReadHistory:
-    """Read the history. With `check_server`, raise ConfigurationError where migrations must not run."""
+    """Read the history; HistoryDisagrees when it is replicated from another database.
+
+    With `check_server`, raise ConfigurationError where migrations must not run.
+
+    With `must_be_empty` too, raise HistoryDisagrees for a database that is not empty though its history is.
+    `without_first` is for the hint about such a database: no file has a version as small as 001.
+    """
 
     check_server: bool = False
+    must_be_empty: bool = False
+    without_first: bool = True
 
-    def run(self, target: Target, machine: Machine) -> tuple[HistoryRow, ...]:
+    def run(self, target: Target, machine: Machine) -> AppliedMigrations:
         if self.check_server:
             from pgratchet.apply import applier
 
-            return tuple(applier.read_history(target.connect, target.history, target.variables.pg_system_identifier))
+            pinned = target.variables.pg_system_identifier
+            rows = applier.read_history(
+                target.connect,
+                target.history,
+                pinned,
+                target.identity,
+                must_be_empty=self.must_be_empty,
+                without_first=self.without_first,
+            )
+            return AppliedMigrations(tuple(rows))
+        from pgratchet.database import contents
+        from pgratchet.database.replication import read_own_rows
+
         with target.connected() as connection:
-            return tuple(target.history.read(connection))
+            rows, replication = read_own_rows(connection, target.history, target.identity)
+            warnings = (
+                replication.warning(target.history),
+                "" if rows else contents.warning(connection, target.history, without_first=self.without_first),
+            )
+        return AppliedMigrations(tuple(rows), tuple(filter(None, warnings)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,45 +89,45 @@ class TransferredMigration(Migration):
     def text(self) -> bytes:
         if self.body is None:
             raise HistoryDisagrees(
-                f"the history lost {self.name} since it was read",
-                detail="It was applied a moment ago, and now it is pending.",
-                hint="Run `invoke status` to see what is there now.",
+                f"the history no longer has {self.name}",
+                detail="It was applied when this run read the history, and is pending now.",
+                hint="Run `invoke status` to see the present state.",
             )
         return self.body
 
 
 @dataclass(frozen=True, slots=True)
 class Migrate:
-    """Apply what is pending of the files. The first event is Planned, the last one Finished."""
+    """Apply what is pending of the files. The first event is Planned, the last one Finished.
+
+    `without_backup` is the reason for running without a backup. With `not_empty`, the first run is allowed on a
+    database that has tables already.
+    """
 
     run_id: str
     files: tuple[TransferredMigration, ...]
     to: str | None = None
     without_backup: str | None = None
+    not_empty: bool = False
 
     def run(self, target: Target, machine: Machine) -> Stream:
-        with prepare(target, machine, self.files, self.run_id, self.to, self.without_backup) as run:
+        with prepare(target, machine, self.files, self) as run:
             yield run.planned
             yield from run.apply()
 
 
 def prepare(
-    target: Target,
-    machine: Machine,
-    files: Sequence[Migration],
-    run_id: str,
-    to: str | None,
-    without_backup: str | None,
+    target: Target, machine: Machine, files: Sequence[Migration], request: Migrate
 ) -> AbstractContextManager[PreparedRun]:
-    """Connect and plan a run. The block may show the plan, ask for consent and call `apply()`."""
+    """Connect and plan a run of the files. The block may show the plan, ask for consent and call `apply()`."""
     from pgratchet.apply import applier
     from pgratchet.operations.backups import take_backup
 
     def backup(connection: Connection) -> Stream:
         return take_backup(target, machine, connection)
 
-    needed = needs_backup(target, without_backup)
-    options = _options(target, run_id, to, without_backup)
+    needed = needs_backup(target, request.without_backup)
+    options = _options(target, request)
     return applier.prepare(target.connect, target.history, files, backup if needed else None, options)
 
 
@@ -108,20 +141,22 @@ def needs_backup(target: Target, without_backup: str | None) -> bool:
     return needed
 
 
-def _options(target: Target, run_id: str, to: str | None, without_backup: str | None) -> MigrateOptions:
+def _options(target: Target, request: Migrate) -> MigrateOptions:
     from pgratchet.apply.run import MigrateOptions
 
     variables = target.variables
     return MigrateOptions(
-        run_id=run_id,
-        to=to,
-        without_backup=without_backup,
+        run_id=request.run_id,
+        to=request.to,
+        without_backup=request.without_backup,
         wait=variables.migration_timeout,
         lock_timeout=variables.lock_timeout,
         statement_timeout=variables.migration_timeout,
         batch_size=variables.migration_batch_size,
         pinned_identifier=variables.pg_system_identifier,
         only_destructive=variables.backup_policy == "when-destructive",
+        not_empty=request.not_empty,
+        identity=target.identity,
     )
 
 
@@ -137,9 +172,8 @@ class SettleRun:
         from pgratchet.database.session import Session
 
         variables = target.variables
-        session = Session(
-            target.connect, target.history, variables.migration_timeout, 0, variables.pg_system_identifier
-        )
+        wait, pinned = variables.migration_timeout, variables.pg_system_identifier
+        session = Session(target.connect, target.history, wait, 0, pinned, target.identity)
         with translate_errors(), closing(session):
             session.open()
             for _ in session.lock():

@@ -28,9 +28,9 @@ class ProtocolError(ConfigurationError):
 
     def __init__(self, what: str) -> None:
         super().__init__(
-            "the other end of the line says what is not understood",
-            detail=f"{what}.",
-            hint="It is of another version of pgratchet: follow a run with the version that began it.",
+            "a message from the other machine cannot be read",
+            detail=f"{what}. It was written by another version of pgratchet.",
+            hint="Follow a run with the version of pgratchet that started it.",
         )
 
 
@@ -156,7 +156,7 @@ def event_of(line: Mapping[str, Any]) -> events.Event:
     """The event in a line; ProtocolError for an event that this version does not know."""
     kind = _EVENTS.get(str(line.get("event")))
     if kind is None:
-        raise ProtocolError(f"An event {line.get('event')}")
+        raise ProtocolError(f"Unknown event {line.get('event')}")
     return loads(kind, line.get("of"))  # type: ignore[no-any-return]
 
 

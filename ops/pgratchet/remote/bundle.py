@@ -8,19 +8,34 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
+import tokenize
 import zipfile
 from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 MODULES = ("__init__", "embedded", "environment", "errors", "events", "formatting", "variables", "version")
 FOLDERS = ("apply", "backups", "checks", "database", "migrations", "operations")
-ONLY_HERE = ("checks/ci.py", "operations/drill.py", "operations/schema.py")
+ONLY_HERE = (
+    "backups/bucket_store.py",
+    "backups/drill.py",
+    "backups/drill_records.py",
+    "backups/drill_verdict.py",
+    "checks/ci.py",
+    "checks/files.py",
+    "checks/stored_backups.py",
+    "operations/drill.py",
+    "operations/schema.py",
+)
 """Modules in these folders that run on the control machine only."""
-NO_LIBPQ = 95
-"""The exit status of the bundle on a host without libpq."""
+OLD_PYTHON, NO_LIBPQ = 94, 95
+"""The exit statuses of the bundle on a host with an old Python, and without libpq."""
 _MAIN = f"""import sys
+if sys.version_info < (3, 10):
+    sys.exit({OLD_PYTHON})
 try:
     import psycopg
 except ImportError as error:
@@ -54,12 +69,13 @@ def build() -> bytes:
 def _files() -> Iterator[tuple[str, bytes]]:
     yield "__main__.py", _MAIN
     for path in sources():
-        yield f"pgratchet/{path.relative_to(PACKAGE).as_posix()}", path.read_bytes()
-    yield "typing_extensions.py", _origin("typing_extensions").read_bytes()
+        strip = without_prose if path.suffix == ".py" else without_sql_comments
+        yield f"pgratchet/{path.relative_to(PACKAGE).as_posix()}", strip(path.read_bytes())
+    yield "typing_extensions.py", without_prose(_origin("typing_extensions").read_bytes())
     psycopg = _origin("psycopg").parent
     for path in sorted(psycopg.rglob("*.py")):
         if path.relative_to(psycopg).parts[0] not in _UNUSED_PSYCOPG:
-            yield f"psycopg/{path.relative_to(psycopg).as_posix()}", path.read_bytes()
+            yield f"psycopg/{path.relative_to(psycopg).as_posix()}", without_prose(path.read_bytes())
 
 
 def sources() -> list[Path]:
@@ -67,6 +83,41 @@ def sources() -> list[Path]:
     modules = [PACKAGE / f"{name}.py" for name in MODULES]
     folders = [path for name in FOLDERS for path in (PACKAGE / name).rglob("*") if path.suffix in (".py", ".sql")]
     return modules + sorted(path for path in folders if path.relative_to(PACKAGE).as_posix() not in ONLY_HERE)
+
+
+def without_prose(source: bytes) -> bytes:
+    """A module without comments and docstrings, which are a third of it. Every statement keeps its line number.
+
+    Copyright notices stay.
+    """
+    lines = source.decode().splitlines(keepends=True)
+    for token in reversed(list(_prose(source))):
+        (first, start), (last, end) = token.start, token.end
+        is_body = token.type == tokenize.STRING and start > 0  # a function may consist of its docstring
+        remaining = lines[first - 1][:start] + ("0" if is_body else "") + lines[last - 1][end:]
+        lines[first - 1 : last] = [remaining, *["\n"] * (last - first)]
+    return "".join(lines).encode()
+
+
+def without_sql_comments(source: bytes) -> bytes:
+    """A file of statements without the comments that are not sent to the server either."""
+    return re.sub(rb"^--(?! name: ).*", b"", source, flags=re.MULTILINE)
+
+
+def _prose(source: bytes) -> Iterator[tokenize.TokenInfo]:
+    """The comments except copyright notices, and the strings that are statements of their own."""
+    begins_statement, layout = (
+        True,
+        (tokenize.NEWLINE, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING),
+    )
+    for token, following in pairwise(tokenize.tokenize(io.BytesIO(source).readline)):
+        if token.type == tokenize.COMMENT:
+            if "Copyright" not in token.string:
+                yield token
+            continue
+        if begins_statement and token.type == tokenize.STRING and following.type == tokenize.NEWLINE:
+            yield token
+        begins_statement = token.type in layout
 
 
 def _origin(name: str) -> Path:

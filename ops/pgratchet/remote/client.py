@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints, overload
 from pgratchet import events
 from pgratchet.database.target import ReceivedTarget, Target, TargetStorage
 from pgratchet.errors import Unreachable
-from pgratchet.migrations.plan import Plan, make_plan, require_agreement
+from pgratchet.migrations.plan import Plan, lacks_first_version, make_plan, require_agreement
 from pgratchet.migrations.scripts import prepare_scripts
 from pgratchet.operations import protocol
 from pgratchet.operations.migrate import Migrate, ReadHistory, ReadTexts, TransferredMigration
 from pgratchet.operations.protocol import Request, RunInfo
-from pgratchet.remote.host import ConnectionLost, HostConnection, connection_to
+from pgratchet.remote.channel import ConnectionLost
+from pgratchet.remote.host import HostConnection, connection_to
 from pgratchet.remote.ssh import route_to
 from pgratchet.variables import replaced
 
@@ -74,9 +75,9 @@ def _messages(target: TargetStorage, operation: object) -> Iterator[dict[str, An
 
 def _cut(target: TargetStorage) -> Unreachable:
     return Unreachable(
-        f"the line to {target.variables.ssh_host} was cut",
-        detail="What was asked of it was not heard to its end, and ends there with the line.",
-        hint="Run again when the host answers.",
+        f"the connection to {target.variables.ssh_host} was lost",
+        detail="The host stopped answering. The work that it was asked for ends with the connection.",
+        hint="Run again when the host can be reached.",
     )
 
 
@@ -85,10 +86,11 @@ def request_for(
 ) -> Request:
     """The request that asks the target's host for an operation, with the password inside it.
 
-    Variables that only this machine uses are left out: how the password was fetched, and object stores.
+    Variables that only this machine uses are left out: how the password was fetched, object stores, signatures.
     """
     backup_dir = "backups" if hands_over else target.variables.backup_dir  # inside the run's own folder
     unused: dict[str, Any] = {"backup_store": "", "backup_store_options": {}, "backup_dir": backup_dir}
+    unused |= {"backup_signing_key": "", "backup_verify_keys": ()}
     variables = replaced(target.variables, **unused)
     if not isinstance(target, Target):
         sent = TargetStorage(target.environment, target.target, variables)
@@ -99,8 +101,10 @@ def request_for(
         replaced(target.variables, **unused, pg_password="", pg_url="", password_command=()),
         target.connection,
         target.service_file,
+        target.others,
         target.password(),
         target.pgpass(),
+        target.connection_origins(),
     )
     return Request(operation, received, variables.ssh_silence, run, hands_over)
 
@@ -113,9 +117,11 @@ def prepare_migration(
 
     Backups are copied to `store`, or stay on the host when it is None.
     """
-    plan = make_plan(files, ask(target, ReadHistory(check_server=True)), request.to)
-    changed = plan.names("changed")
-    require_agreement(plan, ask(target, ReadTexts(changed)) if changed else {})
+    must_be_empty, without_first = bool(files) and not request.not_empty, lacks_first_version(files)
+    query = ReadHistory(check_server=True, must_be_empty=must_be_empty, without_first=without_first)
+    plan = make_plan(files, ask(target, query).rows, request.to)
+    names = plan.compared_names
+    require_agreement(plan, ask(target, ReadTexts(names)) if names else {})
     prepare_scripts(plan.todo)
     yield PreparedHostRun(target, files, request, store, plan)
 
@@ -170,7 +176,7 @@ def attach(target: TargetStorage, run: RunInfo) -> events.Stream:
 
 
 def list_runs(target: TargetStorage) -> list[RunInfo]:
-    """The target's runs that the host knows, newest first."""
+    """The target's runs that the host knows: those that are running, then the newest first."""
     runs = [protocol.loads(RunInfo, shape) for shape in _command(target, "runs")]
     return [run for run in runs if (run.env, run.target) == (target.environment, target.target)]
 
@@ -188,12 +194,15 @@ def _command(target: TargetStorage, *words: str) -> Any:
                 return agent.greeting["result"]
     except ConnectionLost:
         pass
-    raise Unreachable(f"{target.variables.ssh_host} did not answer", detail="The line was cut.", hint="Run again.")
+    raise _cut(target)
 
 
 def upload_backup(target: Target, store: Store, manifest: Manifest, run_id: str) -> events.Stream:
-    """Copy a backup that is kept here to the host, into the folder where the run of that id looks for it."""
-    from pgratchet.backups.manifest import NAME
+    """Copy a backup that is kept here to the host, into the folder where the run of that id looks for it.
+
+    The manifest is sent as it was read and checked before. The host compares the files with it.
+    """
+    from pgratchet.backups.manifest import NAME, dumps
 
     connection = connection_of(target)
     backups = f"{connection.home()}/runs/{run_id}/backups"
@@ -203,4 +212,4 @@ def upload_backup(target: Target, store: Store, manifest: Manifest, run_id: str)
         connection.write(f"{folder}/{name}", store.read(manifest.backup_id, name))
         size += file.size
         yield events.BackupProgress("copy", size, manifest.size)
-    connection.write(f"{folder}/{NAME}", store.read(manifest.backup_id, NAME))
+    connection.write(f"{folder}/{NAME}", iter((dumps(manifest),)))

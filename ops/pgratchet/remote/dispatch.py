@@ -19,15 +19,21 @@ if TYPE_CHECKING:
     from pgratchet.backups.store import Store
     from pgratchet.events import Planned, Stream
     from pgratchet.migrations.files import Migration
+    from pgratchet.migrations.plan import Plan
     from pgratchet.operations.backups import TakeBackup
     from pgratchet.operations.base import Query, StorageQuery
+    from pgratchet.operations.migrate import Migrate
     from pgratchet.operations.restore import Restore
+    from pgratchet.operations.salvage import Salvage
 
 _T = TypeVar("_T")
 
 
 class PreparedRun(Protocol):
     """A planned run that has changed nothing yet, on this machine or on a host."""
+
+    @property
+    def plan(self) -> Plan: ...
 
     @property
     def planned(self) -> Planned: ...
@@ -49,18 +55,18 @@ def ask(target: Any, query: Query[_T] | StorageQuery[_T], root: Path) -> _T:
 
 
 def prepare_migration(
-    target: Target, files: Sequence[Migration], run_id: str, to: str | None, without_backup: str | None, root: Path
+    target: Target, files: Sequence[Migration], request: Migrate, root: Path
 ) -> AbstractContextManager[PreparedRun]:
-    """Plan a run; the block may show the plan, ask for consent and call `apply()`."""
+    """Plan a run of the files; the block may show the plan, ask for consent and call `apply()`."""
     from pgratchet.operations import migrate
 
     if target.variables.reach == "ssh":
         from pgratchet.remote import client
 
-        migrate.needs_backup(target, without_backup)
-        request = migrate.Migrate(run_id, (), to, without_backup)
+        if migrate.needs_backup(target, request.without_backup):
+            _require_signer(target)
         return client.prepare_migration(target, files, request, _store_here(target, root))
-    return migrate.prepare(target, Machine(root), files, run_id, to, without_backup)
+    return migrate.prepare(target, Machine(root), files, request)
 
 
 def backup(target: Target, task: TakeBackup, run_id: str, root: Path) -> Stream:
@@ -69,11 +75,12 @@ def backup(target: Target, task: TakeBackup, run_id: str, root: Path) -> Stream:
         from pgratchet.operations.protocol import RunInfo
         from pgratchet.remote import client
 
+        _require_signer(target)
         return client.run(target, task, RunInfo(run_id, "backup"), _store_here(target, root))
     return task.run(target, Machine(root))
 
 
-def restore(target: Target, task: Restore, run_id: str, manifest: Manifest, root: Path) -> Stream:
+def restore(target: Target, task: Restore | Salvage, run_id: str, manifest: Manifest, root: Path) -> Stream:
     """Restore a backup. A backup that is kept here is uploaded first when the server is worked on from its host."""
     if target.variables.reach == "ssh":
         from pgratchet.operations.protocol import RunInfo
@@ -112,10 +119,23 @@ def require_host(target: TargetStorage) -> TargetStorage:
     if target.variables.reach != "ssh":
         raise ConfigurationError(
             f"{target.environment}: {target.target} is not reached by SSH",
-            detail="What runs for it runs here, and ends with its process.",
-            hint="Only a target with reach: ssh has runs of its own.",
+            detail="Its tasks run on this machine, and end with their process.",
+            hint="Use `invoke runs`, `attach` and `cancel` for targets with reach: ssh.",
         )
     return target
+
+
+def _require_signer(target: Target) -> None:
+    """Raise ConfigurationError, before a run on a host begins, if its backup could not be signed here afterwards."""
+    from pgratchet.backups.signing import make_signer
+
+    if not target.variables.backup_command:
+        make_signer(target.variables)
+
+
+def is_kept_on_this_disk(target: TargetStorage) -> bool:
+    """Return whether the target's backups are kept in a folder of this machine."""
+    return not (target.variables.backup_store or _is_kept_on_host(target))
 
 
 def _is_kept_on_host(target: TargetStorage) -> bool:

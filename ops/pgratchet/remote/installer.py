@@ -45,17 +45,20 @@ def install(digest, size):
         text = archive.read(name)
         hashed.update(b"%d %d %b" % (len(name), len(text), name.encode()) + text)
     if hashed.hexdigest() != digest:
-        return say(error="Its SHA-256 is another.")
+        return say(error="Its SHA-256 is not the expected one.")
     os.umask(0o077)
     folder = os.path.expanduser("~/.pgratchet/bundles")
     os.makedirs(folder, 0o700, exist_ok=True)
     partial, final = os.path.join(folder, "." + secrets.token_hex(8)), os.path.join(folder, digest)
-    archive.extractall(partial)
-    compileall.compile_dir(partial, quiet=2, ddir=final)
     try:
+        archive.extractall(partial)
+        compileall.compile_dir(partial, quiet=2, ddir=final)
         os.rename(partial, final)
-    except OSError:  # another run installed it first
-        shutil.rmtree(partial)
+    except OSError:
+        if not os.path.exists(final):  # otherwise another run installed it first
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     forget(folder)
     return say(installed=digest)
 
@@ -73,4 +76,7 @@ if __name__ == "__main__":
     unfit = lacking()
     say(unfit=unfit)
     if not unfit:
-        install(sys.argv[1], int(sys.argv[2]))
+        try:
+            install(sys.argv[1], int(sys.argv[2]))
+        except OSError as error:
+            say(unwritable="%s: %s" % (error.strerror, error.filename or "~/.pgratchet"))

@@ -5,6 +5,7 @@ The list is fetched once, on first use, so listing many backups costs one reques
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -31,6 +32,10 @@ class HostStore:
     @property
     def location(self) -> str:
         return f"{self._connection.route.host}:{self._listing().where}"
+
+    @property
+    def renames_drafts(self) -> bool:
+        return True
 
     def ids(self) -> list[str]:
         return sorted(self._listing().backups, reverse=True)
@@ -64,11 +69,15 @@ class HostStore:
     def remove(self, backup_id: str) -> None:
         raise self._not_from_here(backup_id)
 
+    def removal(self, backup_id: str) -> str:
+        path = f"{self._listing().where}/{backup_id}"
+        return shlex.join(["ssh", self._connection.route.host, shlex.join(["rm", "-r", path])])
+
     def _not_from_here(self, backup_id: str) -> BackupFailed:
         return BackupFailed(
             f"backup {backup_id} is kept on {self._connection.route.host}",
-            detail="What is there is written and deleted there.",
-            hint="Use `invoke backup`, which takes one on the host.",
+            detail="Only tasks that run on the host write and delete its backups.",
+            hint="Use `invoke backup`, which takes a backup on the host.",
         )
 
     def _listing(self) -> BackupListing:

@@ -14,7 +14,7 @@ from invoke.tasks import task
 CLONE = Path(__file__).parents[3]
 
 
-@task(help={"fast": "only the tests that need no server"})
+@task(auto_shortflags=False, help={"fast": "only the tests that need no server"})
 def test(context: Context, fast: bool = False) -> None:
     """Run the tests."""
     _python(
@@ -32,12 +32,13 @@ def lint(context: Context) -> None:
 
 
 @task(
+    auto_shortflags=False,
     help={
         "quick": "fewer rounds of smaller cases, about 5 minutes",
         "only": "one case, by its name in the output",
         "chart": "where the chart goes; without it a whole run writes docs/benchmark.svg, and another none",
         "install": "fetch the other tools into .pgratchet/bench, and end",
-    }
+    },
 )
 def bench(
     context: Context, quick: bool = False, only: str | None = None, chart: str | None = None, install: bool = False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pgratchet.console import output
 from pgratchet.console.result import RunResult
-from pgratchet.console.runs import show_followed, show_runs
+from pgratchet.console.runs import show_cancelled, show_followed, show_runs
 from pgratchet.errors import ConfigurationError
 from pgratchet.remote.dispatch import require_host
 from pgratchet.tasks.project import Project
@@ -19,23 +19,25 @@ if TYPE_CHECKING:
     from pgratchet.operations.protocol import RunInfo
 
 
-@task("env", "run", "limit")
-def attach(project: Project, env: str | None = None, run: str | None = None, limit: str | None = None) -> None:
-    """Follow a run on a host again: the newest, or one that is named."""
+@task("env", "run", "limit", "json")
+def attach(
+    project: Project, env: str | None = None, run: str | None = None, limit: str | None = None, json: bool = False
+) -> None:
+    """Follow a run on a host again."""
     from pgratchet.console import progress
     from pgratchet.remote import client
 
     target, chosen = _choose_run(project, env, limit, run)
     result = RunResult(target.environment, target.target, chosen.run_id, plan=chosen.names)
     started = time.monotonic()
-    progress.draw(client.attach(target, chosen), result)
+    progress.draw(client.attach(target, chosen), result, quiet=json)
     result.duration_ms = round((time.monotonic() - started) * 1000)
-    show_followed(result, chosen)
+    show_followed(result, chosen, json=json)
 
 
 @task("env", "limit", "json")
 def runs(project: Project, env: str | None = None, limit: str | None = None, json: bool = False) -> None:
-    """List the runs on the targets' hosts, newest first."""
+    """List the runs on the targets' hosts."""
     from pgratchet.remote import client
 
     for entry in project.targets(env, limit):
@@ -48,15 +50,16 @@ def runs(project: Project, env: str | None = None, limit: str | None = None, jso
             show_runs(target.environment, target.target, rows)
 
 
-@task("env", "run", "limit")
-def cancel(project: Project, env: str | None = None, run: str | None = None, limit: str | None = None) -> None:
+@task("env", "run", "limit", "json")
+def cancel(
+    project: Project, env: str | None = None, run: str | None = None, limit: str | None = None, json: bool = False
+) -> None:
     """Cancel a run on a host and release its lock."""
     from pgratchet.remote import client
 
     target, chosen = _choose_run(project, env, limit, run)
     cancelled = client.cancel(target, chosen.run_id)
-    where = f"{target.environment}: {target.target}: {chosen.run_id}"
-    output.write(f"{where}: {'told to end' if cancelled else 'already finished'}")
+    show_cancelled(target.environment, target.target, chosen.run_id, cancelled=cancelled, json=json)
 
 
 def _choose_run(
@@ -72,6 +75,6 @@ def _choose_run(
                 return target, run
     raise ConfigurationError(
         f"there is no run{f' {run_id}' if run_id else ''}",
-        detail="The hosts keep the last hundred, for thirty days.",
-        hint="`invoke runs` lists them; `invoke status` asks the database.",
+        detail="A host keeps its last 100 runs for 30 days.",
+        hint="`invoke runs` lists the runs; `invoke status` shows what the database has.",
     )

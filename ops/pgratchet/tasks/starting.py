@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +18,12 @@ from pgratchet.resources import STARTER, packaged_folder
 from pgratchet.tasks.support import surface
 
 EXAMPLES = ("hyperpage",)
-_IGNORED = ("/backups/", "/.pgratchet/", ".env")
-"""Lines for the repository's .gitignore: backups and secrets."""
+_IGNORED = ("/backups/", "/.pgratchet/", ".env", "pgpass", ".venv/", "__pycache__/")
+"""Lines for the repository's .gitignore: backups, secrets, the virtual environment and compiled Python files."""
 
 
 @task(
+    auto_shortflags=False,
     help={
         "folder": "the repository; it is created when it is missing",
         "example": f"write an example instead: {', '.join(EXAMPLES)}",
@@ -29,21 +31,21 @@ _IGNORED = ("/backups/", "/.pgratchet/", ".env")
     },
 )
 @surface
-def init(_: Context, folder: str = ".", example: str = "", templates: bool = False) -> None:
+def init(_: Context, folder: str = ".", example: str | None = None, templates: bool = False) -> None:
     """Write tasks.py, inventory/ and sql/ for a new project."""
     root = Path(folder)
     if example and example not in EXAMPLES:
         raise ConfigurationError(
             f'there is no example "{example}"',
             detail=f"The examples are: {', '.join(EXAMPLES)}.",
-            hint=f"Run `pgratchet init --example={EXAMPLES[0]}`, or leave the flag out for an empty project.",
+            hint=f"Run `pgratchet init --example={EXAMPLES[0]}`, or omit the flag for an empty project.",
         )
     root.mkdir(parents=True, exist_ok=True)
     written = [*_write_example(root)] if example else [*_write_project(root)]
     if templates:
         written += _copy(packaged_folder("templates"), root / "templates")
-    written += _ignore(root / ".gitignore")
-    _report(root, written)
+    lines = "added lines to" if (root / ".gitignore").exists() else "wrote"
+    _report(root, written, [f"{lines} {path}" for path in _ignore(root / ".gitignore")])
 
 
 def _write_project(root: Path) -> Iterator[Path]:
@@ -90,16 +92,20 @@ def _ignore(path: Path) -> Iterator[Path]:
         yield path
 
 
-def _report(root: Path, written: list[Path]) -> None:
-    for path in written:
-        output.write(f"wrote {path}")
-    if not written:
+def _report(root: Path, written: list[Path], further: list[str]) -> None:
+    """Say what was written; `further` are lines about files that may have existed."""
+    for line in (*(f"wrote {path}" for path in written), *further):
+        output.write(line)
+    if not written and not further:
         output.write("nothing to write: every file exists already")
     tasks = root / "tasks.py"
     if tasks not in written and "pgratchet" not in tasks.read_text("utf-8", errors="replace"):
         output.say(
-            f"{tasks} exists and was left as it is. Add the tasks to its collection, for example:\n"
+            f"{tasks} exists and was left as it is. Add this, where `your_task` stands for its own tasks:\n"
             "  import pgratchet\n"
+            "  from invoke import Collection\n"
+            "  ns = Collection(your_task)    # if it has no ns yet\n"
             '  ns.add_collection(pgratchet.ns, name="db")    # then: invoke db.migrate'
         )
-    output.say("next: pgratchet new 'create users', write the SQL, pgratchet migrate")
+    step = "" if root.resolve() == Path.cwd() else f"cd {shlex.quote(str(root))} && "
+    output.say(f"next: {step}pgratchet new 'create users', write the SQL, pgratchet migrate")

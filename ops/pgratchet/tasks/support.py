@@ -17,72 +17,75 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from invoke.exceptions import Exit
+from invoke.tasks import Task
 from invoke.tasks import task as invoke_task
 
 from pgratchet.console import commands, output
 from pgratchet.errors import ConfigurationError, HungUp, Interrupted, RatchetError, Terminated
+from pgratchet.tasks.flags import HELP, SHORT_FLAGS, require_values
 from pgratchet.tasks.project import Project
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from invoke.context import Context
-    from invoke.tasks import Task
 
     from pgratchet.console.result import RunResult
-
-HELP = {
-    "env": "the environment, one of inventory/*.yml; else $OPS_ENV, else dev",
-    "sql": "the folder of migrations",
-    "limit": "only these targets: names or groups, with * and ?, separated by commas",
-    "json": "print JSON for programs",
-    "to": "the last migration to apply, by name or version",
-    "dry_run": "show what would be applied, and change nothing",
-    "from_": "the other tool; detected when left out",
-    "files": "the folder of the other tool's files; else its usual one",
-    "history": "an SQLite file that holds the other tool's history",
-    "baseline": "mark the files up to this one as applied: the existing database has what they make",
-    "without_backup": "go without a backup for this reason, which the history keeps",
-    "yes": "do not ask for the environment's name to be typed",
-    "check": "exit 3 when anything is pending, 8 when files and history disagree",
-    "backup": "the backup's id, as invoke backups lists it",
-    "into": "restore into a new database of this name, beside the live one",
-    "label": "a few words to know the backup by",
-    "keep": "pin it: retention never deletes it",
-    "leave_behind": "let replication slots and subscriptions stay with the old database",
-    "accept_differences": "swap it in although it differs from the manifest",
-    "drop_old": "drop the databases that restores kept beside the live one",
-    "remove": "delete its data too",
-    "run": "the run's id, as invoke runs lists it; else the newest",
-    "name": "what it does, in a few words",
-    "template": "another template, such as k8s/migrate-job.yaml, ci/github.yml or ci/gitlab.yml",
-    "against": "the branch to be merged into; else origin's default, main or master where there is one",
-    "roles": "roles to create on the scratch server first, since a migration grants to them, separated by commas",
-    "write": "write pg_service.conf, pgpass, or an env file, with secrets, mode 0600",
-}
-"""The help text of each flag, the same in every task that has the flag."""
+    from pgratchet.migrations.files import Migration
+    from pgratchet.tasks.combinations import Combinations
 
 Body = Callable[..., None]
+_AGAIN = "Run the same command again to continue."
 
 
-def task(*flags: str) -> Callable[[Body], Task[Body]]:
-    """Make an Invoke task of a function that takes a Project and these flags."""
+class _Task(Task[Body]):
+    """A task whose flags have the letters of SHORT_FLAGS. Invoke would take any letter that is free in the task."""
+
+    def arg_opts(self, name: str, default: str, taken_names: set[str]) -> dict[str, Any]:
+        options = super().arg_opts(name, default, taken_names)
+        options["names"] += SHORT_FLAGS.get(name, ())
+        return options
+
+
+def task(
+    *flags: str, optional: tuple[str, ...] = (), combinations: Combinations | None = None
+) -> Callable[[Body], Task[Body]]:
+    """Make an Invoke task of a function that takes a Project and these flags.
+
+    The flags `optional` can be given without a value, and then are True. `combinations` are those that are allowed.
+    """
 
     def wrap(body: Body) -> Task[Body]:
-        wrapped: Task[Body] = invoke_task(help={flag: HELP[flag] for flag in flags})(surface(_with_project(body)))
+        help_of = {flag: HELP[flag] for flag in flags}
+        make = invoke_task(klass=_Task, auto_shortflags=False, help=help_of, optional=optional)
+        wrapped: Task[Body] = make(surface(_with_project(body, combinations)))
         return wrapped
 
     return wrap
 
 
-def _with_project(body: Body) -> Body:
+def _with_project(body: Body, combinations: Combinations | None) -> Body:
     """The body with Invoke's context replaced by the project; what the body opens is closed when it ends."""
 
     @functools.wraps(body)
     def run(context: Context, *args: Any, **flags: Any) -> None:
+        if combinations:
+            combinations.require(flags)
         project = Project.of(context)
         with _closing(project):
             body(project, *args, **flags)
 
     return run
+
+
+def _require_real_run(context: Context) -> None:
+    """Raise ConfigurationError under Invoke's own flag --dry, with which a task would do all its work."""
+    if context.config.run.dry:
+        raise ConfigurationError(
+            "--dry is a flag of Invoke, and no task of pgratchet obeys it",
+            detail="Nothing was done.",
+            hint="`invoke migrate --dry-run` shows what would be applied.",
+        )
 
 
 def surface(body: Body) -> Body:
@@ -91,13 +94,15 @@ def surface(body: Body) -> Body:
     @functools.wraps(body)
     def run(context: Context, *args: Any, **flags: Any) -> None:
         json = bool(flags.get("json", False))
-        with commands.called_as(body.__name__, sys.argv), _signal_handlers():
+        with commands.called_as(body.__name__, sys.argv, flags.get("env")), _signal_handlers():
             try:
+                _require_real_run(context)
+                require_values(flags)
                 body(context, *args, **flags)
             except RatchetError as error:
                 _fail(error, json=json)
             except KeyboardInterrupt as stop:
-                _fail(Interrupted(stop, hint="Run it again to go on."), json=False)
+                _fail(Interrupted(stop, hint=_AGAIN), json=False)
             except BrokenPipeError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise Exit(code=141) from None
@@ -138,7 +143,7 @@ def _unusable_file(error: OSError) -> RatchetError:
     return ConfigurationError(
         f"cannot use {error.filename or 'a file'}",
         detail=f"{error.strerror}.",
-        hint="See that it is there, that this user may read and write it, and that the disk has room.",
+        hint="Check that it exists, that this user may read and write it, and that the disk is not full.",
     )
 
 
@@ -147,16 +152,16 @@ def _missing_libpq(error: ImportError) -> RatchetError:
         raise error
     return ConfigurationError(
         "libpq is not installed",
-        detail="The psycopg that is installed has no libpq of its own, and the system has none.",
-        hint="Run `pip install 'psycopg[binary]'`, which brings libpq, or install libpq5 (Debian, Ubuntu) or libpq.",
+        detail="The installed psycopg contains no libpq, and the system has none.",
+        hint="Run `pip install 'psycopg[binary]'`, which contains libpq, or install the package libpq5.",
     )
 
 
 def _unusable_text(error: UnicodeError) -> RatchetError:
     return ConfigurationError(
-        "a text cannot be written or read",
+        "a text cannot be encoded or decoded",
         detail=f"{error}.",
-        hint="Give it in UTF-8, and run where the locale is UTF-8: PYTHONUTF8=1 makes it so.",
+        hint="Use UTF-8 for the text and the locale; PYTHONUTF8=1 makes Python use UTF-8.",
     )
 
 
@@ -189,14 +194,39 @@ def _signal_handlers() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+def read_migrations(project: Project, folder: Path) -> tuple[Migration, ...]:
+    """Read the migrations of a folder, and tell the user what else is in it that is not read."""
+    from pgratchet.migrations.files import read
+
+    project.require_migrations(folder)
+    files = read(folder)
+    if names := unread_entries(project, folder):
+        output.say(f"not read in {folder}: {', '.join(names)}")
+    return files
+
+
+def unread_entries(project: Project, folder: Path) -> tuple[str, ...]:
+    """The names of what is neither read from a migrations folder nor a mistake, without the project's own folders."""
+    from pgratchet.migrations.other_files import named_entries
+
+    return named_entries(folder, {(project.root / name).resolve() for name in project.folders.values()})
+
+
 def consent(environment: str, yes: bool) -> None:
     """Ask a person to type the environment's name, unless --yes was given; ConfigurationError when it is not typed."""
-    if not yes and not output.confirm(f'Type "{environment}" to go on: ', environment):
-        raise ConfigurationError(
-            f"{environment} was not confirmed",
-            detail="Nothing was changed.",
-            hint=f"Type {environment} when asked, or give --yes where no one can be asked.",
-        )
+    if yes:
+        return
+    typed = output.ask(f'Type "{environment}" to go on: ')
+    if typed == environment:
+        return
+    answer = f'you typed "{typed}"' if typed else "you typed nothing"
+    if typed is None:
+        answer = "there is no terminal to ask at"
+    raise ConfigurationError(
+        f"{environment} was not confirmed: {answer}",
+        detail="Nothing was changed.",
+        hint=f"Type {environment} when asked. Use --yes where there is no terminal.",
+    )
 
 
 @contextmanager
@@ -209,7 +239,7 @@ def reported(result: RunResult, *, json: bool, dry_run: bool) -> Iterator[None]:
         result.error = error
         raise
     except KeyboardInterrupt as stop:
-        result.error = Interrupted(stop, detail="Nothing was under way.", hint="Run it again to go on.")
+        result.error = Interrupted(stop, detail="Nothing had been started.", hint=_AGAIN)
         raise result.error from None
     finally:
         ignore_signals_after(result.error)

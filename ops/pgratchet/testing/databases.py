@@ -23,13 +23,16 @@ from pgratchet.apply import applier
 from pgratchet.apply.run import MigrateOptions
 from pgratchet.database.connection import connect
 from pgratchet.database.history import History
-from pgratchet.errors import ConfigurationError
+from pgratchet.database.roles import create_missing_roles
+from pgratchet.errors import ConfigurationError, RatchetError
 from pgratchet.events import drain
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations import plan
 from pgratchet.testing.server import file_lock
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     import psycopg
 
 _NAME = re.compile(r"pgratchet_test_([0-9a-f]{12})_[0-9a-z]+")
@@ -55,6 +58,19 @@ class Database:
         return connect(self.parameters)
 
 
+class concise_errors:  # noqa: N801  a context manager; a generator's frames would show in tracebacks
+    """Raises the RatchetErrors of the block without the frames of this package: pytest then shows the test's line."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        __tracebackhide__ = True
+        if isinstance(error, RatchetError):
+            raise error.with_traceback(None) from None
+
+
 @dataclass(frozen=True)
 class PartlyMigrated(Database):
     """A database with only the first of `files` applied."""
@@ -63,15 +79,18 @@ class PartlyMigrated(Database):
 
     def migrate(self, to: str | None = None) -> None:
         """Apply the next migration, or all migrations up to a named migration."""
-        if to is None:
-            with self.connect() as session:
-                todo = plan.make_plan(self.files, History().read(session)).todo
-            if not todo:
-                raise ConfigurationError(
-                    "there is no migration left to apply", hint="Take pg_migrated_to of an earlier one."
-                )
-            to = todo[0].name
-        _migrate(self, self.files, to)
+        __tracebackhide__ = True
+        with concise_errors():
+            _migrate(self, self.files, self._next() if to is None else to)
+
+    def _next(self) -> str:
+        with self.connect() as session:
+            todo = plan.make_plan(self.files, History().read(session)).todo
+        if not todo:
+            raise ConfigurationError(
+                "there is no migration left to apply", hint="Call pg_migrated_to with an earlier migration."
+            )
+        return todo[0].name
 
 
 def _migrate(database: Database, files: Sequence[migrations.Migration], to: str | None = None) -> None:
@@ -121,8 +140,10 @@ class DatabaseFactory:
 
 
 @contextmanager
-def database_factory(uid: str, folder: Path, parameters: Mapping[str, str]) -> Iterator[DatabaseFactory]:
-    """The factory of a process. `uid` identifies the run.
+def database_factory(
+    uid: str, folder: Path, parameters: Mapping[str, str], roles: Sequence[str] = ()
+) -> Iterator[DatabaseFactory]:
+    """The factory of a process. `uid` identifies the run. The server gets the roles that it lacks.
 
     The last process of a run drops the run's databases. Every process drops the databases of dead runs.
     """
@@ -130,6 +151,7 @@ def database_factory(uid: str, folder: Path, parameters: Mapping[str, str]) -> I
     with connect(parameters, application_name="pgratchet tests") as session:
         session.execute("SELECT pg_advisory_lock_shared(%s)", (int(run, 16),))
         drop_dead_runs(session)
+        create_missing_roles(session, roles)
         try:
             yield DatabaseFactory(run, folder, parameters, session)
         finally:

@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("pgratchet_sql", "the folder of the migrations, from the rootdir", default="sql")
+    parser.addini("pgratchet_inventory", "the folder of the inventory, from the rootdir", default="inventory")
     parser.addini("pgratchet_server", "url, docker or embedded; else TEST_DATABASE_URL where set, else embedded")
 
 
 @pytest.fixture(scope="session")
 def _pg_factory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseFactory]:
+    from pgratchet.config.inventory import all_roles
     from pgratchet.testing import databases, server
 
+    roles = all_roles(request.config.rootpath / request.config.getini("pgratchet_inventory"))
     base = tmp_path_factory.getbasetemp()
     worker: dict[str, str] | None = getattr(request.config, "workerinput", None)
     uid = worker["testrunuid"] if worker else os.urandom(16).hex()
@@ -35,7 +38,7 @@ def _pg_factory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     kind = request.config.getini("pgratchet_server") or ""
     with (
         server.running_server(kind, shared_folder, alone=worker is None) as parameters,
-        databases.database_factory(uid, shared_folder, parameters) as factory,
+        databases.database_factory(uid, shared_folder, parameters, roles) as factory,
     ):
         yield factory
 
@@ -50,7 +53,10 @@ def _pg_files(request: pytest.FixtureRequest) -> tuple[Migration, ...]:
 @pytest.fixture
 def pg_database(_pg_factory: DatabaseFactory, _pg_files: tuple[Migration, ...]) -> Iterator[Database]:
     """A database of the test's own, with all migrations applied: name, url, parameters, connect()."""
-    with _pg_factory.clone(_pg_files) as database:
+    from pgratchet.testing.databases import concise_errors
+
+    __tracebackhide__ = True
+    with concise_errors(), _pg_factory.clone(_pg_files) as database:
         yield database
 
 
@@ -71,14 +77,16 @@ def pg_connection(pg_database: Database) -> Iterator[psycopg.Connection]:
 def pg_migrated_to(
     _pg_factory: DatabaseFactory, _pg_files: tuple[Migration, ...]
 ) -> Iterator[Callable[[str], PartlyMigrated]]:
-    """Makes a database migrated up to a migration, by name or version; its migrate() goes on to the next."""
+    """Makes a database migrated up to a migration, as `--to` names it; its migrate() goes on to the next."""
     from pgratchet.migrations import plan
     from pgratchet.testing import databases
 
     with ExitStack() as clones:
 
         def migrated_to(to: str) -> PartlyMigrated:
-            clone = clones.enter_context(_pg_factory.clone(plan.make_plan(_pg_files, (), to).todo))
+            __tracebackhide__ = True
+            with databases.concise_errors():
+                clone = clones.enter_context(_pg_factory.clone(plan.make_plan(_pg_files, (), to).todo))
             return databases.PartlyMigrated(clone.name, clone.parameters, _pg_files)
 
         yield migrated_to

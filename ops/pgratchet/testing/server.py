@@ -56,8 +56,8 @@ def running_server(kind: str, folder: Path, *, alone: bool) -> Iterator[Mapping[
     chosen = kind or ("url" if os.environ.get("TEST_DATABASE_URL") else "embedded")
     if chosen not in KINDS:
         raise ConfigurationError(
-            f'"{chosen}" is no server for tests',
-            hint=f"Give pgratchet_server one of {', '.join(KINDS)}, or leave it out.",
+            f'"{chosen}" is not a kind of test server',
+            hint=f"Give pgratchet_server one of {', '.join(KINDS)}, or omit it.",
         )
     if chosen == "url":
         yield _parameters_from_url()
@@ -69,14 +69,14 @@ def running_server(kind: str, folder: Path, *, alone: bool) -> Iterator[Mapping[
 
 
 def _parameters_from_url() -> Mapping[str, str]:
-    from pgratchet.database.connection import parse_url
+    from pgratchet.config.url import parameters_from_url
 
     url = os.environ.get("TEST_DATABASE_URL")
     if not url:
         raise ConfigurationError(
-            "there is no TEST_DATABASE_URL", hint="Set it, or leave pgratchet_server out for the embedded server."
+            "there is no TEST_DATABASE_URL", hint="Set it, or omit pgratchet_server to use the bundled server."
         )
-    return {"host": "localhost", "port": "5432", "dbname": "postgres", **parse_url(url)}
+    return {"host": "localhost", "port": "5432", "dbname": "postgres", **parameters_from_url(url, "TEST_DATABASE_URL")}
 
 
 @contextmanager
@@ -151,13 +151,17 @@ def _bundled_server() -> Iterator[Mapping[str, str]]:
         yield parameters
 
 
+def _docker_server() -> AbstractContextManager[Mapping[str, str]]:
+    return docker_server(os.environ.get("PGRATCHET_TEST_IMAGE", "postgres:18"))
+
+
 @contextmanager
-def _docker_server() -> Iterator[Mapping[str, str]]:
-    # The keeper removes the container itself, so testcontainers need not start its own reaper.
+def docker_server(image: str) -> Iterator[Mapping[str, str]]:
+    """Run a server of a Docker image for the block. Yields its libpq parameters."""
+    # This process removes the container itself, so testcontainers need not start its own reaper.
     os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
     from testcontainers.community.postgres import PostgresContainer
 
-    image = os.environ.get("PGRATCHET_TEST_IMAGE", "postgres:18")
     with PostgresContainer(image, username="postgres", password="test", dbname="postgres") as container:  # noqa: S106
         host, port = container.get_container_host_ip(), str(container.get_exposed_port(5432))
         yield {"host": host, "port": port, "user": "postgres", "password": "test", "dbname": "postgres"}

@@ -39,6 +39,7 @@ def _migration(path: Path, revision: str, dependencies: Sequence[str]) -> ToolMi
         title=path.stem.removeprefix(f"{revision}_"),
         obstacle="It is Python, not SQL.",
         depends_on=tuple(dependencies),
+        paths=(path,),
     )
 
 
@@ -60,4 +61,6 @@ TOOL = Tool(
     ("alembic/versions", "migrations/versions"),
     files,
     rows,
+    companions=re.compile(r"[_.].*", re.DOTALL),
+    suffixes=(".py",),
 )

@@ -18,28 +18,30 @@ _NO_TRANSACTION = re.compile(r"(?:^|\s)transaction:false(?:\s|$)")
 
 
 def files(folder: Path) -> Sequence[ToolMigration]:
-    texts = [(path, match, read_file(path)[1]) for path, match in find_files(folder, _FILE)]
-    return [_migration(path, match, text) for path, match, text in texts if re.search(rf"(?m)^{_UP.pattern}", text)]
+    migrations = [_migration(path, match) for path, match in find_files(folder, _FILE)]
+    return [] if all(migration.obstacle for migration in migrations) else migrations  # else another tool's folder
 
 
-def _migration(path: Path, match: re.Match[str], text: str) -> ToolMigration:
-    up, transactional = _up(text)
-    return ToolMigration(path.stem, (match["version"],), match["version"], match["title"], up, transactional)
+def _migration(path: Path, match: re.Match[str]) -> ToolMigration:
+    up, transactional, has_up = _up(read_file(path)[1])
+    identity = (path.stem, (match["version"],), match["version"], match["title"])
+    obstacle = "" if has_up else "It has no line `-- migrate:up`."
+    return ToolMigration(*identity, up, transactional, obstacle=obstacle, paths=(path,))
 
 
-def _up(text: str) -> tuple[str, bool]:
-    """The `up` blocks of a file, and whether they run in a transaction."""
+def _up(text: str) -> tuple[str, bool, bool]:
+    """The `up` blocks of a file, whether they run in a transaction, and whether there is any."""
     up: list[str] = []
-    inside, transactional = False, True
+    inside, transactional, has_up = False, True, False
     for line in text.split("\n"):
         if match := _UP.fullmatch(line.rstrip()):
-            inside = True
+            inside = has_up = True
             transactional = transactional and not _NO_TRANSACTION.search(match["options"] or "")
         elif _DOWN.fullmatch(line.rstrip()):
             inside = False
         elif inside:
             up.append(line)
-    return "\n".join(up), transactional
+    return "\n".join(up), transactional, has_up
 
 
 def rows(json_rows: Sequence[JsonRow], _: Sequence[ToolMigration]) -> Sequence[ToolRow]:

@@ -49,9 +49,9 @@ def _entries(journal: Path) -> list[JsonRow]:
         return [{"tag": str(entry["tag"]), "when": int(entry["when"])} for entry in entries]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
-            f"{journal} is no journal of Drizzle's",
+            f"{journal} is not a journal of Drizzle",
             detail=f"{type(error).__name__}: {error}.",
-            hint="Put it back as drizzle-kit wrote it.",
+            hint="Restore the file that drizzle-kit wrote from version control.",
         ) from error
 
 
@@ -59,9 +59,9 @@ def _from_entry(folder: Path, entry: JsonRow) -> ToolMigration:
     path = folder / f"{entry['tag']}.sql"
     if not path.is_file():
         raise ConfigurationError(
-            f"{path} is in Drizzle's journal, and is not there",
-            detail="The journal says that it is a migration.",
-            hint="Put the file back from version control.",
+            f"{path} does not exist",
+            detail="Drizzle's journal has it as a migration.",
+            hint="Restore the file from version control.",
         )
     return _migration(path, str(entry["tag"]), (f"when {entry['when']}",))
 
@@ -85,6 +85,7 @@ def _migration(path: Path, tag: str, keys: tuple[str, ...]) -> ToolMigration:
         "\n".join(piece for piece in pieces if piece),
         checksums=checksums,
         obstacle=sqlite_obstacle(text),
+        paths=(path,),
     )
 
 

@@ -1,7 +1,8 @@
 """Flyway: the table flyway_schema_history has versions and a CRC32 of each file's lines.
 
 The row with the highest rank decides about a version. UNDO and DELETE rows cancel an earlier row. Versions below a
-BASELINE row never ran. Repeatable migrations have no version and follow the applied ones.
+BASELINE row never ran. Repeatable migrations have no version and follow the applied ones. Callbacks have no row; those
+that end a run ran with every applied migration.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from pgratchet.adopt.tools.tool import (
     HistoryTable,
@@ -22,36 +25,95 @@ from pgratchet.adopt.tools.tool import (
     refuses_transaction,
 )
 
-_FILE = re.compile(r"(?:V(?P<version>[0-9._]*[0-9])|R)__(?P<title>.+)\.sql", re.DOTALL)
+_VERSION = r"(?P<version>[0-9._]*[0-9])"
+_FILE = re.compile(rf"(?:V{_VERSION}|B(?P<baseline>[0-9._]*[0-9])|R)(?:__(?P<title>.*))?\.(?i:sql)", re.DOTALL)
+_CODE = re.compile(
+    rf"(?:V{_VERSION}|R)__(?P<title>.+)\.(?:java|kt|groovy|scala|class|sh|bash|ps1|py|cmd|bat)", re.DOTALL
+)
+_CALLBACK = re.compile(r"(?P<event>afterMigrate(?:Applied)?|afterVersioned)(?:__(?P<title>.*))?\.(?i:sql)", re.DOTALL)
+_COMPANIONS = re.compile(r"U[0-9._]*[0-9](__.*)?\.(?i:sql)|.*\.(?i:sql)\.conf", re.DOTALL)
 _LINE_END = re.compile(r"\r\n|\r|\n")
-_NO_TRANSACTION = re.compile(r"^\s*executeInTransaction\s*=\s*false\s*$", re.IGNORECASE | re.MULTILINE)
+_SETTING = re.compile(
+    r"^\s*(?P<name>executeInTransaction|shouldExecute|placeholderReplacement)\s*=\s*(?P<value>.*?)\s*$", re.MULTILINE
+)
 _PLACEHOLDER = re.compile(r"\$\{[^}]*\}")
+_CODE_TYPES = ("JDBC", "SPRING_JDBC", "CUSTOM", "SCRIPT")
+_CALLBACK_REMARK = (
+    "Flyway runs this callback in every run, and pgratchet once: copy it into a new migration when it changes."
+)
 
 
 def files(folder: Path) -> Sequence[ToolMigration]:
-    migrations = [_migration(path, match) for path, match in find_files(folder, _FILE, deep=True)]
-    return sorted(migrations, key=lambda file: (file.unordered, _numbers(file.keys[0]), file.name))
+    migrations = [
+        *(_migration(path, match) for path, match in find_files(folder, _FILE, deep=True)),
+        *(_code(path, match) for path, match in find_files(folder, _CODE, deep=True)),
+    ]
+    callbacks = [_callback(path) for path, _ in find_files(folder, _CALLBACK, deep=True)]
+    return _in_order([*migrations, *(callbacks if migrations else [])])
+
+
+def _in_order(migrations: Sequence[ToolMigration]) -> list[ToolMigration]:
+    return sorted(migrations, key=lambda file: (file.unordered, _is_callback(file), _numbers(file.keys[0]), file.name))
 
 
 def _migration(path: Path, match: re.Match[str]) -> ToolMigration:
-    content, text = read_file(path)
+    title = (match["title"] or "").replace(" ", "_")
+    description = title.replace("_", " ")
+    if match["baseline"]:
+        return _sql(path, (f"B {_version(match['baseline'])}",), "", f"baseline_{title}", never=_BASELINE)
     version = _version(match["version"] or "")
+    return _sql(path, (version or f"R {description}",), version if version.isdecimal() else "", title)
+
+
+_BASELINE = "Flyway runs this baseline migration in an empty database only, in place of the versions up to its own."
+
+
+def _sql(path: Path, keys: tuple[str, ...], version: str, title: str, *, never: str = "") -> ToolMigration:
+    content, text = read_file(path)
     config = path.with_name(f"{path.name}.conf")
-    declared = config.is_file() and _NO_TRANSACTION.search(read_file(config)[1])
-    placeholder = _PLACEHOLDER.search(text)
+    settings = {m["name"]: m["value"] for m in _SETTING.finditer(read_file(config)[1])} if config.is_file() else {}
+    placeholder = _PLACEHOLDER.search(text) if settings.get("placeholderReplacement", "").lower() != "false" else None
+    should_execute = settings.get("shouldExecute", "true")
+    condition = "" if should_execute.lower() == "true" else f"Flyway runs it where shouldExecute={should_execute}."
+    is_repeatable = keys[0].startswith("R ")
+    return ToolMigration(
+        path.stem,
+        keys,
+        version,
+        title,
+        text,
+        transactional=settings.get("executeInTransaction", "").lower() != "false" and not refuses_transaction(text),
+        checksums=frozenset({str(checksum(content))}),
+        obstacle=f"It has the placeholder {placeholder.group()}." if placeholder else "",
+        remarks=("It is a repeatable migration, which runs once here.",) if is_repeatable else (),
+        unordered=is_repeatable,
+        condition=condition,
+        never=never,
+        paths=(path, config) if settings else (path,),
+    )
+
+
+def _code(path: Path, match: re.Match[str]) -> ToolMigration:
+    version = _version(match["version"] or "")
     title = match["title"].replace(" ", "_")
     return ToolMigration(
         path.stem,
         (version or f"R {title.replace('_', ' ')}",),
         version if version.isdecimal() else "",
         title,
-        text,
-        transactional=not declared and not refuses_transaction(text),
-        checksums=frozenset({str(checksum(content))}),
-        obstacle=f"It has the placeholder {placeholder.group()}." if placeholder else "",
-        remarks=() if version else ("A repeatable migration, which here is run once.",),
+        obstacle=f"It is a {path.suffix} file, not SQL.",
         unordered=not version,
+        paths=(path,),
     )
+
+
+def _callback(path: Path) -> ToolMigration:
+    file = _sql(path, (f"callback {path.stem}",), "", path.stem)
+    return replace(file, checksums=frozenset(), remarks=(_CALLBACK_REMARK,), unordered=True)
+
+
+def _is_callback(file: ToolMigration) -> bool:
+    return file.keys[0].startswith("callback ")
 
 
 def checksum(content: bytes) -> int:
@@ -71,36 +133,68 @@ def _version(text: str) -> str:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")) if version[0].isdigit() else ()
+    """The numbers of a version, or of a baseline migration's version."""
+    digits = version.removeprefix("B ")
+    return tuple(int(part) for part in digits.split(".")) if digits[:1].isdigit() else ()
+
+
+def complete(json_rows: Sequence[JsonRow], migrations: Sequence[ToolMigration]) -> Sequence[ToolMigration]:
+    """The files and a stand-in for each migration that has only a row, because it is compiled code."""
+    known = {key for file in migrations for key in file.keys}
+    compiled = {
+        key: row for row in json_rows if str(row["type"]).upper() in _CODE_TYPES and (key := _key(row)) not in known
+    }
+    return _in_order([*migrations, *(_compiled(key, row) for key, row in compiled.items())])
+
+
+def _compiled(key: str, row: JsonRow) -> ToolMigration:
+    title = re.sub(r"\W+", "_", str(row["description"]))
+    kind = str(row["type"]).upper().replace("SPRING_", "")
+    is_versioned = not key.startswith("R ")
+    return ToolMigration(
+        str(row["script"]),
+        (key,),
+        key if key.isdecimal() else "",
+        title,
+        obstacle=f"It is code of the type {kind}, not SQL.",
+        unordered=not is_versioned,
+    )
 
 
 def rows(json_rows: Sequence[JsonRow], migrations: Sequence[ToolMigration]) -> Sequence[ToolRow]:
     latest: dict[str, ToolRow] = {}
     baseline: tuple[int, ...] = ()
+    outcome: Literal["never", "superseded"] = "never"
     for json_row in sorted(json_rows, key=lambda row: int(row["installed_rank"])):
         kind = str(json_row["type"]).upper()
-        if kind == "BASELINE":
+        if kind in ("BASELINE", "SQL_BASELINE") and json_row["success"]:
             baseline = _numbers(_version(str(json_row["version"])))
-        elif kind != "SCHEMA":
+            outcome = "never" if kind == "BASELINE" else "superseded"
+        if kind not in ("BASELINE", "SCHEMA"):
             row = _row(json_row, kind)
             latest[row.keys[0]] = row
-    below = [file for file in migrations if not file.unordered and _numbers(file.keys[0]) <= baseline]
-    return [*latest.values(), *(_below_baseline(file) for file in below if file.keys[0] not in latest)]
+    below = [file for file in migrations if file.keys[0][0].isdigit() and _numbers(file.keys[0]) <= baseline]
+    remark = "It is not above Flyway's baseline, so it has never run here."
+    never = [ToolRow(file.keys, outcome, remark=remark) for file in below if file.keys[0] not in latest]
+    callbacks = [ToolRow(file.keys) for file in migrations if latest and _is_callback(file)]
+    return [*latest.values(), *never, *callbacks]
+
+
+def _key(row: JsonRow) -> str:
+    """The key of a row's migration."""
+    if str(row["type"]).upper() == "SQL_BASELINE":
+        return f"B {_version(str(row['version']))}"
+    return _version(str(row["version"])) if row["version"] else f"R {str(row['description']).replace('_', ' ')}"
 
 
 def _row(row: JsonRow, kind: str) -> ToolRow:
-    version = _version(str(row["version"])) if row["version"] else f"R {str(row['description']).replace('_', ' ')}"
+    key = _key(row)
     if not row["success"]:
-        return ToolRow((version,), "failed", remark=f"Flyway's row {row['installed_rank']} says that it failed.")
+        return ToolRow((key,), "failed", remark=f"Flyway's row {row['installed_rank']} says that it failed.")
     if kind.startswith("UNDO") or kind == "DELETE":
-        return ToolRow((version,), "undone", remark=f"Taken back by a row of type {kind}.")
+        return ToolRow((key,), "undone", remark=f"A row of type {kind} has undone it.")
     crc = None if row["checksum"] is None else str(row["checksum"])
-    return ToolRow((version,), checksum=crc, moment=row["installed_on"], duration_ms=row["execution_time"])
-
-
-def _below_baseline(file: ToolMigration) -> ToolRow:
-    remark = "Below Flyway's baseline, so never run here: leave it out of --files."
-    return ToolRow(file.keys, "failed", remark=remark)
+    return ToolRow((key,), checksum=crc, moment=row["installed_on"], duration_ms=row["execution_time"])
 
 
 def _lock_key(table: HistoryTable) -> int:
@@ -118,5 +212,7 @@ TOOL = Tool(
     ("src/main/resources/db/migration", "db/migration", "migrations", "flyway/sql"),
     files,
     rows,
+    complete=complete,
     lock_key=_lock_key,
+    companions=_COMPANIONS,
 )

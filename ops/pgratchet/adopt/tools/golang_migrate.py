@@ -19,10 +19,9 @@ from pgratchet.adopt.tools.tool import (
     find_files,
     read_file,
     refuses_transaction,
-    without_transaction_frame,
 )
 
-_FILE = re.compile(r"(?P<version>[0-9]+)_(?P<title>.*)\.up\.sql", re.DOTALL)
+_FILE = re.compile(r"(?P<version>[0-9]+)_(?P<title>.*)\.up\..*", re.DOTALL)
 _LOCK_SALT = 1486364155
 
 
@@ -32,14 +31,15 @@ def files(folder: Path) -> Sequence[ToolMigration]:
 
 
 def _migration(path: Path, match: re.Match[str]) -> ToolMigration:
-    text = without_transaction_frame(read_file(path)[1])
+    text = read_file(path)[1]
     return ToolMigration(
-        path.stem,
+        path.name.removesuffix(".sql"),
         (str(int(match["version"])),),
         match["version"],
         match["title"],
         text,
         transactional=not refuses_transaction(text),
+        paths=(path,),
     )
 
 
@@ -70,4 +70,5 @@ TOOL = Tool(
     files,
     rows,
     lock_key=_lock_key,
+    companions=re.compile(r"[0-9]+_.*\.down\..*", re.DOTALL),
 )

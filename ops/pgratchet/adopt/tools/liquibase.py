@@ -1,95 +1,101 @@
 """Liquibase: the table databasechangelog has an id, an author and a file for each changeset.
 
-Only changelogs in SQL are read, and every changeset becomes a file. Liquibase's checksum is of the parsed change, not
-of the text, so nothing can be verified with it (CheckSum.java).
+Every changeset becomes a file. Changesets in XML, YAML or JSON are converted if they hold only SQL. Liquibase's
+checksum is of the parsed change, not of the text, so nothing can be verified with it (CheckSum.java). Applied
+changesets have the order of their runs, the others that of the master changelog.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from math import inf
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pgratchet.adopt.tools.tool import JsonRow, Tool, ToolMigration, ToolRow, find_files, read_file
+from pgratchet.adopt.tools.changelogs import Node
+from pgratchet.adopt.tools.liquibase_order import Changeset, find_changesets, is_for_postgresql, resolve
+from pgratchet.adopt.tools.tool import JsonRow, Tool, ToolMigration, ToolRow, read_file, with_semicolon
 
-_FILE = re.compile(r".+\.sql", re.DOTALL | re.IGNORECASE)
-_HEAD = re.compile(r"\s*--\s*liquibase\s*formatted(?P<attributes>.*)", re.IGNORECASE)
-_CHANGESET = re.compile(
-    r'(?im)^[ \t]*--[ \t]*changeset[ \t]+(?P<author>"[^"\n]+"|[^:\n]+):[ \t]*(?P<id>"[^"\n]+"|\S+)(?P<attributes>.*)$'
-)
-_ATTRIBUTE = re.compile(r'(?P<name>\w+):(?:"(?P<quoted>[^"]*)"|(?P<value>\S+))')
 _ROLLBACK = re.compile(r"/\*\s*liquibase\s+rollback\b.*?\*/", re.IGNORECASE | re.DOTALL)
-_MARK = re.compile(r"(?im)^--[ \t]*(rollback|comment|preconditions?(-\S+)?|validCheckSum)\b.*\n?")
-_IGNORE = re.compile(r"(?i)[ \t]*--[ \t]*ignoreLines:(?:(?P<count>\d+)|(?P<all>start)|end)\b")
-_PARAMETER = re.compile(r"\$\{[^}]*\}")
-_DROPPED = ("runOnChange", "runAlways", "context", "contextFilter", "labels")
+_MARK = re.compile(r"(?im)^[ \t]*--[ \t]*(rollback|comment|preconditions?(-\S+)?|validCheckSum)\b.*\n?")
+_PRECONDITION = re.compile(r"(?im)^[ \t]*--[ \t]*preconditions?\b")
+_PARAMETER = re.compile(r"\$\{(?P<name>[^}]*)\}")
+_DROPPED = {"runonchange": "runOnChange", "runalways": "runAlways"}
+_NO_CHANGES = ("comment", "rollback", "preConditions", "validCheckSum", "modifySql", "property")
+_GUARD = "It has preconditions, which are not adopted."
 _RAN = ("EXECUTED", "RERAN", "MARK_RAN")
 
 
 def files(folder: Path) -> Sequence[ToolMigration]:
-    return [changeset for path, _ in find_files(folder, _FILE, deep=True) for changeset in _changesets(path, folder)]
+    return [_migration(changeset) for changeset in find_changesets(folder)]
 
 
-def _changesets(path: Path, folder: Path) -> Iterator[ToolMigration]:
-    text = _without_ignored_lines(read_file(path)[1])
-    head = _HEAD.match(text)
-    if head is None:
-        return
-    file = _attributes(head["attributes"]).get("logicalfilepath") or path.relative_to(folder).as_posix()
-    marks = list(_CHANGESET.finditer(text))
-    ends = [*(mark.start() for mark in marks[1:]), len(text)]
-    for mark, end in zip(marks, ends, strict=False):
-        attributes = _attributes(mark["attributes"])
-        if _is_for_postgresql(attributes.get("dbms", "")) and attributes.get("ignore", "").lower() != "true":
-            yield _migration(mark, text[mark.end() : end], file, attributes)
-
-
-def _without_ignored_lines(text: str) -> str:
-    """The text without the lines marked by `ignoreLines`."""
-    lines: list[str] = []
-    ignored = 0.0
-    for line in text.splitlines(keepends=True):
-        if mark := _IGNORE.match(line):
-            ignored = inf if mark["all"] else int(mark["count"] or 0)
-        elif ignored:
-            ignored -= 1
-        else:
-            lines.append(line)
-    return "".join(lines)
-
-
-def _migration(mark: re.Match[str], text: str, file: str, attributes: dict[str, str]) -> ToolMigration:
-    author, identity = (mark[part].strip().strip('"') for part in ("author", "id"))
+def _migration(changeset: Changeset) -> ToolMigration:
+    node, attributes = changeset.node, changeset.node.attributes
+    author, identity = attributes.get("author", ""), attributes["id"]
+    up, obstacle = _sql(changeset)
+    up, missing = _with_properties(up, changeset.properties)
+    dropped = (name for key, name in _DROPPED.items() if attributes.get(key, "").lower() == "true")
     return ToolMigration(
-        f"{file}: {author}:{identity}",
-        _file_keys(identity, author, attributes.get("logicalfilepath", file)),
+        f"{changeset.logical_path}: {author}:{identity}",
+        _file_keys(identity, author, changeset.logical_path),
         identity if identity.isdecimal() else "",
-        f"{Path(file).stem}_{identity}",
-        _MARK.sub("", _ROLLBACK.sub("", text)).lstrip("\n"),
+        f"{changeset.path.stem}_{identity}",
+        up,
         transactional=attributes.get("runintransaction", "true").lower() != "false",
-        obstacle=_obstacle(text, attributes),
-        remarks=tuple(f"{name} is not taken over." for name in _DROPPED if name.lower() in attributes),
+        obstacle=obstacle or missing,
+        remarks=tuple(f"It has {name}=true, and runs once here." for name in dropped),
+        condition=" ".join(changeset.conditions),
+        never=changeset.never,
+        guard=_GUARD if _has_preconditions(node) else "",
+        paths=(changeset.path, *_sql_files(changeset)),
     )
 
 
-def _attributes(text: str) -> dict[str, str]:
-    return {m["name"].lower(): m["quoted"] or m["value"] or "" for m in _ATTRIBUTE.finditer(text)}
+def _sql(changeset: Changeset) -> tuple[str, str]:
+    """The SQL of a changeset, and the sentence that says why there is none."""
+    node = changeset.node
+    delimiter = node.attributes.get("enddelimiter", ";")
+    if not node.children and (node.text.strip() or changeset.path.suffix.lower() == ".sql"):
+        text = _MARK.sub("", _ROLLBACK.sub("", node.text)).lstrip("\n")
+        return text, "" if delimiter == ";" else f"Its statements end with {delimiter}."
+    changes = [child for child in node.children if child.name not in _NO_CHANGES]
+    others = [child.name for child in changes if child.name not in ("sql", "sqlFile")]
+    if others:
+        kind = changeset.path.suffix.lstrip(".").upper()
+        return "", f"It is {kind}, not SQL: {', '.join(dict.fromkeys(others))}."
+    pieces = [_change(child, changeset) for child in changes if is_for_postgresql(child.attributes.get("dbms", ""))]
+    return "\n".join(with_semicolon(text) for text, _ in pieces), next((reason for _, reason in pieces if reason), "")
 
 
-def _is_for_postgresql(dbms: str) -> bool:
-    """Return whether Liquibase would run a changeset here. A changeset only for other databases has no row."""
-    names = {name.strip().lower() for name in dbms.split(",") if name.strip()}
-    included = {name for name in names if not name.startswith("!")}
-    return "!postgresql" not in names and (not included or not included.isdisjoint({"postgresql", "all"}))
+def _change(change: Node, changeset: Changeset) -> tuple[str, str]:
+    """The text of a change `sql` or `sqlFile`, and the sentence that says why it cannot run here."""
+    delimiter = change.attributes.get("enddelimiter", ";")
+    reason = "" if delimiter == ";" else f"Its statements end with {delimiter}."
+    if change.name == "sql":
+        return change.attributes.get("sql") or change.text, reason
+    path = resolve(change.attributes.get("path", ""), change, changeset.path, changeset.path.parent)
+    if path is None or not path.is_file():
+        return "", f"Its file {change.attributes.get('path', '')} does not exist."
+    return read_file(path)[1], reason
 
 
-def _obstacle(text: str, attributes: dict[str, str]) -> str:
-    if parameter := _PARAMETER.search(text):
-        return f"It has the parameter {parameter.group()}."
-    if attributes.get("enddelimiter", ";") != ";":
-        return f"Its statements end with {attributes['enddelimiter']}."
-    return "It has preconditions." if re.search(r"(?im)^--[ \t]*preconditions?\b", text) else ""
+def _sql_files(changeset: Changeset) -> list[Path]:
+    """The files that a changeset runs, and those that undo it."""
+    changes = [*changeset.node.children, *(child for node in changeset.node.children for child in node.children)]
+    names = [(change.attributes.get("path", ""), change) for change in changes if change.name == "sqlFile"]
+    paths = (resolve(name, change, changeset.path, changeset.path.parent) for name, change in names if name)
+    return [path for path in paths if path]
+
+
+def _with_properties(text: str, properties: Mapping[str, str]) -> tuple[str, str]:
+    """The text with the values of the changelog's properties, and a sentence about the first one without a value."""
+    text = _PARAMETER.sub(lambda match: properties.get(match["name"].strip(), match[0]), text)
+    missing = _PARAMETER.search(text)
+    return text, f"It has the parameter {missing.group()}." if missing else ""
+
+
+def _has_preconditions(node: Node) -> bool:
+    return _PRECONDITION.search(node.text) is not None or any(child.name == "preConditions" for child in node.children)
 
 
 def _row_keys(identity: str, author: str, file: str) -> tuple[str, ...]:
@@ -120,8 +126,8 @@ def _row(row: JsonRow) -> ToolRow:
     keys, kind = _row_keys(str(row["id"]), str(row["author"]), str(row["filename"])), str(row["exectype"])
     if kind not in _RAN:
         return ToolRow(keys, "undone" if kind == "SKIPPED" else "failed", remark=f"Liquibase's row says {kind}.")
-    remark = "Marked as run, and not run, by Liquibase." if kind == "MARK_RAN" else ""
-    return ToolRow(keys, moment=row["dateexecuted"], remark=remark)
+    remark = "Liquibase has marked it as run without running it." if kind == "MARK_RAN" else ""
+    return ToolRow(keys, moment=row["dateexecuted"], remark=remark, position=int(row["orderexecuted"]))
 
 
 TOOL = Tool(
@@ -132,4 +138,5 @@ TOOL = Tool(
     files,
     rows,
     lock_table="databasechangeloglock",
+    other_tables=("databasechangeloghistory",),
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pgratchet.adopt.tools.tool import JsonRow, Tool, ToolMigration, ToolRow, find_files, fixed_key, read_file
 
-_FILE = re.compile(r"(?P<version>\d+)_(?P<title>.+)\.(?P<kind>sql|[cm]?[jt]s)", re.DOTALL)
+_FILE = re.compile(r"(?P<version>\d+)(?!\d)[_.-]?(?P<title>.+)\.(?P<kind>sql|[cm]?[jt]s)", re.DOTALL)
 _UP = re.compile(r"^\s*--[\s-]*up\s+migration.*", re.IGNORECASE | re.MULTILINE)
 _DOWN = re.compile(r"^\s*--[\s-]*down\s+migration", re.IGNORECASE | re.MULTILINE)
 
@@ -27,8 +27,8 @@ def _migration(path: Path, match: re.Match[str]) -> ToolMigration:
     keys = tuple(dict.fromkeys((name, path.stem)))
     title = match["title"].removesuffix(".up")
     if match["kind"] != "sql":
-        return ToolMigration(name, keys, match["version"], title, obstacle="It is JavaScript, not SQL.")
-    return ToolMigration(name, keys, match["version"], title, _up(read_file(path)[1]))
+        return ToolMigration(name, keys, match["version"], title, obstacle="It is JavaScript, not SQL.", paths=(path,))
+    return ToolMigration(name, keys, match["version"], title, _up(read_file(path)[1]), paths=(path,))
 
 
 def _up(text: str) -> str:
@@ -59,4 +59,6 @@ TOOL = Tool(
     files,
     rows,
     lock_key=fixed_key(7241865325823964),
+    companions=re.compile(r".*\.down\.sql|.*\.d\.[cm]?ts", re.DOTALL),
+    suffixes=(".js", ".cjs", ".mjs", ".ts", ".cts", ".mts"),
 )

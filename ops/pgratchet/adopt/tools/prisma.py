@@ -42,6 +42,7 @@ def _migration(path: Path) -> ToolMigration:
         text,
         transactional=not refuses_transaction(text),
         checksums=checksums | {_unpadded(checksum) for checksum in checksums},
+        paths=(path,),
     )
 
 

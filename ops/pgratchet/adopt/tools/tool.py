@@ -36,7 +36,10 @@ class ToolMigration:
     A row of the tool's table refers to the migration by any of `keys`. `version` is a string of digits, empty without a
     version for the order. `title` becomes part of our file's name. `up` is the SQL to apply. `obstacle` is a sentence
     about why `up` cannot run here. `unordered` migrations have no position among the others and follow the applied
-    migrations. `depends_on` holds the first keys of other migrations.
+    migrations. `depends_on` holds the first keys of other migrations. `condition` is a sentence about why the tool may
+    leave the migration out of this database; `never` is one about why the tool never runs it here. `guard` is
+    one about a check that the tool makes before it runs the migration. `paths` are the files that the migration is read
+    from.
     """
 
     name: str
@@ -50,6 +53,10 @@ class ToolMigration:
     remarks: tuple[str, ...] = ()
     unordered: bool = False
     depends_on: tuple[str, ...] = ()
+    condition: str = ""
+    never: str = ""
+    guard: str = ""
+    paths: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +64,18 @@ class ToolRow:
     """A row of a tool's history. The first of `keys` that a file has identifies the row's file.
 
     `moment` is the time of the run in the server's text form, None if not recorded. `remark` is a sentence about
-    anything unusual.
+    anything unusual. `never` and `superseded` rows belong to migrations that did not run: nothing, or another
+    migration, has the changes. `position` is the place in the order of the runs; None if the
+    files have the order.
     """
 
     keys: tuple[str, ...]
-    outcome: Literal["applied", "undone", "failed"] = "applied"
+    outcome: Literal["applied", "undone", "failed", "never", "superseded"] = "applied"
     checksum: str | None = None
     moment: str | None = None
     duration_ms: int | None = None
     remark: str = ""
+    position: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +83,10 @@ class Tool:
     """A migration tool. The table is recognised by name, by `columns` and by the absence of `excluded_columns`.
 
     `folders` are the usual places of the files. `files` returns the migrations of a folder in the tool's order. `rows`
-    interprets the rows of the table. `lock_table` is a second table, whose column `locked` is true during a run.
-    `lock_key` returns the key of a run's advisory lock.
+    interprets the rows of the table. `complete` adds the migrations that only rows know. `lock_table` is a second
+    table, whose column `locked` is true during a run. `other_tables` are further tables of the tool. `lock_key` returns
+    the key of a run's advisory lock. `companions` matches names of files that hold no SQL to apply, such as those that
+    undo a migration. `suffixes` are the endings of files that may be migrations, besides those of SQL.
     """
 
     name: str
@@ -84,8 +96,12 @@ class Tool:
     files: Callable[[Path], Sequence[ToolMigration]]
     rows: Callable[[Sequence[JsonRow], Sequence[ToolMigration]], Sequence[ToolRow]]
     excluded_columns: frozenset[str] = field(default=frozenset())
+    complete: Callable[[Sequence[JsonRow], Sequence[ToolMigration]], Sequence[ToolMigration]] | None = None
     lock_table: str = ""
+    other_tables: tuple[str, ...] = ()
     lock_key: Callable[[HistoryTable], int] | None = None
+    companions: re.Pattern[str] | None = None
+    suffixes: tuple[str, ...] = ()
 
 
 def fixed_key(number: int) -> Callable[[HistoryTable], int]:
@@ -102,7 +118,7 @@ def read_file(path: Path) -> tuple[bytes, str]:
         raise ConfigurationError(
             f"{path} is not UTF-8",
             detail=f"Byte 0x{content[error.start]:02x} at byte {error.start + 1}.",
-            hint="Save it as UTF-8, and run again.",
+            hint="Save the file as UTF-8 and run again.",
         ) from error
 
 
@@ -127,23 +143,10 @@ def with_semicolon(text: str) -> str:
 
 def refuses_transaction(text: str) -> bool:
     """Return whether a statement cannot run in a transaction. Some tools detect such files by themselves."""
-    return any(classify.outside_transaction(statement) for statement in _statements(text))
+    return any(classify.outside_transaction(statement) for statement in statements_of(text))
 
 
-def without_transaction_frame(text: str) -> str:
-    """The SQL without BEGIN and COMMIT around the whole, because every migration has a transaction here."""
-    statements, content = _statements(text), text.encode()
-    if len(statements) < 2 or statements[0].head not in _OPENING or statements[-1].head not in _CLOSING:
-        return text
-    before, inner = content[: statements[0].start], content[statements[0].end : statements[-1].start]
-    return (before + inner.lstrip(b"; \n") + content[statements[-1].end :].lstrip(b"; ")).decode()
-
-
-_OPENING = (("BEGIN",), ("BEGIN", "TRANSACTION"), ("BEGIN", "WORK"), ("START", "TRANSACTION"))
-_CLOSING = (("COMMIT",), ("COMMIT", "TRANSACTION"), ("COMMIT", "WORK"), ("END",), ("END", "TRANSACTION"))
-
-
-def _statements(text: str) -> list[Statement]:
+def statements_of(text: str) -> list[Statement]:
     """The statements of a text. Unreadable SQL has none; the applier reports the mistake later."""
     try:
         return lexer.split_statements(text.encode())

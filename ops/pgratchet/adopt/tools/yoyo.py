@@ -1,12 +1,17 @@
-"""yoyo: the table _yoyo_migration has ids, the file names. A row's hash is of the id and proves nothing more."""
+"""yoyo: the table _yoyo_migration has ids, the file names. A row's hash is of the id and proves nothing more.
+
+A Python file whose steps are literal SQL is read without running it. The files post-apply run after every run of yoyo
+and have no row.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from pgratchet.adopt.tools.python_files import names_in, read_literals
+from pgratchet.adopt.tools.python_files import literal_calls, names_in, read_literals
 from pgratchet.adopt.tools.tool import (
     JsonRow,
     Tool,
@@ -15,33 +20,49 @@ from pgratchet.adopt.tools.tool import (
     find_files,
     read_file,
     sort_by_dependency,
+    with_semicolon,
 )
 
-_FILE = re.compile(r"(?!post-apply)(?P<id>[^_.].*)\.(?P<kind>sql|py)(?<!\.rollback\.sql)", re.DOTALL)
-_ID = re.compile(r"(?P<date>\d+)(?:_(?P<number>\d{2})(?=_))?[_.-]*(?:[A-Za-z0-9]{5}-)?(?P<title>.*)", re.DOTALL)
+_FILE = re.compile(r"(?P<id>[^_.].*)\.(?P<kind>sql|py)(?<!\.rollback\.sql)", re.DOTALL)
+_ID = re.compile(r"(?P<date>\d+)(?:_(?P<number>\d{2})_(?:[A-Za-z0-9]{5}-)?)?[_.-]*(?P<title>.*)", re.DOTALL)
 _HEAD = re.compile(r"(?:[ \t]*(?:--.*)?\n)*")
 _DIRECTIVE = re.compile(r"^[ \t]*--[ \t]*(?P<name>depends|transactional)[ \t]*:(?P<value>.*)$\n?", re.MULTILINE)
+_HOOK_REMARK = "yoyo runs it after every run, and pgratchet once: copy it into a new migration when it changes."
 
 
 def files(folder: Path) -> Sequence[ToolMigration]:
-    migrations = {match["id"]: _migration(path, match) for path, match in find_files(folder, _FILE)}
+    by_name = {match["id"]: _migration(path, match) for path, match in find_files(folder, _FILE)}
+    hooks = [file for name, file in by_name.items() if name.startswith("post-apply")]
+    migrations = {name: file for name, file in by_name.items() if not name.startswith("post-apply")}
     dependencies = {name: file.depends_on for name, file in migrations.items()}
-    return [migrations[name] for name in sort_by_dependency(sorted(migrations), dependencies)]
+    ordered = [migrations[name] for name in sort_by_dependency(sorted(migrations), dependencies)]
+    return [*ordered, *(replace(hook, unordered=True, remarks=(_HOOK_REMARK,)) for hook in hooks if ordered)]
 
 
 def _migration(path: Path, match: re.Match[str]) -> ToolMigration:
     version, title = _version_and_title(match["id"])
     identity = (match["id"], (match["id"],), version, title)
     if match["kind"] == "py":
-        dependencies = names_in(read_literals(path).get("__depends__"))
-        return ToolMigration(*identity, obstacle="It is Python, not SQL.", depends_on=tuple(dependencies))
+        return _python(path, identity)
     head, sql = _split_head(read_file(path)[1])
     directives: dict[str, list[str]] = {"depends": [], "transactional": []}
     for directive in _DIRECTIVE.finditer(head):
         directives[directive["name"]] += directive["value"].split()
     transactional = " ".join(directives["transactional"]).lower() not in ("false", "no", "off", "0")
     up = _DIRECTIVE.sub("", head) + sql
-    return ToolMigration(*identity, up, transactional, depends_on=tuple(directives["depends"]))
+    return ToolMigration(*identity, up, transactional, depends_on=tuple(directives["depends"]), paths=(path,))
+
+
+def _python(path: Path, identity: tuple[str, tuple[str, ...], str, str]) -> ToolMigration:
+    values, steps = read_literals(path), literal_calls(path, "step", ("group", "transaction"))
+    return ToolMigration(
+        *identity,
+        "\n".join(with_semicolon(step) for step in steps or ()),
+        transactional=values.get("__transactional__", True) is not False,
+        obstacle="" if steps is not None else "It is Python, not SQL.",
+        depends_on=tuple(names_in(values.get("__depends__"))),
+        paths=(path,),
+    )
 
 
 def _split_head(text: str) -> tuple[str, str]:
@@ -59,8 +80,9 @@ def _version_and_title(identity: str) -> tuple[str, str]:
     return match["date"] + (match["number"] or ""), match["title"] or identity
 
 
-def rows(json_rows: Sequence[JsonRow], _: Sequence[ToolMigration]) -> Sequence[ToolRow]:
-    return [ToolRow((str(row["migration_id"]),), moment=_utc(row["applied_at_utc"])) for row in json_rows]
+def rows(json_rows: Sequence[JsonRow], migrations: Sequence[ToolMigration]) -> Sequence[ToolRow]:
+    applied = [ToolRow((str(row["migration_id"]),), moment=_utc(row["applied_at_utc"])) for row in json_rows]
+    return [*applied, *(ToolRow(file.keys) for file in migrations if applied and file.unordered)]
 
 
 def _utc(moment: str | None) -> str | None:
@@ -75,4 +97,7 @@ TOOL = Tool(
     files,
     rows,
     lock_table="yoyo_lock",
+    other_tables=("_yoyo_log", "_yoyo_version"),
+    companions=re.compile(r".*\.rollback\.sql|_.*", re.DOTALL),
+    suffixes=(".py",),
 )
