@@ -30,6 +30,8 @@ import pytest
 
 from tests.faults import socket_filter
 
+IS_LONG = os.environ.get("PGRATCHET_TESTS") == "long"
+"""Whether tests that take minutes are wanted, and more rounds of others."""
 SUMMARY_LINES = 10
 _PREFIX = "needs "
 _FOLDERS = os.pathsep.join(
@@ -45,12 +47,16 @@ _PROGRAMS = {
     "npm": "install Node.js",
     "openssl": "apt-get install openssl",
     "pgbouncer": "apt-get install pgbouncer",
+    "pgrep": "apt-get install procps",
+    "ps": "apt-get install procps",
     "squawk": "pip install squawk-cli",
     "ssh": "apt-get install openssh-client",
+    "ssh-keygen": "apt-get install openssh-client",
     "ssh-keyscan": "apt-get install openssh-client",
     "sshd": "apt-get install openssh-server",
 }
 _LIBRARIES = {
+    "ansible": "pip install ansible-core",
     "check_jsonschema": "pip install check-jsonschema",
     "dotenv": "pip install python-dotenv",
     "flask_cors": "pip install flask-cors",

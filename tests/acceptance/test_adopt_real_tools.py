@@ -10,6 +10,7 @@ import pytest
 
 from pgratchet.backups.pg_programs import find_programs
 from tests.other_tools import OTHER_TOOLS, OtherTool
+from tests.other_tools.java import Liquibase
 from tests.other_tools.node import Drizzle, Prisma
 from tests.other_tools.sample import BROKEN, CONTENT, FURTHER, LABELS, SAMPLE
 from tests.servers.databases import Database, Server
@@ -132,3 +133,34 @@ def structure(database: Database, mover: OtherTool) -> str:
     )
     # These two carry a word made up for each dump.
     return "\n".join(line for line in done.stdout.splitlines() if not line.startswith(("\\restrict", "\\unrestrict")))
+
+
+@pytest.mark.parametrize("flag", ["context", "labels"])
+def test_changesets_that_liquibase_left_out_are_named_and_do_not_run(
+    flag: str,
+    project: Path,
+    database: Database,
+    create_database: MakeDatabase,
+    invoke: Invoke,
+    invoke_on_database: InvokeOnDatabase,
+    checkout: Path,
+) -> None:
+    tool = Liquibase()
+    tool.lay_out(project, SAMPLE)
+    (project / tool.files / "900_test_data.sql").write_text(
+        "--liquibase formatted sql\n--changeset a:wipe\nDELETE FROM labels;\n", encoding="utf-8"
+    )
+    master = project / "changelog.yaml"
+    include = f"  - include:\n      file: {tool.files}/900_test_data.sql\n      {flag}: test\n"
+    master.write_text(master.read_text() + include, encoding="utf-8")
+    tool.migrate(project, database, "--label-filter=prod" if flag == "labels" else "--contexts=prod")
+    assert database.rows(CONTENT) == LABELS
+
+    refused(invoke_on_database, database, checkout, project / tool.files, f'the {flag} "test" of the include of')
+    invoke_on_database("adopt", f"--files={project / tool.files}", "--exclude")
+    assert invoke_on_database("migrate", "--json").json["pending"] == 0
+    assert database.rows(CONTENT) == LABELS
+    empty = create_database()
+    invoke("migrate", env={"DATABASE_URL": empty.url})
+    assert structure(empty, tool) == structure(database, tool)
+    assert empty.rows(CONTENT) == LABELS

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.requirements import requires
+from tests.servers.databases import Database
 from tests.support.git import commit, git
 from tests.support.invoke import PARTS, Invoke
 
@@ -38,12 +40,77 @@ def test_valid_migrations_pass_and_nothing_is_left(
     commit_migrations(m003_fast="-- migrate: no-transaction\ncreate index concurrently i on things (id);\n")
     failed = invoke("ci", status=5)
     assert 'role "reader" does not exist' in failed.stderr
-    done = invoke("ci", "--roles=reader,writer")
+    advice = "Add `roles: [reader]` to inventory/group_vars/all.yml, or `reader` to its list"
+    assert failed.stderr.endswith(f"HINT: {advice}; then run `invoke ci` again.\n")
+    everyone = checkout / "inventory" / "group_vars" / "all.yml"
+    everyone.write_text(f"{everyone.read_text()}roles: [reader]\n")
+    done = invoke("ci", "--roles=writer")
     assert "3 migrations, 2 of them new to main" in done.stdout
     assert "3 migrations applied on a scratch server; a second run had nothing to do" in done.stdout
     assert done.stderr == ""
     assert not (checkout / "backups").exists()
     assert not (checkout / ".pgratchet").exists()
+
+
+EXTENSIONS = 'create extension no_such;\ncreate extension if not exists "none-such";\ncreate extension hstore;\n'
+
+
+def test_a_missing_extension_is_named_with_other_servers(
+    invoke: Invoke, checkout: Path, commit_migrations: CommitMigrations
+) -> None:
+    commit_migrations(m002_extensions=EXTENSIONS)
+    refused = invoke("ci", status=2).stderr
+    assert PARTS.search(refused)
+    assert "the scratch server lacks 2 extensions of the migrations" in refused
+    assert "The server is the bundled PostgreSQL. It lacks no_such, none-such." in refused
+    assert "--server=NAME" in refused
+    assert "--server=docker:IMAGE" in refused
+    assert "CI_DATABASE_URL" in refused
+    commit_migrations(m002_extensions="create collation c (provider = icu, locale = 'no-such-locale', rules = '&x<<');")
+    assert "--server=NAME" in invoke("ci", "--roles=reader", status=5).stderr
+
+
+def test_another_server_can_be_named_and_is_left_as_it_was(
+    invoke: Invoke, checkout: Path, commit_migrations: CommitMigrations, database: Database
+) -> None:
+    role = f"reader_{uuid.uuid4().hex[:8]}"
+    commit_migrations(m002_things=GOOD + f"grant select on things to {role};\n")
+    commit_migrations(m003_uuid="create extension citext;\n")
+    before = database.fingerprint()
+    done = invoke("ci", f"--roles={role}", env={"CI_DATABASE_URL": database.url})
+    assert "3 migrations applied on a scratch server" in done.stdout
+    invoke("ci", f"--roles={role}", "--server=test", env={"TEST_DATABASE_URL": database.url})
+    failed = invoke("ci", "--server=test", env={"TEST_DATABASE_URL": database.url}, status=5)
+    assert f"HINT: Add `roles: [{role}]` to inventory/group_vars/all.yml" in failed.stderr
+    assert database.fingerprint() == before
+    assert database.rows("SELECT 1 FROM pg_roles WHERE rolname = %s", role) == []
+    assert database.rows("SELECT 1 FROM pg_database WHERE datname LIKE 'pgratchet_ci_%%' AND %s", True) == []
+    # A flag wins over the environment variable.
+    wrong = {"CI_DATABASE_URL": "postgresql://x:y@127.0.0.1:1/z"}
+    assert "cannot connect to" in invoke("ci", f"--roles={role}", env=wrong, status=10).stderr
+    invoke("ci", f"--roles={role}", "--server=bundled", env=wrong)
+
+
+def test_an_environment_that_asks_for_consent_is_no_scratch_server(
+    invoke: Invoke, checkout: Path, commit_migrations: CommitMigrations, database: Database
+) -> None:
+    inventory = checkout / "inventory" / "test.yml"
+    inventory.write_text(f"{inventory.read_text()}      confirm: true\n")
+    before = database.fingerprint()
+    refused = invoke("ci", "--server=test", env={"TEST_DATABASE_URL": database.url}, status=2).stderr
+    assert "test cannot be the scratch server" in refused
+    assert database.fingerprint() == before
+
+
+@requires("a Docker engine")
+def test_a_docker_image_serves_or_its_absence_is_named(
+    invoke: Invoke, checkout: Path, commit_migrations: CommitMigrations
+) -> None:
+    commit_migrations(m002_things=GOOD, m003_uuid='create extension "uuid-ossp"; create extension pgcrypto;\n')
+    assert "3 migrations applied on a scratch server" in invoke("ci", "--server=docker:postgres:15").stdout
+    refused = invoke("ci", "--server=docker:no-such-image-here:1", status=2).stderr
+    assert PARTS.search(refused)
+    assert "the Docker image no-such-image-here:1 cannot be run" in refused
 
 
 def test_every_mistake_of_a_branch_is_named_at_once(
@@ -54,10 +121,10 @@ def test_every_mistake_of_a_branch_is_named_at_once(
     commit_migrations(m000_late="select 1;\n", m002_bad="alter table users add column y bigint not null;\n")
     refused = invoke("ci", "--against=main", status=2).stderr
     assert PARTS.search(refused)
-    assert "the migrations are not fit to be merged: 3 mistakes" in refused
+    assert "the migrations cannot be merged: 3 mistakes" in refused
     assert "000_late: new, but not newer than main's 001_initial_schema" in refused
     assert "001_initial_schema: changed, and main has it" in refused
-    assert "002_bad.sql, line 1, column" in refused
+    assert "002_bad.sql:1:" in refused
     assert "adding-required-field" in refused
     commit_migrations(m002_twice=GOOD)
     assert "the same version 2" in invoke("ci", status=2).stderr
@@ -65,6 +132,6 @@ def test_every_mistake_of_a_branch_is_named_at_once(
 
 def test_a_missing_main_is_reported_and_the_checks_continue(invoke: Invoke, checkout: Path) -> None:
     done = invoke("ci")
-    assert "not compared with main" in done.stderr
+    assert "not compared with the main branch" in done.stderr
     assert "counted only" in done.stderr, "the seed's first file was written before squawk was asked"
     assert "1 migration applied on a scratch server" in done.stdout

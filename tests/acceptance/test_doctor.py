@@ -29,12 +29,16 @@ def test_doctor_reports_a_fresh_clone_and_a_server_with_problems(
     database.run(f'ALTER DATABASE "{database.name}" SET default_transaction_read_only = on')
     (checkout / "sql" / "001_twice.sql").write_text("select 1;")
     done = invoke_on_database("doctor", status=2)
-    assert "sessions are read-only here" in done.stdout
+    assert "sessions of this role are read-only" in done.stdout
     assert "001_twice" in done.stdout, "a mistake in the files does not end it"
     assert done.stdout.splitlines()[-1].startswith("2 problems, ")
     assert done.stderr == ""
     assert database.fingerprint() == before
     assert not (checkout / "backups").exists()
+
+    assert "are lost with it" not in done.stdout
+    on_runner = invoke_on_database("doctor", env={"CI": "true"}, status=2)
+    assert "the backups go to the folder backups of this machine, a runner of a CI system" in on_runner.stdout
 
     wrong = invoke("doctor", env={"DATABASE_URL": "postgresql://x:y@127.0.0.1:1/z"}, status=10)
     assert "cannot connect to" in wrong.stdout

@@ -53,6 +53,10 @@ def test_a_backup_of_another_tool_is_required_and_recorded(
         ("echo 20200101-000000F 2020-01-01T00:00:00Z", "may be 3600 s old at most."),
         ("true", "Its last line must be the backup's name and time"),
         ("kill -9 $$", "It ended with status -9."),
+        (
+            r"printf '\033]0;owned\007\033[2Jno space\n' >&2; exit 1",
+            "DETAIL: no space\n        It ended with status 1.",
+        ),
     ],
 )
 def test_nothing_runs_without_a_fresh_backup(
@@ -62,7 +66,7 @@ def test_nothing_runs_without_a_fresh_backup(
     before = database.fingerprint()
     failed = invoke_on_database("migrate", status=9)
     assert (checkout / "ran").exists()
-    assert "take-backup gave no fresh backup" in failed.stderr
+    assert "take-backup did not give a fresh backup" in failed.stderr
     assert message in failed.stderr
     assert PARTS.search(failed.stderr)
     assert database.fingerprint() == before
@@ -78,6 +82,26 @@ def test_a_missing_backup_command_is_named(
     before = database.fingerprint()
     failed = invoke_on_database("migrate", status=9)
     assert "It could not be started: No such file or directory." in failed.stderr
+    assert database.fingerprint() == before
+
+
+@embedded
+def test_tasks_say_that_the_command_keeps_the_backups(
+    invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
+) -> None:
+    tool(checkout, f"echo 20261124-101500F {NOW}")
+    invoke_on_database("migrate")
+    kept = f"The inventory's backup_command, {checkout}/take-backup, keeps the backups."
+    rolled = invoke_on_database("rollback", status=2)
+    assert kept in rolled.stderr
+    assert "there is no backup" not in rolled.stderr
+    assert kept in invoke_on_database("backups").stdout
+    before = database.fingerprint()
+    for task in (["verify"], ["drill"], ["restore", "--backup=20261124-101500F", "--yes"]):
+        failed = invoke_on_database(*task, status=9)
+        assert kept in failed.stderr
+        assert failed.stderr.startswith("pgratchet has no backup")
+        assert PARTS.search(failed.stderr)
     assert database.fingerprint() == before
 
 

@@ -100,7 +100,7 @@ def test_hostile_database_and_user_names_are_read_back_unchanged(
     folder = checkout / name / "sql"
     folder.mkdir(parents=True)
     shutil.copy(checkout / "sql" / "001_initial_schema.sql", folder)
-    ran = invoke("migrate", "--json", f"--sql={name}/sql", f"--without-backup={owner}", env=env).json
+    ran = invoke("migrate", "--json", "--not-empty", f"--sql={name}/sql", f"--without-backup={owner}", env=env).json
     assert ran["applied"] == ["001_initial_schema"]
     history = sql.SQL("SELECT applied_by, backup_waived FROM {}").format(sql.Identifier(schema, f"{name}t"))
     with database_with_hostile_name.connect() as session:
@@ -123,11 +123,11 @@ def test_a_name_that_no_format_can_hold_is_refused_before_anything_runs(
     before = database_with_witness.fingerprint()
     good_variables = variables(database_with_witness.parameters)
     for changed, status, message in (
-        ({"POSTGRES_DB": LINES}, 2, "a value holds a line end"),
-        ({"POSTGRES_HOST": LINES}, 2, "a value holds a line end"),
+        ({"POSTGRES_DB": LINES}, 2, "the value of pg_dbname cannot be written"),
+        ({"POSTGRES_HOST": LINES}, 2, "the value of pg_host cannot be written"),
         ({"POSTGRES_USER": f" {SQL}"}, 2, "begins or ends with a space"),
-        ({"POSTGRES_DB": LONG}, 2, "pg_dbname: no name that PostgreSQL can hold"),
-        ({"POSTGRES_PORT": SQL}, 2, "pg_port: expected `int`"),
+        ({"POSTGRES_DB": LONG}, 2, "pg_dbname: expected a name of at most 63 bytes"),
+        ({"POSTGRES_PORT": SQL}, 2, "pg_port: expected a port from 1 to 65535"),
         ({"POSTGRES_DB": SQL}, 10, f'database "{SQL}" does not exist'),
         ({"POSTGRES_USER": SHELL}, 10, SHELL),
         ({"POSTGRES_HOST": SHELL}, 10, SHELL),
@@ -141,9 +141,9 @@ def test_arguments_that_match_nothing_are_refused(invoke: Invoke, database_with_
     before = database_with_witness.fingerprint()
     arguments = (
         ("migrate", "--env", 2, 'unknown environment "{}"'),
-        ("migrate", "--to", 2, '--to names no migration: "{}"'),
+        ("migrate", "--to", 2, 'no migration is named "{}"'),
         ("migrate", "--sql", 2, "no migrations folder {}"),
-        ("migrate", "--limit", 2, "names no target of dev"),
+        ("migrate", "--limit", 2, "matches no target of dev"),
         ("verify", "--backup", 9, 'there is no backup "{}"'),
         ("migrate", "--env", 2, 'unknown environment "{}"'),
         ("verify", "--backup", 9, 'there is no backup "{}"'),
@@ -169,15 +169,18 @@ def test_names_in_the_inventory_that_the_server_would_truncate_are_refused(
     dev = checkout / "inventory" / "dev.yml"
     sound = dev.read_text()
     for line, message in (
-        (f"history_schema: {LONG}", "history_schema: no name that PostgreSQL can hold"),
-        ('history_table: "a\\0b"', "history_table: no name that PostgreSQL can hold"),
+        (f"history_schema: {LONG}", "history_schema: expected a name of at most 63 bytes"),
+        ('history_table: "a\\0b"', "history_table: expected a name of at most 63 bytes"),
     ):
         dev.write_text(f"{sound}      {line}\n")
         refused(invoke("migrate", env=variables(database_with_witness.parameters), status=2), message)
     for target in (SQL, "x]\nhost=evil"):
         dev.write_text(json.dumps({"all": {"hosts": {target: {"pg_dbname": "x"}}}}))
         shown = target.replace("\n", "\n        ")
-        refused(invoke("migrate", env=variables(database_with_witness.parameters), status=2), f'"{shown}" is no name')
+        refused(
+            invoke("migrate", env=variables(database_with_witness.parameters), status=2),
+            f'"{shown}" is not a valid name',
+        )
     assert database_with_witness.fingerprint() == before
 
 
@@ -191,7 +194,7 @@ def test_unusual_file_names_are_refused(invoke: Invoke, checkout: Path, database
     refused(failed, f"the migrations cannot be used: {len(names)} mistakes")
     for name in names:
         shown = name.replace("\n", "\n        ")
-        assert f"{shown}: the file name is not one of a migration" in failed.stderr
+        assert f"{shown}: not the file name of a migration" in failed.stderr
         (checkout / "sql" / name).unlink()
     os.close(os.open(os.fsencode(checkout / "sql") + b"/002_\xff.sql", os.O_CREAT | os.O_WRONLY))
     refused(invoke("migrate", env=variables(database_with_witness.parameters), status=2), "")
@@ -204,9 +207,9 @@ def test_the_description_of_a_new_file_is_a_comment(
 ) -> None:
     path = checkout / invoke("new", f"{SQL} {SHELL} {LINES}", "--sql=new").stdout.strip()
     assert re.fullmatch(r"\d{8}T\d{6}_[a-z0-9_]+\.sql", path.name)
-    ran = invoke(
-        "migrate", "--json", "--sql=new", "--without-backup=x", env=variables(database_with_witness.parameters)
-    )
+    path.write_text(path.read_text() + "SELECT 1;\n")
+    env = variables(database_with_witness.parameters)
+    ran = invoke("migrate", "--json", "--not-empty", "--sql=new", "--without-backup=x", env=env)
     assert ran.json["applied"] == [path.stem]
 
 
@@ -219,4 +222,4 @@ def test_a_password_command_is_not_run_by_a_shell(
     command = json.dumps([sys.executable, "-c", program, "$(touch pwned)", ";touch", "pwned"])
     dev.write_text(f"{dev.read_text()}      password_command: {command}\n")
     failed = invoke("migrate", env=variables(database_with_witness.parameters), status=10)
-    refused(failed, "It must print one line")
+    refused(failed, "It must print the password as one line")

@@ -55,7 +55,8 @@ def test_a_failing_file_is_located_and_names_what_stays(
     (checkout / "sql" / "002_ok.sql").write_text("create table ok ();")
     (checkout / "sql" / "003_bad.sql").write_text("create table gone ();\n\n  select emial from app_state;\n")
     failed = invoke_on_database("migrate", status=5)
-    assert 'migration 003_bad failed at line 3, column 10: column "emial" does not exist' in failed.stderr
+    assert 'migration 003_bad failed at sql/003_bad.sql:3:10: column "emial" does not exist\n' in failed.stderr
+    assert "\n    3 |   select emial from app_state;\n      |          ^\nDETAIL: " in failed.stderr
     assert "001_initial_schema and 002_ok were applied; 003_bad was rolled back." in failed.stderr
     (backup,) = [path.name for path in checkout.glob("backups/dev/hyperpage_dev/*")]
     assert f"The backup taken before this run is {backup}." in failed.stderr
@@ -129,23 +130,24 @@ DEV = "all: {hosts: {db: {pg_url: \"{{ env('DATABASE_URL') }}\", pg_dbname: x, %
         (inventory(DEV % "pg_prot: 1, confirm: maybe"), ["migrate"], 2, "2 mistakes"),
         (inventory("all: ["), ["status"], 2, "not YAML"),
         (bad("1_again.sql", b""), ["migrate"], 2, "the same version 1"),
-        (bad("add email.sql", b""), ["migrate"], 2, "add email.sql: the file name is not one of a migration"),
+        (bad("add email.sql", b""), ["migrate"], 2, "add email.sql: not the file name of a migration"),
         (bad("002_a.sql", b"select 1;\n\0"), ["migrate"], 2, "a NUL byte at byte 11 (line 2)"),
         (bad("002_a.sql", b"-- caf\xe9"), ["migrate"], 2, "not UTF-8: byte 0xe9"),
-        (bad("002_a.sql", b"-- migrate: up\n"), ["migrate"], 2, 'line 1, column 1: unknown directive "up"'),
-        (bad("002_a.sql", b"select 1;\n BEGIN;"), ["migrate"], 2, "002_a, line 2, column 2: BEGIN"),
-        (bad("002_a.sql", b"COMMIT;"), ["migrate"], 2, "002_a, line 1, column 1: COMMIT"),
-        (bad("002_a.sql", b"\n\nrollback"), ["migrate"], 2, "002_a, line 3, column 1: ROLLBACK"),
-        (bad("002_a.sql", b"\\connect x"), ["migrate"], 2, "002_a, line 1, column 1: a psql meta-command"),
-        (None, ["migrate", "--to=nothing"], 2, '--to names no migration: "nothing"'),
+        (bad("002_a.sql", b"-- migrate: up\n"), ["migrate"], 2, ':1:1: unknown directive "up"'),
+        (bad("002_a.sql", b"select 1;\n BEGIN;"), ["migrate"], 2, "002_a.sql:2:2: BEGIN"),
+        (bad("002_a.sql", b"-- todo\n"), ["migrate"], 2, "002_a.sql:1:1: holds no statement"),
+        (bad("002_a.sql", b"COMMIT;"), ["migrate"], 2, "002_a.sql:1:1: COMMIT"),
+        (bad("002_a.sql", b"\n\nrollback"), ["migrate"], 2, "002_a.sql:3:1: ROLLBACK"),
+        (bad("002_a.sql", b"\\connect x"), ["migrate"], 2, "002_a.sql:1:1: a psql meta-command"),
+        (None, ["migrate", "--to=nothing"], 2, 'no migration is named "nothing"'),
         (None, ["migrate", "--sql=nowhere"], 2, "no migrations folder nowhere"),
-        (None, ["migrate", "--limit=nowhere"], 2, "names no target of dev"),
-        (None, ["migrate", "--without-backup= "], 2, "--without-backup needs a reason"),
+        (None, ["migrate", "--limit=nowhere"], 2, "matches no target of dev"),
+        (None, ["migrate", "--without-backup= "], 2, "Write --without-backup=REASON."),
         (None, ["verify", "--backup=nothing"], 9, 'there is no backup "nothing"'),
         (None, ["restore", "--backup=nothing", "--into=x"], 9, 'there is no backup "nothing"'),
         (None, ["rollback"], 2, "there is no rollback"),
-        (None, ["render", "--write=notes.txt"], 2, "no file that can be written"),
-        (None, ["new", "!!!"], 2, "makes no file name"),
+        (None, ["render", "--write=notes.txt"], 2, "cannot write a file named"),
+        (None, ["new", "!!!"], 2, "gives no file name"),
     ],
 )
 def test_invalid_input_is_named_in_three_parts_and_changes_nothing(
@@ -192,6 +194,7 @@ def test_a_wrong_password_is_not_printed(invoke: Invoke, database: Database) -> 
     for env in ({}, {"INVOKE_RUN_ECHO": "1"}):
         failed = invoke("migrate", env={"DATABASE_URL": wrong.url, **env}, status=10)
         assert "password authentication failed" in failed.stderr
+        assert "The password comes from DATABASE_URL" in failed.stderr
         assert "canary" not in failed.stderr + failed.stdout
 
 
@@ -210,7 +213,7 @@ def test_a_file_that_stops_part_way_exits_6_and_resumes_there(
     file.write_text("-- migrate: no-transaction\ncreate table once (x int);\ninsert into once values (1 / 0);\n")
     failed = invoke_on_database("migrate", "--json", status=6)
     assert (failed.json["error"]["code"], failed.json["applied"], failed.json["pending"]) == (6, [], 1)
-    assert "stopped at statement 2 of 2, line 3" in failed.stderr
+    assert "stopped at statement 2 of 2, sql/002_steps.sql:3:28: division" in failed.stderr
     assert PARTS.search(failed.stderr)
     assert database.rows("SELECT count(*) FROM once") == [(0,)], "the first statement took effect, and stays"
     assert invoke_on_database("status", "--json").json["migrations"][1]["status"] == "unfinished"
@@ -246,17 +249,21 @@ def test_a_history_that_disagrees_exits_8_and_is_shown_by_status(
     assert message in failed.stderr
     assert PARTS.search(failed.stderr)
     assert state in {m["status"] for m in invoke_on_database("status", "--json").json["migrations"]}
-    assert "1 to be settled" in invoke_on_database("status").stdout
+    shown = invoke_on_database("status")
+    assert "1 disagreement" in shown.stdout
+    assert "HINT: `invoke status --check` shows how files and history differ." in shown.stderr
     invoke_on_database("status", "--check", status=8)
     assert database.fingerprint() == before
 
 
 def test_reading_tasks_write_nothing(invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database) -> None:
-    before = database.fingerprint(), sorted(checkout.rglob("*"))
+    def files() -> list[Path]:
+        return [path for path in sorted(checkout.rglob("*")) if "__pycache__" not in path.parts]
+
+    before = database.fingerprint(), files()
     for task in (["status"], ["status", "--json"], ["backups"], ["render"], ["migrate", "--dry-run"]):
         invoke_on_database(*task)
-    after = [path for path in sorted(checkout.rglob("*")) if "__pycache__" not in path.parts]
-    assert (database.fingerprint(), after) == before
+    assert (database.fingerprint(), files()) == before
 
 
 def test_render_masks_secrets_on_screen_and_writes_private_files(
@@ -317,7 +324,7 @@ def test_a_signal_cancels_the_statement_and_frees_the_lock(
     assert process.returncode == status, stderr
     assert json.loads(stdout)["error"]["code"] == status
     assert json.loads(stdout)["applied"] == ["001_initial_schema"]
-    assert "001_initial_schema was applied, and stays." in stderr
+    assert "001_initial_schema was applied and stays." in stderr
     assert database.rows("SELECT name FROM ratchet.migrations") == [("001_initial_schema",)]
     assert "Traceback" not in stderr
     assert database.rows(sleeping) == [(0,)]

@@ -49,7 +49,7 @@ class RunningMigrate:
     """A run in a process of its own, below `sh` if the test needs a shell."""
 
     def __init__(self, clone: Path, database: Database, *, shell: str = "") -> None:
-        command = [*COMMAND, "migrate", "--json"]
+        command = [*COMMAND, "migrate", "--json", "--not-empty"]
         self.process = subprocess.Popen(
             ["sh", "-c", shell, "sh", *command] if shell else command,
             cwd=clone,
@@ -126,11 +126,11 @@ def test_a_signal_during_a_statement_cancels_it(
     until(lambda: sessions(watched_database, "wait_event = 'PgSleep'"), 30)
     done = stopped(running, watched_database, number, times)
     assert done.json["applied"] == ["001_initial_schema"]
-    assert "001_initial_schema was applied, and stays." in done.stderr
+    assert "001_initial_schema was applied and stays." in done.stderr
     assert history(watched_database) == [SEED]
     assert watched_database.rows("SELECT to_regclass('slow')") == [(None,)]
     slow.write_text("create table slow ();")
-    assert invoke_on_database("migrate", "--json").json["applied"] == ["002_slow"]
+    assert invoke_on_database("migrate", "--json", "--not-empty").json["applied"] == ["002_slow"]
 
 
 @SIGNALS
@@ -151,7 +151,7 @@ def test_a_signal_ends_the_wait_for_the_lock(
         assert done.json["applied"] == []
         assert watched_database.fingerprint() == before
     HELD.clear()
-    assert invoke_on_database("migrate", "--json").json["applied"] == ["001_initial_schema"]
+    assert invoke_on_database("migrate", "--json", "--not-empty").json["applied"] == ["001_initial_schema"]
 
 
 @SIGNALS
@@ -179,7 +179,7 @@ def test_a_signal_during_an_index_build_is_repaired_by_the_next_run(
     assert watched_database.rows(progress) == [(1, 2)]
     valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('i')"
     assert watched_database.rows(valid) == [(False,)]
-    assert invoke_on_database("migrate", "--json").json["applied"] == ["002_build"]
+    assert invoke_on_database("migrate", "--json", "--not-empty").json["applied"] == ["002_build"]
     assert watched_database.rows(valid) == [(True,)]
     assert history(watched_database) == [SEED, ("002_build", True)]
 
@@ -201,7 +201,8 @@ def test_closing_the_terminal_ends_the_run(watched_database: Database, database:
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(checkout)
-        os.execve(COMMAND[0], [*COMMAND, "migrate"], environment({"DATABASE_URL": database.url, "TERM": "xterm"}))
+        env = environment({"DATABASE_URL": database.url, "TERM": "xterm"})
+        os.execve(COMMAND[0], [*COMMAND, "migrate", "--not-empty"], env)
     until(lambda: sessions(watched_database, "wait_event = 'PgSleep'"), 30)
     os.close(terminal)
     until(lambda: not sessions(watched_database), 2)

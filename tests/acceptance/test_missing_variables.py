@@ -25,8 +25,8 @@ INVENTORY = """all:
 """
 VALUES = {
     'pg_user: "{{ nothing }}"': "'nothing' is undefined",
-    "pg_user: \"{{ env('EMPTY') }}\"": "the environment variable EMPTY is not set",
-    'pg_user: "x{{ none }}"': "gives none, which is no value",
+    "pg_user: \"{{ env('EMPTY') }}\"": "the environment variable EMPTY is empty",
+    'pg_user: "x{{ none }}"': "gives none",
 }
 """Lines of the inventory; tests/unit/test_settings.py has them all."""
 TEMPLATES = {

@@ -75,7 +75,7 @@ def project(installed: Installed, tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "shop"
     installed.run("pgratchet", "init", "shop", cwd=tmp_path)
     yield folder
-    installed.run("pgratchet", "down", "--env=dev", "--remove", cwd=folder)
+    installed.run("pgratchet", "down", "--env=dev", "--remove", "--yes", cwd=folder)
 
 
 def test_the_wheel_holds_one_package_with_its_data(wheel: Path, distributions: Path) -> None:
@@ -259,9 +259,10 @@ def test_the_collection_works_in_a_foreign_project(
 
 
 def test_hints_name_the_tasks_as_they_are_called(foreign: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    assert "`invoke db.up --env=dev`; `invoke db.migrate` starts it too." in foreign("db.status", status=10).stderr
-    hint = json.loads(foreign("db.migrate", "--dry-run", "--json", status=10).stdout)["error"]["hint"]
-    assert "`invoke db.up" in hint
+    assert "every file is pending; `invoke db.migrate` makes it" in foreign("db.status").stderr
+    assert "`invoke db.up --env=dev`; `invoke db.migrate` starts it too." in foreign("db.doctor", status=10).stdout
+    remedy = json.loads(foreign("db.doctor", "--json", status=10).stdout)["findings"][0]["remedy"]
+    assert "`invoke db.up" in remedy
 
 
 @pytest.mark.parametrize("source", ["invoke.yaml", "environment"])

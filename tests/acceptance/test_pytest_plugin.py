@@ -72,6 +72,9 @@ def answers(folder: Path) -> list[Path]:
 
 
 def test_the_sample_project_passes_on_its_own_server_which_stops(sample_project: Path) -> None:
+    (sample_project / "inventory").mkdir()
+    (sample_project / "inventory" / "prod.yml").write_text("all: {hosts: {shop: {pg_dbname: shop, roles: [shop_app]}}}")
+    (sample_project / "sql" / "0004_grant.sql").write_text("grant select on customers to shop_app;\n")
     with start(sample_project, "-q") as run:
         output, _ = run.communicate(timeout=180)
     assert re.search(r"24 passed", output), output
@@ -150,3 +153,28 @@ def test_the_plugin_imports_nothing_heavy_at_start_up() -> None:
         [sys.executable, "-c", program], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
     )
     assert result.stdout == "[]\n"
+
+
+ERRORS = """
+def test_unknown(pg_migrated_to):
+    pg_migrated_to("0099")
+
+def test_failing(pg_migrated_to):
+    pg_migrated_to("customers").migrate("sql/9999_bad.sql")
+
+def test_path(pg_migrated_to):
+    pg_migrated_to("sql/0001_customers.sql")
+"""
+
+
+def test_errors_show_the_line_of_the_test_and_no_source_of_the_plugin(sample_project: Path) -> None:
+    (sample_project / "sql" / "9999_bad.sql").write_text("create tabl b ();\n")
+    (sample_project / "test_errors.py").write_text(ERRORS)
+    with start(sample_project, "-q", "test_errors.py") as run:
+        output, _ = run.communicate(timeout=180)
+    assert "2 failed, 1 passed" in output
+    assert (
+        '>       pg_migrated_to("0099")\nE       pgratchet.errors.ConfigurationError: no migration is named' in output
+    )
+    assert 'syntax error at or near "tabl"' in output
+    assert "pgratchet/" not in output.replace("pgratchet/testing/pytest_plugin", "")

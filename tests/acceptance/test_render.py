@@ -15,13 +15,14 @@ import pytest
 from psycopg import conninfo, sql
 
 from pgratchet import embedded
-from pgratchet.config import settings
+from pgratchet.config import settings, written_files
 from pgratchet.config.inventory import InventoryTarget
 from pgratchet.database import connection
 from pgratchet.errors import ConfigurationError
 from tests import ROOT
 from tests.requirements import require, requires
 from tests.servers.databases import Server
+from tests.support.git import git
 from tests.support.invoke import PARTS, Invoke
 
 VALUES = (
@@ -84,7 +85,7 @@ def test_an_env_file_is_read_back_unchanged(tmp_path: Path, read: Callable[[Path
             InventoryTarget("env", "app", (), variables), ROOT / "templates", {"X": value}, dict
         )
         try:
-            path.write_text(settings.render_file(path, [target]), encoding="utf-8")
+            path.write_text(written_files.render_file(path, [target]), encoding="utf-8")
         except ConfigurationError:
             refused.add(value)
             continue
@@ -93,6 +94,20 @@ def test_an_env_file_is_read_back_unchanged(tmp_path: Path, read: Callable[[Path
         whole: dict[str, Any] = conninfo.conninfo_to_dict(str(variables_read["DATABASE_URL"]))
         assert (whole["password"], whole["dbname"], whole["host"]) == (value, "a b", "db.example")
     assert refused == REFUSED
+
+
+def test_a_file_with_secrets_that_git_does_not_ignore_is_warned_about(invoke: Invoke, checkout: Path) -> None:
+    env = {f"POSTGRES_{key}": "x" for key in ("HOST", "DB", "USER", "PASSWORD")}
+    git(checkout, "init", "-q")
+    (checkout / ".gitignore").write_text("ignored.env\n")
+    for name, is_warned in (("own.env", True), ("pgpass", True), ("ignored.env", False), ("pg_service.conf", False)):
+        warnings = invoke("render", f"--write={name}", env=env).stderr
+        assert (f"WARNING: git does not ignore {name}" in warnings) is is_warned
+    group_vars = checkout / "inventory" / "group_vars" / "all.yml"
+    group_vars.write_text(f"{group_vars.read_text()}env_file: own.env\n")
+    (checkout / "own.env").write_text("DATABASE_URL=postgresql://from_file@localhost:1/shop\n")
+    assert "user=from_file" in invoke("render").stdout
+    assert "git does not ignore own.env" in invoke("doctor", status=10).stdout
 
 
 def test_a_refused_value_leaves_the_file_unchanged(invoke: Invoke, checkout: Path) -> None:
@@ -131,3 +146,10 @@ def psql(path: Path) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.mark.parametrize("name", ["new/folder/.env", "new/folder/pgpass"])
+def test_the_folder_of_a_written_file_is_made(invoke: Invoke, checkout: Path, name: str) -> None:
+    env = {f"POSTGRES_{key}": "x" for key in ("HOST", "DB", "USER", "PASSWORD")}
+    invoke("render", f"--write={name}", env=env)
+    assert (checkout / name).stat().st_mode & 0o777 == 0o600

@@ -227,7 +227,7 @@ def test_a_failing_password_command_does_not_show_its_output(checkout: Path, out
         env = environment({"POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": "1", **TRACED})
         done, _ = watched([*COMMAND, "-d", "migrate", "--json"], checkout, env)
         assert done.status == 10
-        assert "gave no password" in done.stderr
+        assert "returned no password" in done.stderr
         assert CANARY not in done.stdout + done.stderr, script
 
 

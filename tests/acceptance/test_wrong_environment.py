@@ -36,7 +36,7 @@ def test_every_task_that_writes_refuses_another_cluster(
         ("restore", f"--backup={backup}", "--into=elsewhere"),
     ):
         failed = invoke(*task, env={"DATABASE_URL": database.url}, status=2)
-        assert "is not on the server that this environment is pinned to" in failed.stderr, task
+        assert "is on another cluster than the pinned one" in failed.stderr, task
         assert f"Its system identifier is {own}; the inventory says {int(str(own)) + 1}." in failed.stderr
         assert PARTS.search(failed.stderr)
     assert (database.fingerprint(), sorted(checkout.glob("backups/**/*"))) == before
@@ -56,3 +56,40 @@ def test_variables_of_dev_are_ignored_by_other_environments(invoke: Invoke, chec
         assert f"on db.{arguments[0][6:]}.hyperpage.example" in failed.stderr
         assert database.name not in failed.stderr
     assert database.fingerprint() == before
+
+
+PROD = """all:
+  hosts:
+    hyperpage_prod:
+      pg_url: "{{ env('PROD_URL') }}"
+      pg_dbname: x
+      backup_policy: never
+"""
+
+
+def test_the_url_of_production_in_the_shell_does_not_make_dev_migrate_production(
+    invoke: Invoke, checkout: Path, database: Database
+) -> None:
+    (checkout / "inventory" / "prod.yml").write_text(PROD)
+    prod = {"PROD_URL": database.url}
+    first = invoke("migrate", "--env=prod", env=prod)
+    host = database.parameters["host"]
+    assert first.stderr.startswith(f"prod: hyperpage_prod ({database.name} on {host}:")
+    (checkout / "sql" / "002_more.sql").write_text("create table more ();")
+    before = database.fingerprint(), sorted(checkout.glob("backups/**/*"))
+    for task in (("migrate",), ("status",), ("backup",), ("doctor",), ("adopt", "--baseline=001")):
+        failed = invoke(*task, env={"DATABASE_URL": database.url}, status=10)
+        output = failed.stdout + failed.stderr
+        assert f'the settings of dev lead to the database of prod, "{database.name}"' in output, task
+    assert (database.fingerprint(), sorted(checkout.glob("backups/**/*"))) == before
+    assert invoke("status", "--env=prod", env=prod).stdout.startswith(
+        f"prod: hyperpage_prod ({database.name} on {host}:"
+    )
+
+
+def test_dev_refuses_another_machine_before_it_connects(invoke: Invoke) -> None:
+    environ = {"DATABASE_URL": "postgresql://owner:secret@db.example.invalid/shop"}
+    failed = invoke("migrate", env=environ, status=2)
+    assert "dev leads to a server on another machine, db.example.invalid" in failed.stderr
+    assert "secret" not in failed.stderr
+    assert PARTS.search(failed.stderr)

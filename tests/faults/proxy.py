@@ -246,7 +246,7 @@ def _messages(line: socket.socket, *, typed: bool) -> Iterator[bytes]:
 
 
 def _ends_answer(message: bytes) -> bool:
-    """Whether the server waits after the message: ReadyForQuery, CopyInResponse or an authentication request."""
+    """Return whether the server waits after the message: ReadyForQuery, CopyInResponse or an authentication request."""
     kind, code = message[:1], int.from_bytes(message[5:9], "big")
     return kind in (b"Z", b"G") or (kind == b"R" and code not in (_LOGIN_OK, _LAST_OF_SASL))
 

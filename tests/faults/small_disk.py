@@ -20,4 +20,5 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        # A process of the host may still end; the mount then goes with it.
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

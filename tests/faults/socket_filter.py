@@ -17,7 +17,7 @@ _PASS_NOTHING = struct.pack("HBBI", 0x06, 0, 0, 0)
 
 
 def is_permitted() -> bool:
-    """Whether this process can attach a filter."""
+    """Return whether this process can attach a filter."""
     if sys.platform != "linux":
         return False
     with socket.socket() as probe:

@@ -12,8 +12,10 @@ import pytest
 
 from tests.hosts.containers import Hosts, running_hosts
 from tests.hosts.local_sshd import LocalSshd, running_local_sshd
+from tests.hosts.local_target import LocalTarget
 from tests.hosts.remote_target import RemoteTarget, RunningInvoke
 from tests.requirements import require
+from tests.servers.databases import Database
 from tests.support.invoke import COMMAND, Invoke, environment
 
 
@@ -34,6 +36,14 @@ def local_sshd(tmp_path: Path) -> Iterator[LocalSshd]:
     folder.mkdir()
     with running_local_sshd(folder) as started:
         yield started
+
+
+@pytest.fixture
+def near(local_sshd: LocalSshd, database: Database, checkout: Path, invoke: Invoke) -> LocalTarget:
+    """A database that is reached through the sshd on this machine."""
+    target = LocalTarget(local_sshd, database, checkout, invoke)
+    target.describe()
+    return target
 
 
 @pytest.fixture

@@ -25,5 +25,5 @@ class SshServer:
             "ssh_key": str(self.key),
             "ssh_known_hosts": str(self.known_hosts),
             "ssh_config": "/nonexistent",
-            "ssh_silence": 4,
+            "ssh_silence": 10,
         }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import stat
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 from pgratchet import embedded
 from pgratchet.database import connection
 from pgratchet.errors import RatchetError, Unreachable
+from tests import ROOT
 from tests.requirements import requires
 
 
@@ -33,12 +36,14 @@ def modes(*folders: Path) -> dict[Path, int]:
 def test_a_server_starts_stops_and_starts_again_with_its_data(server: embedded.Server) -> None:
     with pytest.raises(Unreachable, match="not running") as caught:
         embedded.attach(server)
-    assert "not been made" in caught.value.detail
+    assert "not been created" in caught.value.detail
     assert embedded.start(server, "app") is True
-    assert embedded.start(server, "app") is False
+    assert embedded.start(server, "app", ("shop_app", "Shop Readers", "shop_app")) is False
+    assert embedded.start(server, "app", ("shop_app",)) is False
     parameters = {**embedded.attach(server), "dbname": "app"}
     with connection.connect(parameters) as session:
         session.execute("CREATE TABLE kept ()")
+        session.execute('GRANT SELECT ON kept TO shop_app, "Shop Readers"')
     assert embedded.stop(server) is True
     assert embedded.stop(server) is False
     with pytest.raises(Unreachable) as caught:
@@ -183,3 +188,25 @@ def test_leftovers_of_a_crash_are_not_mistaken_for_a_server(server: embedded.Ser
     embedded.start(server, "app")
     with connection.connect(parameters) as session:
         assert session.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+
+
+def test_scratch_servers_of_killed_processes_are_discarded_and_no_others() -> None:
+    """They have whole copies of databases: a drill restores into them."""
+    code = "from pgratchet import embedded\nwith embedded.scratch() as server: print(server.root, flush=True); input()"
+    with embedded.scratch() as mine:
+        with subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "ops")},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as process:
+            assert process.stdout is not None
+            left = Path(process.stdout.readline().decode().strip())
+            process.kill()
+        theirs = embedded.Server("scratch", left, left / "socket")
+        assert embedded.is_running(theirs), "a killed process leaves its server"
+        with embedded.scratch():
+            assert not embedded.is_running(theirs)
+            assert not list(left.parent.glob(f"{left.name}*"))
+            assert embedded.is_running(mine)
+    assert not list(mine.root.parent.glob(f"{mine.root.name}*"))

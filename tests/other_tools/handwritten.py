@@ -31,10 +31,10 @@ def goose(*rows: tuple[int, bool]) -> str:
     return f"INSERT INTO goose_db_version (version_id, is_applied) VALUES {values}"
 
 
-def flyway_rows(*more: tuple[int, str, str], two: str = TWO, success: bool = True) -> str:
+def flyway_rows(*more: tuple[int, str, str], one: str = ONE, two: str = TWO, success: bool = True) -> str:
     """Rows of Flyway for the first two files, and more by rank, version and type."""
     values = [
-        f"(1, '1', 'one', 'SQL', 'V1__one.sql', {flyway.checksum(ONE.encode())}, 'me', '2024-01-02 03:04:05', 7, true)",
+        f"(1, '1', 'one', 'SQL', 'V1__one.sql', {flyway.checksum(one.encode())}, 'me', '2024-01-02 03:04:05', 7, true)",
         f"(2, '2', 'two', 'SQL', 'V2__two.sql', {flyway.checksum(two.encode())}, 'me', now(), 7, {success})",
         *(f"({rank}, '{version}', 'x', '{kind}', 'x', null, 'me', now(), 0, true)" for rank, version, kind in more),
     ]

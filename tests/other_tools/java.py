@@ -43,14 +43,18 @@ class Liquibase(OtherTool):
         includes = "".join(f"  - include:\n      file: {self.files}/{s.number:03d}_{s.name}.sql\n" for s in steps)
         put(project / "changelog.yaml", f"databaseChangeLog:\n{includes}")
 
-    def migrate(self, project: Path, database: Database) -> None:
+    def migrate(self, project: Path, database: Database, *options: str) -> None:
         java = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", str(self.home() / "lib" / "*"), _MAIN)
         with _by_tcp(database) as port:
             variables = {
                 "LIQUIBASE_COMMAND_URL": f"jdbc:postgresql://127.0.0.1:{port}/{database.name}?sslmode=disable",
                 "LIQUIBASE_COMMAND_USERNAME": database.parameters["user"],
             }
-            run((*java, "--show-banner=false", "update", "--changelog-file=changelog.yaml"), project, variables)
+            run(
+                (*java, "--show-banner=false", "update", "--changelog-file=changelog.yaml", *options),
+                project,
+                variables,
+            )
 
 
 def _changesets(step: SampleMigration) -> str:

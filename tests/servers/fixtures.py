@@ -161,8 +161,8 @@ def pool(database: Database) -> Iterator[StartPooler]:
     require("pgbouncer")
     open_ones = []
 
-    def make(size: int = 5) -> tuple[Database, PgBouncer]:
-        open_ones.append(running_pgbouncer(database.parameters, size))
+    def make(size: int = 5, mode: str = "transaction") -> tuple[Database, PgBouncer]:
+        open_ones.append(running_pgbouncer(database.parameters, size, mode))
         return open_ones[-1].__enter__()
 
     yield make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from tests import ROOT
 from tests.servers.databases import Database
 from tests.support.invoke import COMMAND, Invoke, InvokeOnDatabase, ProcessResult, environment
 from tests.support.migrations import WriteMigrations
+from tests.support.schemas import check_printed_json
 
 
 @pytest.fixture
@@ -36,13 +38,22 @@ def write(sql_folder: Path) -> WriteMigrations:
     return write_files
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Iterator[Path]:
-    """A copy of this checkout, as a user has it. Its bundled servers are removed with it."""
-    folder = tmp_path / "clone"
+@pytest.fixture(scope="session")
+def pristine_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of this checkout. It is compiled, so that the hundreds of processes of the tests need not do it again."""
+    folder = tmp_path_factory.mktemp("pristine") / "clone"
     for part in ("ops", "inventory", "templates", "sql"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "tasks.py", folder)
+    compileall.compile_dir(folder / "ops", quiet=1)
+    return folder
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, pristine_checkout: Path) -> Iterator[Path]:
+    """A copy of this checkout, as a user has it. Its bundled servers are removed with it."""
+    folder = tmp_path / "clone"
+    shutil.copytree(pristine_checkout, folder)
     yield folder
     for name in ("dev", "test"):
         embedded.remove(embedded.locate(folder, name))
@@ -63,6 +74,7 @@ def invoke(checkout: Path) -> Invoke:
         result = ProcessResult(done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in done.stdout + done.stderr
         assert status is None or done.returncode == status, done.stdout + done.stderr
+        check_printed_json(arguments, done.stdout)
         return result
 
     return run

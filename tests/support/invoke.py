@@ -41,6 +41,6 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
         key: value
         for key, value in os.environ.items()
         if not key.startswith(("PG", "POSTGRES_", "TEST_", "DATABASE_", "MIGRATION_", "OPS_", "INVOKE_", "COV_"))
-        and key not in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "PYTHONWARNINGS")
+        and key not in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "PYTHONWARNINGS", "CI", "GITHUB_ACTIONS")
     }
     return {**variables, **extra}

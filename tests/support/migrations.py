@@ -35,12 +35,12 @@ class RunEvents:
 def migrate(
     database: Database, files: Sequence[Migration], backup: applier.Backup | None = None, **options: object
 ) -> RunEvents:
-    """Run migrations in this process, with `options` of MigrateOptions."""
+    """Run migrations in this process, with `options` of MigrateOptions. The database may have tables already."""
     return RunEvents(list(applier.migrate(database.connect, HISTORY, files, backup, _options(options))))
 
 
 def _options(options: dict[str, object]) -> MigrateOptions:
-    return MigrateOptions(**{"run_id": "run", **options})  # type: ignore[arg-type]
+    return MigrateOptions(**{"run_id": "run", "not_empty": True, **options})  # type: ignore[arg-type]
 
 
 def history(database: Database) -> list[tuple[object, ...]]:

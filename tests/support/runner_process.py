@@ -127,7 +127,7 @@ def lies_of_a_lost_line(outcome: Outcome, database: Database) -> list[str]:
     claims = false_claims(outcome, database)
     if outcome.exit != 0 or outcome.error not in (None, *LOST):
         claims.append(f"exit {outcome.exit}, {outcome.text}")
-    if "refused what the history needs" in outcome.text:
+    if "refused to create or change the history" in outcome.text:
         claims.append(f"the server refused nothing: {outcome.text}")
     return claims
 
@@ -158,7 +158,8 @@ def _run(number: int, job: dict[str, Any]) -> None:
     error: BaseException | None = None
     try:
         files = migrations.read(Path(job["folder"]))
-        for event in applier.migrate(line.connect, History(), files, None, MigrateOptions(f"{os.getpid()}-{number}")):
+        options = MigrateOptions(f"{os.getpid()}-{number}", not_empty=True)
+        for event in applier.migrate(line.connect, History(), files, None, options):
             if isinstance(event, MigrationApplied):
                 _say(applied=event.name)
     except BaseException as raised:  # noqa: BLE001

@@ -47,6 +47,7 @@ def test_json_has_every_key_even_if_unknown() -> None:
         "detail": "d",
         "hint": "h",
         "migration": "0009_y",
+        "path": None,
         "line": 12,
         "column": 8,
         "sqlstate": "42703",
@@ -56,7 +57,7 @@ def test_json_has_every_key_even_if_unknown() -> None:
 
 @pytest.mark.parametrize(
     ("place", "shown"),
-    [(Location("a"), "a"), (Location("a", 2), "a, line 2"), (Location("a", 2, 3), "a, line 2, column 3")],
+    [(Location("a"), "a"), (Location("a", 2), "a:2"), (Location("a", 2, 3, path="sql/a.sql"), "sql/a.sql:2:3")],
 )
 def test_locations_are_formatted(place: Location, shown: str) -> None:
     assert str(place) == shown
@@ -101,5 +102,11 @@ def test_every_error_has_a_hint_in_whole_sentences() -> None:
         assert "hint" in arguments, where
         for part in ("hint", "detail"):
             text = arguments.get(part, "")
-            assert not text or text[0].isupper() or text[0] in "x`-", where
+            assert not text or text[0].isupper() or text[0] in 'x`-"', where
             assert not text or text.endswith((".", "x", "?")) or "\ninvoke " in text, where
+
+
+def test_a_hint_names_the_task_that_ran_the_migrations() -> None:
+    error = errors.MigrationFailed("m", hint="Fix sql/1_a.sql; then run `invoke migrate` again.")
+    error.rerun_with("ci")
+    assert error.hint == "Fix sql/1_a.sql; then run `invoke ci` again."

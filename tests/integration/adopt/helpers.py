@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,8 +20,10 @@ from pgratchet.database.session import Session
 from pgratchet.errors import HistoryDisagrees, RatchetError
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations.plan import make_plan
+from pgratchet.operations.schema import schema_dumper
 from tests.other_tools.handwritten import ONE, SAMPLES, TWO, ToolLeftovers
 from tests.servers.databases import Database
+from tests.support.targets import target_of
 
 LEDGER = History()
 
@@ -48,20 +51,25 @@ class ToolProject:
         whole.parent.mkdir(parents=True, exist_ok=True)
         whole.write_bytes(text.encode())
 
-    def look(self, **wishes: Path | str) -> Adoption:
+    def look(self, **wishes: Any) -> Adoption:
         return self._run(dry=True, wait=100, wishes=wishes)
 
-    def adopt(self, wait: int = 100, **wishes: Path | str) -> Adoption:
+    def adopt(self, wait: int = 100, **wishes: Any) -> Adoption:
         return self._run(dry=False, wait=wait, wishes=wishes)
 
-    def _run(self, *, dry: bool, wait: int, wishes: Mapping[str, Path | str]) -> Adoption:
-        options = AdoptionOptions(**{"sql": self.sql, "files": self.files, **wishes})  # type: ignore[arg-type]
+    def _run(self, *, dry: bool, wait: int, wishes: Mapping[str, Any]) -> Adoption:
+        options = AdoptionOptions(**{"sql": self.sql, "files": self.files, **wishes})
         with closing(Session(self.database.connect, LEDGER, wait)) as session, connection.translate_errors():
             past = session.open()
-            preview = adoption.preview(session, past, options)
+            target = target_of(self.database)
+
+            def dump(without: Sequence[str]) -> bytes:
+                return schema_dumper(target, session, without)(self.database.name)
+
+            preview = adoption.preview(session, past, options, dump)
             adoption.require_adoptable(preview, past, options.sql)
             if not dry:
-                adoption.write(session, preview, options, "run")
+                adoption.write(session, preview, options, "run", dump)
         return preview
 
     def migrate(self) -> list[str]:

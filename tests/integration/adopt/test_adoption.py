@@ -101,17 +101,17 @@ TRAPS = {
     "an undone migration of Flyway below another": (
         "flyway",
         handwritten.flyway_rows((3, "1", "UNDO_SQL")),
-        "V1__one: skipped. Taken back by a row of type UNDO_SQL.",
+        "V1__one: skipped. A row of type UNDO_SQL has undone it.",
     ),
     "a deleted migration of Flyway below another": (
         "flyway",
         handwritten.flyway_rows((3, "1", "DELETE")),
-        "V1__one: skipped. Taken back by a row of type DELETE.",
+        "V1__one: skipped. A row of type DELETE has undone it.",
     ),
     "files below a baseline of Flyway": (
         "flyway",
         "INSERT INTO flyway_schema_history VALUES (1, '2', 'x', 'BASELINE', 'x', null, 'me', now(), 0, true)",
-        "V1__one: failed. Below Flyway's baseline, so never run here",
+        "V1__one: excluded. It is not above Flyway's baseline, so it has never run here.",
     ),
     "a run of Prisma that has no end": (
         "prisma",
@@ -194,7 +194,7 @@ def test_a_change_between_preview_and_write_is_refused(project: ToolProject) -> 
         preview = adoption.preview(session, session.open(), wishes)
         project.database.run("INSERT INTO schema_migrations VALUES ('20240103000000')")
         before = project.database.rows("SELECT count(*) FROM pg_class")
-        with pytest.raises(HistoryDisagrees, match="has changed since it was looked at"):
+        with pytest.raises(HistoryDisagrees, match="has changed since the preview"):
             adoption.write(session, preview, wishes, "run")
     assert project.database.rows("SELECT count(*) FROM pg_class") == before
     assert not project.sql.exists()
@@ -258,7 +258,7 @@ def test_tool_and_folder_are_detected_or_requested(project: ToolProject, monkeyp
     monkeypatch.chdir(project.files.parent)
     with pytest.raises(ConfigurationError, match="no history of another tool"):
         project.look()
-    with pytest.raises(ConfigurationError, match="names no tool"):
+    with pytest.raises(ConfigurationError, match="names no known tool"):
         project.look(tool="ant")
     project.given("drizzle")
     with pytest.raises(ConfigurationError, match="no files of drizzle"):
@@ -307,7 +307,7 @@ def test_an_sqlite_history_gives_the_order_and_the_differences(project: ToolProj
     ]
     assert project.database.fingerprint() == before
     assert project.migrate() == ["applied", "applied"]
-    with pytest.raises(ConfigurationError, match="holds no history"):
+    with pytest.raises(ConfigurationError, match="has no history"):
         project.look(history=tmp_path / "none.sqlite")
 
 

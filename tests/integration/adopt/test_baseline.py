@@ -57,7 +57,7 @@ def test_a_database_with_the_schema_of_the_files_is_adopted(baseline_project: To
 def test_a_database_with_another_schema_is_refused_with_the_differences(baseline_project: ToolProject) -> None:
     baseline_project.database.run(BASE.replace("b text", "b varchar(9)"))
     before = baseline_project.database.fingerprint()
-    with pytest.raises(HistoryDisagrees, match="not what these files make") as caught:
+    with pytest.raises(HistoryDisagrees, match="does not have the schema") as caught:
         take_baseline(baseline_project.database, baseline_project.sql, "1_base")
     assert "-    b text DEFAULT 'x;y'::text" in caught.value.detail
     assert "+    b character varying(9) DEFAULT 'x;y'::character varying" in caught.value.detail
@@ -67,6 +67,49 @@ def test_a_database_with_another_schema_is_refused_with_the_differences(baseline
 
 def test_files_that_fail_are_reported_as_by_migrate(baseline_project: ToolProject) -> None:
     (baseline_project.sql / "1_base.sql").write_text("create table one (a int);\nselect nothing;\n")
-    with pytest.raises(MigrationFailed, match=r"1_base failed at line 2, column 8"):
+    with pytest.raises(MigrationFailed, match=r"1_base\.sql:2:8"):
         take_baseline(baseline_project.database, baseline_project.sql, "1_base")
     assert not baseline_project.database.rows("SELECT 1 FROM pg_namespace WHERE nspname = 'ratchet'")
+
+
+ROUND_TRIPS = {
+    "a check with IN": "create table one (a varchar(9) check (a in ('x', 'y')))",
+    "a domain": "create domain one as varchar check (value in ('m', 'n'))",
+    "a view": "create view one as select t.a in ('x', 'y') as b from (values ('x'::varchar)) as t (a)",
+    "a generated column": "create table one (a varchar, b bool generated always as (a in ('x', 'y')) stored)",
+    "a policy": "create table one (a varchar); create policy p on one using (a in ('x', 'y'))",
+    "a partial index": "create table one (a varchar); create index on one (a) where a in ('x', 'y')",
+    "a trigger": (
+        "create table one (a varchar); create function f() returns trigger language plpgsql as 'begin return new; end';"
+        "create trigger t before update on one for each row when (new.a in ('x', 'y')) execute function f()"
+    ),
+    "an owned schema": "comment on schema public is 'ours'; create table one (a int)",
+}
+
+
+@pytest.mark.parametrize("kind", ROUND_TRIPS)
+def test_the_dump_of_a_database_is_accepted_as_its_baseline(baseline_project: ToolProject, kind: str) -> None:
+    baseline_project.database.run(ROUND_TRIPS[kind])
+    target = target_of(baseline_project.database)
+    with adopting._session(target) as session:
+        session.open()
+        dump = schema_dumper(target, session)(baseline_project.database.name).decode()
+    body = "".join(line for line in dump.splitlines(keepends=True) if "restrict " not in line)
+    (baseline_project.sql / "1_base.sql").write_text(body)
+    assert take_baseline(baseline_project.database, baseline_project.sql, "1_base") == ["1_base"]
+
+
+def test_a_difference_behind_equal_texts_is_found(baseline_project: ToolProject) -> None:
+    baseline_project.database.run("create table one (a varchar(9) check (a in ('x', 'z')))")
+    (baseline_project.sql / "1_base.sql").write_text("create table one (a varchar(9) check (a in ('x', 'y')));")
+    with pytest.raises(HistoryDisagrees) as caught:
+        take_baseline(baseline_project.database, baseline_project.sql, "1_base")
+    assert "'z'" in caught.value.detail
+
+
+def test_files_run_with_the_search_path_of_the_database(baseline_project: ToolProject) -> None:
+    database = baseline_project.database
+    database.run("CREATE SCHEMA app; CREATE TABLE app.one (a int)")
+    database.run(f"ALTER DATABASE {database.name} SET search_path = app")
+    (baseline_project.sql / "1_base.sql").write_text("create schema app;\ncreate table one (a int);\n")
+    assert take_baseline(database, baseline_project.sql, "1_base") == ["1_base"]

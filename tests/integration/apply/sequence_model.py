@@ -90,6 +90,7 @@ class File:
     @property
     def text(self) -> str:
         head = "-- migrate: no-transaction\n" if self.stepwise else ""
+        head += "-- migrate: empty\n" if not self.statements else ""
         ended = (s if s.startswith("COPY") else f"{s};\n" for s in self.statements)
         return f"{head}{''.join(ended)}{self.comment}"
 
@@ -143,7 +144,11 @@ class Model:
 
     def disagrees(self) -> bool:
         changed = any(self.folder.get(name) != file for name, file in self.finished.items())
-        return changed or bool(self.late()) or bool(self.rows() - set(self.folder))
+        return changed or bool(self.late()) or bool(self.rows() - self._untouched() - set(self.folder))
+
+    def _untouched(self) -> set[str]:
+        """The unfinished file, if no statement of it took effect: it may be removed."""
+        return {self.stopped.name} if self.stopped and not self.done and self.begun is None else set()
 
     def expects(self) -> tuple[list[str], str | None]:
         """The files that a run without a fault applies, and the error that ends it."""
@@ -163,7 +168,7 @@ class Model:
         return 4 + sum(self.folder[name].trips for name in todo) if todo else 1
 
     def in_doubt(self, name: str) -> bool:
-        """Whether a statement of this file has begun whose outcome is unknown."""
+        """Return whether a statement of this file has begun whose outcome is unknown."""
         begun = self.begun is not None and self.stopped is not None and self.stopped.name == name
         return begun and self.folder[name].statements[(self.begun or 0) - 1].startswith("DO ")
 

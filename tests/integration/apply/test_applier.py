@@ -50,11 +50,11 @@ def test_files_are_applied_in_order_and_recorded(database: Database, write: Writ
     assert applied[1].duration_ms >= 20
 
 
-@pytest.mark.parametrize(("count", "trips"), [(1, 4), (100, 4), (101, 5)])
+@pytest.mark.parametrize(("count", "trips"), [(1, 5), (100, 5), (101, 6)])
 def test_a_hundred_files_take_one_round_trip(
     database: Database, write: WriteMigrations, count: int, trips: int
 ) -> None:
-    """Besides the round trips for inspection, lock and table. The final history comes with the last batch."""
+    """Besides the round trips for inspection, contents, lock and table. The final history comes with the last batch."""
     line = CountedConnections(database.parameters)
     files = write(**{f"m{n}_x": f"create table t{n} ()" for n in range(1, count + 1)})
     ran = list(applier.migrate(line.connect, HISTORY, files, None, MigrateOptions("run")))
@@ -137,9 +137,7 @@ def test_notices_of_the_server_are_reported(database: Database, write: WriteMigr
 
 def test_directives_limit_statements_and_locks_of_their_file(database: Database, write: WriteMigrations) -> None:
     files = write(m1_a="-- migrate: statement-timeout=100ms\nselect pg_sleep(5)")
-    with pytest.raises(
-        MigrationFailed, match="line 2, column 1: canceling statement due to statement timeout"
-    ) as caught:
+    with pytest.raises(MigrationFailed, match=":2:1: canceling statement due to statement timeout") as caught:
         migrate(database, files)
     assert "statement-timeout=5min" in caught.value.hint
     files = write(
@@ -196,8 +194,8 @@ def test_sql_in_a_text_value_is_not_executed(database: Database, write: WriteMig
 
 def test_many_statements_and_unusual_texts_are_applied(database: Database, write: WriteMigrations) -> None:
     files = write(
-        m1_empty="",
-        m2_comment="-- nothing\n/* at all */",
+        m1_empty="-- migrate: empty",
+        m2_comment="-- nothing\n/* at all */\n-- migrate: empty",
         m3_many="create table n (x int);" + "insert into n values (1);" * 5000,
         m4_atomic="create function f() returns int language sql begin atomic select 1; select 2; end; select f();",
         m5_dollar="do $x$ begin perform ';'; end $x$",
@@ -237,7 +235,7 @@ def test_read_history_returns_the_rows_of_a_suitable_database(database: Database
     assert applier.read_history(database.connect, HISTORY, "") == []
     migrate(database, write(m1_a="create table a ()"))
     assert [record.name for record in applier.read_history(database.connect, HISTORY, "")] == ["1_a"]
-    with pytest.raises(ConfigurationError, match="not on the server"):
+    with pytest.raises(ConfigurationError, match="another cluster"):
         applier.read_history(database.connect, HISTORY, "1")
 
 

@@ -77,6 +77,71 @@ def test_the_destructive_only_policy_skips_backups_for_additions(database: Datab
     ]
 
 
+WIPE = (
+    "create table kept as select 1 as x; create function wipe() returns int language plpgsql immutable as"
+    " $$ begin perform public.really_wipe(); return 1; end $$;"
+    "create function really_wipe() returns int language sql volatile as 'delete from public.kept; select 1';"
+    "create function wipe_trigger() returns trigger language plpgsql as"
+    " 'begin perform public.really_wipe(); return new; end';"
+    "create function wipe_event() returns event_trigger language plpgsql as 'begin perform public.really_wipe(); end'"
+)
+
+
+EMPTY = "create table t (x int)"
+FILLED = "create table t (x int); insert into t values (1)"
+TRIGGER = f"{EMPTY}; create trigger w before insert on t for each row execute function wipe_trigger()"
+
+
+@pytest.mark.parametrize(
+    ("prepared", "text"),
+    [
+        ("", "create table r as select wipe()"),
+        ("", "create materialized view r as select wipe()"),
+        (EMPTY, "insert into t select wipe()"),
+        (FILLED, "alter table t add y int default really_wipe()"),
+        (FILLED, "alter table t add check (wipe() = x)"),
+        (
+            "create table t (x int); insert into t values (1)",
+            "alter table t add constraint c check (really_wipe() = x)",
+        ),
+        (FILLED, "create index on t ((x + wipe()))"),
+        (EMPTY, "alter table t add y int generated always as (x + wipe()) stored"),
+        ("create domain d as int check (wipe() = 1)", "create table t (x int); alter table t add y d default 1"),
+        ("create table t (x int default really_wipe())", "insert into t values (default)"),
+        ("create table t (x int check (really_wipe() = 1))", "insert into t values (1)"),
+        (
+            "create table t (x int);create trigger w before insert on t for each row execute function wipe_trigger()",
+            "insert into t values (1)",
+        ),
+        (
+            "create table t (x int);create trigger w before insert on t for each row execute function wipe_trigger()",
+            "copy t from stdin;\n1\n\\.\n",
+        ),
+        (
+            "create table t (x int); create rule r as on insert to t do also delete from kept",
+            "insert into t values (1)",
+        ),
+        (TRIGGER, "create table if not exists t (x int); insert into t values (1)"),
+        ("create event trigger e on ddl_command_end execute function wipe_event()", "create table t ()"),
+    ],
+)
+def test_whatever_can_call_a_function_is_preceded_by_a_backup(
+    database: Database, write: WriteMigrations, prepared: str, text: str
+) -> None:
+    database.run(WIPE)
+    for statement in filter(None, prepared.split(";")):
+        database.run(statement)
+    rows: list[object] = []
+
+    def backup(session: psycopg.Connection) -> events.Stream:
+        rows.extend(session.execute("SELECT x FROM kept").fetchall())
+        yield events.BackupTaken("id", "path", 1, 1)
+
+    migrate(database, write(m1_a=text), backup, only_destructive=True)
+    assert rows == [(1,)]
+    assert database.rows("SELECT backup_id FROM ratchet.migrations") == [("id",)]
+
+
 def test_a_waiver_needs_a_reason() -> None:
     assert applier.needs_backup("always", None)
     assert applier.needs_backup("when-destructive", None)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -56,7 +57,7 @@ def test_a_commit_is_refused_with_its_line(database: Database, sql_folder: Path,
         database.run("drop table half")
         message = refused(database, sql_folder, f"{WAYS[way]}create table half ();\n  {text};\nselect 1 / 0".encode())
         line, column = 2 + WAYS[way].count("\n"), 11 if "/" in text else 3
-        assert f"2_b, line {line}, column {column}: {text.split()[-1 if '/' in text else 0].upper()} in a m" in message
+        assert f"2_b.sql:{line}:{column}: {text.split()[-1 if '/' in text else 0].upper()} in a m" in message
 
 
 def test_a_rollback_is_refused_with_its_line(database: Database, sql_folder: Path) -> None:
@@ -65,7 +66,7 @@ def test_a_rollback_is_refused_with_its_line(database: Database, sql_folder: Pat
         assert (exists(database, "lost"), exists(database, "kept")) == (False, True), f"{text}: half is gone, unsaid"
         database.run("drop table kept")
         message = refused(database, sql_folder, f"create table lost ();\n  {text};\nselect 1".encode())
-        assert f"2_b, line 2, column 3: {text.split()[0].upper()} in a migration." in message
+        assert f"2_b.sql:2:3: {text.split()[0].upper()} in a migration." in message
 
 
 def test_a_begin_is_refused_with_its_line(database: Database, sql_folder: Path) -> None:
@@ -75,7 +76,7 @@ def test_a_begin_is_refused_with_its_line(database: Database, sql_folder: Path) 
             assert session.info.transaction_status == TransactionStatus.INTRANS, "left open, with what came before"
         assert not exists(database, "half")
         message = refused(database, sql_folder, f"select 1;\n{text}".encode())
-        assert f"2_b, line 2, column 1: {text.upper()} in a migration." in message
+        assert f"2_b.sql:2:1: {text.upper()} in a migration." in message
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_a_prepare_transaction_is_refused_with_its_line(
     assert database_with_prepared_transactions.rows("SELECT gid FROM pg_prepared_xacts") == [("orphan",)]
     for text in ("prepare transaction 'mine'", "commit prepared 'orphan'", "rollback prepared 'orphan'"):
         message = refused(database_with_prepared_transactions, sql_folder, f"create table half ();\n  {text}".encode())
-        assert "2_b, line 2, column 3: " in message
+        assert "2_b.sql:2:3: " in message
     assert database_with_prepared_transactions.rows("SELECT gid FROM pg_prepared_xacts") == [("orphan",)]
     database_with_prepared_transactions.run("ROLLBACK PREPARED 'orphan'")
 
@@ -154,20 +155,26 @@ def test_rows_similar_to_transaction_control_are_rows(database: Database, write:
 
 SMUGGLED = (
     "select set_config('standard_conforming_strings', 'off', false);\n{large}create table half ();\n"
-    "select '\\'' ; commit; select ' ' -- ' "
+    "select '\\'' ; commit; -- '"
 )
 
 
-def test_a_text_that_the_server_splits_differently_is_never_called_applied(
-    database: Database, write: WriteMigrations
-) -> None:
-    """A setting in one window changes how the server reads the next. The row of the history shows the difference."""
-    assert raw(database, "begin; set standard_conforming_strings = off") is None
+def test_a_setting_of_a_file_does_not_make_a_commit_of_its_text(database: Database, write: WriteMigrations) -> None:
     with closing(database.connect()) as session:
         for text in ("begin; set standard_conforming_strings = off", SMUGGLED.partition("{large}")[2]):
             assert simple_query.send(session, text.encode()).error is None
         assert session.info.transaction_status == TransactionStatus.IDLE, "there it is a COMMIT"
     database.run("drop table half")
+    assert migrate(database, write(m1_a=SMUGGLED.format(large=LARGE))).applied == ["1_a"]
+    rows = "SELECT count(DISTINCT xmin::text) FROM pg_class WHERE relname = 'half'"
+    assert database.rows(rows) == [(1,)]
+
+
+def test_a_text_that_the_server_splits_differently_is_never_called_applied(
+    database: Database, write: WriteMigrations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if a pooler did not report settings. The row of the history shows the difference."""
+    monkeypatch.setattr(Session, "_restore_text_settings", lambda _: None)
     with pytest.raises(StoppedPartWay, match="1_a ended its own transaction"):
         migrate(database, write(m1_a=SMUGGLED.format(large=LARGE)))
     assert history(database) == [("1_a", False)]
@@ -183,16 +190,16 @@ def test_a_commit_that_answers_rollback_is_never_called_applied(
         assert answer.error is None
         assert answer.results[-1].command_status == b"ROLLBACK"
     swallowed: list[psycopg.Error] = []
-    real = Session._send
+    real = simple_query.send_migration
 
-    def swallow(session: Session, text: bytes, rows: memoryview | None) -> Answer:
-        answer = real(session, text, rows)
+    def swallow(session: psycopg.Connection, text: bytes, *more: Any) -> Generator[Any, None, Answer]:
+        answer = yield from real(session, text, *more)
         if b"1 / 0" not in text or answer.error is None:
             return answer
         swallowed.append(answer.error)
         return Answer(answer.results, None)
 
-    monkeypatch.setattr(Session, "_send", swallow)
+    monkeypatch.setattr(simple_query, "send_migration", swallow)
     with pytest.raises(MigrationFailed, match="1_a failed"):
         migrate(database, write(m1_a=f"create table half ();\n{LARGE}select 1 / 0", m2_b="create table b ()"))
     assert [error.sqlstate for error in swallowed] == ["22012"]
@@ -233,13 +240,13 @@ def test_a_nul_byte_is_located(database: Database, sql_folder: Path) -> None:
 
 def test_a_text_that_the_server_refuses_is_named_with_its_line(database: Database, sql_folder: Path) -> None:
     for content, state, message in (
-        (b"select 1;\nselect\xc2\xa01 + 1;", "42601", "line 2, column 7: an invisible character, U+00A0"),
-        (b"select 1;\n  \\d t", "42601", "line 2, column 3: a psql meta-command"),
-        (b"\\restrict x\nselect 1", "42601", "line 1, column 1: a psql meta-command"),
+        (b"select 1;\nselect\xc2\xa01 + 1;", "42601", ":2:7: an invisible character, U+00A0"),
+        (b"select 1;\n  \\d t", "42601", ":2:3: a psql meta-command"),
+        (b"\\restrict x\nselect 1", "42601", ":1:1: a psql meta-command"),
         (b"select 1;\n-- caf\xe9", "22021", "not UTF-8: byte 0xe9 at byte 17 (line 2)"),
-        ("select 1".encode("utf-16"), "22021", "a NUL byte at byte 4 (line 1)"),
-        (b"select 1;\nselect 'a", "42601", "line 2, column 8: unterminated quoted string"),
-        (b"select 1;\nvacuum", "25001", "line 2, column 1: VACUUM cannot run inside a transaction"),
+        ("select 1".encode("utf-16"), "22021", "the file is UTF-16. Save it as UTF-8."),
+        (b"select 1;\nselect 'a", "42601", ":2:8: unterminated quoted string"),
+        (b"select 1;\nvacuum", "25001", ":2:1: VACUUM cannot run inside a transaction"),
     ):
         assert raw(database, b"begin;" + content) == state, content
         assert message in refused(database, sql_folder, content)
@@ -255,9 +262,9 @@ def test_a_failing_copy_leaves_no_connection_waiting_for_rows(
         assert session.info.transaction_status == TransactionStatus.ACTIVE
         with pytest.raises(psycopg.OperationalError):
             session.execute("select 1")
-    assert "2_b, line 2, column 1: " in refused(database, sql_folder, f"select 1;\n{text}".encode())
+    assert "2_b.sql:2:1: " in refused(database, sql_folder, f"select 1;\n{text}".encode())
     dynamic = f"do $$ begin execute '{text}'; end $$"
-    with pytest.raises(MigrationFailed, match="2_b failed at line 2, column 1: cannot COPY"):
+    with pytest.raises(MigrationFailed, match=r"2_b\.sql:2:4: cannot COPY"):
         migrate(database, write(m2_b=f"create table half ();\n{dynamic}"))
     assert history(database) == [("1_a", True)]
     assert not exists(database, "half")

@@ -29,13 +29,13 @@ def database_with_table(database: Database) -> Database:
 
 
 def active(database: Database, begin: str) -> bool:
-    """Whether a session executes a statement that begins with this text."""
+    """Return whether a session executes a statement that begins with this text."""
     query = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE %s AND datname = current_database()"
     return bool(database.rows(query, begin + "%"))
 
 
 def valid(database: Database) -> object:
-    """Whether the index is valid; None if it does not exist."""
+    """Return whether the index is valid; None if it does not exist."""
     rows = database.rows("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('i')")
     return rows[0][0] if rows else None
 
@@ -318,7 +318,7 @@ def test_a_file_that_releases_the_lock_is_still_applied_once(
         assert (first.error, first.applied[0]) == (None, "1_a")
     else:
         assert isinstance(first.error, LockBusy), "the one that lost it says so"
-        assert "another run has taken up 1_a" in first.error.message
+        assert "another run resumed 1_a" in first.error.message
 
 
 CANCEL = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE 'create unique index concurrently%'"

@@ -53,11 +53,9 @@ def test_a_failed_file_stops_at_its_statement_and_resumes_there(
         m1_a=NO_TRANSACTION
         + "create table one ();\ncreate table t2 (x int);\n  insert into t2 values (1 / 0);\nselect 1"
     )
-    with pytest.raises(
-        StoppedPartWay, match="stopped at statement 3 of 4, line 4, column 3: division by zero"
-    ) as caught:
+    with pytest.raises(StoppedPartWay, match=r"stopped at statement 3 of 4, .*:4:28: division by zero") as caught:
         migrate(table_with_duplicates, files)
-    assert caught.value.detail.endswith("Statements 1 to 2 took effect, and that stays.")
+    assert caught.value.detail.endswith("Statements 1 to 2 took effect and stay.")
     assert last_row(table_with_duplicates) == (2, None, False)
     fixed = write(m1_a=files[0].text().decode().replace("1 / 0", "7"))
     assert migrate(table_with_duplicates, fixed).applied == ["1_a"]
@@ -78,7 +76,7 @@ def test_a_failed_file_stops_at_its_statement_and_resumes_there(
 def test_an_error_of_a_statement_is_distinguished_from_an_error_of_its_record(
     database: Database, write: WriteMigrations, text: str, reason: str
 ) -> None:
-    with pytest.raises(StoppedPartWay, match=f"stopped at statement 2 of 2, line 3, column 1: {reason}"):
+    with pytest.raises(StoppedPartWay, match=f"stopped at statement 2 of 2, .*:3:1: {reason}"):
         migrate(database, write(m1_a=NO_TRANSACTION + f"create table a ();\n{text}"))
     assert last_row(database) == (1, None, False)
 
@@ -97,7 +95,7 @@ def test_the_executed_part_of_a_file_cannot_be_changed(database: Database, write
     with pytest.raises(HistoryDisagrees, match="changed in the part that has already run"):
         migrate(database, write(m1_a=NO_TRANSACTION + "create table other ();\nselect 1"))
     with pytest.raises(HistoryDisagrees, match="changed in the part that has already run"):
-        migrate(database, write(m1_a=NO_TRANSACTION))
+        migrate(database, write(m1_a=NO_TRANSACTION + "select 1"))
     assert last_row(database) == (1, None, False)
 
 
@@ -152,7 +150,7 @@ def test_an_unfinished_transactional_file_needs_a_decision(database: Database, w
         f" VALUES ('1_a', '{files[0].checksum}', 'x', '0')"
     )
     before = database.fingerprint()
-    with pytest.raises(HistoryDisagrees, match="without an end"):
+    with pytest.raises(HistoryDisagrees, match="is unfinished in the history"):
         migrate(database, files)
     assert database.fingerprint() == before
 
@@ -267,6 +265,42 @@ def test_a_run_that_lost_its_connection_leaves_the_file_to_the_run_that_resumed_
     ((pid,),) = database.rows("SELECT pid FROM pg_locks WHERE locktype = 'advisory'")
     database.rows(f"SELECT pg_terminate_backend({pid}, 5000)")
     assert migrate(database, files, run_id="second").applied == ["1_a"]
-    with pytest.raises(LockBusy, match="another run has taken up 1_a"):
+    with pytest.raises(LockBusy, match="another run resumed 1_a"):
         list(first)
     assert database.rows("SELECT n FROM e ORDER BY n") == [(1,), (2,)]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "select set_config('search_path', 's', false)",
+        "SELECT /* the ( schema */ pg_catalog . Set_Config('search_path', 's', false) -- )",
+        "select set_config('my.setting', '(a)', false); select set_config('search_path', 's', false)",
+        'set "search_path" = s',
+        "set /* for ( all */ search_path to 's'",
+    ],
+)
+def test_settings_are_repeated_however_they_are_written(
+    database: Database, write: WriteMigrations, setting: str
+) -> None:
+    database.run("CREATE SCHEMA s")
+    text = (
+        NO_TRANSACTION
+        + f"{setting}\n;\nselect 1 / 0;\ncreate table here as select current_setting('my.setting', true) x"
+    )
+    with pytest.raises(StoppedPartWay):
+        migrate(database, write(m1_a=text))
+    migrate(database, write(m1_a=text.replace("1 / 0", "1")))
+    assert database.rows("SELECT x FROM s.here") == [("(a)" if "my.setting" in setting else None,)]
+
+
+def test_a_select_that_does_more_than_setting_is_not_repeated(database: Database, write: WriteMigrations) -> None:
+    database.run("CREATE SEQUENCE numbers")
+    call = "select set_config('my.setting', nextval('numbers')::text, false)"
+    text = (
+        NO_TRANSACTION + f"{call};\nselect set_config('my.setting', 'x', false) from nextval('numbers');\nselect 1 / 0"
+    )
+    for _ in range(2):
+        with pytest.raises(StoppedPartWay, match="statement 3 of 3"):
+            migrate(database, write(m1_a=text))
+    assert database.rows("SELECT last_value FROM numbers") == [(2,)]

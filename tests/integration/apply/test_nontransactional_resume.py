@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
 
-from pgratchet.database.history import History
+from pgratchet import events
+from pgratchet.database.history import BODY_LIMIT, History
 from pgratchet.errors import (
+    HistoryDisagrees,
     StoppedPartWay,
 )
+from pgratchet.migrations.files import read
 from tests.integration.apply.helpers import NO_TRANSACTION, index_state, last_row
 from tests.servers.databases import Database
-from tests.support.migrations import WriteMigrations, migrate
+from tests.support.migrations import WriteMigrations, history, migrate
 
 DETACH = "alter table only t detach partition p concurrently"
 
@@ -192,19 +196,43 @@ def test_leftovers_of_another_table_do_not_concern_a_reindex(database: Database,
     assert migrate(database, write(m1_a=NO_TRANSACTION + "reindex table concurrently t")).applied == ["1_a"]
 
 
-def test_an_interrupted_procedure_needs_a_decision(database: Database, write: WriteMigrations) -> None:
-    files = write(m1_a=NO_TRANSACTION + "do $$ begin commit; end $$;\ncreate table b ()")
+BLOCK = "do $$ begin commit; end $$;"
+
+
+@pytest.fixture
+def interrupted_block(database: Database, write: WriteMigrations) -> Database:
+    """A database on which a run ended in the middle of the first statement of 1_a."""
+    files = write(m1_a=NO_TRANSACTION + f"{BLOCK}\ncreate table b ()")
     with database.connect() as session:
         History().create(session)
-    database.run(
-        "INSERT INTO ratchet.migrations (name, checksum, run_id, tool_version, statements_done, statement_begun, body)"
-        f" VALUES ('1_a', '{files[0].checksum}', 'dead', '0', 0, 1, 'x')"
-    )
-    with pytest.raises(
-        StoppedPartWay, match="statement 1 of 2, line 2, column 1, and whether that took effect is unknown"
-    ):
-        migrate(database, files)
-    assert database.rows("SELECT to_regclass('b')") == [(None,)]
+        session.execute(
+            "INSERT INTO ratchet.migrations (name, checksum, run_id, tool_version, statements_done, statement_begun,"
+            " body) VALUES ('1_a', %s, 'dead', '0', 0, 1, %s)",
+            (files[0].checksum, files[0].text().decode()),
+        )
+    return database
+
+
+@pytest.mark.parametrize("text", [BLOCK, "do   $$ begin commit; end $$ ;"])
+def test_an_interrupted_procedure_needs_a_decision(
+    interrupted_block: Database, write: WriteMigrations, text: str
+) -> None:
+    files = write(m1_a=NO_TRANSACTION + f"{text}\ncreate table b ()")
+    for _ in range(2):
+        with pytest.raises(StoppedPartWay, match=r"statement 1 of 2, .*:2:1, and whether that took") as caught:
+            migrate(interrupted_block, files)
+        assert "No statement took effect" not in caught.value.detail, "that is not known"
+    assert interrupted_block.rows("SELECT to_regclass('b')") == [(None,)]
+
+
+@pytest.mark.parametrize("text", ["do $$ begin commit; perform 1; end $$;", "select 1;", "call p();", "vacuum;"])
+def test_a_procedure_that_the_user_has_replaced_runs(
+    interrupted_block: Database, write: WriteMigrations, text: str
+) -> None:
+    interrupted_block.run("CREATE PROCEDURE p() LANGUAGE sql AS 'SELECT 1'")
+    files = write(m1_a=NO_TRANSACTION + f"{text}\ncreate table b ()")
+    assert migrate(interrupted_block, files).applied == ["1_a"]
+    assert interrupted_block.rows("SELECT to_regclass('b') IS NOT NULL") == [(True,)]
 
 
 @pytest.mark.parametrize("server", ["outside", "embedded"], indirect=True)  # it waits ten seconds on each
@@ -250,3 +278,139 @@ def test_a_valid_index_of_another_origin_does_not_prove_the_statement_done(
         with pytest.raises(StoppedPartWay, match="already exists"):
             migrate(database, files)
         assert last_row(database) == (0, None, False)
+
+
+PADDING = f"-- {'x' * 98}\n" * (BODY_LIMIT // 100)
+ONE = NO_TRANSACTION + PADDING + "create table one (x int);\n-- {one}\ncreate index concurrently i on one (x);\n"
+
+
+@pytest.mark.parametrize("mended", ["select 1;", "", "{padding}select 1", "select 1; create table two ()"])
+def test_what_has_not_run_of_a_large_file_can_be_mended(
+    database: Database, write: WriteMigrations, mended: str
+) -> None:
+    files = write(m1_a=ONE + "select 1 / 0;\nselect 2")
+    assert len(files[0].text()) > BODY_LIMIT
+    with pytest.raises(StoppedPartWay, match="statement 3 of 4"):
+        migrate(database, files)
+    with pytest.raises(StoppedPartWay, match="statement 3 of 3"):
+        migrate(database, write(m1_a=ONE + "select 1 / 0"))
+    assert last_row(database) == (2, None, False)
+    assert migrate(database, write(m1_a=ONE + mended.format(padding=PADDING))).applied == ["1_a"]
+    assert database.rows("SELECT body, executed_at IS NOT NULL FROM ratchet.migrations") == [(None, True)]
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_what_has_run_of_a_large_file_cannot_be_changed(
+    database: Database, write: WriteMigrations, *, small: bool
+) -> None:
+    text = ONE.replace(PADDING, "") if small else ONE
+    with pytest.raises(StoppedPartWay):
+        migrate(database, write(m1_a=ONE + "select 1 / 0"))
+    for changed in (text.replace("x int", "x bigint"), text.partition("create index")[0], text.replace("i on", "j on")):
+        before = database.fingerprint()
+        with pytest.raises(HistoryDisagrees, match="changed in the part that has already run"):
+            migrate(database, write(m1_a=changed))
+        assert database.fingerprint() == before
+    assert migrate(database, write(m1_a=text)).applied == ["1_a"]
+
+
+def test_a_file_may_grow_beyond_the_limit_before_it_resumes(database: Database, write: WriteMigrations) -> None:
+    small = NO_TRANSACTION + "create table one (x int);\n"
+    with pytest.raises(StoppedPartWay):
+        migrate(database, write(m1_a=small + "select 1 / 0;"))
+    with pytest.raises(StoppedPartWay, match="statement 3 of 3"):
+        migrate(database, write(m1_a=small + PADDING + "create table two ();\nselect 1 / 0;"))
+    assert migrate(database, write(m1_a=small + "create table two ();\n" + PADDING)).applied == ["1_a"]
+
+
+FAILED_AT_ONCE = NO_TRANSACTION + "create index concurrently i on nothing (x);"
+
+
+@pytest.mark.parametrize(
+    "statement", ["create index concurrently i on nothing (x)", "select 1 / 0", "create tabl t ()"]
+)
+def test_a_file_that_failed_at_its_first_statement_may_be_removed(
+    database: Database, write: WriteMigrations, sql_folder: Path, statement: str
+) -> None:
+    files = write(m1_a="create table a ()", m2_b=NO_TRANSACTION + statement)
+    with pytest.raises(StoppedPartWay, match="statement 1 of 1"):
+        migrate(database, files)
+    assert last_row(database) == (0, None, False)
+    (sql_folder / "2_b.sql").unlink()
+    assert migrate(database, read(sql_folder)).applied == []
+    assert migrate(database, write(m3_c="create table c ()")).applied == ["3_c"]
+    assert history(database) == [("1_a", True), ("3_c", True)]
+
+
+def test_a_file_that_failed_at_its_first_statement_may_be_renamed_or_get_a_transaction(
+    database: Database, write: WriteMigrations, sql_folder: Path
+) -> None:
+    with pytest.raises(StoppedPartWay):
+        migrate(database, write(m1_a=FAILED_AT_ONCE))
+    fixed = write(m1_a="create table nothing (x int); create index i on nothing (x)")
+    assert migrate(database, fixed).applied == ["1_a"]
+    assert history(database) == [("1_a", True)]
+    with pytest.raises(StoppedPartWay):
+        migrate(database, write(m2_a=NO_TRANSACTION + "select 1 / 0"))
+    (sql_folder / "2_a.sql").unlink()
+    assert migrate(database, write(m3_z=NO_TRANSACTION + "select 1")).applied == ["3_z"]
+    assert history(database) == [("1_a", True), ("3_z", True)]
+
+
+def test_the_row_of_a_file_behind_to_stays_until_the_file_goes_on(database: Database, write: WriteMigrations) -> None:
+    with pytest.raises(StoppedPartWay):
+        migrate(database, write(m1_a=FAILED_AT_ONCE, m2_b=NO_TRANSACTION + "select 1"))
+    files = write(m1_a="create table nothing (x int)", m2_b="create table b ()")
+    assert migrate(database, files, to="1_a").applied == ["1_a"]
+    assert migrate(database, files).applied == ["2_b"]
+
+
+def test_a_role_that_may_not_delete_leaves_the_row_and_goes_on(
+    database: Database, write: WriteMigrations, sql_folder: Path
+) -> None:
+    with pytest.raises(StoppedPartWay):
+        migrate(database, write(m1_a=FAILED_AT_ONCE))
+    database.run(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '42501'; END $$;"
+        "CREATE TRIGGER t BEFORE DELETE ON ratchet.migrations EXECUTE FUNCTION refuse()"
+    )
+    (sql_folder / "1_a.sql").unlink()
+    files = write(m2_b="create table b ()")
+    assert migrate(database, files).applied == ["2_b"]
+    assert history(database) == [("1_a", False), ("2_b", True)]
+    assert migrate(database, files).applied == []
+
+
+@pytest.mark.parametrize(
+    ("statements", "progress"),
+    [
+        ("create table t (); select 1 / 0; select 3", "unfinished (1 of 3 statements done)"),
+        ("create table t (x int); insert into t values (1), (1); create unique index concurrently i on t (x)", ""),
+    ],
+)
+def test_a_file_with_statements_that_took_effect_may_not_be_removed(
+    database: Database, write: WriteMigrations, sql_folder: Path, statements: str, progress: str
+) -> None:
+    with pytest.raises(StoppedPartWay):
+        migrate(database, write(m1_a=NO_TRANSACTION + statements))
+    before = database.fingerprint()
+    (sql_folder / "1_a.sql").unlink()
+    with pytest.raises(HistoryDisagrees) as caught:
+        migrate(database, write(m2_b="create table b ()"))
+    expected = progress or "unfinished (2 of 3 statements done, and statement 3 may have taken effect)"
+    assert caught.value.detail == f"1_a: {expected}, and its file is gone."
+    assert database.fingerprint() == before
+
+
+def test_the_duration_of_a_file_that_goes_on_is_that_of_the_last_run(
+    database: Database, write: WriteMigrations
+) -> None:
+    with pytest.raises(StoppedPartWay):
+        migrate(database, write(m1_a=NO_TRANSACTION + "select 1; select 1 / 0"))
+    database.run("UPDATE ratchet.migrations SET created_at = created_at - interval '1 hour'")
+    ran = migrate(database, write(m1_a=NO_TRANSACTION + "select 1; select 2"))
+    (applied,) = ran.of(events.MigrationApplied)
+    assert isinstance(applied, events.MigrationApplied)
+    assert 0 <= applied.duration_ms < 60_000
+    assert database.rows("SELECT duration_ms FROM ratchet.migrations") == [(applied.duration_ms,)]

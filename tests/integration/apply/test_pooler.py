@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import time
 
+import psycopg
 import pytest
 
 from pgratchet import events
 from pgratchet.apply import applier
 from pgratchet.apply.run import MigrateOptions
 from pgratchet.database.history import History
-from pgratchet.errors import ConfigurationError, LockBusy, MigrationFailed, RatchetError
+from pgratchet.database.pooler import keeps_session
+from pgratchet.errors import ConfigurationError, LockBusy, MigrationFailed, RatchetError, StoppedPartWay
 from tests.servers.databases import Database
 from tests.servers.pgbouncer import StartPooler
 from tests.support.migrations import RunEvents, WriteMigrations, migrate
@@ -91,7 +93,7 @@ def test_nothing_is_left_on_the_poolers_connections(
         m2_b="create table t as select 'café'::text as x",
     )
     if fails:
-        with pytest.raises(MigrationFailed, match="1_a failed at line 1"):
+        with pytest.raises(MigrationFailed, match=r"1_a\.sql:1"):
             migrate(pooled, files)
     else:
         assert migrate(pooled, files).applied == ["1_a", "2_b"]
@@ -135,7 +137,7 @@ def test_an_error_is_located_and_earlier_files_stay(
 ) -> None:
     pooled, _ = pool()
     files = write(m1_a="create table a ()", m2_b=f"select 1;\n{text}", m3_c="create table c ()")
-    with pytest.raises(MigrationFailed, match=f"2_b failed at line 2, column 1: {reason}"):
+    with pytest.raises(MigrationFailed, match=rf"2_b\.sql:2:\d+: {reason}"):
         migrate(pooled, files)
     assert applied(database) == ["1_a"]
 
@@ -191,7 +193,7 @@ def no_backup(*_: object) -> events.Stream:
 @pytest.mark.parametrize(
     ("text", "backup", "reason"),
     [
-        ("-- migrate: no-transaction\nvacuum", None, "1_a cannot run: there is no transaction in it"),
+        ("-- migrate: no-transaction\nvacuum", None, "1_a cannot run without a transaction"),
         ("create table a ()", no_backup, "no backup can be taken"),
     ],
 )
@@ -205,6 +207,95 @@ def test_a_file_without_a_transaction_is_refused_before_anything_runs(
         list(applier.migrate(pooled.connect, History(), files, backup, MigrateOptions("run")))
     assert reason in caught.value.message
     assert "pg_direct_host" in caught.value.hint
+    assert database.fingerprint() == before
+
+
+def test_a_pooler_in_session_mode_is_like_a_direct_connection(
+    database: Database, pool: StartPooler, write: WriteMigrations
+) -> None:
+    pooled, _ = pool(5, "session")
+    files = write(
+        m1_a="create table t (x int)",
+        m2_b="-- migrate: no-transaction\nset search_path = public;\ncreate index concurrently i on t (x);\nvacuum t",
+        m3_c="set search_path = ''; create table public.u ()",
+    )
+    backups: list[object] = []
+
+    def backup(session: psycopg.Connection) -> events.Stream:
+        backups.extend(session.execute("SELECT pg_export_snapshot() IS NOT NULL").fetchall())
+        yield events.BackupTaken("id", "path", 1, 1)
+
+    ran = list(applier.migrate(pooled.connect, History(), files, backup, MigrateOptions("run")))
+    assert ran[-1] == events.Finished(total=3, pending=0)
+    assert backups == [(True,)]
+    assert applied(database) == ["1_a", "2_b", "3_c"]
+    assert database.locks() == []
+    assert pooled.rows("SHOW search_path") == [('"$user", public',)]
+
+
+def test_a_direct_run_waits_for_one_through_a_pooler_in_session_mode(
+    database: Database, pool: StartPooler, write: WriteMigrations
+) -> None:
+    pooled, _ = pool(5, "session")
+    files = write(m1_a="-- migrate: no-transaction\ncreate table t ();\ncreate table u ()")
+    stream = applier.migrate(pooled.connect, History(), files, None, MigrateOptions("run"))
+    assert any(isinstance(event, events.StatementDone) for event in stream)
+    with pytest.raises(LockBusy):
+        migrate(database, files, wait=300, run_id="second")
+    assert list(stream)[-1] == events.Finished(total=1, pending=0)
+
+
+def test_a_run_resumes_after_the_pooler_in_session_mode_was_restarted(
+    database: Database, pool: StartPooler, write: WriteMigrations
+) -> None:
+    pooled, running = pool(5, "session")
+    files = write(m1_a="-- migrate: no-transaction\n" + "".join(f"create table t{n} ();\n" for n in range(5)))
+    stream = applier.migrate(pooled.connect, History(), files, None, MigrateOptions("run"))
+    assert any(isinstance(event, events.StatementDone) for event in stream)
+    running.kill()
+    running.start()
+    with pytest.raises(StoppedPartWay, match=r"statement 2 of 5.*closed the connection"):
+        list(stream)
+    assert migrate(pooled, files, run_id="second").applied == ["1_a"]
+    assert database.rows("SELECT count(*) FROM pg_class WHERE relname ~ '^t[0-9]$'") == [(5,)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 10])
+@pytest.mark.parametrize("busy", [False, True])
+def test_transaction_mode_is_never_taken_for_session_mode(
+    database: Database, pool: StartPooler, size: int, *, busy: bool
+) -> None:
+    pooled, _ = pool(size)
+    ended = threading.Event()
+
+    def work() -> None:
+        with pooled.connect() as other:
+            while not ended.is_set():
+                other.execute("SELECT pg_sleep(0.001)")
+
+    threads = [threading.Thread(target=work) for _ in range(3 if busy else 0)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(5):
+            with pooled.connect() as session:
+                assert not keeps_session(session)
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join(30)
+
+
+def test_a_full_pool_in_session_mode_is_refused(
+    database: Database, pool: StartPooler, write: WriteMigrations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no second session to find out its mode with."""
+    monkeypatch.setattr("pgratchet.database.pooler._PATIENCE", 0.5)
+    pooled, _ = pool(1, "session")
+    before = database.fingerprint()
+    with pytest.raises(ConfigurationError, match="through a connection pooler") as caught:
+        migrate(pooled, write(m1_a="-- migrate: no-transaction\nvacuum"))
+    assert "has no free session" in caught.value.detail
     assert database.fingerprint() == before
 
 

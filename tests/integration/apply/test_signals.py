@@ -77,7 +77,7 @@ def test_a_signal_cancels_the_statement_and_names_what_stays(
     with pytest.raises(Interrupted) as caught:
         applied += _applied(applier.migrate(database.connect, History(), files, None, MigrateOptions("run")))
     assert caught.value.status == status
-    assert caught.value.detail.startswith("1_a was applied, and stays.")
+    assert caught.value.detail.startswith("1_a was applied and stays.")
     assert database.rows(RUNNING) == [(0,)]
     assert database.locks() == []
     assert database.rows("SELECT name FROM ratchet.migrations WHERE executed_at IS NOT NULL") == [("1_a",)]
@@ -99,14 +99,14 @@ def test_a_file_that_catches_the_cancellation_is_reported_as_it_ended(
     rows = database.rows("SELECT name, executed_at IS NOT NULL FROM ratchet.migrations ORDER BY id")
     assert rows == [("1_a", True), ("2_b", True)]
     assert database.rows("SELECT to_regclass('b') IS NOT NULL") == [(True,)]
-    assert caught.value.detail.startswith("1_a and 2_b were applied, and stay.")
+    assert caught.value.detail.startswith("1_a and 2_b were applied and stay.")
 
 
 @pytest.mark.parametrize(
     ("before", "message"),
     [
-        ({}, "Nothing was applied. What was under way was rolled back;"),
-        ({"m1_a": "select 1", "m2_b": "select 2"}, "1_a and 2_b were applied, and stay. What was under way"),
+        ({}, "Nothing was applied. The statement that was running was rolled back."),
+        ({"m1_a": "select 1", "m2_b": "select 2"}, "1_a and 2_b were applied and stay. The statement that was running"),
     ],
 )
 def test_a_signal_names_everything_that_stays(
@@ -149,7 +149,7 @@ def test_a_signal_while_the_server_is_unreachable_reports_an_unknown_outcome(
             list(applier.migrate(connect, History(), files, None, MigrateOptions("run")))
     finally:
         signal.signal(signal.SIGUSR1, before)
-    assert caught.value.detail.startswith("What took effect could not be asked")
+    assert caught.value.detail.startswith("The server could not be asked what took effect")
 
 
 def test_an_acknowledged_file_without_a_row_is_reported(database: Database, write: WriteMigrations) -> None:
@@ -176,7 +176,7 @@ def test_an_unfinished_row_of_another_run_needs_a_decision(
         "INSERT INTO ratchet.migrations (name, checksum, run_id, tool_version)"
         f" VALUES ('1_a', '{files[0].checksum}', 'other', '0')"
     )
-    with pytest.raises(LockBusy, match="another run has begun 1_a and not finished it"):
+    with pytest.raises(LockBusy, match="another run began 1_a and did not finish it"):
         list(stream)
 
 
@@ -207,3 +207,21 @@ def test_a_file_applied_by_another_run_meanwhile_is_skipped(
     assert _applied(applier.migrate(database.connect, History(), files, None, MigrateOptions("other"))) == ["1_a"]
     rest = list(stream)
     assert rest == [events.Finished(total=1, pending=0)]
+
+
+def test_a_signal_while_the_running_migration_is_shown_cancels_it(database: Database, write: WriteMigrations) -> None:
+    """The events of a slow batch name the migration that runs; a signal can arrive while one is drawn."""
+    files = write(m1_a="create table a ()", m2_b="create table b (); select pg_sleep(0.8)", m3_c=f"{SLEEP}")
+    stream = applier.migrate(database.connect, History(), files, None, MigrateOptions("run", lock_timeout=200))
+    begun = []
+    for event in stream:
+        if isinstance(event, events.MigrationBegun):
+            begun.append(event.name)
+        if begun == ["2_b", "3_c"]:
+            break
+    assert database.rows(RUNNING) == [(1,)]
+    with pytest.raises(Interrupted) as caught:
+        _ = [stream.throw(KeyboardInterrupt()), *stream]
+    assert "1_a and 2_b were applied and stay" in caught.value.detail
+    assert database.rows(RUNNING) == [(0,)]
+    assert database.locks() == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from pgratchet.operations.restore import restore_server
 from tests import ROOT
 from tests.faults.byte_proxy import ByteLimitProxy
 from tests.faults.proxy import Proxy
-from tests.integration.backups.helpers import RestorableDatabase, backup_source_of
+from tests.integration.backups.helpers import Owned, RestorableDatabase, backup_source_of, temporary_roles
 from tests.requirements import require
 from tests.servers.clusters import Clusters
 from tests.servers.databases import Database, Server
@@ -108,3 +109,20 @@ def byte_proxy(s3: S3Server) -> Iterator[ByteLimitProxy]:
     byte_proxy = ByteLimitProxy(s3.endpoint)
     yield byte_proxy
     byte_proxy.close()
+
+
+@pytest.fixture
+def owned(database: Database, disk_store: DiskStore) -> Iterator[Owned]:
+    role, other = f"{database.name}_own", f"{database.name}_other"
+    programs = find_programs(backup_source_of(database).server_version)
+    privileged = RestorableDatabase(database, disk_store, programs)
+    with temporary_roles(database, role, other):
+        database.run(f"ALTER ROLE {role} CREATEDB; ALTER DATABASE {database.name} OWNER TO {role}")
+        own = replace(privileged, database=Database({**database.parameters, "user": role, "password": "x"}))
+        own.database.run("CREATE TABLE notes AS SELECT generate_series(1, 10) AS id")
+        try:
+            yield Owned(own, privileged, other)
+        finally:
+            for name in privileged.beside():
+                privileged.postgres.run(f'DROP DATABASE "{name}" WITH (FORCE)')
+            privileged.postgres.run(f"ALTER DATABASE {database.name} OWNER TO CURRENT_USER")

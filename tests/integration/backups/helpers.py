@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pytest
+
 from pgratchet import events
 from pgratchet.backups import (
     backup,
@@ -18,16 +20,18 @@ from pgratchet.backups import (
 )
 from pgratchet.backups.backup import BackupOptions, BackupSource
 from pgratchet.backups.disk_store import DiskStore
-from pgratchet.backups.drill import Drill
+from pgratchet.backups.drill import Drill, UntestableDrill
 from pgratchet.backups.drill_records import DrillRecord
+from pgratchet.backups.loading import BackupArchive
 from pgratchet.backups.manifest import Manifest
 from pgratchet.backups.pg_programs import Programs
-from pgratchet.backups.restore import BackupArchive, RestoreOptions
+from pgratchet.backups.restore import RestoreOptions
 from pgratchet.backups.restore_server import RestoreServer
 from pgratchet.backups.store import Store
 from pgratchet.database import connection
 from pgratchet.database.history import History
 from pgratchet.database.target import program_environment
+from pgratchet.errors import ConfigurationError
 from pgratchet.operations.backups import backup_source
 from tests.servers.databases import Database
 from tests.support.targets import target_of
@@ -159,6 +163,32 @@ def temporary_roles(database: Database, *names: str, options: str = "LOGIN PASSW
             database.run(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}")
 
 
+@dataclass(frozen=True)
+class Owned:
+    """A database as its owner, with CREATEDB and no more, and as a superuser. `other` is a role of somebody else."""
+
+    own: RestorableDatabase
+    privileged: RestorableDatabase
+    other: str
+
+    @property
+    def role(self) -> str:
+        return self.own.database.parameters["user"]
+
+    def prepare(self, statements: str) -> None:
+        """Run statements as the superuser, each by itself."""
+        for statement in statements.format(name=self.own.database.name, role=self.role, other=self.other).split(";\n"):
+            self.privileged.database.run(statement)
+
+    def assert_refused(self, archive: BackupArchive, *parts: str) -> ConfigurationError:
+        refused = pytest.raises(ConfigurationError, match="lacks rights for this restore")
+        with assert_untouched(self.privileged), refused as caught:
+            self.own.restore(archive)
+        for part in parts:
+            assert part.format(role=self.role, other=self.other, name=self.own.database.name) in str(caught.value)
+        return caught.value
+
+
 def fake_pg_restore(programs: Programs, folder: Path, script: str) -> Programs:
     """The real programs with a pg_restore of the test's own. `REAL` in the script is the real pg_restore."""
     folder.mkdir()
@@ -182,7 +212,7 @@ def wait_until_restore_ended(restorable: RestorableDatabase) -> None:
 
 
 def is_swapped(restorable: RestorableDatabase, live_oid: object) -> bool:
-    """Whether the names are swapped. Checks that both are, or neither."""
+    """Return whether the names are swapped. Checks that both are, or neither."""
     old = [name for name in restorable.beside() if "_old_" in name]
     restored = [name for name in restorable.beside() if "_restore_" in name]
     swapped = restorable.oid() != live_oid
@@ -190,6 +220,6 @@ def is_swapped(restorable: RestorableDatabase, live_oid: object) -> bool:
     return swapped
 
 
-def run_drill(drill: Drill) -> DrillRecord:
+def run_drill(drill: Drill | UntestableDrill) -> DrillRecord:
     list(drill.run())
     return drill.record

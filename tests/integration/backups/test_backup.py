@@ -5,19 +5,20 @@ from __future__ import annotations
 import subprocess
 import threading
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
-import psycopg
 import pytest
 
 from pgratchet import events
 from pgratchet.backups import listing, manifest, retention
 from pgratchet.backups.backup import BackupSource
 from pgratchet.backups.disk_store import DiskStore
-from pgratchet.backups.pg_programs import Programs
+from pgratchet.backups.pg_programs import Programs, find_programs
 from pgratchet.backups.retention import Retention
+from pgratchet.database import connection
 from pgratchet.errors import BackupFailed
-from tests.integration.backups.helpers import backup_source_of, take, verify
-from tests.servers.databases import Database
+from tests.integration.backups.helpers import RestorableDatabase, backup_source_of, take, verify
+from tests.servers.databases import Database, Server
 
 
 def test_a_manifest_describes_the_database(
@@ -114,13 +115,15 @@ def test_row_security_never_reduces_a_backup(migrated: Database, disk_store: Dis
     migrated.run(f"CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT ALL ON SCHEMA public, ratchet TO {role}")
     migrated.run(
         f"GRANT ALL ON ALL TABLES IN SCHEMA public, ratchet TO {role};"
+        f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public, ratchet TO {role};"
         "ALTER TABLE jobs ENABLE ROW LEVEL SECURITY; CREATE POLICY mine ON jobs USING (false)"
     )
     other = Database({**migrated.parameters, "user": role, **({"password": "x"} if secret else {})})
     try:
         assert other.rows("SELECT count(*) FROM jobs") == [(0,)], "what the role sees is a subset, and no error"
-        with pytest.raises((BackupFailed, psycopg.errors.InsufficientPrivilege)):
+        with pytest.raises(BackupFailed, match=r"the backup cannot read everything: .*jobs") as caught:
             take(backup_source_of(other), disk_store, programs)
+        assert "BYPASSRLS" in caught.value.hint
         assert disk_store.ids() == []
     finally:
         migrated.run(f"DROP OWNED BY {role}; DROP ROLE {role}")
@@ -144,3 +147,47 @@ def test_ids_sort_by_time() -> None:
     first, second = manifest.new_id(moment, 15), manifest.new_id(moment + timedelta(milliseconds=300), 0)
     assert (first, second) == ("20261124T101500-007f", "20261124T101500-1330")
     assert manifest.is_id(first)
+
+
+def test_a_database_without_an_encoding_is_backed_up_and_restored(server: Server, tmp_path: Path) -> None:
+    with connection.connect(server.parameters) as session:
+        session.execute("CREATE DATABASE test_ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
+    server.created.append("test_ascii")
+    database = Database({**server.parameters, "dbname": "test_ascii"})
+    try:
+        database.run("CREATE TABLE t AS SELECT E'\\xff'::text AS x")
+        found = find_programs(backup_source_of(database).server_version)
+        restorable = RestorableDatabase(database, DiskStore(tmp_path / "backups"), found)
+        archive = restorable.back_up()
+        database.run("TRUNCATE t")
+        restorable.restore(archive)
+        assert database.rows("SELECT encode(x::bytea, 'escape') FROM t") == [(r"\377",)]
+        assert database.rows("SHOW server_encoding") == [("SQL_ASCII",)]
+        for name in restorable.beside():
+            restorable.postgres.run(f'DROP DATABASE "{name}" WITH (FORCE)')
+    finally:
+        server.drop(database)
+
+
+@pytest.mark.parametrize("rows", [0, 50_000], ids=["counted first", "dumped first"])
+def test_a_table_that_may_not_be_read_is_named_as_the_cause(
+    migrated: Database, disk_store: DiskStore, programs: Programs, rows: int
+) -> None:
+    """pg_dump, whose snapshot ends with the counting, would report the snapshot."""
+    role = f"{migrated.name}_role"
+    password = {"password": "x"} if migrated.parameters.get("password") else {}
+    migrated.run(
+        f"CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT ALL ON SCHEMA public, ratchet TO {role};"
+        f"CREATE TABLE aa AS SELECT n FROM generate_series(1, {rows}) AS n;"
+        f"GRANT ALL ON ALL TABLES IN SCHEMA public, ratchet TO {role}; REVOKE ALL ON TABLE jobs FROM {role};"
+        f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public, ratchet TO {role}"
+    )
+    other = Database({**migrated.parameters, "user": role, **password})
+    try:
+        with pytest.raises(BackupFailed) as caught:
+            take(backup_source_of(other), disk_store, programs)
+        assert "permission denied for table jobs" in f"{caught.value.message} {caught.value.detail}"
+        assert "snapshot" not in caught.value.detail
+        assert disk_store.ids() == []
+    finally:
+        migrated.run(f"DROP OWNED BY {role}; DROP ROLE {role}")

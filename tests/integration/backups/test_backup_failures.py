@@ -18,6 +18,7 @@ from pgratchet.backups.backup import BackupOptions, BackupSource
 from pgratchet.backups.disk_store import DiskStore
 from pgratchet.backups.pg_programs import Programs
 from pgratchet.backups.snapshot import open_snapshot
+from pgratchet.backups.table_progress import TableProgress
 from pgratchet.errors import BackupFailed
 from tests.faults.small_disk import small_disk
 from tests.integration.backups.helpers import fake_programs, manifest_of, take, verify
@@ -116,7 +117,7 @@ def test_a_full_disk_is_named_before_anything_is_written(
     backup_source: BackupSource, programs: Programs, tmp_path: Path
 ) -> None:
     with small_disk(tmp_path / "small", "8k") as small:
-        with pytest.raises(BackupFailed, match="there is no room for a backup") as caught:
+        with pytest.raises(BackupFailed, match="not enough space for a backup") as caught:
             take(backup_source, DiskStore(small), programs)
         assert "are free" in caught.value.detail
         assert list(small.iterdir()) == []
@@ -144,6 +145,6 @@ def test_counting_ends_when_the_dump_fails(migrated: Database, backup_source: Ba
     with open_snapshot(backup_source.connect) as snapshot:
         slow = replace(snapshot, sizes={"public.v": 0})
         started = time.monotonic()
-        with pytest.raises(RuntimeError), backup._counting(slow, backup_source.history):
+        with pytest.raises(RuntimeError), backup._counting(slow, backup_source.history, {}, TableProgress({}, 1)):
             raise RuntimeError
     assert time.monotonic() - started < 20

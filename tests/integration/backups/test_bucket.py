@@ -9,6 +9,8 @@ import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from pgratchet import events
 from pgratchet.backups import (
     drill_records,
@@ -21,10 +23,12 @@ from pgratchet.backups import (
 )
 from pgratchet.backups.backup import BackupSource
 from pgratchet.backups.drill import Drill
+from pgratchet.backups.loading import BackupArchive
 from pgratchet.backups.pg_programs import Programs
-from pgratchet.backups.restore import BackupArchive
 from pgratchet.backups.restore_server import RestoreServer
 from pgratchet.backups.retention import Retention
+from pgratchet.backups.signing import Signer, TrustedKeys
+from pgratchet.checks.stored_backups import check_backups
 from pgratchet.operations.backups import take_backup
 from pgratchet.operations.base import Machine
 from tests import ROOT
@@ -214,3 +218,23 @@ def test_encrypted_backups_are_written_to_a_bucket(
     archived = BackupArchive(manifest, verification.open_content(manifest, bucket_store, identity), programs)
     record = run_drill(Drill(scratch_server, archived))
     assert record.good, record.problem
+
+
+@embedded_server_only
+def test_a_signature_and_what_a_killed_backup_left_are_found_in_a_bucket(
+    backup_source: BackupSource, migrated: Database, s3: S3Server, programs: Programs, tmp_path: Path
+) -> None:
+    bucket_store = Machine(tmp_path).backup_store(target_with_bucket(migrated, s3, "by/inventory"))
+    key = Ed25519PrivateKey.generate()
+    keys = TrustedKeys((key.public_key(),))
+    signed = take(backup_source, bucket_store, programs, signer=Signer(key)).backup_id
+    unsigned = take(backup_source, bucket_store, programs).backup_id
+    assert [(each.backup_id, each.distrust) for each in listing.list_backups(bucket_store, keys)] == [
+        (unsigned, "It is not signed."),
+        (signed, ""),
+    ]
+    assert list(check_backups(bucket_store, datetime.now(timezone.utc))) == []
+    s3.client.delete_object(Bucket="bucket", Key=f"by/inventory/env/target/{unsigned}/manifest.json")
+    (finding,) = check_backups(bucket_store, datetime.now(timezone.utc))
+    assert finding.what.startswith(f"{unsigned} is unfinished, begun ")
+    assert f"run `aws s3 rm --recursive {bucket_store.location}/{unsigned}/`" in finding.remedy

@@ -18,10 +18,10 @@ from pgratchet.backups import drill_records, listing, verification
 from pgratchet.backups.backup import BackupSource
 from pgratchet.backups.disk_store import DiskStore
 from pgratchet.backups.drill import Drill
-from pgratchet.backups.drill_records import DrillRecord
+from pgratchet.backups.drill_records import DrillRecord, NotTestable, Verdict
+from pgratchet.backups.loading import BackupArchive
 from pgratchet.backups.manifest import Contents
 from pgratchet.backups.pg_programs import Programs, find_programs
-from pgratchet.backups.restore import BackupArchive
 from pgratchet.backups.restore_server import RestoreServer
 from pgratchet.errors import BackupFailed
 from pgratchet.operations.drill import drilling
@@ -112,13 +112,21 @@ BROKEN = {
 
 
 def test_invalid_drill_records_are_skipped(disk_store: DiskStore) -> None:
-    good = DrillRecord("20260101T000000-0000", "2026-01-01T00:00:00+00:00", 7, good=True)
+    good = DrillRecord("20260101T000000-0000", "2026-01-01T00:00:00+00:00", 7, Verdict.GOOD)
     drill_records.write_record(disk_store, good)
     for name, text in BROKEN.items():
         disk_store.note(f"20250101T000000-{name}.json", text.encode())
     disk_store.note("20250101T000000-bytes.json", b"\xff\xfe{")
     assert len(list(disk_store.notes())) == len(BROKEN) + 2
     assert drill_records.read_records(disk_store) == (good,)
+
+
+def test_records_without_a_verdict_are_read(disk_store: DiskStore) -> None:
+    old = {"backup_id": "x", "at": "2026", "backup_size": 7, "notes": [], "good": True, "problem": ""}
+    disk_store.note("1.json", json.dumps(old).encode())
+    disk_store.note("2.json", json.dumps({**old, "at": "2027", "good": False, "problem": "rot"}).encode())
+    good, bad = drill_records.read_records(disk_store)
+    assert (good.verdict, good.reason, bad.verdict, bad.reason) == (Verdict.GOOD, "", Verdict.BAD, "rot")
 
 
 def with_contents(archived: BackupArchive, **changes: object) -> BackupArchive:
@@ -132,7 +140,7 @@ def test_a_backup_with_other_contents_fails_the_drill(migrated: Database, archiv
         record = run(restore_server_of(migrated), with_contents(archive, tables=tables))
     assert (record.good, record.problem) == (False, "Table public.app_state: 2 rows, and 99 rows in the backup.")
     assert record.restore_ms > 0
-    with pytest.raises(BackupFailed, match="did not prove it good") as caught:
+    with pytest.raises(BackupFailed, match=r"the drill of backup .* failed") as caught:
         drill_records.require_good(record)
     assert caught.value.exit_code == 9
     assert "public.app_state" in caught.value.detail
@@ -158,9 +166,13 @@ def test_an_extension_of_another_version_is_noted(migrated: Database, archive: B
 def test_a_missing_extension_is_named_before_anything_is_restored(migrated: Database, archive: BackupArchive) -> None:
     with nothing_left(migrated):
         record = run(restore_server_of(migrated), with_contents(archive, extensions={"no_such_extension": "1.0"}))
-    assert not record.good
-    assert "no_such_extension" in record.problem
+    assert (record.verdict, record.problem) == (Verdict.UNTESTABLE, "")
+    assert record.reason == "the scratch server lacks extensions: no_such_extension"
     assert record.restore_ms == 0
+    with pytest.raises(NotTestable, match="could not be tested here") as caught:
+        drill_records.require_good(record)
+    assert caught.value.exit_code == 10
+    assert "drill_environment" in caught.value.hint
 
 
 def test_a_missing_locale_is_noted(migrated: Database, archive: BackupArchive) -> None:
@@ -236,7 +248,7 @@ def test_a_lost_connection_leaves_no_scratch_database(
         with nothing_left(migrated):
             record = run(restore_server_of(proxy.database), archived)
         assert proxy.sprung == 1
-        assert not record.good
+        assert record.verdict is Verdict.UNTESTABLE
     finally:
         proxy.close()
 

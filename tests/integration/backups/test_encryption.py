@@ -15,9 +15,9 @@ from pgratchet.backups import backup, kept_databases, listing, restore, verifica
 from pgratchet.backups.backup import BackupOptions, BackupSource
 from pgratchet.backups.disk_store import DiskStore
 from pgratchet.backups.drill import Drill
+from pgratchet.backups.loading import BackupArchive
 from pgratchet.backups.manifest import Manifest
 from pgratchet.backups.pg_programs import Programs
-from pgratchet.backups.restore import BackupArchive
 from pgratchet.backups.restore_server import RestoreServer
 from pgratchet.errors import BackupFailed, ConfigurationError
 from tests.faults.small_disk import small_disk
@@ -141,7 +141,7 @@ def test_damage_is_distinguished_from_a_wrong_key(
     path = disk_store.root / manifest.backup_id / "database.dump.age"
     content = path.read_bytes()
     rotten(path, flipped(content, {"header": 30, "middle": len(content) // 2, "end": len(content) - 1}[place]))
-    with pytest.raises(BackupFailed, match=f"backup {manifest.backup_id} is not what was written") as caught:
+    with pytest.raises(BackupFailed, match=f"backup {manifest.backup_id} was changed or damaged") as caught:
         verify(disk_store, manifest, programs, key_pair.identity if opens else None)
     assert caught.value.detail == "database.dump.age: its SHA-256 is another."
 

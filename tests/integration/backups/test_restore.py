@@ -19,6 +19,7 @@ from psycopg import sql
 from pgratchet import embedded, events
 from pgratchet.backups import kept_databases, restore
 from pgratchet.backups.disk_store import DiskStore
+from pgratchet.backups.kept_databases import KeptRecord
 from pgratchet.backups.pg_programs import find_programs
 from pgratchet.backups.restore import RestoreOptions
 from pgratchet.database import connection
@@ -57,6 +58,10 @@ def test_a_restore_brings_back_the_state_of_the_backup(
     assert restorable.beside() == [swapped.old_database]
     assert restorable.likeness() == before
     assert restorable.oid() != live_oid
+    record = KeptRecord("old", live.name, archived.manifest.backup_id)
+    comment = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s"
+    assert restorable.postgres.rows(comment, swapped.old_database) == [(record.as_comment(),)]
+    restorable.postgres.run(f'COMMENT ON DATABASE "{swapped.old_database}" IS NULL')
     assert restorable.likeness(swapped.old_database) == broken
     with closing(live.connect()) as again:
         applied = History().read(again)
@@ -191,7 +196,7 @@ def test_slots_and_subscriptions_are_named_and_dropped_only_on_request(
     live.run("SELECT pg_create_logical_replication_slot('the_slot', 'pgoutput')")
     live.run("CREATE SUBSCRIPTION the_subscription CONNECTION 'host=/nowhere' PUBLICATION p WITH (connect = false)")
     with assert_untouched(logical_restorable):
-        with pytest.raises(ConfigurationError, match="what a swap would leave behind") as caught:
+        with pytest.raises(ConfigurationError, match="objects that cannot follow the swap") as caught:
             logical_restorable.restore(archived)
         assert caught.value.detail.splitlines()[:2] == [
             "The replication slot the_slot.",
@@ -266,9 +271,9 @@ def test_a_second_restore_is_refused(restorable: RestorableDatabase) -> None:
     first = restore.restore(restorable.site, restorable.database.name, archived, RestoreOptions())
     next(first)
     (under_way,) = restorable.beside()
-    with pytest.raises(LockBusy, match=r"another restore of .* is under way"):
+    with pytest.raises(LockBusy, match=r"another restore of .* is running"):
         restorable.restore(archived)
-    with pytest.raises(LockBusy, match=r"another restore of .* is under way"):
+    with pytest.raises(LockBusy, match=r"another restore of .* is running"):
         kept_databases.drop_kept_databases(
             restorable.site,
             restorable.database.name,
@@ -317,7 +322,10 @@ def test_unusual_names_are_restored_and_swapped(restorable: RestorableDatabase, 
     odd = replace(restorable, database=restorable.named(name))
     try:
         assert restorable.restore(archived, into=name)[-1] == events.Compared(
-            len(archived.manifest.contents.tables), archived.manifest.contents.rows, ()
+            len(archived.manifest.contents.tables),
+            archived.manifest.contents.rows,
+            (),
+            len(archived.manifest.contents.sequences or ()),
         )
         odd.database.run("DROP TABLE jobs CASCADE")
         swapped = list(restore.restore(odd.site, name, archived, RestoreOptions()))[-1]
@@ -342,3 +350,19 @@ def test_only_databases_that_restores_left_are_dropped(restorable: RestorableDat
     assert list(kept_names) == leftovers
     kept_databases.drop_kept_databases(restorable.site, name, kept_names)
     assert sorted(restorable.beside()) == sorted(others)
+
+
+@pytest.mark.parametrize("length", [40, 41, 44, 50, 63])
+def test_kept_databases_of_another_name_that_begins_alike_are_not_dropped(
+    restorable: RestorableDatabase, length: int
+) -> None:
+    stem = restorable.database.name.ljust(length - 1, "x")
+    kept = [kept_databases.derive_name(stem + last, "old") for last in "ab"]
+    assert len(set(kept)) == 2
+    assert all(len(name) <= 63 for name in kept)
+    for name in kept:
+        restorable.postgres.run(f'CREATE DATABASE "{name}" TEMPLATE template0')
+    kept_databases.drop_kept_databases(
+        restorable.site, stem + "a", kept_databases.list_kept_databases(restorable.site, stem + "a")
+    )
+    assert restorable.beside() == [kept[1]]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -16,10 +18,11 @@ from pgratchet import events
 from pgratchet.apply import applier, run
 from pgratchet.backups import kept_databases, restore
 from pgratchet.backups.disk_store import DiskStore
+from pgratchet.backups.loading import BackupArchive
 from pgratchet.backups.pg_programs import find_programs
-from pgratchet.backups.restore import BackupArchive, RestoreOptions
+from pgratchet.backups.restore import RestoreOptions
 from pgratchet.database.history import History
-from pgratchet.errors import BackupFailed, OutcomeUnknown, RatchetError, Unreachable
+from pgratchet.errors import BackupFailed, Interrupted, OutcomeUnknown, RatchetError, Unreachable
 from pgratchet.migrations import files
 from tests import ROOT
 from tests.faults.proxy import Moment, Proxy
@@ -35,7 +38,7 @@ from tests.servers.clusters import Cluster, Clusters
 from tests.servers.databases import Database
 from tests.support.waiting import until
 
-LOCKED, RENAMED = b"ALLOW_CONNECTIONS false", b"RENAME TO"
+LIMITED, RENAMED = b"SET statement_timeout = 2000", b"RENAME TO"
 
 
 def _in_a_process(parameters: dict[str, str], archived: BackupArchive) -> None:
@@ -58,7 +61,7 @@ def by_a_process(database: Database, archived: BackupArchive) -> Iterator[multip
 
 
 AROUND = [
-    (LOCKED, Moment.ANSWERED),
+    (LIMITED, Moment.ANSWERED),
     (RENAMED, Moment.BEFORE),
     (RENAMED, Moment.SENT),
     (RENAMED, Moment.ANSWERED),
@@ -79,14 +82,8 @@ def test_a_killed_restore_swaps_both_names_or_neither(
     swapped = is_swapped(restorable, live_oid)
     assert swapped or (text, moment) != (RENAMED, Moment.ANSWERED)
     assert not swapped or text == RENAMED
-    if restorable.is_open():
-        assert swapped
-    else:
-        with pytest.raises(Unreachable) as caught:
-            restorable.database.connect()
-        assert "takes no connections" in caught.value.message
-        assert "invoke restore" in caught.value.hint
-        assert restore.preview(restorable.site, restorable.database.name, archived.manifest).exists
+    assert restorable.is_open(), "the live database accepts connections at every moment"
+    restorable.database.connect().close()
     time.sleep(1)  # what is kept has the second in its name
     restorable.restore(archived)
     assert restorable.is_open()
@@ -120,7 +117,7 @@ def test_a_connection_lost_at_the_swap_is_resolved(
         assert [last.old_database] == restorable.beside()
     else:
         assert isinstance(last_event, BackupFailed)
-        assert "The live database is as it was" in last_event.detail
+        assert "The live database was not changed" in last_event.detail
         assert restorable.beside()[0] in last_event.detail
 
 
@@ -203,7 +200,7 @@ def test_a_server_crash_at_the_swap_swaps_both_names_or_neither(
         swapped = is_swapped(scene, live_oid)
         assert swapped or (moment is not Moment.ANSWERED and not last_event)
         assert not swapped or moment is not Moment.BEFORE
-        assert scene.is_open() == swapped
+        assert scene.is_open()
         time.sleep(1)  # what is kept has the second in its name
         scene.restore(archived)
         assert scene.likeness() == before
@@ -241,3 +238,33 @@ def test_a_connection_lost_during_the_restore_leaves_nothing(restorable: Restora
         with pytest.raises(BackupFailed, match="pg_restore failed"):
             replace(restorable, database=proxy.database).restore(archived)
         assert proxy.sprung == 1
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, GeneratorExit])
+@pytest.mark.parametrize("exists", [True, False], ids=["live database", "no live database"])
+def test_a_restore_stopped_at_its_last_event_before_the_swap_leaves_nothing(
+    restorable: RestorableDatabase, stop: type[BaseException], exists: bool
+) -> None:
+    archived = restorable.back_up()
+    if not exists:
+        restorable.postgres.run(f'DROP DATABASE "{restorable.database.name}" WITH (FORCE)')
+    stream = restore.restore(restorable.site, restorable.database.name, archived, RestoreOptions())
+    assert any(isinstance(event, events.Compared) for event in iter(stream.__next__, None))
+    with pytest.raises(stop):
+        stream.throw(stop())
+    assert restorable.beside() == []
+    found = restorable.postgres.rows("SELECT FROM pg_database WHERE datname = %s", restorable.database.name)
+    assert len(found) == exists
+
+
+def test_a_signal_during_the_swap_swaps_or_drops(restorable: RestorableDatabase) -> None:
+    """A session of the restored database holds the swap up until after the signal."""
+    archived, live_oid = restorable.back_up(), restorable.oid()
+    stream = restore.restore(restorable.site, restorable.database.name, archived, RestoreOptions())
+    assert any(isinstance(event, events.Compared) for event in iter(stream.__next__, None))
+    with closing(restorable.named(restorable.beside()[0]).connect()):
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(Interrupted, match="interrupted") as caught:
+            next(stream)
+    assert "was dropped" in caught.value.detail
+    assert (restorable.oid(), restorable.beside(), restorable.is_open()) == (live_oid, [], True)

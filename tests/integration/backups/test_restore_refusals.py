@@ -86,21 +86,37 @@ def test_a_role_that_may_not_create_databases_is_refused(restorable: RestorableD
         with assert_untouched(restorable):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 lesser.postgres.run("CREATE DATABASE x")
-            with pytest.raises(ConfigurationError, match="cannot be made"):
+            with pytest.raises(ConfigurationError, match="lacks rights for this restore") as caught:
                 lesser.restore(archived)
+            assert f"ALTER ROLE {role} CREATEDB;" in caught.value.hint
+            with pytest.raises(ConfigurationError, match="cannot be made"):
+                lesser.restore(archived, into="x")
         restorable.database.run(f"ALTER DATABASE {restorable.database.name} OWNER TO CURRENT_USER")
 
 
-def test_a_failure_after_pg_restore_leaves_nothing(restorable: RestorableDatabase) -> None:
-    """A connection limit that no server accepts stands for a server that fails at this step."""
+def test_a_refused_setting_keeps_the_restored_database(restorable: RestorableDatabase) -> None:
+    """A connection limit that no server accepts stands for a server that refuses this step."""
     archived = restorable.back_up()
     manifest = archived.manifest
     odd = replace(manifest, database=replace(manifest.database, connection_limit=-7))
     with pytest.raises(psycopg.errors.InvalidParameterValue):
         restorable.postgres.run(f"ALTER DATABASE {restorable.database.name} CONNECTION LIMIT -7")
-    refused = "the server refused what the restore needs: invalid connection limit"
-    with assert_untouched(restorable), pytest.raises(BackupFailed, match=refused):
+    live_oid = restorable.oid()
+    with pytest.raises(BackupFailed, match="the server refused settings") as caught:
         restorable.restore(replace(archived, manifest=odd))
+    (kept,) = restorable.beside()
+    assert f'ALTER DATABASE "{kept}" CONNECTION LIMIT  -7;' in caught.value.detail
+    assert "invoke restore --continue" in caught.value.hint
+    assert (restorable.oid(), restorable.is_open()) == (live_oid, True)
+    other = replace(manifest, backup_id="20260101T000000-0000")
+    with pytest.raises(ConfigurationError, match="there is no restored database of backup 20260101T0") as refused:
+        list(restore.continue_restore(restorable.site, restorable.database.name, other, RestoreOptions()))
+    assert refused.value.detail == f'The database "{kept}" was restored from {manifest.backup_id}.'
+    assert f"invoke restore --continue --backup={manifest.backup_id}" in refused.value.hint
+    continued = restore.continue_restore(restorable.site, restorable.database.name, manifest, RestoreOptions())
+    assert isinstance(list(continued)[-1], events.Swapped)
+    assert restorable.oid() != live_oid
+    assert len(restorable.beside()) == 1
 
 
 def test_a_prepared_transaction_has_to_be_ended_first(logical_restorable: RestorableDatabase) -> None:
@@ -128,7 +144,7 @@ def test_an_existing_name_is_refused_and_its_database_unchanged(restorable: Rest
         other.run("CREATE TABLE theirs AS SELECT 1 AS x")
         archived, before = restorable.back_up(), other.fingerprint()
         for existing in (other.name, restorable.database.name):
-            with assert_untouched(restorable), pytest.raises(ConfigurationError, match="cannot be made"):
+            with assert_untouched(restorable), pytest.raises(ConfigurationError, match="cannot be restored into"):
                 restorable.restore(archived, into=existing)
         assert other.fingerprint() == before
     finally:
@@ -148,7 +164,7 @@ def test_the_maintenance_database_cannot_be_swapped(restorable: RestorableDataba
 @pytest.mark.parametrize("name", ["", "x" * 64, "é" * 32, "a\0b"])
 def test_an_invalid_database_name_is_refused(restorable: RestorableDatabase, name: str) -> None:
     archived = restorable.back_up()
-    with assert_untouched(restorable), pytest.raises(ConfigurationError, match="cannot be the name of a database"):
+    with assert_untouched(restorable), pytest.raises(ConfigurationError, match="is not a valid database name"):
         restorable.restore(archived, into=name)
 
 
@@ -182,7 +198,7 @@ def test_a_database_that_differs_from_the_manifest_is_not_swapped_in(
 ) -> None:
     archived, live_oid = restorable.back_up(), restorable.oid()
     other = replace(archived, manifest=replace(archived.manifest, contents=tamper(archived.manifest.contents)))
-    with pytest.raises(BackupFailed, match="is not what backup") as caught:
+    with pytest.raises(BackupFailed, match="differs from the manifest of backup") as caught:
         restorable.restore(other)
     assert message in caught.value.detail
     (restored,) = restorable.beside()
@@ -206,7 +222,7 @@ def test_an_invalid_index_is_named(restorable: RestorableDatabase, tmp_path: Pat
     )
     script = script.replace('"$5"', '"${4#--}"').replace('"${4#--}"', '"$4"')
     spoiled = replace(archived, programs=fake_pg_restore(restorable.programs, tmp_path / "bin", script))
-    with pytest.raises(BackupFailed, match="is not what backup") as caught:
+    with pytest.raises(BackupFailed, match="differs from the manifest of backup") as caught:
         restorable.restore(spoiled)
     assert "is INVALID." in caught.value.detail
     assert len(restorable.beside()) == 1

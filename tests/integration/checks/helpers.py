@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from pgratchet.checks import doctor
-from pgratchet.checks.doctor import DoctorOptions, Finding
+from pgratchet.checks.doctor import DoctorOptions
+from pgratchet.checks.findings import Finding
 from pgratchet.database.history import History
 from tests.servers.databases import Database
 

@@ -19,7 +19,7 @@ def file(version: str, **fields: Any) -> ToolMigration:
 
 
 def states(files: Sequence[ToolMigration], rows: Sequence[ToolRow]) -> list[tuple[str | None, str]]:
-    items, _ = match_rows("tool", files, rows, {})
+    items, _ = match_rows("tool", files, rows)
     return [(item.file.name if item.file else None, item.state) for item in items]
 
 

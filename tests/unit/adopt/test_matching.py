@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pgratchet.adopt.matching import match_rows, our_names, state_of
+from pgratchet.adopt.conversion import converted_file
+from pgratchet.adopt.matching import Ours, match_rows, our_names, state_of
 from pgratchet.adopt.tools.tool import ToolMigration, ToolRow
+from pgratchet.errors import ConfigurationError
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations import scripts
 from tests.unit.adopt.helpers import SQL, file, states, write
@@ -99,15 +101,17 @@ def test_names_are_valid_migration_names(title: str, name: str) -> None:
 
 
 def text_of(migration: ToolMigration, rows: Sequence[ToolRow] = ()) -> str:
-    (item,), _ = match_rows("tool", [migration], rows, {})
+    (item,), _ = match_rows("tool", [migration], rows)
     assert item.file
     return item.file.body.decode()
 
 
 def test_no_transaction_is_declared_and_other_languages_get_a_placeholder() -> None:
     assert text_of(file("1", transactional=False)) == f"-- migrate: no-transaction\n{SQL}"
-    assert text_of(file("1", up="", obstacle="It is Go.")).startswith("-- Stands for 1_x of tool")
-    (item,), _ = match_rows("tool", [file("1", up="")], [], {})
+    assert text_of(file("1", up="", obstacle="It is Go.")).startswith(
+        "-- migrate: stand-in\n-- Stands for 1_x of tool, which cannot run here. It is Go.\n"
+    )
+    (item,), _ = match_rows("tool", [file("1", up="")], [])
     assert item.file
     assert scripts.prepare_scripts([item.file])
 
@@ -116,7 +120,7 @@ def test_no_transaction_is_declared_and_other_languages_get_a_placeholder() -> N
     ("fields", "says"),
     [
         ({"up": "", "obstacle": "It is Go, not SQL."}, "It is Go, not SQL."),
-        ({"up": "begin; select 1; commit;"}, "BEGIN in a migration"),
+        ({"up": "begin; select 1; rollback;"}, "BEGIN in a migration"),
         ({"up": "vacuum"}, "VACUUM cannot run inside a transaction"),
         ({"up": "\\i other.sql"}, "psql meta-command"),
         ({"up": "select '"}, "unterminated"),
@@ -126,17 +130,19 @@ def test_no_transaction_is_declared_and_other_languages_get_a_placeholder() -> N
 def test_a_file_that_cannot_run_is_refused_if_pending_and_remarked_if_applied(
     fields: dict[str, str], says: str
 ) -> None:
-    (item,), _ = match_rows("tool", [file("1", **fields)], [], {})
+    (item,), _ = match_rows("tool", [file("1", **fields)], [])
     assert item.state == "cannot run"
     assert says in " ".join(item.remarks)
-    (item,), _ = match_rows("tool", [file("1", **fields)], [APPLIED], {})
+    (item,), _ = match_rows("tool", [file("1", **fields)], [APPLIED])
     assert item.state == "claimed"
     assert says in " ".join(item.remarks)
 
 
 def test_an_existing_file_replaces_a_migration_in_another_language(tmp_path: Path) -> None:
     ours = migrations.read(write(tmp_path, **{"1_x.sql": "select 1;"}))
-    (item,), _ = match_rows("tool", [file("1", up="", obstacle="It is Go.")], [], {each.name: each for each in ours})
+    (item,), _ = match_rows(
+        "tool", [file("1", up="", obstacle="It is Go.")], [], Ours({each.name: each for each in ours})
+    )
     assert item.state == "pending"
     assert item.file
     assert item.file.body == b"select 1;"
@@ -145,13 +151,20 @@ def test_an_existing_file_replaces_a_migration_in_another_language(tmp_path: Pat
 
 def test_a_placeholder_file_does_not_make_a_migration_runnable(tmp_path: Path) -> None:
     migration = file("1", up="", obstacle="It is Go.")
-    (applied,), _ = match_rows("tool", [migration], [APPLIED], {})
+    (applied,), _ = match_rows("tool", [migration], [APPLIED])
     assert applied.file
     ours = migrations.read(write(tmp_path, **{"1_x.sql": applied.file.body.decode()}))
     for rows, state in (([APPLIED], "claimed"), ([UNDONE], "cannot run"), ([], "cannot run")):
-        (item,), _ = match_rows("tool", [migration], rows, {each.name: each for each in ours})
+        (item,), _ = match_rows("tool", [migration], rows, Ours({each.name: each for each in ours}))
         assert item.state == state
         assert "It is Go." in item.remarks
+
+
+def test_a_stand_in_of_an_earlier_version_does_not_run() -> None:
+    old = converted_file("1_x", b"-- Stands for 1_x of tool, which has no SQL that could be taken over.\n")
+    with pytest.raises(ConfigurationError, match="cannot be run") as caught:
+        scripts.prepare_scripts([old])
+    assert "a stand-in for an adopted migration" in caught.value.detail
 
 
 def test_a_key_shared_by_files_matches_none_of_them() -> None:
@@ -161,7 +174,7 @@ def test_a_key_shared_by_files_matches_none_of_them() -> None:
 
 
 def test_on_another_database_every_file_is_pending_and_its_state_is_remarked() -> None:
-    items, notes = match_rows("tool", [file("1"), file("2")], [APPLIED, ToolRow(("9",))], {}, elsewhere=True)
+    items, notes = match_rows("tool", [file("1"), file("2")], [APPLIED, ToolRow(("9",))], elsewhere=True)
     assert [(item.state, item.remarks) for item in items] == [
         ("pending", ("There it is claimed.",)),
         ("pending", ("There it was not run.",)),

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pgratchet.apply import batch
+from pgratchet.apply.diagnosis import Diagnosis
 from pgratchet.errors import Location
 from pgratchet.migrations.directives import Directives
 from pgratchet.migrations.files import Migration
@@ -55,7 +56,7 @@ def test_every_script_has_its_own_transaction() -> None:
 def test_an_error_without_a_position_belongs_to_the_unanswered_statement(
     answered: int, expected: batch.Failure
 ) -> None:
-    assert batch.locate(SENT, answered, None, None) == expected
+    assert batch.locate(SENT, answered, Diagnosis(None, None)) == expected
 
 
 @pytest.mark.parametrize(
@@ -70,11 +71,11 @@ def test_an_error_without_a_position_belongs_to_the_unanswered_statement(
 def test_a_position_is_mapped_into_the_file(index: int, within: int, place: Location) -> None:
     """Also before anything ran, because the server parses the whole string first. Positions count characters."""
     position = len(SENT.text[: SENT.slices[index].start].decode()) + within + 1
-    assert batch.locate(SENT, 0, position, "42601") == batch.Failure(place)
+    assert batch.locate(SENT, 0, Diagnosis(position, "42601")) == batch.Failure(place)
 
 
 def test_a_position_outside_the_scripts_falls_back_to_counting_answers() -> None:
-    assert batch.locate(SENT, 1, 3, None).framing
+    assert batch.locate(SENT, 1, Diagnosis(3, None)).framing
 
 
 def test_batches_are_limited_and_a_large_script_is_sent_alone() -> None:
@@ -99,10 +100,10 @@ def test_an_error_in_a_window_is_located_in_the_whole_file() -> None:
     last = Window(TEXT.index(b"select '\xc3\xbc'"), len(TEXT) - 2)
     copy = Window(TEXT.index(b"copy"), TEXT.index(b"stdin") + 5)
     located = [
-        batch.locate_in_window(FIRST, TEXT, last, 0, 8, "x"),
-        batch.locate_in_window(FIRST, TEXT, last, 1, None, "x"),
-        batch.locate_in_window(FIRST, TEXT, last, 2, None, "x"),
-        batch.locate_in_window(FIRST, TEXT, copy, 0, None, "x"),
+        batch.locate_in_window(FIRST, TEXT, last, 0, Diagnosis(8, "x")),
+        batch.locate_in_window(FIRST, TEXT, last, 1, Diagnosis(None, "x")),
+        batch.locate_in_window(FIRST, TEXT, last, 2, Diagnosis(None, "x")),
+        batch.locate_in_window(FIRST, TEXT, copy, 0, Diagnosis(None, "x")),
     ]
     assert [fault.location for fault in located] == [
         Location("1_a", 7, 8, "x"),

@@ -6,7 +6,16 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 from pgratchet.backups import manifest
-from pgratchet.backups.manifest import BackupFile, Contents, Database, Grant, Manifest, Setting
+from pgratchet.backups.manifest import (
+    BackupFile,
+    Contents,
+    Database,
+    Grant,
+    Manifest,
+    MaterializedView,
+    SequenceState,
+    Setting,
+)
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
 
@@ -18,6 +27,9 @@ CONTENTS = Contents(
     invalid_indexes=("public.bad",),
     roles=("owner",),
     history={"1_a": "c"},
+    sequences={"public.s": SequenceState(5, True, 7)},
+    materialized_views={"public.v": MaterializedView(True, 3)},
+    left_out=("The subscription s.",),
 )
 
 

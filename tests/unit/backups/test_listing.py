@@ -1,96 +1,56 @@
-"""Choosing one of the backups of several targets."""
+"""Listed backups: what is wrong with one, and whose it is."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-
 import pytest
 
-from pgratchet.backups import manifest
-from pgratchet.backups.disk_store import DiskStore
-from pgratchet.backups.listing import choose_backup, require_own
-from pgratchet.backups.manifest import Contents, Database, Manifest
-from pgratchet.backups.store import Store
+from pgratchet.backups.listing import BackupEntry, newer_refused, require_manifest, require_newest, require_own
 from pgratchet.errors import BackupFailed
+from tests.unit.backups.helpers import make_manifest
 
-OLD, NEW, NEWEST = "20260101T000000-0000", "20260102T000000-0000", "20260103T000000-0000"
-MANIFEST = Manifest(
-    backup_id=OLD,
-    environment="env",
-    target="first",
-    created_at="2026-01-01T00:00:00+00:00",
-    server_version=180000,
-    system_identifier="7",
-    client_version="18.0",
-    tool_version="0",
-    archive="custom",
-    compression="gzip",
-    files={},
-    database=Database("db", "owner", "UTF8", "c", "C", "C", None, None, -1),
-    database_size=1,
-    contents=Contents({}, 0, {}, (), (), {}),
-    dump_ms=0,
-    verify_ms=0,
-)
-
-
-@pytest.fixture
-def stores(tmp_path: Path) -> list[tuple[str, str, Store]]:
-    """Two targets: the first has a damaged newest backup, the second has newer backups."""
-    backups = {"first": (OLD, NEW), "second": (NEW, NEWEST)}
-    for target, ids in backups.items():
-        for backup_id in ids:
-            _write(DiskStore(tmp_path / target), replace(MANIFEST, backup_id=backup_id, target=target))
-    (tmp_path / "first" / NEW / manifest.NAME).write_text("{}")
-    return [("env", target, DiskStore(tmp_path / target)) for target in backups]
-
-
-def _write(store: DiskStore, described: Manifest) -> None:
-    with store.draft(described.backup_id) as draft:
-        with draft.write("globals.sql") as write:
-            write(b"")
-        empty = manifest.BackupFile(0, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
-        files = {"globals.sql": replace(empty, stamp=draft.stat("globals.sql").stamp)}
-        draft.finish(manifest.NAME, manifest.dumps(replace(described, files=files)))
-
-
-def test_without_an_id_the_newest_good_backup_of_the_first_target_is_chosen(
-    stores: list[tuple[str, str, Store]],
-) -> None:
-    index, entry = choose_backup(stores, None)
-    assert (index, entry.backup_id, entry.problem) == (0, OLD, "")
-
-
-@pytest.mark.parametrize(("backup_id", "index", "good"), [(OLD, 0, True), (NEW, 0, False), (NEWEST, 1, True)])
-def test_an_id_is_searched_in_all_stores_and_may_be_of_a_damaged_backup(
-    stores: list[tuple[str, str, Store]], backup_id: str, index: int, good: bool
-) -> None:
-    chosen, entry = choose_backup(stores, backup_id)
-    assert (chosen, entry.backup_id, entry.manifest is not None) == (index, backup_id, good)
+GOOD, OLDER = make_manifest(2), make_manifest(3)
+ENTRY = BackupEntry(GOOD.backup_id, GOOD)
+DAMAGED = BackupEntry("20261124T110000-0000", None, "database.dump is gone.")
+UNTRUSTED = BackupEntry("20261124T110500-0000", GOOD, distrust="It is not signed.")
+DRAFT = BackupEntry("20261124T111000-0000", None, "It has no manifest.", is_draft=True)
 
 
 @pytest.mark.parametrize(
-    ("backup_id", "message"),
-    [("20990101T000000-0000", 'there is no backup "20990101T000000-0000"'), ("../x", "no backup")],
+    ("entry", "message"),
+    [
+        (DAMAGED, "backup 20261124T110000-0000 is damaged\nDETAIL: database.dump is gone."),
+        (UNTRUSTED, "backup 20261124T110500-0000 is not signed by a trusted key\nDETAIL: It is not signed."),
+        (DRAFT, "backup 20261124T111000-0000 is unfinished\nDETAIL: It has no manifest."),
+    ],
 )
-def test_a_missing_backup_is_named_with_the_targets(
-    stores: list[tuple[str, str, Store]], backup_id: str, message: str
-) -> None:
-    with pytest.raises(BackupFailed, match=message) as caught:
-        choose_backup(stores, backup_id)
-    assert caught.value.detail == "Looked among those of env: first, env: second."
-    assert caught.value.hint == "`invoke backups --env=env` lists them."
+def test_an_unusable_backup_is_refused_with_what_is_wrong(entry: BackupEntry, message: str) -> None:
+    with pytest.raises(BackupFailed) as caught:
+        require_manifest(entry)
+    assert str(caught.value).startswith(message)
 
 
-def test_stores_without_a_good_backup_have_no_newest_one(tmp_path: Path) -> None:
-    with pytest.raises(BackupFailed, match=r"^there is no backup\nDETAIL"):
-        choose_backup([("env", "first", DiskStore(tmp_path))], None)
+def test_newer_backups_that_are_damaged_or_not_trusted_are_found_and_drafts_are_not() -> None:
+    older = BackupEntry(OLDER.backup_id, None, "It is too old to matter.")
+    listed = [DRAFT, UNTRUSTED, DAMAGED, ENTRY, older]
+    assert newer_refused(listed, ENTRY) == (UNTRUSTED, DAMAGED)
+    assert newer_refused(listed, None) == (UNTRUSTED, DAMAGED, older)
 
 
-@pytest.mark.parametrize(("environment", "target"), [("other", "first"), ("env", "other")])
+def test_skipped_backups_are_an_error_that_names_all_of_them_and_the_good_one() -> None:
+    require_newest(ENTRY, ())
+    with pytest.raises(BackupFailed) as caught:
+        require_newest(ENTRY, (DAMAGED, UNTRUSTED))
+    assert caught.value.message == "backup 20261124T110000-0000 is damaged"
+    assert caught.value.detail == (
+        "database.dump is gone.\n"
+        "Backup 20261124T110500-0000 is not signed by a trusted key: It is not signed.\n"
+        f"The newest good backup is {GOOD.backup_id}, which was read back whole."
+    )
+
+
+@pytest.mark.parametrize(("environment", "target"), [("other", "db"), ("prod", "other")])
 def test_a_backup_of_another_target_is_refused(environment: str, target: str) -> None:
-    require_own(MANIFEST, "env", "first")
-    with pytest.raises(BackupFailed, match="is of env: first") as caught:
-        require_own(MANIFEST, environment, target)
+    require_own(GOOD, "prod", "db")
+    with pytest.raises(BackupFailed, match="is of prod: db") as caught:
+        require_own(GOOD, environment, target)
     assert f"{environment}: {target}" in caught.value.detail

@@ -122,9 +122,18 @@ def test_a_finding_of_squawk_has_its_location(tmp_path: Path) -> None:
     for name, text in texts.items():
         (tmp_path / f"{name}.sql").write_text(text)
     (finding,) = ci.lint(migrations.read(tmp_path))
-    assert finding.startswith(f"{tmp_path}/3_column.sql, line 2, column ")
+    assert finding.startswith(f"{tmp_path}/3_column.sql:2:")
     assert ": adding-required-field: " in finding
     assert ci.lint(()) == []
+
+
+@requires("squawk")
+def test_the_teams_own_exclusions_hold_beside_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "1_column.sql").write_text("alter table t add column y bigint not null;")
+    monkeypatch.chdir(tmp_path)
+    assert len(ci.lint(migrations.read(tmp_path))) == 1
+    (tmp_path / ".squawk.toml").write_text('excluded_rules = ["adding-required-field"]\n')
+    assert ci.lint(migrations.read(tmp_path)) == []
 
 
 def test_missing_squawk_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,13 +7,12 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pgratchet.config import inventory, settings
+from pgratchet.config import inventory, settings, written_files
 from pgratchet.config.inventory import InventoryTarget
 from pgratchet.config.secrets import MASK
 from pgratchet.config.settings import RenderedTarget
@@ -22,20 +21,9 @@ from pgratchet.errors import ConfigurationError, RatchetError, Unreachable
 from pgratchet.variables import Variables
 from tests import ROOT
 from tests.requirements import requires
+from tests.unit.config.helpers import TEMPLATES, no_server, resolve
 
-TEMPLATES = ROOT / "templates"
 SHIPPED = ROOT / "inventory"
-
-
-def no_server() -> Mapping[str, str]:
-    raise AssertionError("the embedded server was asked for")
-
-
-def resolve(environ: dict[str, str] | None = None, **variables: object) -> RenderedTarget:
-    target_variables = {"pg_dbname": "d", "pg_user": "u", "pg_host": "h"} | variables
-    return settings.render_target(
-        InventoryTarget("env", "target", ("all",), target_variables), TEMPLATES, environ or {}, no_server
-    )
 
 
 def shipped(name: str, environ: dict[str, str]) -> RenderedTarget:
@@ -112,9 +100,33 @@ def test_special_characters_in_a_url_are_accepted(url: str) -> None:
     assert resolve(pg_url=url).connection["host"] == "h"
 
 
-def test_an_unsupported_url_parameter_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="options"):
-        resolve(pg_url="postgresql://h/d?options=-cfoo%3Dbar")
+def test_the_files_of_several_servers_name_each_of_them() -> None:
+    target = resolve({"P": "p"}, pg_host="a,::1", pg_port="5432,5433", pg_password="{{ env('P') }}")
+    assert target.render("pgpass", masked=False) == "a:5432:*:u:p\n\\:\\:1:5433:*:u:p\n"
+    assert "@a:5432,[::1]:5433/d?" in target.render("database.env", masked=False)
+    assert resolve({"P": "p"}, pg_host="a,b", pg_port=1, pg_password="{{ env('P') }}").pgpass() == (
+        "a:1:*:u:p\nb:1:*:u:p\n"
+    )
+    sockets = resolve({"P": "p"}, pg_host="/tmp,a", pg_password="{{ env('P') }}")
+    assert sockets.pgpass() == "localhost:5432:*:u:p\n/tmp:5432:*:u:p\na:5432:*:u:p\n"
+    assert "@/d?host=%2Ftmp%2Ca&port=5432" in sockets.render("database.env", masked=False)
+
+
+def test_without_a_host_the_password_is_for_libpqs_socket() -> None:
+    target = resolve({"P": "p"}, pg_host="", pg_password="{{ env('P') }}")
+    assert target.pgpass() == "localhost:5432:*:u:p\n"
+    with pytest.raises(ConfigurationError, match="env: target: pg_host is missing"):
+        target.render("database.env", masked=True)
+
+
+@pytest.mark.parametrize("url", ["", "postgresql://h/d", "postgresql:///d?host=h"])
+def test_a_missing_user_is_named(url: str) -> None:
+    variables = {"pg_dbname": "d", "pg_host": "h", "pg_url": "{{ env('URL', '') }}"}
+    target = InventoryTarget("prod", "shop", (), variables)
+    with pytest.raises(ConfigurationError) as caught:
+        settings.render_target(target, TEMPLATES, {"URL": url}, no_server)
+    assert caught.value.message == "prod: shop: pg_user is missing"
+    assert caught.value.hint == "Set pg_user in the inventory."
 
 
 def test_migration_settings_come_from_the_environment() -> None:
@@ -136,18 +148,18 @@ def test_every_value_that_cannot_be_rendered_is_named_at_once() -> None:
         ("x{{ none }}", "gives none"),
         ("{{ nothing.at_all }}", "'nothing' is undefined"),
         ("{% if nothing %}{{ 1 }}{% endif %}", "'nothing' is undefined"),
-        ("{{ env('EMPTY') }}", "EMPTY is not set"),
-        ("{{ env('EMPTY', none) }}", "EMPTY is not set"),
-        ("{{ env('EMPTY', '') }}", "an empty value is written"),
-        ("{{ '' }}", "an empty value is written"),
-        ("", "an empty value is written"),
-        (None, "expected `str`, got `null`"),
+        ("{{ env('EMPTY') }}", "EMPTY is empty"),
+        ("{{ env('EMPTY', none) }}", "EMPTY is empty"),
+        ("{{ env('EMPTY', '') }}", "pg_user is missing"),
+        ("{{ '' }}", "pg_user is missing"),
+        ("", "pg_user is missing"),
+        (None, "pg_user: expected a text, not an empty value."),
     ],
 )
 def test_missing_none_and_empty_values_are_refused(value: object, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         resolve({"EMPTY": ""}, pg_user=value)
-    assert message in caught.value.detail
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("wrong", ["{{ nothing }}", "{{ none }}", "{{ '' }}", "{% for x in nothing %}{% endfor %}"])
@@ -178,21 +190,15 @@ def test_rendered_values_are_checked_for_their_types() -> None:
     assert "migration_timeout" in caught.value.detail
 
 
-@pytest.mark.parametrize("value", ["a\nhost=evil", "a\rb", "a\0b", " a", "a ", "x" * 901])
+@pytest.mark.parametrize("value", ["a\nhost=evil", "a\rb", "a\0b", " a", "a ", "x" * 901, "é" * 451])
 def test_a_value_that_a_service_file_cannot_hold_is_refused(value: str) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be rendered"):
+    with pytest.raises(ConfigurationError, match="env: target: the value of pg_user cannot be written"):
         resolve(pg_user=value)
 
 
 @pytest.mark.parametrize("value", ["it's", "a#b", 'q"q', "a=b", "$(x)", "ünï", "'; DROP TABLE x;--", "\\"])
 def test_unusual_values_reach_the_service_file_unchanged(value: str) -> None:
     assert resolve(pg_user=value).connection["user"] == value
-
-
-def test_an_empty_required_value_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="cannot be rendered") as caught:
-        resolve(pg_user="")
-    assert "empty value" in caught.value.detail
 
 
 def test_an_undefined_name_in_a_template_is_refused(tmp_path: Path) -> None:
@@ -262,16 +268,30 @@ def test_the_password_command_gets_neither_libpqs_variables_nor_the_secrets(monk
 @pytest.mark.parametrize(
     ("command", "detail"),
     [
-        (["/nowhere/at/all"], "cannot be run: No such file"),
+        ([str(ROOT / "README.md")], "cannot be run: Permission denied"),
         ([sys.executable, "-c", "import sys; sys.exit('locked')"], "locked"),
         ([sys.executable, "-c", "pass"], "one line"),
         ([sys.executable, "-c", "print('a\\nb')"], "one line"),
     ],
 )
 def test_a_failing_password_command_is_reported(command: list[str], detail: str) -> None:
-    with pytest.raises(Unreachable, match="gave no password") as caught:
+    with pytest.raises(Unreachable, match="returned no password") as caught:
         resolve(password_command=command).parameters()
     assert detail in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("program", "detail", "hint"),
+    [
+        ("vault-of-nobody", "vault-of-nobody is not installed, or not in PATH.", "Install vault-of-nobody"),
+        ("/nowhere/at/all", "/nowhere/at/all does not exist.", "Correct the path"),
+    ],
+)
+def test_a_password_command_that_is_not_installed_is_named(program: str, detail: str, hint: str) -> None:
+    with pytest.raises(Unreachable, match=f"^the password command {program} cannot be run\n") as caught:
+        resolve(password_command=[program]).parameters()
+    assert caught.value.detail == detail
+    assert hint in caught.value.hint
 
 
 def test_a_password_command_has_a_time_limit() -> None:
@@ -328,10 +348,21 @@ def test_a_target_reached_through_its_host_has_no_connection_from_this_machine()
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"reach": "ssh"}, "reach: ssh needs ssh_host"),
-        ({"reach": "tunnel", "ssh_host": "b", "embedded": True}, "embedded is a server on this one"),
-        ({"reach": "ssh", "ssh_host": "b", "backup_store": "s3://b"}, "backup_store: what it needs is not on the host"),
-        ({"reach": "ssh", "ssh_host": "b", "backup_recipients": ["age1"]}, "backup_recipients: what it needs"),
+        ({"reach": "ssh"}, "reach: ssh needs ssh_host or ansible_host"),
+        ({"reach": "tunnel", "ssh_host": "b", "embedded": True}, "embedded is a server on this machine"),
+        ({"reach": "ssh", "ssh_host": "b", "backup_store": "s3://b"}, "backup_store: not supported with reach: ssh"),
+        (
+            {"reach": "ssh", "ssh_host": "b", "backup_recipients": ["age1"]},
+            "backup_recipients: not supported",
+        ),
+        (
+            {"reach": "ssh", "ssh_host": "b", "backup_signing_key": "k"},
+            "backup_signing_key: not supported with backup_at: host",
+        ),
+        (
+            {"reach": "ssh", "ssh_host": "b", "backup_verify_keys": ["k"]},
+            "backup_verify_keys: not supported with backup_at: host",
+        ),
     ],
 )
 def test_contradicting_variables_are_named(variables: dict[str, object], message: str) -> None:
@@ -379,9 +410,26 @@ def test_written_files_are_private_from_the_first_byte(tmp_path: Path) -> None:
     ],
 )
 def test_the_name_of_a_file_selects_its_template(name: str, kind: str) -> None:
-    assert settings.format_of(Path(name)) == kind
+    assert written_files.format_of(Path(name)) == kind
 
 
 def test_a_file_name_without_a_template_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="no file that can be written"):
-        settings.format_of(Path("notes.txt"))
+    with pytest.raises(ConfigurationError, match="cannot write a file named"):
+        written_files.format_of(Path("notes.txt"))
+
+
+def test_a_restore_environment_gives_its_connection_to_the_backups_of_the_target() -> None:
+    target = resolve(backup_dir="ours", pg_port=5433)
+    other = replace(resolve(backup_dir="theirs", pg_user="admin", pg_password="s", pg_port=5433), environment="admin")
+    merged = settings.for_restore(target, other)
+    assert (merged.environment, merged.connection["user"], merged.password()) == ("env", "admin", "s")
+    assert merged.variables.backup_dir == "ours"
+
+
+@pytest.mark.parametrize(
+    "variables", [{"pg_host": "other"}, {"pg_port": 5433}, {"pg_dbname": "other"}, {"reach": "ssh", "ssh_host": "h"}]
+)
+def test_a_restore_environment_of_another_database_is_refused(variables: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be the restore_environment of env") as caught:
+        settings.for_restore(resolve(), resolve({}, **variables))
+    assert next(iter(variables)) in caught.value.message

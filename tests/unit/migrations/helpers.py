@@ -31,6 +31,11 @@ def row(name: str, checksum: str = "c", *, finished: bool = True) -> HistoryRow:
     return HistoryRow(name, checksum, MOMENT if finished else None, 1)
 
 
+def stopped(name: str, done: int, begun: int | None = None, *, checksum: str = "c") -> HistoryRow:
+    """The row of a file without a transaction that stopped between its statements."""
+    return HistoryRow(name, checksum, None, None, statements_done=done, statement_begun=begun)
+
+
 def mistakes(caught: pytest.ExceptionInfo[ConfigurationError]) -> list[str]:
     return caught.value.detail.splitlines()
 

@@ -85,7 +85,9 @@ def test_statements_end_where_the_server_ends_them(text: str, expected: list[str
         (LONG + "\u00a011)", "an invisible character, U+00A0", len(LONG)),
         ("select a\u3000b", "an invisible character, U+3000", 8),
         ("create table long_enough (a int, b int, c int, d\u2003int)", "an invisible character, U+2003", 48),
-        ("select 1;\ncopy t from stdin; select 2", "something behind COPY ... FROM STDIN on its line", 28),
+        ("select 1;\ncopy t from stdin; select 2", "text after COPY ... FROM STDIN on the same line", 28),
+        ("select 1;\ncopy t from stdin; /* a\n */\n1\n\\.\n", "text after COPY ... FROM STDIN on the same line", 28),
+        ("select 1;\ncopy t from stdin; /* a */ select 2\n1\n\\.\n", "text after COPY ... FROM STDIN on the same", 28),
         ("select 1;\ncopy t from stdin;\n1\n\\. \n", "the rows of COPY ... FROM STDIN have no end", 10),
     ],
 )
@@ -99,6 +101,15 @@ def test_a_text_that_cannot_be_sql_is_refused_with_its_location(text: str, reaso
 
 def test_invisible_characters_may_stand_in_strings_and_comments() -> None:
     assert len(split("select '\u00a0' -- \u00a0\n, $$\u200b$$, \"\u00a0\" /* \ufeff */")) == 1
+
+
+@pytest.mark.parametrize("comment", ["-- note", " -- it's", "\t/* a; */ -- b", "/* a *//* b */ ", "--", " /**/"])
+def test_rows_of_a_copy_may_follow_a_comment(comment: str) -> None:
+    text = f"copy t from stdin;{comment}\n1\n\\.\nselect 1".encode()
+    (copy, select) = [piece for piece in scan(text) if isinstance(piece, Statement)]
+    assert copy.rows is not None
+    assert text[slice(*copy.rows)] == b"1\n"
+    assert text[select.start : select.end] == b"select 1"
 
 
 def test_comments_have_their_positions() -> None:

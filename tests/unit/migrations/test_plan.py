@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,15 @@ from hypothesis import strategies as st
 
 from pgratchet.errors import ConfigurationError, HistoryDisagrees, Location
 from pgratchet.migrations.files import read
-from pgratchet.migrations.plan import HistoryRow, Plan, make_plan, require_agreement
-from tests.unit.migrations.helpers import file, row, write
+from pgratchet.migrations.plan import (
+    DIGEST,
+    HistoryRow,
+    Plan,
+    lacks_first_version,
+    make_plan,
+    require_agreement,
+)
+from tests.unit.migrations.helpers import file, row, stopped, write
 
 
 @pytest.mark.parametrize(
@@ -31,6 +39,13 @@ from tests.unit.migrations.helpers import file, row, write
         (["1_a"], [row("1_a", "b")], {"1_a": "changed"}, []),
         (["1_a"], [row("1_a", "d")], {"1_a": "changed"}, []),
         (["1_a"], [row("1_a", "other", finished=False)], {"1_a": "unfinished"}, ["1_a"]),
+        (["1_a"], [stopped("1_a", 0)], {"1_a": "unfinished"}, ["1_a"]),
+        ([], [stopped("1_a", 0)], {}, []),
+        (["2_b"], [stopped("1_a", 0)], {"2_b": "pending"}, ["2_b"]),
+        (["1_z"], [stopped("2_b", 0)], {"1_z": "pending"}, ["1_z"]),
+        ([], [stopped("1_a", 1)], {"1_a": "missing"}, []),
+        ([], [stopped("1_a", 0, 1)], {"1_a": "missing"}, []),
+        ([], [row("1_a", finished=False)], {"1_a": "missing"}, []),
     ],
 )
 def test_plan_lists_states_and_pending_files(
@@ -41,7 +56,9 @@ def test_plan_lists_states_and_pending_files(
     assert [m.name for m in plan.todo] == todo
 
 
-@pytest.mark.parametrize("to", ["2_b", "2_b.sql", "2", "002"])
+@pytest.mark.parametrize(
+    "to", ["2_b", "2_b.sql", "2", "002", "b", "b.sql", "sql/2_b.sql", "./2_b", "a\\\\2_b", " 2_b "]
+)
 def test_to_ends_the_plan_at_the_named_file(to: str) -> None:
     plan = make_plan([file("1_a"), file("2_b"), file("3_c")], [row("1_a")], to)
     assert [m.name for m in plan.todo] == ["2_b"]
@@ -54,8 +71,35 @@ def test_to_includes_every_pending_file_before_it() -> None:
     assert [m.name for m in plan.todo] == ["2_b", "20250111093000_c"]
 
 
-def test_to_an_applied_file_leaves_nothing_to_do() -> None:
-    assert make_plan([file("1_a"), file("2_b")], [row("1_a")], "1_a").todo == ()
+def test_to_an_applied_file_leaves_nothing_to_do_and_names_what_is_behind_it() -> None:
+    plan = make_plan([file("1_a"), file("2_b"), file("3_c")], [row("1_a"), stopped("2_b", 1)], "a")
+    assert (plan.todo, plan.last, plan.pending_after) == ((), "1_a", ("2_b", "3_c"))
+
+
+def test_to_a_title_of_several_files_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match='2 migrations are named "tags"') as caught:
+        make_plan([file("1_tags"), file("2_b"), file("3_tags")], [], "tags")
+    assert caught.value.detail == "They are: 1_tags, 3_tags."
+
+
+@pytest.mark.parametrize(
+    ("files", "to", "detail"),
+    [
+        (["1_a", "2_b"], "0099", "The newest migration is 2_b."),
+        (["1_a", "2_b"], "20250111T093000", "The newest migration is 2_b."),
+        (["1_a", "2_b"], "0", "The newest migration is 2_b."),
+        ([], "1", "There is no migration."),
+        (["1_tags", "2_b"], "tgs", "The most similar name is 1_tags."),
+        (["1_a"], "", "No name is similar."),
+        (["1_a"], "sql/", "No name is similar."),
+    ],
+)
+def test_to_a_file_that_is_not_there_names_the_newest_or_the_most_similar(
+    files: list[str], to: str, detail: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        make_plan([file(name) for name in files], [], to)
+    assert (caught.value.message, caught.value.detail) == (f'no migration is named "{to}"', detail)
 
 
 def test_to_an_unknown_file_names_the_nearest() -> None:
@@ -147,6 +191,39 @@ def test_a_missing_file_with_a_unique_text_is_not_called_renamed(tmp_path: Path,
     assert caught.value.detail == "1_a: applied, but its file is gone."
 
 
+@pytest.mark.parametrize(
+    ("history", "body", "progress"),
+    [
+        (stopped("1_a", 1), "select 1; select 2; select 3", "unfinished (1 of 3 statements done)"),
+        (stopped("1_a", 1), "select 1", "unfinished (1 of 1 statements done)"),
+        (stopped("1_a", 1), None, "unfinished (1 statement done)"),
+        (stopped("1_a", 2), f"{DIGEST}00", "unfinished (2 statements done)"),
+        (
+            stopped("1_a", 0, 1),
+            "vacuum t",
+            "unfinished (0 of 1 statements done, and statement 1 may have taken effect)",
+        ),
+        (row("1_a", finished=False), "commit", "unfinished"),
+    ],
+)
+def test_an_unfinished_file_that_is_gone_is_not_called_applied(
+    history: HistoryRow, body: str | None, progress: str
+) -> None:
+    plan = make_plan([], [history])
+    assert plan.compared_names == ("1_a",)
+    with pytest.raises(HistoryDisagrees) as caught:
+        require_agreement(plan, {} if body is None else {"1_a": body})
+    assert caught.value.detail == f"1_a: {progress}, and its file is gone."
+    assert "it goes on behind the statements that are done" in caught.value.hint
+
+
+def test_an_unfinished_file_with_another_name_is_called_renamed(tmp_path: Path) -> None:
+    files = read(write(tmp_path, **{"2_b": "select 1"}))
+    plan = make_plan(files, [stopped("1_a", 1, checksum=files[0].checksum)])
+    with pytest.raises(HistoryDisagrees, match=r"its file is gone\. 2_b has the same text: it looks renamed"):
+        require_agreement(plan, {})
+
+
 def test_a_difference_is_shown_with_one_line_of_context(tmp_path: Path) -> None:
     files = read(write(tmp_path, **{"1_a": "1\n2\nnew\n4\n5\n"}))
     with pytest.raises(HistoryDisagrees) as caught:
@@ -164,3 +241,14 @@ def test_a_difference_is_shown_with_one_line_of_context(tmp_path: Path) -> None:
 
 def test_agreement_raises_nothing() -> None:
     require_agreement(Plan(()), {})
+
+
+@pytest.mark.parametrize(
+    ("names", "lacks"),
+    [([], True), (["2_a"], True), (["20250111T093000_a"], True), (["001_a", "2_b"], False), (["0_a"], False)],
+)
+def test_a_file_001_would_come_before_all_files(names: list[str], lacks: bool) -> None:
+    assert (
+        lacks_first_version([replace(file("1_x"), version=int(n.split("_")[0].replace("T", ""))) for n in names])
+        == lacks
+    )

@@ -36,6 +36,15 @@ def test_directives_are_read_above_the_first_statement(tmp_path: Path) -> None:
         ("-- migrate: lock-timeout=999999999h", "is not a valid duration"),
         ("select 1;\n-- migrate: no-transaction", "a directive below the first statement"),
         ("select\n-- migrate: no-transaction\n1", "a directive below the first statement"),
+        ("-- Migrate: no-transction\nselect 1", 'unknown directive "no-transction"'),
+        ("-- migrate: no transaction\nselect 1", 'unknown directive "no transaction"'),
+        ("-- migrate: no-transaction, please\nselect 1", 'unknown directive "no-transaction, please"'),
+        ("-- migrate: lock timeout 10s\nselect 1", 'unknown directive "lock timeout 10s"'),
+        ("-- Migrate: lock-timeout = 10s\nselect 1", 'unknown directive "lock-timeout = 10s"'),
+        ("-- migrate: phase=expand after=x\nselect 1", "unknown directive"),
+        ("select 1;\n-- Migrate: statement_timeout 0", "a directive below the first statement"),
+        ("copy t from stdin with (format csv, encoding 'latin1');\n\\.\n", "COPY with another ENCODING than UTF8"),
+        ("copy t (encoding) from stdin encoding 'WIN1252';\n\\.\n", "COPY with another ENCODING than UTF8"),
         ("select 1;\nCOMMIT;", "COMMIT in a migration"),
         ("copy t to stdout", "COPY to the client"),
         ("set standard_conforming_strings = off", "standard_conforming_strings is on in every migration"),
@@ -47,6 +56,13 @@ def test_directives_are_read_above_the_first_statement(tmp_path: Path) -> None:
         ("-- migrate: no-transaction\ncreate index concurrently on t (a)", "INDEX CONCURRENTLY without a name"),
         ("-- migrate: no-transaction\ncreate unique index concurrently on t (a)", "CONCURRENTLY without a name"),
         ("select 'a", "unterminated quoted string"),
+        ("", "1_a.sql:1:1: holds no statement"),
+        (" \n;;\n", "holds no statement"),
+        ("-- add a column\n/* alter table t */", "holds no statement"),
+        ("-- migrate: no-transaction\n-- later", "holds no statement"),
+        ("-- migrate: empty\nselect 1", "is declared as empty, and holds statements"),
+        ("-- migrate: empty=yes", 'unknown directive "empty=yes"'),
+        ("select 1;\n-- migrate: empty", "a directive below the first statement"),
     ],
 )
 def test_a_file_that_cannot_run_is_refused_with_its_location(tmp_path: Path, text: str, reason: str) -> None:
@@ -54,16 +70,41 @@ def test_a_file_that_cannot_run_is_refused_with_its_location(tmp_path: Path, tex
     with pytest.raises(ConfigurationError, match="2 mistakes") as caught:
         prepare_scripts(files)
     assert reason in mistakes(caught)[0]
-    assert mistakes(caught)[1].startswith("2_b, line 1, column 1: BEGIN")
+    assert mistakes(caught)[1].startswith(f"{tmp_path}/2_b.sql:1:1: BEGIN")
     assert caught.value.location is not None
     assert caught.value.location.migration == "1_a"
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        "-- Migrate: users into accounts",
+        "-- migrate: the old rows are kept",
+        "-- MIGRATE: Users",
+        "-- Migrate : no more than 1000 rows at once",
+        "-- migrate : see the ticket about statement timeouts and locks",
+        "-- migrated: a",
+        "-- migrate",
+        "-- Migrate:",
+        "-- Migrate: empty the old table",
+    ],
+)
+def test_an_ordinary_comment_is_no_directive(tmp_path: Path, comment: str) -> None:
+    for text in (f"{comment}\nselect 1;", f"select 1;\n{comment}", f"select\n{comment}\n1"):
+        (script,) = prepare_scripts(read(write(tmp_path, **{"1_a": text})))
+        assert script.directives == Directives()
+
+
+def test_rows_in_utf8_may_be_declared_as_such(tmp_path: Path) -> None:
+    text = "copy t (encoding) from stdin with (encoding 'UTF-8');\né\n\\.\n"
+    assert prepare_scripts(read(write(tmp_path, **{"1_a": text})))
 
 
 def test_every_directive_below_the_first_statement_is_named(tmp_path: Path) -> None:
     files = read(write(tmp_path, **{"1_a": "select 1;\n-- migrate: no-transaction\n-- migrate: lock-timeout=1s\n"}))
     with pytest.raises(ConfigurationError, match="2 mistakes") as caught:
         prepare_scripts(files)
-    assert [mistake[:18] for mistake in mistakes(caught)] == ["1_a, line 2, colum", "1_a, line 3, colum"]
+    assert [m.startswith(f"{tmp_path}/1_a.sql:{line}:1: ") for line, m in zip((2, 3), mistakes(caught), strict=True)]
 
 
 def windows(folder: Path, text: bytes) -> list[scripts.Window]:
@@ -100,7 +141,7 @@ def test_a_file_within_the_limit_has_no_windows(tmp_path: Path) -> None:
     limit = scripts.SIZE_LIMIT
     exact = b"select '" + b"x" * (limit - 9) + b"'"
     assert windows(tmp_path, exact + b";") == []
-    assert windows(tmp_path, b"") == []
+    assert windows(tmp_path, b"-- migrate: empty") == []
     assert windows(tmp_path, b"-- " + b"x" * limit + b"\nselect 1") == []
     assert windows(tmp_path, b"--\n" + exact.replace(b"x", b"", 1)) == []
     assert len(windows(tmp_path, b"--\n" + exact + b"'x'")) == 1
@@ -131,3 +172,12 @@ def test_durations_are_parsed_within_the_limits_of_the_server() -> None:
             directives.parse_duration(text)
     durations = {text: directives.parse_duration(text) for text in ("0", "15", "500ms", "10s", "5min", "1h")}
     assert durations == {"0": 0, "15": 15, "500ms": 500, "10s": 10_000, "5min": 300_000, "1h": 3_600_000}
+
+
+@pytest.mark.parametrize("second", ["lock-timeout=20s", "lock-timeout=10s", "LOCK-TIMEOUT=1s"])
+def test_a_directive_that_is_there_twice_is_a_mistake(second: str) -> None:
+    """The last one would win in silence."""
+    from pgratchet.migrations.directives import parse_directives
+
+    _, mistakes = parse_directives([(0, "lock-timeout=10s"), (30, second)], 60)
+    assert [offset for offset, _ in mistakes] == [30]

@@ -11,7 +11,8 @@ from typing import get_args, get_type_hints
 import pytest
 
 from pgratchet import errors, events
-from pgratchet.database.target import ReceivedTarget, TargetStorage
+from pgratchet.database.identity import OtherNames
+from pgratchet.database.target import Origins, ReceivedTarget, TargetStorage
 from pgratchet.errors import Interrupted, Location, MigrationFailed, RatchetError, Terminated
 from pgratchet.migrations.plan import HistoryRow
 from pgratchet.operations import agent, protocol
@@ -24,13 +25,20 @@ ODD = 'it\'s: \\ \u00fc \U0001f418 \n \u2028 $(x) "q"'
 EVENTS = [
     events.Planned(("a", ODD), 3, 2),
     events.LockAwaited(ODD),
-    events.BackupProgress("copy", 1, 2, 3),
+    events.BackupProgress("copy", 1, 2, "t"),
     events.BackupRetried(ODD),
     events.BackupsRemoved(("x",)),
+    events.LeftOut((ODD,)),
+    events.RetentionSkipped(("x",), ODD),
+    events.SpaceLow(ODD, 1, 2),
     events.BackupTaken("id", ODD, None, 5),
     events.Restored(ODD, 1),
+    events.ItemNotRestored("INDEX i", ODD, ODD),
     events.Compared(1, 2, (ODD,)),
+    events.RightsMissing((ODD,)),
+    events.SessionsAwaited("d", (ODD,)),
     events.Swapped("d", None),
+    events.MigrationBegun("a"),
     events.BatchSent(("a", "b")),
     events.StatementDone("a", 1, 2),
     events.Retrying("a", ODD, 10, ("x", "y")),
@@ -82,7 +90,8 @@ def received(request: Request) -> Request:
 
 
 VARIABLES = Variables(pg_dbname=ODD, backup_recipients=(ODD,), backup_store_options={"a": ODD})
-TARGET = ReceivedTarget("prod", "shop", VARIABLES, {"dbname": ODD}, ODD, "secret", ODD)
+OTHERS = OtherNames((ODD,), (ODD,))
+TARGET = ReceivedTarget("prod", "shop", VARIABLES, {"dbname": ODD}, ODD, OTHERS, "secret", ODD, Origins("PGPW", ODD))
 
 
 def test_file_contents_follow_the_request_unencoded() -> None:
@@ -97,7 +106,7 @@ def test_file_contents_follow_the_request_unencoded() -> None:
     assert decoded == request
     assert isinstance(decoded.operation, Migrate)
     assert decoded.operation.files[0].text() == b"\xff\n\0"
-    with pytest.raises(errors.HistoryDisagrees, match="the history lost 2_b"):
+    with pytest.raises(errors.HistoryDisagrees, match="the history no longer has 2_b"):
         decoded.operation.files[1].text()
 
 

@@ -11,9 +11,11 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pgratchet.database import queries
 from pgratchet.remote import bundle
 from tests.requirements import requires
 
@@ -90,6 +92,29 @@ def test_the_bundle_exits_with_its_own_status_without_libpq(unpacked_bundle: Pat
     assert "anything else" in done.stderr
 
 
+OLD = """import runpy, sys
+sys.version_info = (3, 9, 2, "final", 0)
+sys.argv = sys.argv[1:]
+{run}
+"""
+"""A Python that takes itself for an old one."""
+
+
+def test_the_bundle_exits_with_its_own_status_on_an_old_python(unpacked_bundle: Path) -> None:
+    (unpacked_bundle / "pgratchet" / "operations" / "agent.py").write_text("syntax that an old Python does not have")
+    program = OLD.format(run="runpy.run_path(sys.argv[0], run_name='__main__')")
+    done = subprocess.run([sys.executable, "-c", program, str(unpacked_bundle)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (bundle.OLD_PYTHON, "", "")
+
+
+@pytest.mark.parametrize("name", ["__main__.py", "installer"])
+def test_the_first_lines_on_a_host_are_understood_by_old_pythons(unpacked_bundle: Path, name: str) -> None:
+    """Their syntax is that of Python 3.4, which must be able to say that it is too old."""
+    installer = bundle.PACKAGE / "remote" / "installer.py"
+    text = (installer if name == "installer" else unpacked_bundle / name).read_text()
+    ast.parse(text, feature_version=(3, 4))
+
+
 @requires("libpq")
 def test_the_installer_refuses_content_with_another_digest(tmp_path: Path) -> None:
     content = bundle.build()
@@ -99,7 +124,7 @@ def test_the_installer_refuses_content_with_another_digest(tmp_path: Path) -> No
         done = subprocess.run(command, input=content, env={"HOME": str(tmp_path)}, capture_output=True)
         return [json.loads(line) for line in done.stdout.splitlines()]
 
-    assert install("0" * 64) == [{"unfit": ""}, {"error": "Its SHA-256 is another."}]
+    assert install("0" * 64) == [{"unfit": ""}, {"error": "Its SHA-256 is not the expected one."}]
     assert not (tmp_path / ".pgratchet").exists()
     for _ in range(2):
         assert install(bundle.digest()) == [{"unfit": ""}, {"installed": bundle.digest()}]
@@ -112,3 +137,56 @@ def test_the_installer_refuses_content_with_another_digest(tmp_path: Path) -> No
         os.utime(bundles / str(age), (age, age))
     install(bundle.digest())
     assert {path.name for path in bundles.iterdir()} == {bundle.digest(), "5", "6", "7", "8"}, "the newest few stay"
+
+
+def test_prose_is_left_out_and_lines_stay() -> None:
+    source = b'''"""About the module,
+in two lines."""
+
+NAME = "# no comment"  # a comment
+"""About the name."""
+
+
+def f(x: str = """a
+b""") -> None:
+    """Only a docstring."""
+
+
+def g() -> str:  # a comment
+    # another
+    return (
+        "text"  # of a value
+        """more"""
+    )
+'''
+    stripped = bundle.without_prose(source)
+    assert b"About" not in stripped
+    assert b"a comment" not in stripped
+    assert b"another" not in stripped
+    namespace: dict[str, Any] = {}
+    exec(compile(stripped, "module", "exec"), namespace)
+    assert namespace["NAME"] == "# no comment"
+    assert namespace["f"].__defaults__ == ("a\nb",)
+    assert namespace["g"]() == "textmore"
+    assert namespace["g"].__code__.co_firstlineno == 13
+
+
+def test_every_module_of_the_bundle_still_compiles_to_the_same_statements() -> None:
+    for path in bundle.sources():
+        if path.suffix == ".py":
+            source = path.read_bytes()
+            assert _statements(source) == _statements(bundle.without_prose(source))
+
+
+def _statements(source: bytes) -> list[tuple[str, int]]:
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)]
+    return [(type(node).__name__, node.lineno) for node in nodes if not isinstance(node, ast.Expr)]
+
+
+def test_statements_of_sql_files_are_bundled_unchanged(tmp_path: Path) -> None:
+    """`queries.load` finds the same statements without the comments."""
+    for path in (path for path in bundle.sources() if path.suffix == ".sql"):
+        (tmp_path / path.name).write_bytes(bundle.without_sql_comments(path.read_bytes()))
+        stem = path.name.removesuffix(".sql")
+        assert queries.load(str(tmp_path / "x.py"), stem) == queries.load(str(path), stem)
+        queries.load.cache_clear()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pgratchet.errors import Unreachable
+from pgratchet.errors import ConfigurationError, Unreachable
 from pgratchet.testing import server
 
 
@@ -92,3 +92,20 @@ def test_each_worker_is_told_why_a_server_does_not_start(tmp_path: Path) -> None
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(work, range(3))) == ["no shared memory"] * 3
     servers.join()
+
+
+@pytest.mark.parametrize("name", ["schema", "search_path", "pgbouncer"])
+def test_a_url_of_another_tool_is_refused_by_the_name_of_its_parameter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("TEST_DATABASE_URL", f"postgresql://u:hunter2@h/d?{name}=x")
+    opening = server.running_server("url", tmp_path, alone=True)
+    with pytest.raises(ConfigurationError, match=f"cannot be used: {name}\n") as caught, opening:
+        pass
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_url_may_have_any_parameter_of_libpq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_DATABASE_URL", "postgresql://u@a,b:7/d?options=-cx%3Dy&application_name=t")
+    with server.running_server("url", tmp_path, alone=True) as parameters:
+        assert (parameters["host"], parameters["options"]) == ("a,b", "-cx=y")

@@ -37,5 +37,5 @@ def test_alembic_revisions_are_ordered_from_the_heads_without_running_them(tmp_p
     assert result[0] == ("0001_first", "claimed")
     assert [state for _, state in states(files, alembic.rows([{"version_num": "nn"}], files))][-1] == "no file"
     write(tmp_path, **{"dd.py": "this is not"})
-    with pytest.raises(ConfigurationError, match="cannot be read as Python"):
+    with pytest.raises(ConfigurationError, match="is not valid Python"):
         alembic.files(tmp_path)

@@ -70,10 +70,10 @@ def test_flyway_files_are_read_by_name_and_settings(tmp_path: Path) -> None:
         ([flyway_row(1, "1"), flyway_row(2, "2"), flyway_row(3, "2", "UNDO_SQL")], ["claimed", "rolled back"]),
         ([flyway_row(1, "1"), flyway_row(2, "1", "UNDO_SQL"), flyway_row(3, "1")], ["claimed", "pending"]),
         ([flyway_row(1, "1"), flyway_row(2, "2"), flyway_row(3, "2", "DELETE")], ["claimed", "rolled back"]),
-        ([flyway_row(1, "1", "BASELINE"), flyway_row(2, "2")], ["failed", "claimed"]),
+        ([flyway_row(1, "1", "BASELINE"), flyway_row(2, "2")], ["excluded", "claimed"]),
         ([flyway_row(0, None, "SCHEMA"), flyway_row(1, "1")], ["claimed", "pending"]),
         ([flyway_row(1, "1", checksum=7)], ["changed", "pending"]),
-        ([flyway_row(1, "3", "JDBC")], ["pending", "pending", "no file"]),
+        ([flyway_row(1, "3", "SQL")], ["pending", "pending", "no file"]),
     ],
 )
 def test_flyway_rows_give_the_state_of_each_file(

@@ -21,7 +21,7 @@ def test_golang_migrate_files_and_the_single_row_are_read(tmp_path: Path) -> Non
     )
     files = golang_migrate.files(tmp_path)
     assert ups(files) == [
-        ("000009", "select 1;", True),
+        ("000009", "BEGIN; select 1; COMMIT;", True),
         ("000010", "create index concurrently i on t (a);", False),
     ]
     for version, dirty, expected in (

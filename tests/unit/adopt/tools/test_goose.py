@@ -29,7 +29,7 @@ def test_goose_files_and_rows_are_read(tmp_path: Path) -> None:
     assert [each.obstacle for each in files] == [
         "",
         "It is Go, not SQL.",
-        "goose fills in environment variables in it.",
+        "goose replaces environment variables in it.",
     ]
     raw = [
         {"id": at, "version_id": version, "is_applied": applied, "tstamp": "t"}

@@ -44,8 +44,15 @@ def test_liquibase_changesets_and_rows_are_read(tmp_path: Path) -> None:
         "--changeset nene:5 endDelimiter:/\nselect 6;\n--changeset nene:6\n--preconditions onFail:HALT\nselect 7;\n"
     )
     write(tmp_path, **{"changes/001.sql": text, "plain.sql": SQL})
-    one, two, *odd = liquibase.files(tmp_path)
-    assert [each.obstacle for each in odd] == ["Its statements end with /.", "It has preconditions."]
+    one, two, three, four, five, six = liquibase.files(tmp_path)
+    assert [each.never for each in (three, four)] == [
+        "It is for other databases: dbms=mysql,h2.",
+        "It has ignore=true.",
+    ]
+    assert (five.obstacle, six.guard) == (
+        "Its statements end with /.",
+        "It has preconditions, which are not adopted.",
+    )
     assert two.keys[0] == "two ne ne changes/001.sql"
     assert ups([one, two]) == [
         ("1", "select 1;", False),
@@ -105,7 +112,8 @@ def test_liquibase_files_of_the_same_name_are_distinguished_by_folder(
 )
 def test_a_changeset_for_another_database_is_left_out(tmp_path: Path, dbms: str, runs: bool) -> None:
     (tmp_path / "a.sql").write_text(f"--liquibase formatted sql\n--changeset a:1 dbms:{dbms}\nSELECT 1;\n")
-    assert len(liquibase.files(tmp_path)) == runs
+    (changeset,) = liquibase.files(tmp_path)
+    assert bool(changeset.never) != runs
 
 
 def test_lines_that_liquibase_ignores_are_left_out(tmp_path: Path) -> None:

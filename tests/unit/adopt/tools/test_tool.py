@@ -6,8 +6,10 @@ import zlib
 
 import pytest
 
+from pgratchet.adopt import source
 from pgratchet.adopt.tools.registry import TOOLS
-from pgratchet.adopt.tools.tool import HistoryTable, sort_by_dependency, with_semicolon, without_transaction_frame
+from pgratchet.adopt.tools.tool import HistoryTable, sort_by_dependency, with_semicolon
+from tests.other_tools import OTHER_TOOLS, OtherTool
 from tests.other_tools.handwritten import SAMPLES
 
 
@@ -22,21 +24,6 @@ def test_every_tool_is_registered_once_and_recognised_by_its_table() -> None:
     assert [tool.name for tool in same if tool.columns <= both and not tool.excluded_columns & both] == [
         "golang-migrate"
     ]
-
-
-@pytest.mark.parametrize(
-    ("text", "rest"),
-    [
-        ("BEGIN;\nselect 1;\nCOMMIT;\n", "select 1;\n\n"),
-        ("-- why\nbegin transaction;select 1;end", "-- why\nselect 1;"),
-        ("begin isolation level serializable; select 1; commit;", None),
-        ("begin; select 1; commit; select 2;", None),
-        ("select 1;", None),
-        ("select '", None),
-    ],
-)
-def test_a_transaction_around_a_whole_file_is_removed(text: str, rest: str | None) -> None:
-    assert without_transaction_frame(text) == (text if rest is None else rest)
 
 
 def test_statements_get_a_semicolon_and_names_are_sorted_by_dependency() -> None:
@@ -62,3 +49,10 @@ def test_lock_keys_are_those_that_the_tools_take() -> None:
     hashed = sum(ord(c) * 31 ** (len(text) - 1 - i) for i, c in enumerate(text)) % (1 << 32)
     assert keys["flyway"] == int.from_bytes(b"Flyway", "big") + (hashed - (1 << 32) if hashed >= 1 << 31 else hashed)
     assert all(-(1 << 63) <= key < 1 << 63 for key in keys.values())
+
+
+@pytest.mark.parametrize("other", OTHER_TOOLS, ids=lambda other: other.label)
+def test_every_table_that_the_real_tool_creates_is_known_as_its_own(other: OtherTool) -> None:
+    tool = source.tool_named(other.name)
+    created = {table.rpartition(".")[2] for table in other.history}
+    assert created <= {tool.table, tool.lock_table, *tool.other_tables}

@@ -22,7 +22,7 @@ def test_yoyo_files_and_rows_are_read(tmp_path: Path) -> None:
         },
     )
     files = yoyo.files(tmp_path)
-    assert [each.title for each in files] == ["two", "one", "three"]
+    assert [each.title for each in files] == ["two", "one", "three", "post-apply"]
     assert ups(files[:2]) == [("2024010102", "-- two vacuum;", False), ("2024010101", "select 1;", True)]
     (row,) = yoyo.rows([{"migration_id": "20240101_01_abcde-one", "applied_at_utc": "2024-01-01T00:00:00"}], ())
     assert row.moment == "2024-01-01T00:00:00+00"
@@ -37,3 +37,9 @@ def test_yoyo_directives_are_read_from_the_first_comments_only(tmp_path: Path) -
     assert [each.name for each in files] == ["b", "c", "a"]
     assert [each.transactional for each in files] == [True, True, False]
     assert files[-1].up == f"-- what\n\n{body}"
+
+
+def test_only_a_random_id_is_left_out_of_the_title(tmp_path: Path) -> None:
+    for name in ("0001.alter-users", "0002_index-users", "20240101_01_abcde-alter-users", "20240101_02_alter-users"):
+        (tmp_path / f"{name}.sql").write_text("SELECT 1;\n")
+    assert [each.title for each in yoyo.files(tmp_path)] == ["alter-users", "index-users", "alter-users", "users"]
