@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from pgratchet.adopt import schemas
 from pgratchet.adopt.conversion import ConvertedFile, converted_file
 from pgratchet.migrations.files import Migration
+from pgratchet.schema import dump_text
 
 TITLE = "baseline"
 _SETTINGS = """\
@@ -25,7 +25,7 @@ SET search_path = '';
 def baseline_file(name: str, dump: bytes, database: str, left_out: Sequence[str], contents: str) -> ConvertedFile:
     """The live schema as a migration. `left_out` are schemas that hold only histories; `contents` says what it is."""
     ours = {f"CREATE SCHEMA {quoted}".encode() for schema in left_out for quoted in (schema, f'"{schema}"')}
-    statements = [_if_missing(statement) for statement in schemas.split(dump) if statement not in ours]
+    statements = [_if_missing(statement) for statement in dump_text.split(dump) if statement not in ours]
     head = _SETTINGS.format(database=" ".join(database.split()), contents=contents)
     return converted_file(name, head.encode() + b"".join(b"%b;\n\n" % statement for statement in statements))
 
@@ -53,7 +53,7 @@ def is_new(name: str, files: Sequence[Migration]) -> bool:
 
 def new_baseline(name: str, dump: bytes, database: str, history_schema: str, user: str) -> ConvertedFile:
     """A baseline with the privileges of a database without a history. `user` owns it, and needs no privileges in it."""
-    dump = b"".join(b"%b;\n" % statement for s in schemas.split(dump) if (statement := _for_any_owner(s, user)))
+    dump = b"".join(b"%b;\n" % statement for s in dump_text.split(dump) if (statement := _for_any_owner(s, user)))
     needed = roles(dump)
     contents = f"no history. Roles that it needs: {', '.join(needed)}" if needed else "no history"
     version = name.removesuffix(".sql").removesuffix(f"_{TITLE}")
@@ -76,7 +76,7 @@ def _for_any_owner(statement: bytes, user: str) -> bytes:
 def roles(dump: bytes) -> tuple[str, ...]:
     """The names of the roles that the privileges and policies of a dump name."""
     names: set[str] = set()
-    for statement in schemas.split(dump):
+    for statement in dump_text.split(dump):
         for pattern in (_DEFAULTS_OF, _GRANTED, _POLICY):
             if match := pattern.match(statement):
                 names |= {_unquoted(role) for role in re.findall(_ROLE, match[match.lastgroup or 0])}

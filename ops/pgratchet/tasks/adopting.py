@@ -19,10 +19,11 @@ from pgratchet.tasks.support import consent, task
 if TYPE_CHECKING:
     from pgratchet.adopt.adoption import Adoption, AdoptionOptions
     from pgratchet.adopt.conversion import ConvertedFile
-    from pgratchet.adopt.rebuild import LiveSchema, Rebuild
+    from pgratchet.adopt.rebuild import Rebuild
     from pgratchet.config.settings import RenderedTarget
     from pgratchet.database.session import Session
     from pgratchet.migrations.files import Migration
+    from pgratchet.schema.live import LiveSchema
 
 OpenScratch = Callable[[], "RenderedTarget | None"]
 """Returns the target whose server is for trials, or None for the bundled server."""
@@ -241,10 +242,10 @@ def _live_schema(
     target: RenderedTarget, session: Session, dump: Callable[[], bytes], left_out: Sequence[str] = ()
 ) -> LiveSchema:
     """Read what a scratch server needs of the live database. `left_out` are schemas that hold only histories."""
-    from pgratchet.adopt import rebuild
     from pgratchet.backups.snapshot import open_snapshot
     from pgratchet.database.connection import translate_errors
+    from pgratchet.schema.live import read_live
 
     with translate_errors(), open_snapshot(target.connect) as snapshot:
         like, _ = snapshot.read_database()
-        return rebuild.read_live(session.connection, like, dump, [session.history.schema, *left_out])
+        return read_live(session.connection, like, dump, [session.history.schema, *left_out])

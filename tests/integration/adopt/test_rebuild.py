@@ -9,9 +9,9 @@ import pytest
 
 from pgratchet.adopt import rebuild
 from pgratchet.adopt.conversion import converted_file, require_runnable
-from pgratchet.adopt.rebuild import LiveSchema
 from pgratchet.backups.snapshot import open_snapshot
 from pgratchet.operations.schema import schema_dumper
+from pgratchet.schema.live import LiveSchema, read_live
 from pgratchet.tasks import adopting
 from tests.servers.databases import Database
 from tests.support.targets import target_of
@@ -34,7 +34,7 @@ def live_schema(database: Database) -> LiveSchema:
         session.open()
         like, _ = snapshot.read_database()
         dump = schema_dumper(target, session)
-        return rebuild.read_live(session.connection, like, lambda: dump(database.name), ["ratchet"])
+        return read_live(session.connection, like, lambda: dump(database.name), ["ratchet"])
 
 
 def test_files_build_the_schema_with_the_roles_of_the_live_server(database: Database, role: str) -> None:
