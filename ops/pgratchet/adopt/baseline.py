@@ -23,7 +23,8 @@ from pgratchet.migrations.files import Migration
 from pgratchet.migrations.plan import HistoryRow
 from pgratchet.schema import comparison
 from pgratchet.schema.build import build
-from pgratchet.schema.scratch import Dump, Scratch, read_search_path
+from pgratchet.schema.live import read_search_path
+from pgratchet.schema.scratch import Dump, Scratch
 
 _MOST_LINES = 60
 """The number of lines of a difference that an error shows."""

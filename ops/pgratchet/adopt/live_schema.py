@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pgratchet.adopt.conversion import ConvertedFile, converted_file
 from pgratchet.migrations.files import Migration
 from pgratchet.schema import dump_text
+from pgratchet.schema.privileges import for_any_owner, roles
 
 TITLE = "baseline"
 _SETTINGS = """\
@@ -31,15 +32,6 @@ def baseline_file(name: str, dump: bytes, database: str, left_out: Sequence[str]
 
 
 _NEW_NAME = re.compile(r"(?P<version>[0-9]{1,40})(_baseline(\.sql)?)?")
-_ROLE = rb'(?:"(?:[^"]|"")+"|[\w$]+)'
-_GRANTED = re.compile(
-    rb"(?:ALTER DEFAULT PRIVILEGES\b.*)?\b(?:GRANT|REVOKE)\b.*\b(?:TO|FROM)\s+(?P<role>%b)(?:\s+WITH\s.*)?" % _ROLE,
-    re.DOTALL,
-)
-_DEFAULTS_OF = re.compile(rb"ALTER DEFAULT PRIVILEGES FOR ROLE (?P<role>%b) " % _ROLE)
-_ROLES = rb"(?P<roles>%b(?:, %b)*)" % (_ROLE, _ROLE)
-_POLICY = re.compile(rb"CREATE POLICY .*? TO %b(?: USING| WITH CHECK|$)" % _ROLES, re.DOTALL)
-_PUBLIC = "public"
 
 
 def is_new(name: str, files: Sequence[Migration]) -> bool:
@@ -53,39 +45,11 @@ def is_new(name: str, files: Sequence[Migration]) -> bool:
 
 def new_baseline(name: str, dump: bytes, database: str, history_schema: str, user: str) -> ConvertedFile:
     """A baseline with the privileges of a database without a history. `user` owns it, and needs no privileges in it."""
-    dump = b"".join(b"%b;\n" % statement for s in dump_text.split(dump) if (statement := _for_any_owner(s, user)))
+    dump = b"".join(b"%b;\n" % statement for s in dump_text.split(dump) if (statement := for_any_owner(s, user)))
     needed = roles(dump)
     contents = f"no history. Roles that it needs: {', '.join(needed)}" if needed else "no history"
     version = name.removesuffix(".sql").removesuffix(f"_{TITLE}")
     return baseline_file(f"{version}_{TITLE}", dump, database, [history_schema], contents)
-
-
-def _for_any_owner(statement: bytes, user: str) -> bytes:
-    """A statement of a dump as the owner of a new database runs it; empty for what the owner has anyway."""
-    if statement.startswith(b"RESET "):
-        return b""
-    granted = _GRANTED.fullmatch(statement)
-    if granted and _unquoted(granted["role"]) == user:
-        return b""
-    defaults = _DEFAULTS_OF.match(statement)
-    if defaults and _unquoted(defaults["role"]) == user:
-        return b"ALTER DEFAULT PRIVILEGES " + statement[defaults.end() :]
-    return statement
-
-
-def roles(dump: bytes) -> tuple[str, ...]:
-    """The names of the roles that the privileges and policies of a dump name."""
-    names: set[str] = set()
-    for statement in dump_text.split(dump):
-        for pattern in (_DEFAULTS_OF, _GRANTED, _POLICY):
-            if match := pattern.match(statement):
-                names |= {_unquoted(role) for role in re.findall(_ROLE, match[match.lastgroup or 0])}
-    return tuple(sorted(names - {_PUBLIC}))
-
-
-def _unquoted(name: bytes) -> str:
-    text = name.decode()
-    return text[1:-1].replace('""', '"') if text.startswith('"') else text.lower()
 
 
 def _if_missing(statement: bytes) -> bytes:

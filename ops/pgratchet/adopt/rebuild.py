@@ -59,7 +59,7 @@ def not_tried(error: RatchetError | psycopg.Error) -> Rebuild:
 def _rebuild(scratch: Scratch, live: LiveSchema, files: Sequence[Migration], *, with_roles: bool) -> Rebuild:
     server = scratch.server
     with closing(server.open_session(server.maintenance)) as connection:
-        if missing := missing_extensions(connection, live.extensions):
+        if missing := missing_extensions(connection, list(live.extensions)):
             reason = f"The scratch server lacks the extension {', '.join(missing)}."
             return Rebuild("not tried", (reason, _OTHER_SERVER))
         if with_roles:

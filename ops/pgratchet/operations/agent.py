@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pgratchet.errors import ConfigurationError, Interrupted, RatchetError, Terminated
-from pgratchet.operations import backups, examine, lost_rows, migrate, protocol, restore, salvage
+from pgratchet.operations import backups, examine, lost_rows, migrate, protocol, restore, salvage, schema
 from pgratchet.operations.base import Machine
 from pgratchet.operations.protocol import Request
 from pgratchet.operations.runs import BASE, RUNS, RunFolder, detach, list_runs, move_into_scope, prune
@@ -45,6 +45,7 @@ QUERIES: dict[str, type] = {
         lost_rows.FindLostRows,
         examine.Examine,
         examine.FindLeftovers,
+        schema.ReadSchema,
     )
 }
 TASKS: dict[str, type] = {

@@ -18,7 +18,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 MODULES = ("__init__", "embedded", "environment", "errors", "events", "formatting", "variables", "version")
-FOLDERS = ("apply", "backups", "checks", "database", "migrations", "operations")
+FOLDERS = ("apply", "backups", "checks", "database", "migrations", "operations", "schema")
 ONLY_HERE = (
     "backups/bucket_store.py",
     "backups/drill.py",
@@ -28,7 +28,13 @@ ONLY_HERE = (
     "checks/files.py",
     "checks/stored_backups.py",
     "operations/drill.py",
-    "operations/schema.py",
+    "schema/build.py",
+    "schema/comparison.py",
+    "schema/differences.py",
+    "schema/dump_text.py",
+    "schema/objects.py",
+    "schema/scratch.py",
+    "schema/table_columns.py",
 )
 """Modules in these folders that run on the control machine only."""
 OLD_PYTHON, NO_LIBPQ = 94, 95

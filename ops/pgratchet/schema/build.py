@@ -26,6 +26,7 @@ from pgratchet.schema.scratch import Scratch
 _CREATED_ROLE = re.compile(rb"(?i)\bCREATE\s+(?:ROLE|USER|GROUP)\s+(?:\"([^\"]+)\"|(\w+))")
 _HISTORY = History()
 _HISTORY_TABLE = f'"{_HISTORY.schema}"."{_HISTORY.table}"'
+_MOST_LOCKS = 20_000
 _ROLE = sql.SQL("CREATE ROLE {}")
 
 
@@ -52,17 +53,29 @@ def create_roles(connection: psycopg.Connection, names: Sequence[str], files: Se
 
 
 @contextmanager
-def scratch_server(live: LiveSchema, excluded_tables: Sequence[str], target: Target | None) -> Iterator[Scratch]:
-    """The target's server, or a bundled server of its own, which ends with the block."""
-    with _target_server(target) if target else bundled_server(_HISTORY) as server:
+def scratch_server(
+    live: LiveSchema, excluded_tables: Sequence[str], target: Target | None, *, privileges: bool = False
+) -> Iterator[Scratch]:
+    """The target's server, or a bundled server of its own, which ends with the block.
+
+    With `privileges`, dumps have them, and a bundled server has the live database's role as its superuser: what that
+    role owns or is granted is then the same there.
+    """
+    bundled = bundled_server(_HISTORY, _settings(live.dump), live.user if privileges else "")
+    with _target_server(target) if target else bundled as server:
         with closing(server.open_session(server.maintenance)) as connection:
             programs = find_programs(connection.info.server_version, tls=connection.pgconn.ssl_in_use)
 
         def dump(name: str) -> bytes:
             with server.client_environment() as environ:
-                return dump_schema(programs, environ, name, _HISTORY_TABLE, *excluded_tables)
+                return dump_schema(programs, environ, name, _HISTORY_TABLE, *excluded_tables, privileges=privileges)
 
         yield Scratch(server, dump, live.database, live.name, live.search_path)
+
+
+def _settings(dump: bytes) -> dict[str, int]:
+    """The settings of a bundled server for a schema: a statement may lock all partitions of a table."""
+    return {"max_locks_per_transaction": min(64 + dump.count(b"\nCREATE TABLE ") // 10, _MOST_LOCKS)}
 
 
 @contextmanager

@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 
 from pgratchet.migrations import lexer
+from pgratchet.migrations.statement import Statement
 
-_SESSION_STATEMENTS = ("SET", "SELECT")
+_SESSION_STATEMENTS = ("SET", "SELECT", "RESET")
 """Statements of a dump without data that set up the restoring session. SELECT is set_config()."""
 _META_COMMAND = re.compile(rb"(?m)^\\(un)?restrict .*$")
 _PRIVATE_OPTION = re.compile(rb"(?<=[(])pg_attver='?\d+'?(, )?|, pg_attver='?\d+'?")
@@ -23,11 +24,26 @@ _SETS_OPTIONS = re.compile(rb"\s*ALTER (FOREIGN )?TABLE .* ALTER COLUMN .* SET \
 
 def split(dump: bytes) -> list[bytes]:
     """The statements of a dump in its order, without settings of the session."""
-    text = _META_COMMAND.sub(b"", dump)
+    text = without_meta_commands(dump)
     parsed = lexer.split_statements(text, rows=False)
-    statements = [text[s.start : s.end] for s in parsed if s.head[0] not in _SESSION_STATEMENTS or _is_default(s.head)]
-    public = (_PRIVATE_OPTION.sub(b"", s) if _SETS_OPTIONS.fullmatch(s) else s for s in statements)
+    statements = (text[s.start : s.end] for s in parsed if not is_session_statement(s) or _is_default(s.head))
+    public = (without_private_option(statement) for statement in statements)
     return [statement for statement in public if not statement.endswith(b" SET ()")]
+
+
+def without_meta_commands(dump: bytes) -> bytes:
+    """The text without psql's commands, which pg_dump writes with a random word."""
+    return _META_COMMAND.sub(b"", dump)
+
+
+def without_private_option(statement: bytes) -> bytes:
+    """A statement without the option of columns that only Debian's PostgreSQL has."""
+    return _PRIVATE_OPTION.sub(b"", statement) if _SETS_OPTIONS.fullmatch(statement) else statement
+
+
+def is_session_statement(statement: Statement) -> bool:
+    """Return whether a statement only sets up the restoring session."""
+    return statement.head[0] in _SESSION_STATEMENTS
 
 
 def _is_default(head: Sequence[str]) -> bool:
@@ -49,5 +65,11 @@ def lines(dump: bytes, left_out: Sequence[str] = (), ignored: re.Pattern[str] = 
 
 def has_not_null_names(dump: bytes) -> bool:
     """Return whether the server of a dump stores the names of NOT NULL constraints."""
+    major = major_version(dump)
+    return major is None or major >= _NAMES_NOT_NULL
+
+
+def major_version(dump: bytes) -> int | None:
+    """The major version of the server that was dumped, if the dump says so."""
     match = _DUMPED_FROM.search(dump)
-    return match is None or int(match[1]) >= _NAMES_NOT_NULL
+    return int(match[1]) if match else None

@@ -1,15 +1,14 @@
-"""Reads the schema of a live database, and what a scratch server needs to build the like of it."""
+"""Reads what a scratch server needs of a live database, to build the like of its schema."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import psycopg
 
 from pgratchet.backups.manifest import Database
 from pgratchet.database import queries
-from pgratchet.schema.scratch import read_search_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,15 +16,19 @@ class LiveSchema:
     """The live database, as far as the scratch server needs to know it.
 
     `dump` is pg_dump's schema, without the tables of histories. `left_out` are schemas that hold only histories.
+    `extensions` are versions by name. `unreadable` are quoted names of tables that the role `user` may not read, and
+    which the dump therefore lacks.
     """
 
     dump: bytes
     database: Database
     name: str
     roles: tuple[str, ...]
-    extensions: tuple[str, ...]
+    extensions: Mapping[str, str]
     left_out: tuple[str, ...]
     search_path: str
+    user: str = ""
+    unreadable: tuple[str, ...] = field(default=())
 
 
 def read_live(
@@ -33,12 +36,47 @@ def read_live(
     database: Database,
     dump: Callable[[], bytes],
     left_out: Sequence[str],
+    unreadable: Sequence[str] = (),
 ) -> LiveSchema:
-    """Read what a scratch server needs of the live database."""
-    text = queries.load(__file__, "live")
-    roles, extensions = (
-        tuple(name for (name,) in connection.execute(text[query].encode()).fetchall())
-        for query in ("roles", "extensions")
+    """Read the roles, extensions and settings of the live database beside its dump."""
+    return LiveSchema(
+        dump(),
+        database,
+        connection.info.dbname,
+        tuple(name for (name,) in _rows(connection, "roles")),
+        read_extensions(connection),
+        tuple(left_out),
+        read_search_path(connection),
+        connection.info.user,
+        tuple(unreadable),
     )
-    search_path = read_search_path(connection)
-    return LiveSchema(dump(), database, connection.info.dbname, roles, extensions, tuple(left_out), search_path)
+
+
+def read_extensions(connection: psycopg.Connection) -> dict[str, str]:
+    """The versions of the database's extensions, by name. pg_dump leaves the versions out."""
+    return dict(connection.execute(queries.load(__file__, "live")["extensions"].encode()).fetchall())
+
+
+def append_versions(dump: bytes, extensions: Mapping[str, str]) -> bytes:
+    """Add the versions of extensions to a dump, in the form of pg_dump's other objects."""
+    quoted = ((name, name.replace('"', '""'), version.replace("'", "''")) for name, version in extensions.items())
+    return dump + b"".join(
+        f"\n--\n-- Name: {name}; Type: EXTENSION VERSION; Schema: -; Owner: -\n--\n\n"
+        f"ALTER EXTENSION \"{quoted_name}\" UPDATE TO '{version}';\n".encode()
+        for name, quoted_name, version in quoted
+    )
+
+
+def read_unreadable(connection: psycopg.Connection) -> tuple[str, ...]:
+    """The quoted names of the tables that this role may not read."""
+    return tuple(name for (name,) in _rows(connection, "unreadable"))
+
+
+def read_search_path(connection: psycopg.Connection) -> str:
+    """The search_path of a session, as the settings of its server, database and role make it."""
+    row = connection.execute("SELECT current_setting('search_path')").fetchone()
+    return str(row[0]) if row else ""
+
+
+def _rows(connection: psycopg.Connection, query: str) -> list[tuple[str, ...]]:
+    return connection.execute(queries.load(__file__, "live")[query].encode()).fetchall()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from pgratchet.backups.restore_server import RestoreServer, new_database
 from pgratchet.schema.dump_text import split
 
 _STATEMENTS_PER_MESSAGE = 100
+_VERSION = re.compile(rb"ALTER EXTENSION .* UPDATE TO .*", re.DOTALL)
+"""The version of an extension, which a server may not have: it is compared, and not restored."""
 
 Dump = Callable[[str], bytes]
 """Dumps the schema of a database on the scratch server, by name."""
@@ -53,17 +56,51 @@ class Scratch:
                 restore(connection, dump)
             return self.dump(name)
 
+    def partial_round_trip(self, dump: bytes) -> tuple[bytes, tuple[Refused, ...]]:
+        """Restore as much of a dump as the server accepts, and dump it again; returns what was refused, too."""
+        with self.database("copy") as name:
+            with closing(self.server.open_session(name)) as connection:
+                refused = restore_accepted(connection, dump)
+            return self.dump(name), refused
 
-def read_search_path(connection: psycopg.Connection) -> str:
-    """The search_path of a session, as the settings of its server, database and role make it."""
-    row = connection.execute("SELECT current_setting('search_path')").fetchone()
-    return str(row[0]) if row else ""
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A statement of a dump that a server refuses, and the server's message."""
+
+    statement: bytes
+    reason: str
 
 
 def restore(connection: psycopg.Connection, dump: bytes) -> None:
     """Run the statements of a dump without data in a new database."""
+    for batch in _batches(connection, dump):
+        connection.execute(b";\n".join(batch))
+
+
+def restore_accepted(connection: psycopg.Connection, dump: bytes) -> tuple[Refused, ...]:
+    """Run the statements of a dump that the server accepts; returns the others."""
+    refused: list[Refused] = []
+    for batch in _batches(connection, dump):
+        if _refusal(connection, b";\n".join(batch)):  # the server has rolled the whole message back
+            reasons = ((statement, _refusal(connection, statement)) for statement in batch)
+            refused += [Refused(statement, reason) for statement, reason in reasons if reason]
+    return tuple(refused)
+
+
+def _refusal(connection: psycopg.Connection, sql: bytes) -> str:
+    """Run statements; returns the server's error, or an empty text."""
+    try:
+        connection.execute(sql)
+    except psycopg.Error as error:
+        return error.diag.message_primary or str(error)
+    return ""
+
+
+def _batches(connection: psycopg.Connection, dump: bytes) -> Iterator[list[bytes]]:
     connection.execute("SET check_function_bodies = off")
     connection.execute("SELECT pg_catalog.set_config('search_path', '', false)")
     statements = [s if s != b"CREATE SCHEMA public" else b"CREATE SCHEMA IF NOT EXISTS public" for s in split(dump)]
+    statements = [statement for statement in statements if not _VERSION.fullmatch(statement)]
     for start in range(0, len(statements), _STATEMENTS_PER_MESSAGE):
-        connection.execute(b";\n".join(statements[start : start + _STATEMENTS_PER_MESSAGE]))
+        yield statements[start : start + _STATEMENTS_PER_MESSAGE]

@@ -206,11 +206,12 @@ def _new_baseline(target: RenderedTarget, session: Session, name: str) -> Conver
     """The schema of the live database as a file, without our history and with the privileges of other roles."""
     from pgratchet.adopt import live_schema
     from pgratchet.operations.schema import schema_dumper
+    from pgratchet.schema.privileges import roles
 
     database, history = target.connection["dbname"], target.history
     dump = schema_dumper(target, session, privileges=True)(database)
     file = live_schema.new_baseline(name, dump, database, history.schema, session.server.user)
-    missing = [role for role in live_schema.roles(file.body) if role not in target.variables.roles]
+    missing = [role for role in roles(file.body) if role not in target.variables.roles]
     if missing:
         names = ", ".join([*target.variables.roles, *missing])
         output.say(f"the schema needs roles: set roles: [{names}] in inventory/group_vars/all.yml")

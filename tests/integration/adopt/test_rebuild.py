@@ -60,7 +60,7 @@ def test_a_file_that_fails_and_a_schema_that_differs_are_named(database: Databas
 
 
 def test_a_server_without_an_extension_of_the_database_is_not_tried(database: Database) -> None:
-    live = replace(live_schema(database), extensions=("plpgsql", "an_extension"))
+    live = replace(live_schema(database), extensions={"plpgsql": "1.0", "an_extension": "1"})
     result = rebuild.try_rebuild(live, [converted_file("1_a", b"SELECT 1;\n")], ())
     assert result.outcome == "not tried"
     assert result.detail[0] == "The scratch server lacks the extension an_extension."
