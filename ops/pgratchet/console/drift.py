@@ -21,7 +21,7 @@ _STYLES = {"-": "red", "+": "green", "!": "bold"}
 def show_drift(title: str, drift: Drift) -> None:
     """Show each difference below the target's title: lines of the files with a minus, of the database with a plus."""
     count = len(drift.differences)
-    summary = f"{format_count(count, 'object')} differ from the migrations" if count else "as the migrations make it"
+    summary = f"{format_count(count, 'difference')} from the migrations" if count else "as the migrations make it"
     lines = [("!", f"{title}: {summary}")]
     for difference in drift.differences:
         lines.append(("!", f"{difference.change} {difference.kind} {difference.name}"))

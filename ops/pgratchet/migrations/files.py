@@ -25,6 +25,8 @@ _MOSTLY_ASCII_IN_UTF16 = 0.3
 _MOSTLY_ASCII_IN_UTF32 = 0.6
 """Shares of NUL bytes: half of the bytes of ASCII text are NUL in UTF-16, three quarters in UTF-32."""
 _LONGEST_SLUG = 100
+SCHEMA_FILE = "schema.sql"
+"""The file with the schema that all migrations make. It is written by `invoke snapshot`, and never run."""
 _TEMPLATE = """\
 -- Write the SQL below. The file runs once, in one transaction. Do not change it after it was applied: write a new one.
 -- For CREATE INDEX CONCURRENTLY and VACUUM, add the line:  -- migrate: no-transaction
@@ -73,6 +75,8 @@ def read(folder: Path) -> tuple[Migration, ...]:
         in_order = sorted(entries, key=lambda entry: entry.name)
     for entry in in_order:
         name = entry.name
+        if name == SCHEMA_FILE:
+            continue
         try:
             if _looks_like_sql(name) and not other_files.is_hidden(name) and not entry.is_dir():
                 migrations.append(_read_file(f"{folder}/{name}", name))

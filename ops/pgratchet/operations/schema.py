@@ -23,14 +23,15 @@ class ReadSchema:
 
     def run(self, target: Target, machine: Machine) -> LiveSchema:
         from pgratchet.backups.snapshot import read_database
-        from pgratchet.schema.live import read_live, read_unreadable
+        from pgratchet.schema.live import append_versions, read_extensions, read_live, read_unreadable
 
         with target.connected() as connection:
             unreadable = read_unreadable(connection)
             dump = _dumper(target, connection, target.history, unreadable, privileges=True)
             name, left_out = target.connection["dbname"], [target.history.schema]
             database, _ = read_database(connection, name)
-            return read_live(connection, database, lambda: dump(name), left_out, unreadable)
+            versions = read_extensions(connection)
+            return read_live(connection, database, lambda: append_versions(dump(name), versions), left_out, unreadable)
 
 
 def schema_dumper(

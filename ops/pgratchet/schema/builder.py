@@ -13,8 +13,9 @@ import psycopg
 from pgratchet.migrations.files import Migration
 from pgratchet.schema.build import build, create_roles
 from pgratchet.schema.dump_cache import DumpCache
+from pgratchet.schema.dump_text import without_meta_commands
 from pgratchet.schema.live import append_versions, read_extensions
-from pgratchet.schema.scratch import Scratch
+from pgratchet.schema.scratch import Scratch, restore_accepted
 
 OpenScratch = Callable[[], AbstractContextManager[Scratch]]
 
@@ -62,10 +63,11 @@ class SchemaBuilder:
             build(scratch, name, files, "schema")
             with closing(scratch.server.open_session(name)) as connection:
                 versions = read_extensions(connection)
-            return append_versions(scratch.dump(name), versions)
+            return append_versions(without_meta_commands(scratch.dump(name)), versions)
 
     def round_trip(self, dump: bytes) -> RoundTrip:
         """Restore a dump and dump it again, as far as the server accepts the dump."""
+        dump = without_meta_commands(dump)
         text = self.cache.get_or_make(["copy", hashlib.sha256(dump).hexdigest()], lambda: self._round_trip(dump))
         content = json.loads(text)
         return RoundTrip(content["dump"].encode(), tuple((sql, reason) for sql, reason in content["refused"]))
@@ -76,22 +78,21 @@ class SchemaBuilder:
             create_roles(connection, self.roles, ())
         copy, refused = scratch.partial_round_trip(dump)
         pairs = [(each.statement.decode(), each.reason) for each in refused]
-        return json.dumps({"dump": copy.decode(), "refused": pairs}).encode()
+        return json.dumps({"dump": without_meta_commands(copy).decode(), "refused": pairs}).encode()
 
     def run(self, script: bytes, on: bytes) -> tuple[bytes, str]:
         """Run a script in a database with the schema `on`; returns the dump afterwards, and the server's error."""
         scratch = self._started()
         with scratch.database("script") as name:
             with closing(scratch.server.open_session(name)) as connection:
-                from pgratchet.schema.scratch import restore_accepted
-
                 restore_accepted(connection, on)
                 connection.execute("RESET search_path")
                 try:
                     connection.execute(script)
                 except psycopg.Error as error:
                     return b"", error.diag.message_primary or str(error)
-            return scratch.dump(name), ""
+                versions = read_extensions(connection)
+            return append_versions(scratch.dump(name), versions), ""
 
     def _started(self) -> Scratch:
         if self._scratch is None:

@@ -90,7 +90,9 @@ class SchemaComparison:
             differences = _differences(sides, self.live, self.ignored)
             if not differences or trip == _ROUND_TRIPS:
                 break
-            sides = _round_trip(self.builder, sides)
+            before, sides = sides, _round_trip(self.builder, sides)
+            if sides == before:  # no further round trip changes the texts
+                break
         return differences, sides.refused
 
 

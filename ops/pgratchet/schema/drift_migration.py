@@ -21,6 +21,10 @@ _NAME = r'(?:"(?:[^"]|"")+"|[^\s".()]+)'
 _FIRST_NAME = re.compile(
     rf"(?:CREATE (?:CONSTRAINT )?(?:TRIGGER|POLICY|RULE)|.*?\bCONSTRAINT) (?P<name>{_NAME})", re.DOTALL
 )
+_CONSTRAINT = re.compile(
+    rf"ALTER TABLE (?:ONLY )?(?P<table>{_NAME}\.{_NAME})\s+ADD CONSTRAINT (?P<name>{_NAME}) (?P<definition>.*)",
+    re.DOTALL,
+)
 _SIGNATURE = re.compile(rf"CREATE (?P<kind>FUNCTION|PROCEDURE|AGGREGATE) (?P<name>{_NAME}\.{_NAME})")
 _GRANT = re.compile(r"(?P<head>.*?)\bGRANT (?P<what>.*) TO (?P<role>\S+)(?: WITH GRANT OPTION)?", re.DOTALL)
 _REVOKE = re.compile(r"(?P<head>.*?)\bREVOKE (?P<what>.*) FROM (?P<role>\S+)", re.DOTALL)
@@ -32,6 +36,7 @@ _DROPPABLE = {
     **{kind: kind.upper() for kind in ("table", "index", "view", "materialized view", "sequence", "type", "domain")},
     **{kind: kind.upper() for kind in ("schema", "extension", "foreign table", "statistics", "collation", "server")},
 }
+_REPEATABLE = ("GRANT ", "REVOKE ", "COMMENT ", "ALTER DEFAULT ", "ALTER EXTENSION ", "CREATE EXTENSION IF NOT EXISTS ")
 _OF_TABLE = ("trigger", "policy", "rule")
 _CAUGHT = """\
 DO $pgratchet$
@@ -72,7 +77,9 @@ def _added(difference: Difference) -> Iterator[str]:
         yield from (f"{option};" for option in options)
         return
     if difference.kind == "constraint" and difference.actual.startswith("CONSTRAINT "):
-        yield _CAUGHT.format(f"ALTER TABLE {difference.table} ADD {difference.actual.removesuffix(';')}")
+        match = _FIRST_NAME.match(difference.actual)
+        name, definition = (match["name"], difference.actual[match.end() :].strip(" ;")) if match else ("", "")
+        yield _constraint(difference.table, name, definition, replaces=False)
         return
     yield from (_guarded(statement) for statement in _split(difference.actual))
 
@@ -83,11 +90,15 @@ def _guarded(statement: str) -> str:
         return _IF_MISSING.sub(r"\1 IF NOT EXISTS ", statement, count=1) + ";"
     if _OR_REPLACE.match(statement):
         return _OR_REPLACE.sub(r"CREATE OR REPLACE \1 ", statement, count=1) + ";"
-    if statement.startswith(("GRANT ", "REVOKE ", "COMMENT ", "ALTER DEFAULT ", "CREATE EXTENSION IF NOT EXISTS ")):
+    if statement.startswith(
+        ("GRANT ", "REVOKE ", "COMMENT ", "ALTER DEFAULT ", "ALTER EXTENSION ", "CREATE EXTENSION IF NOT ")
+    ):
         return f"{statement};"
     if " ENABLE ROW LEVEL SECURITY" in statement or " OWNED BY " in statement:
         return f"{statement};"
-    return _CAUGHT.format(statement.replace("\n", "\n    "))
+    if match := _CONSTRAINT.match(statement):
+        return _constraint(match["table"], match["name"], match["definition"], replaces=False)
+    return _CAUGHT.format(statement)
 
 
 def _missing(difference: Difference) -> Iterator[str]:
@@ -164,17 +175,18 @@ def _rebuilt_index(difference: Difference, after: Sequence[str]) -> Iterator[str
 
 
 def _replaced_constraint(difference: Difference, after: Sequence[str]) -> Iterator[str]:
-    match = _FIRST_NAME.match(after[0])
-    if match is None:
-        return
-    definition = after[0][match.end() :].strip()
-    table, name = _literal(difference.table), _literal(match["name"])
-    yield (
+    if match := _FIRST_NAME.match(after[0]):
+        yield _constraint(difference.table, match["name"], after[0][match.end() :].strip(), replaces=True)
+
+
+def _constraint(table: str, name: str, definition: str, *, replaces: bool) -> str:
+    """Add a constraint where the table has none of that name, or with `replaces` none of that definition."""
+    same = f"\n            AND pg_get_constraintdef(oid) = {_literal(definition)}" if replaces else ""
+    drop = f"        ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name};\n" if replaces else ""
+    return (
         "DO $pgratchet$\nBEGIN\n    IF NOT EXISTS (\n        SELECT FROM pg_constraint\n"
-        f"        WHERE conrelid = to_regclass({table}) AND quote_ident(conname) = {name}\n"
-        f"            AND pg_get_constraintdef(oid) = {_literal(definition)}\n    ) THEN\n"
-        f"        ALTER TABLE {difference.table} DROP CONSTRAINT IF EXISTS {match['name']};\n"
-        f"        ALTER TABLE {difference.table} ADD CONSTRAINT {match['name']} {definition};\n"
+        f"        WHERE conrelid = to_regclass({_literal(table)}) AND quote_ident(conname) = {_literal(name)}{same}\n"
+        f"    ) THEN\n{drop}        ALTER TABLE {table} ADD CONSTRAINT {name} {definition};\n"
         "    END IF;\nEND\n$pgratchet$;"
     )
 

@@ -58,8 +58,15 @@ def read_extensions(connection: psycopg.Connection) -> dict[str, str]:
 
 
 def append_versions(dump: bytes, extensions: Mapping[str, str]) -> bytes:
-    """Add the versions of extensions to a dump, in the form of pg_dump's other objects."""
-    quoted = ((name, name.replace('"', '""'), version.replace("'", "''")) for name, version in extensions.items())
+    """Add the versions of extensions to a dump, in the form of pg_dump's other objects.
+
+    plpgsql is left out: every database has it, in the version of the server.
+    """
+    quoted = (
+        (name, name.replace('"', '""'), version.replace("'", "''"))
+        for name, version in extensions.items()
+        if name != "plpgsql"
+    )
     return dump + b"".join(
         f"\n--\n-- Name: {name}; Type: EXTENSION VERSION; Schema: -; Owner: -\n--\n\n"
         f"ALTER EXTENSION \"{quoted_name}\" UPDATE TO '{version}';\n".encode()

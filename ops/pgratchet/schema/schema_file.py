@@ -20,7 +20,7 @@ from pgratchet.database import connection as sessions
 from pgratchet.database.history import History
 from pgratchet.database.roles import temporary_roles
 from pgratchet.database.target import program_environment
-from pgratchet.migrations.files import Migration
+from pgratchet.migrations.files import SCHEMA_FILE, Migration
 from pgratchet.schema.build import build
 from pgratchet.schema.drift import comparable
 from pgratchet.schema.dump_text import major_version
@@ -28,7 +28,6 @@ from pgratchet.schema.live import append_versions, read_extensions
 from pgratchet.schema.objects import SchemaObject, read_objects
 from pgratchet.schema.scratch import Scratch
 
-NAME = "schema.sql"
 _MOST_LINES = 60
 _HEAD = """\
 -- The schema that the migrations make, up to {last}, on PostgreSQL {major}.
@@ -91,7 +90,7 @@ def _is_inside_table(each: SchemaObject) -> bool:
 def read(folder: Path) -> str | None:
     """The text of the file; None where there is none."""
     try:
-        return (folder / NAME).read_text(encoding="utf-8")
+        return (folder / SCHEMA_FILE).read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
 
@@ -100,9 +99,9 @@ def write(folder: Path, text: str) -> bool:
     """Write the file; returns whether it has changed."""
     if read(folder) == text:
         return False
-    draft = folder / f".{NAME}.partial"
+    draft = folder / f".{SCHEMA_FILE}.partial"
     draft.write_text(text, encoding="utf-8")
-    draft.replace(folder / NAME)
+    draft.replace(folder / SCHEMA_FILE)
     return True
 
 
@@ -114,5 +113,5 @@ def major_of(text: str) -> int | None:
 
 def difference(text: str, expected: str) -> str:
     """A diff from a file's text to the expected text, of limited length."""
-    lines = list(unified_diff(text.splitlines(), expected.splitlines(), NAME, "migrations", n=2, lineterm=""))
+    lines = list(unified_diff(text.splitlines(), expected.splitlines(), SCHEMA_FILE, "migrations", n=2, lineterm=""))
     return "\n".join([*lines[:_MOST_LINES], *(["..."] if len(lines) > _MOST_LINES else [])])

@@ -27,6 +27,7 @@ def ci(
 ) -> None:
     """Check the migrations before they are merged into main."""
     from pgratchet.checks import ci as checks
+    from pgratchet.checks.schema_snapshot import check_snapshot
     from pgratchet.migrations.scripts import prepare_scripts
 
     folder = project.sql(sql)
@@ -43,7 +44,10 @@ def ci(
     checks.require_clean([*mistakes, *(findings if new is not None else ())])
     with scratch_server(project, server) as scratch:
         roles_of_inventory = inventory.all_roles(project.root / project.folders["inventory"])
-        applied = checks.apply_twice(scratch, files, (*filter(None, (roles or "").split(",")), *roles_of_inventory))
+        needed = (*filter(None, (roles or "").split(",")), *roles_of_inventory)
+        applied = checks.apply_twice(scratch, files, needed)
+        if note := check_snapshot(folder, scratch.parameters, files, needed):
+            output.say(f"note: {note}")
     if json:
         counts = {"total": len(files), "main": branches.main if branches else None, "new": new}
         output.write_json(counts | {"findings": len(findings), "applied": applied})

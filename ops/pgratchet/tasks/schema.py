@@ -36,6 +36,7 @@ _MOST_NAMES = 20
 def snapshot(project: Project, sql: str | None = None, server: str | None = None, json: bool = False) -> None:
     """Write the schema that all migrations make into sql/schema.sql."""
     from pgratchet.config import inventory
+    from pgratchet.migrations.files import SCHEMA_FILE
     from pgratchet.schema import schema_file
 
     folder = project.sql(sql)
@@ -45,10 +46,10 @@ def snapshot(project: Project, sql: str | None = None, server: str | None = None
         text = schema_file.make(scratch.parameters, files, roles)
     changed = schema_file.write(folder, text)
     if json:
-        output.write_json({"path": str(folder / schema_file.NAME), "migrations": len(files), "changed": changed})
+        output.write_json({"path": str(folder / SCHEMA_FILE), "migrations": len(files), "changed": changed})
     else:
         state = "wrote" if changed else "unchanged:"
-        output.write(f"{state} {folder / schema_file.NAME}, the schema after {format_count(len(files), 'migration')}")
+        output.write(f"{state} {folder / SCHEMA_FILE}, the schema after {format_count(len(files), 'migration')}")
 
 
 @task(
@@ -86,6 +87,8 @@ def drift(
             report.show_drift(target.title, found)
         exit_code = max(exit_code, SchemaDiffers.exit_code if found.differences else 0)
     if exit_code:
+        if not json and not write:
+            output.say(commands.typed("HINT: `invoke drift` with --write=NAME writes a migration with these changes."))
         raise Exit(code=exit_code)
 
 
