@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from pgratchet.database.target import Target
 from pgratchet.operations.base import Machine
+from pgratchet.schema.live import LiveSchema, append_versions, read_extensions, read_live, read_unreadable
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
     from pgratchet.database.history import History
     from pgratchet.database.session import Session
-    from pgratchet.schema.live import LiveSchema
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,6 @@ class ReadSchema:
 
     def run(self, target: Target, machine: Machine) -> LiveSchema:
         from pgratchet.backups.snapshot import read_database
-        from pgratchet.schema.live import append_versions, read_extensions, read_live, read_unreadable
 
         with target.connected() as connection:
             unreadable = read_unreadable(connection)

@@ -244,7 +244,7 @@ def reported(result: RunResult, *, json: bool, dry_run: bool) -> Iterator[None]:
         result.error = error
         raise
     except KeyboardInterrupt as stop:
-        result.error = Interrupted(stop, detail="Nothing had been started.", hint=_AGAIN)
+        result.error = Interrupted(stop, detail=result.applied_so_far or "Nothing had been started.", hint=_AGAIN)
         raise result.error from None
     finally:
         ignore_signals_after(result.error)
