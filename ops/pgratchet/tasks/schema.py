@@ -122,8 +122,6 @@ def _write_migration(comparison: SchemaComparison, found: Drift, folder: Path, n
 
 def require_no_drift(project: Project, target: RenderedTarget, files: Sequence[Migration]) -> None:
     """Follow the inventory's policy about drift before a run: SchemaDiffers to refuse it, or a warning."""
-    if target.variables.drift == "off":
-        return
     with _comparing(project, target, files) as comparison:
         found = comparison.find_drift()
     for each in found.not_compared:
