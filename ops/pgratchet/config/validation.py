@@ -198,7 +198,7 @@ def _unsupported_tag(value: object) -> str:
 
 
 def normalized(name: str, value: object) -> object:
-    """A variable's value without regard to quotes: "yes" is true, the number 5432 a list of one port, and off a word."""
+    """A variable's value without regard to quotes: "yes" is true, 5432 a list of one port, off a word."""
     kind = _ANNOTATIONS[name]
     if kind is bool and isinstance(value, str | int):
         return _BOOLEANS.get(str(value).lower(), value)
