@@ -74,8 +74,8 @@ class SchemaComparison:
         if error:
             phrases.append(f"it fails on the schema of the files: {error}")
         else:
-            left, _ = self._compare(_Sides(changed, self.live.dump))
-            phrases += [f"it does not make this change: {each.change} {each.kind} {each.name}" for each in left]
+            rest, _ = self._compare(_Sides(changed, self.live.dump))
+            phrases += [f"it does not make this change: {each.change} {each.kind} {each.name}" for each in rest]
         again, error = self.builder.run(script.encode(), self.live.dump)
         if error:
             phrases.append(f"it fails on the schema of the database: {error}")

@@ -40,6 +40,6 @@ class DumpCache:
         draft = path.with_suffix(f".{os.getpid()}.partial")
         draft.write_bytes(text)
         draft.replace(path)
-        kept = sorted(self.folder.glob("*.sql"), key=lambda file: file.stat().st_mtime, reverse=True)
-        for old in kept[_MOST_FILES:]:
+        by_age = sorted(self.folder.glob("*.sql"), key=lambda file: file.stat().st_mtime, reverse=True)
+        for old in by_age[_MOST_FILES:]:
             old.unlink(missing_ok=True)

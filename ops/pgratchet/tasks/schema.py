@@ -78,14 +78,14 @@ def drift(
     for entry in targets:
         target = project.connect_settings(entry, start=False)
         with _comparing(project, target, files) as comparison:
-            found = comparison.find_drift()
-            if write and found.differences:
-                _write_migration(comparison, found, folder, write)
+            result = comparison.find_drift()
+            if write and result.differences:
+                _write_migration(comparison, result, folder, write)
         if json:
-            output.write_json({"env": target.environment, "target": target.target, **asdict(found)})
+            output.write_json({"env": target.environment, "target": target.target, **asdict(result)})
         else:
-            report.show_drift(target.title, found)
-        exit_code = max(exit_code, SchemaDiffers.exit_code if found.differences else 0)
+            report.show_drift(target.title, result)
+        exit_code = max(exit_code, SchemaDiffers.exit_code if result.differences else 0)
     if exit_code:
         if not json and not write:
             output.say(commands.typed("HINT: `invoke drift` with --write=NAME writes a migration with these changes."))
@@ -104,12 +104,12 @@ def _comparing(project: Project, target: RenderedTarget, files: Sequence[Migrati
         yield SchemaComparison(builder, live, applied, target.variables.drift_ignore)
 
 
-def _write_migration(comparison: SchemaComparison, found: Drift, folder: Path, name: str) -> None:
+def _write_migration(comparison: SchemaComparison, result: Drift, folder: Path, name: str) -> None:
     """Write a migration that makes the changes of the live schema, and say what it does on a scratch server."""
     from pgratchet.migrations.files import create
     from pgratchet.schema.drift_migration import write_statements
 
-    statements, by_hand = write_statements(found.differences)
+    statements, by_hand = write_statements(result.differences)
     script = "\n\n".join(statements)
     path = create(folder, name, datetime.now(timezone.utc))
     comments = [f"-- By hand: {each.change} {each.kind} {each.name}" for each in by_hand]
@@ -123,12 +123,12 @@ def _write_migration(comparison: SchemaComparison, found: Drift, folder: Path, n
 def require_no_drift(project: Project, target: RenderedTarget, files: Sequence[Migration]) -> None:
     """Follow the inventory's policy about drift before a run: SchemaDiffers to refuse it, or a warning."""
     with _comparing(project, target, files) as comparison:
-        found = comparison.find_drift()
-    for each in found.not_compared:
+        result = comparison.find_drift()
+    for each in result.not_compared:
         output.say(f"note: not compared: {each.name}. {each.reason}")
-    if not found.differences:
+    if not result.differences:
         return
-    names = [f"{each.change}: {each.kind} {each.name}" for each in found.differences]
+    names = [f"{each.change}: {each.kind} {each.name}" for each in result.differences]
     error = SchemaDiffers(
         f"the live schema differs from that of the applied migrations in {format_count(len(names), 'object')}",
         detail="\n".join([*names[:_MOST_NAMES], *(["..."] if len(names) > _MOST_NAMES else [])]),
