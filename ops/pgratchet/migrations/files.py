@@ -25,6 +25,7 @@ _MOSTLY_ASCII_IN_UTF16 = 0.3
 _MOSTLY_ASCII_IN_UTF32 = 0.6
 """Shares of NUL bytes: half of the bytes of ASCII text are NUL in UTF-16, three quarters in UTF-32."""
 _LONGEST_SLUG = 100
+_REPEATABLE = -1
 _TEMPLATE = """\
 -- Write the SQL below. The file runs once, in one transaction. Do not change it after it was applied: write a new one.
 -- For CREATE INDEX CONCURRENTLY and VACUUM, add the line:  -- migrate: no-transaction
@@ -35,12 +36,19 @@ _TEMPLATE = """\
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """A migration file. `checksum` is the SHA-256 of the text, in hex."""
+    """A migration file. `checksum` is the SHA-256 of the text, in hex.
+
+    The name of a repeatable migration is `repeatable/NAME`; it has no version, which is -1.
+    """
 
     name: str
     version: int
     checksum: str
     path: str
+
+    @property
+    def is_repeatable(self) -> bool:
+        return self.version == _REPEATABLE
 
     def text(self) -> bytes:
         """Read the file again; ConfigurationError when the checksum has changed."""
@@ -57,9 +65,10 @@ class Migration:
 
 
 def read(folder: Path) -> tuple[Migration, ...]:
-    """Read the folder's migrations, in order of version; a single ConfigurationError names every mistake.
+    """Read the folder's migrations, in order of version, and then the repeatable ones in its sub-folder, by name.
 
-    Migrations are the files with the suffix .sql, except hidden ones. `other_files` decides about everything else.
+    A single ConfigurationError names every mistake. Migrations are the files with the suffix .sql, except hidden ones
+    and the snapshot of the schema. `other_files` decides about everything else.
     """
     if not folder.is_dir():
         raise ConfigurationError(
@@ -74,6 +83,8 @@ def read(folder: Path) -> tuple[Migration, ...]:
     for entry in in_order:
         name = entry.name
         try:
+            if other_files.has_its_own_meaning(entry):
+                continue
             if _looks_like_sql(name) and not other_files.is_hidden(name) and not entry.is_dir():
                 migrations.append(_read_file(f"{folder}/{name}", name))
             elif reason := other_files.mistake(entry):
@@ -82,9 +93,11 @@ def read(folder: Path) -> tuple[Migration, ...]:
             mistakes.append(f"{folder}/{name}: {mistake}")
     migrations.sort(key=lambda migration: migration.version)
     mistakes += _duplicate_versions(migrations)
-    if mistakes:
-        raise combine_mistakes("the migrations cannot be used", mistakes, "Fix each file; nothing was run.")
-    return tuple(migrations)
+    repeatables, repeatable_mistakes = _read_repeatables(folder)
+    if mistakes or repeatable_mistakes:
+        summary = "the migrations cannot be used"
+        raise combine_mistakes(summary, [*mistakes, *repeatable_mistakes], "Fix each file; nothing was run.")
+    return (*migrations, *repeatables)
 
 
 def from_contents(files: Iterable[tuple[str, bytes]]) -> tuple[Migration, ...]:
@@ -128,6 +141,12 @@ def create(folder: Path, name: str, moment: datetime) -> Path:
     return path
 
 
+def read_repeatable(path: str, name: str) -> Migration:
+    """Read a file of the folder of repeatable migrations; FileMistake when that is not possible."""
+    _require_file(path)
+    return Migration(f"{file_names.REPEATABLE_FOLDER}/{name[:-4]}", _REPEATABLE, _read_text(path)[1], path)
+
+
 class FileMistake(Exception):
     """A mistake in a file, combined later with the mistakes in others."""
 
@@ -142,10 +161,23 @@ def _read_file(path: str, name: str) -> Migration:
     match = file_names.FILE_NAME.fullmatch(name)
     if match is None:
         raise FileMistake(file_names.describe_fault(name))
-    if not os.path.isfile(path):  # noqa: PTH113
-        raise FileMistake("not a regular file. It is a broken link, a pipe or a device.")
+    _require_file(path)
     _, checksum = _read_text(path)
     return Migration(name[:-4], _parse_version(match), checksum, path)
+
+
+def _read_repeatables(folder: Path) -> tuple[tuple[Migration, ...], list[str]]:
+    """Read the sub-folder of the repeatable migrations; returns these and the mistakes, none without that folder."""
+    if not os.path.isdir(f"{folder}/{file_names.REPEATABLE_FOLDER}"):  # noqa: PTH112
+        return (), []
+    from pgratchet.migrations import repeatables
+
+    return repeatables.collect(folder)
+
+
+def _require_file(path: str) -> None:
+    if not os.path.isfile(path):  # noqa: PTH113
+        raise FileMistake("not a regular file. It is a broken link, a pipe or a device.")
 
 
 def _parse_version(match: re.Match[str]) -> int:
