@@ -37,6 +37,7 @@ def migration_failed(
     applied: Sequence[str],
     backup_id: str | None,
     blockers: Sequence[str],
+    rolled_back: Sequence[str],
 ) -> MigrationFailed:
     """A migration in a transaction failed and was rolled back. `applied` are the migrations applied before."""
     location = failure.location
@@ -48,7 +49,7 @@ def migration_failed(
     details = [*unclosed, *error_details(error), *waited_for(error, blockers)]
     failed = MigrationFailed(
         f"migration {script.name} failed{at}: {describe(error)}",
-        detail="\n".join([*details, f"{before}{script.name} was rolled back."]),
+        detail="\n".join([*details, f"{before}{join_names(rolled_back)} {was_or_were(rolled_back)} rolled back."]),
         hint=f"{advice}; then run `invoke migrate` again.{backup}",
         location=location,
     )

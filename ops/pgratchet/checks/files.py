@@ -21,7 +21,7 @@ def check_files(files: Sequence[Migration], history: Sequence[HistoryRow]) -> It
     with collecting(findings, "history"):
         require_agreement(plan, {})
     with collecting(findings, "files"):
-        scripts.prepare_scripts(plan.todo)
+        scripts.prepare_plan(plan)
     yield from findings
     for name in plan.names("unfinished"):
         what = f"{name} has no transaction, and stopped between its statements"

@@ -91,6 +91,11 @@ def parse_row_name(name: str) -> tuple[str, int]:
     return match["name"], int(match["run"])
 
 
+def file_name_of_row(name: str) -> str:
+    """Return the name of the migration with a history row: without the number of the run of a repeatable."""
+    return name.rpartition("@")[0] if is_repeatable_row(name) else name
+
+
 def read(folder: Path) -> tuple[Migration, ...]:
     """Read the repeatables of a migrations folder, in order of their names; none without a sub-folder for them.
 

@@ -83,11 +83,11 @@ def _stopped_location(project: Project, entry: InventoryTarget) -> str:
 def _plan_without_history(files: tuple[Migration, ...], request: Migrate, result: RunResult, *, json: bool) -> Plan:
     """Show the plan of a dry run for a database without a history, and return it."""
     from pgratchet.migrations.plan import make_plan
-    from pgratchet.migrations.scripts import prepare_scripts
+    from pgratchet.migrations.scripts import prepare_plan
 
     plan = make_plan(files, (), request.to)
-    prepare_scripts(plan.todo)
-    result.take(Planned(tuple(migration.name for migration in plan.todo), len(plan.entries), plan.pending_count))
+    names = tuple(script.name for script in prepare_plan(plan))
+    result.take(Planned(names, plan.total, plan.pending_count))
     if not json:
         migrations.show_plan(result, plan, is_dry_run=True)
     return plan

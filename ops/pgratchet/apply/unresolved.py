@@ -1,0 +1,105 @@
+"""Builds the error of repeatables that wait for what does not exist: each with its own error, and a cycle if any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pgratchet.apply.diagnosis import Diagnosis
+from pgratchet.apply.failures import describe
+from pgratchet.database.connection import sentence
+from pgratchet.errors import MigrationFailed
+from pgratchet.formatting import format_count, join_names, was_or_were
+from pgratchet.migrations.lexer import read_tokens, split_statements
+from pgratchet.migrations.names import read_name, skip_if_exists
+from pgratchet.migrations.scripts import Script
+from pgratchet.migrations.statement import Token
+
+if TYPE_CHECKING:
+    from pgratchet.apply.repeatables import Stop
+
+_KINDS = ("VIEW", "FUNCTION", "PROCEDURE", "AGGREGATE", "TYPE", "DOMAIN", "SCHEMA", "TABLE", "SEQUENCE", "TRIGGER")
+_BETWEEN = ("OR", "REPLACE", "TEMP", "TEMPORARY", "RECURSIVE", "MATERIALIZED", "CONSTRAINT", "UNLOGGED")
+"""Words between CREATE and the kind of the object."""
+_BREAK_CYCLE = (
+    "Move one of these objects into a versioned migration, or take one of the references out. Functions may refer to "
+    "each other: put `SET check_function_bodies = off;` into the first of them."
+)
+_CREATE = (
+    "Create what is missing in a migration or in a repeatable, or correct the names. A file with a directive "
+    "`-- migrate: after=` has to name every repeatable that the named ones need"
+)
+
+
+def unresolved(
+    stops: Sequence[Stop], together: Sequence[str], applied: Sequence[str], backup_id: str | None
+) -> MigrationFailed:
+    """Several repeatables failed for what does not exist, and no other order helps.
+
+    `together` are the repeatables that were rolled back, and `applied` the migrations applied before.
+    """
+    creators = {name: stop.script.name for stop in stops for name in created_names(stop.script)}
+    needs = {stop.script.name: creator for stop in stops if (creator := _creator(stop, creators))}
+    cycle = find_cycle(needs)
+    if cycle:
+        message = f"repeatables need each other in a cycle: {' -> '.join((*cycle, cycle[0]))}"
+    else:
+        message = f"{format_count(len(stops), 'repeatable')} need what does not exist"
+    before = f"{join_names(applied)} {was_or_were(applied)} applied; " if applied else ""
+    lines = [_line(stop, needs) for stop in stops]
+    backup = f" The backup taken before this run is {backup_id}." if backup_id else ""
+    return MigrationFailed(
+        message,
+        detail="\n".join([*lines, f"{before}{join_names(together)} {was_or_were(together)} rolled back."]),
+        hint=f"{_BREAK_CYCLE if cycle else f'{_CREATE}.'} Then run `invoke migrate` again.{backup}",
+        location=stops[0].failure.location,
+    )
+
+
+def find_cycle(needs: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the first cycle in a mapping of each name to one that it needs; empty when there is none."""
+    for start in sorted(needs):
+        path = [start]
+        while (following := needs.get(path[-1])) and following not in path:
+            path.append(following)
+        if following:
+            return tuple(path[path.index(following) :])
+    return ()
+
+
+def created_names(script: Script) -> Iterator[str]:
+    """Yield the names of the objects that a file creates, without schemas and quotes."""
+    text = script.migration.text()
+    for statement in split_statements(text):
+        if statement.head[0] == "CREATE" and (name := _created_name(read_tokens(text, statement))):
+            yield _last_part(name)
+
+
+def _created_name(tokens: Sequence[Token]) -> str | None:
+    index = 1
+    while index < len(tokens) and tokens[index].word in _BETWEEN:
+        index += 1
+    if index + 1 >= len(tokens) or tokens[index].word not in _KINDS:
+        return None
+    return read_name(tokens, skip_if_exists(tokens, index + 1))[0]
+
+
+def _last_part(name: str) -> str:
+    last = name.rpartition(".")[2]
+    return last[1:-1] if last.startswith('"') else last.lower()
+
+
+def _creator(stop: Stop, creators: Mapping[str, str]) -> str | None:
+    """The repeatable that creates what another one lacks, found by the name in the error or at its position."""
+    quoted = Diagnosis.of(stop.error).quoted or ""
+    location = stop.failure.location
+    at_position = location.after.partition("(")[0].split()
+    names = [quoted, *([at_position[0].strip(";,)")] if at_position else [])]
+    found = (creators.get(_last_part(name)) for name in names if name)
+    return next((creator for creator in found if creator), None)
+
+
+def _line(stop: Stop, needs: Mapping[str, str]) -> str:
+    creator = needs.get(stop.script.name)
+    known = f" It is created by {creator}." if creator else ""
+    return f"{stop.failure.location}: {sentence(describe(stop.error))}{known}"
