@@ -1,0 +1,133 @@
+"""Repeatables that cannot replace what exists: the advice names the dependants, and works when followed literally."""
+
+from __future__ import annotations
+
+import pytest
+
+from pgratchet.errors import MigrationFailed
+from pgratchet.migrations.files import Migration
+from tests.servers.databases import Database
+from tests.support.migrations import WriteMigrations, WriteRepeatables, history, migrate
+
+VIEW = "create or replace view %s as select %s from %s;"
+
+
+def failure(database: Database, files: tuple[Migration, ...]) -> MigrationFailed:
+    """The error of a run that changes nothing."""
+    before, rows = database.fingerprint(), history(database)
+    with pytest.raises(MigrationFailed) as caught:
+        migrate(database, files)
+    assert (database.fingerprint(), history(database)) == (before, rows)
+    return caught.value
+
+
+def lines_of(error: MigrationFailed) -> str:
+    """The SQL that the hint says to write."""
+    return "\n".join(line for line in error.hint.splitlines() if line.startswith("DROP "))
+
+
+@pytest.fixture
+def database(database: Database, write: WriteMigrations) -> Database:
+    migrate(database, write(m1_t="create table t (x int, y int)"))
+    return database
+
+
+@pytest.mark.every_major
+def test_a_view_without_dependants_is_dropped_in_its_own_file(
+    database: Database, write_repeatables: WriteRepeatables
+) -> None:
+    migrate(database, write_repeatables(v=VIEW % ("v", "x, y", "t")))
+    changed = "-- columns\n" + VIEW % ("v", "y", "t")
+    error = failure(database, write_repeatables(v=changed))
+    assert error.location is not None
+    assert (error.location.sqlstate, error.location.line) == ("42P16", 2)
+    assert "Nothing depends on view v." in error.hint
+    assert lines_of(error) == "DROP VIEW IF EXISTS public.v;"
+    assert migrate(database, write_repeatables(v=f"{lines_of(error)}\n{changed}")).applied == ["repeatable/v"]
+    assert database.rows("SELECT attname FROM pg_attribute WHERE attrelid = 'v'::regclass") == [("y",)]
+
+
+@pytest.mark.every_major
+def test_dependants_of_a_view_are_named_and_dropped_with_it_in_a_migration(
+    database: Database, write: WriteMigrations, write_repeatables: WriteRepeatables
+) -> None:
+    texts = {
+        "v": VIEW % ("v", "x, y", "t"),
+        "a": VIEW % ("a", "y", "v"),
+        "m": "create materialized view if not exists m as select y from a;",
+        "Z": VIEW % ('"Z z"', "y", "m"),
+        "other": VIEW % ("other", "x", "t"),
+    }
+    migrate(database, write_repeatables(**texts))
+    changed = VIEW % ("v", "y", "t")
+    error = failure(database, write_repeatables(v=changed))
+    assert '3 objects depend on view v: view a, materialized view m, view "Z z".' in error.hint
+    assert lines_of(error).splitlines() == [
+        'DROP VIEW public."Z z";',
+        "DROP MATERIALIZED VIEW public.m;",
+        "DROP VIEW public.a;",
+        "DROP VIEW public.v;",
+    ]
+    write(m2_drop=lines_of(error))
+    files = write_repeatables(**{name: f"-- again\n{texts[name]}" for name in ("a", "m", "Z")})
+    assert sorted(migrate(database, files).applied) == [
+        "2_drop", "repeatable/Z", "repeatable/a", "repeatable/m", "repeatable/v",
+    ]  # fmt: skip
+    assert database.rows('SELECT count(*) FROM "Z z"') == [(0,)]
+    assert migrate(database, files).applied == []
+
+
+def test_a_drop_that_dependants_prevent_gets_the_same_advice(
+    database: Database, write: WriteMigrations, write_repeatables: WriteRepeatables
+) -> None:
+    migrate(database, write_repeatables(v=VIEW % ("v", "x, y", "t"), w=VIEW % ("w", "x", "v")))
+    error = failure(database, write_repeatables(v=f"drop view if exists v; {VIEW % ('v', 'x', 't')}"))
+    assert error.location is not None
+    assert error.location.sqlstate == "2BP01"
+    write(m2_drop=lines_of(error))
+    files = write_repeatables(w=f"-- again\n{VIEW % ('w', 'x', 'v')}")
+    assert sorted(migrate(database, files).applied) == ["2_drop", "repeatable/v", "repeatable/w"]
+
+
+FUNCTION = "create or replace function f(n int) returns %s language sql immutable as 'select %s';"
+
+
+def test_a_function_with_another_result_is_dropped_in_its_own_file(
+    database: Database, write_repeatables: WriteRepeatables
+) -> None:
+    migrate(database, write_repeatables(f=FUNCTION % ("int", "n")))
+    changed = FUNCTION % ("text", "n::text")
+    error = failure(database, write_repeatables(f=changed))
+    assert error.location is not None
+    assert error.location.sqlstate == "42P13"
+    assert lines_of(error) == "DROP FUNCTION IF EXISTS public.f(integer);"
+    assert migrate(database, write_repeatables(f=f"{lines_of(error)}\n{changed}")).applied == ["repeatable/f"]
+
+
+def test_dependants_of_a_function_that_cannot_be_dropped_alone_are_named(
+    database: Database, write_repeatables: WriteRepeatables
+) -> None:
+    migrate(database, write_repeatables(f=FUNCTION % ("int", "n"), v="create or replace view v as select f(1) as x;"))
+    database.run("CREATE INDEX i ON t (f(x))")
+    error = failure(database, write_repeatables(f=FUNCTION % ("text", "n::text")))
+    assert "function f(integer) is used by index i, view v." in error.hint
+    assert lines_of(error) == ""
+
+
+def test_an_overloaded_function_gets_the_hint_of_the_server(
+    database: Database, write_repeatables: WriteRepeatables
+) -> None:
+    database.run("CREATE FUNCTION f(text) RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    migrate(database, write_repeatables(f=FUNCTION % ("int", "n")))
+    error = failure(database, write_repeatables(f=FUNCTION % ("text", "n::text")))
+    assert "Use DROP FUNCTION f(integer) first." in error.detail
+    assert "f.sql; then run `invoke migrate` again." in error.hint
+
+
+def test_a_view_in_another_schema_is_found_by_its_qualified_name(
+    database: Database, write_repeatables: WriteRepeatables
+) -> None:
+    database.run("CREATE SCHEMA s")
+    migrate(database, write_repeatables(v=VIEW % ("s.v", "x, y", "t"), w=VIEW % ("w", "x", "s.v")))
+    error = failure(database, write_repeatables(v=VIEW % ("s.v", "x", "t")))
+    assert lines_of(error).splitlines() == ["DROP VIEW public.w;", "DROP VIEW s.v;"]
