@@ -27,7 +27,7 @@ _BREAK_CYCLE = (
 )
 _CREATE = (
     "Create what is missing in a migration or in a repeatable, or correct the names. A file with a directive "
-    "`-- migrate: after=` has to name every repeatable that the named ones need"
+    "`-- migrate: after=` has to name every repeatable that the named ones need."
 )
 
 
@@ -40,19 +40,25 @@ def unresolved(
     """
     creators = {name: stop.script.name for stop in stops for name in created_names(stop.script)}
     needs = {stop.script.name: creator for stop in stops if (creator := _creator(stop, creators))}
-    cycle = find_cycle(needs)
-    if cycle:
-        message = f"repeatables need each other in a cycle: {' -> '.join((*cycle, cycle[0]))}"
-    else:
-        message = f"{format_count(len(stops), 'repeatable')} need what does not exist"
     before = f"{join_names(applied)} {was_or_were(applied)} applied; " if applied else ""
-    lines = [_line(stop, needs) for stop in stops]
-    backup = f" The backup taken before this run is {backup_id}." if backup_id else ""
+    rolled_back = f"{before}{join_names(together)} {was_or_were(together)} rolled back."
+    detail = "\n".join([*(_line(stop, needs) for stop in stops), rolled_back])
+    again = "Then run `invoke migrate` again." + (
+        f" The backup taken before this run is {backup_id}." if backup_id else ""
+    )
+    location = stops[0].failure.location
+    if cycle := find_cycle(needs):
+        return MigrationFailed(
+            f"repeatables need each other in a cycle: {' -> '.join((*cycle, cycle[0]))}",
+            detail=detail,
+            hint=f"{_BREAK_CYCLE} {again}",
+            location=location,
+        )
     return MigrationFailed(
-        message,
-        detail="\n".join([*lines, f"{before}{join_names(together)} {was_or_were(together)} rolled back."]),
-        hint=f"{_BREAK_CYCLE if cycle else f'{_CREATE}.'} Then run `invoke migrate` again.{backup}",
-        location=stops[0].failure.location,
+        f"{format_count(len(stops), 'repeatable')} need what does not exist",
+        detail=detail,
+        hint=f"{_CREATE} {again}",
+        location=location,
     )
 
 
@@ -95,8 +101,8 @@ def _creator(stop: Stop, creators: Mapping[str, str]) -> str | None:
     location = stop.failure.location
     at_position = location.after.partition("(")[0].split()
     names = [quoted, *([at_position[0].strip(";,)")] if at_position else [])]
-    found = (creators.get(_last_part(name)) for name in names if name)
-    return next((creator for creator in found if creator), None)
+    matches = (creators.get(_last_part(name)) for name in names if name)
+    return next((creator for creator in matches if creator), None)
 
 
 def _line(stop: Stop, needs: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from pgratchet.checks.findings import Finding, collecting
+from pgratchet.formatting import format_count
 from pgratchet.migrations import lexer, scripts
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.plan import HistoryRow, State, make_plan, require_agreement
@@ -29,6 +30,8 @@ def check_files(files: Sequence[Migration], history: Sequence[HistoryRow]) -> It
             "warning", "history", what, "`invoke migrate` resumes it at the first statement that is not done."
         )
     counts = [f"{len(plan.names(state))} {state}" for state in _COUNTED]
+    if plan.repeatables.todo:
+        counts.append(f"{format_count(len(plan.repeatables.todo), 'repeatable')} to run")
     yield Finding("ok", "history", ", ".join(counts))
 
 

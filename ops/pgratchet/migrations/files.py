@@ -113,6 +113,15 @@ def from_contents(files: Iterable[tuple[str, bytes]]) -> tuple[Migration, ...]:
     return tuple(sorted(migrations, key=lambda migration: migration.version))
 
 
+def repeatables_from_contents(files: Iterable[tuple[str, bytes]]) -> tuple[Migration, ...]:
+    """Make repeatables of files outside a folder, by path below the migrations folder and content."""
+    repeatables = []
+    for path, raw in files:
+        with suppress(FileMistake):
+            repeatables.append(Migration(path[:-4], _REPEATABLE, _normalize(raw)[1], ""))
+    return tuple(repeatables)
+
+
 def create(folder: Path, name: str, moment: datetime) -> Path:
     """Write a migration without a statement whose version is the UTC time `moment`, or the next second that is free.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -69,6 +69,13 @@ def prepare_plan(plan: Plan) -> tuple[Script, ...]:
         required = {name for script in scripts for name in script.directives.after}
         scripts += prepare_scripts((file for file in plan.repeatables.todo if file.name in required), names)
     return _in_order(scripts)
+
+
+def files_up_to(files: Sequence[Migration], name: str) -> tuple[Migration, ...]:
+    """Return the versioned files up to one that `--to` would name, with the repeatables that these require."""
+    from pgratchet.migrations.plan import make_plan
+
+    return tuple(script.migration for script in prepare_plan(make_plan(files, (), name)))
 
 
 def _in_order(scripts: Iterable[Script]) -> tuple[Script, ...]:
