@@ -32,6 +32,11 @@ _TEMPLATE = """\
 -- A file without a statement is refused, unless it has the line:  -- migrate: empty
 """
 """The comment of a new file, below its description."""
+_LONGEST_REPEATABLE = 96
+_REPEATABLE_TEMPLATE = """\
+-- Write CREATE OR REPLACE statements for a view, functions or triggers below. The file runs again whenever its text has
+-- changed, after the versioned migrations. It needs no order: what it uses may come from another repeatable.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,19 +132,7 @@ def create(folder: Path, name: str, moment: datetime) -> Path:
 
     Never overwrites a file or reuses a version. `migrate` refuses the file until it has a statement.
     """
-    slug = file_names.make_slug(name)
-    if not slug:
-        raise ConfigurationError(
-            f'"{name}" gives no file name',
-            detail="It has none of the letters a to z and no digit.",
-            hint="Describe the migration in a few words with the letters a to z or digits.",
-        )
-    if len(slug) > _LONGEST_SLUG:
-        raise ConfigurationError(
-            f"the description is too long for a file name: it has {len(slug)} characters",
-            detail=f"The longest has {_LONGEST_SLUG}.",
-            hint="Describe the migration in a few words, and write the rest as a comment into the file.",
-        )
+    slug = _make_slug(name, _LONGEST_SLUG)
     folder.mkdir(parents=True, exist_ok=True)
     while any(folder.glob(f"{moment:%Y%m%dT%H%M%S}_*.sql")):
         moment += timedelta(seconds=1)
@@ -148,6 +141,41 @@ def create(folder: Path, name: str, moment: datetime) -> Path:
         comment = " ".join(file_names.description_of(name).split())  # on one line: a second line would be SQL
         file.write(f"-- {comment}\n{_TEMPLATE}\n")
     return path
+
+
+def create_repeatable(folder: Path, name: str) -> Path:
+    """Write a repeatable migration without a statement; ConfigurationError when there is a file of that name."""
+    slug = _make_slug(name, _LONGEST_REPEATABLE)
+    path = folder / file_names.REPEATABLE_FOLDER / f"{slug}.sql"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(f"-- {' '.join(file_names.description_of(name).split())}\n{_REPEATABLE_TEMPLATE}\n")
+    except FileExistsError:
+        raise ConfigurationError(
+            f"{path} exists already",
+            detail="Nothing was written.",
+            hint="Change that file, and it runs again; or give another name.",
+        ) from None
+    return path
+
+
+def _make_slug(name: str, longest: int) -> str:
+    """The part of a file's name that a description gives; ConfigurationError when there is none, or a long one."""
+    slug = file_names.make_slug(name)
+    if not slug:
+        raise ConfigurationError(
+            f'"{name}" gives no file name',
+            detail="It has none of the letters a to z and no digit.",
+            hint="Describe the migration in a few words with the letters a to z or digits.",
+        )
+    if len(slug) > longest:
+        raise ConfigurationError(
+            f"the description is too long for a file name: it has {len(slug)} characters",
+            detail=f"The longest has {longest}.",
+            hint="Describe the migration in a few words, and write the rest as a comment into the file.",
+        )
+    return slug
 
 
 def read_repeatable(path: str, name: str) -> Migration:

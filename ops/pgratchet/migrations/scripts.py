@@ -178,8 +178,9 @@ def _near(text: str, repeatables: Collection[str]) -> str:
     import difflib
 
     name = parse_required(text.partition("=")[2])
-    near = difflib.get_close_matches(name, sorted(repeatables), n=1, cutoff=0.6)
-    return f"Do you mean {near[0]}.sql?" if near else f"Write {name}.sql, or put it back if it was deleted."
+    titles = {known.partition("/")[2]: known for known in sorted(repeatables)}
+    near = difflib.get_close_matches(name.partition("/")[2], titles, n=1, cutoff=0.6)
+    return f"Do you mean {titles[near[0]]}.sql?" if near else f"Write {name}.sql, or put it back if it was deleted."
 
 
 class _Pieces:

@@ -261,10 +261,10 @@ def _read_files(project: Project, sql: Path) -> tuple[tuple[Migration, ...], lis
     return files, findings
 
 
-@task("name", "sql")
-def new(project: Project, name: str, sql: str | None = None) -> None:
+@task("name", "sql", "repeatable")
+def new(project: Project, name: str, sql: str | None = None, repeatable: bool = False) -> None:
     """Write an empty migration; its version is the time in UTC."""
-    from pgratchet.migrations.files import create
+    from pgratchet.migrations.files import create, create_repeatable
 
     if name.startswith("-"):  # Invoke takes the first word behind the task as the name, also a flag
         raise ConfigurationError(
@@ -273,4 +273,6 @@ def new(project: Project, name: str, sql: str | None = None) -> None:
             hint='Write `invoke new "create users"`.',
         )
     project.require()
-    output.write(str(create(project.sql(sql), name, datetime.now(timezone.utc))))
+    folder = project.sql(sql)
+    path = create_repeatable(folder, name) if repeatable else create(folder, name, datetime.now(timezone.utc))
+    output.write(str(path))
