@@ -98,7 +98,8 @@ def _advise(objects: list[_Object], path: str) -> str:
             "repeatable that creates one of them, so that it runs again; then run `invoke migrate` again."
         )
     return (
-        f"{format_count(len(dependants), 'object')} depend on {replaced.description}: {named}. Write a migration with "
+        f"{format_count(len(dependants), 'object')} {'depends' if len(dependants) == 1 else 'depend'} on "
+        f"{replaced.description}: {named}. Write a migration with "
         "`invoke new` that holds the lines below. Change a comment in every repeatable that creates one of them, so "
         "that it runs again; then run `invoke migrate` again.\n" + "\n".join(drops)
     )

@@ -113,8 +113,11 @@ def collect(folder: Path) -> tuple[tuple[Migration, ...], list[str]]:
     """Read the sub-folder of a migrations folder, which must exist; returns the repeatables and all mistakes."""
     repeatables: list[Migration] = []
     mistakes: list[str] = []
-    with os.scandir(f"{folder}/{FOLDER}") as entries:
-        in_order = sorted(entries, key=lambda entry: entry.name)
+    try:
+        with os.scandir(f"{folder}/{FOLDER}") as entries:
+            in_order = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        return (), [f"{folder}/{FOLDER}: cannot be read: {error.strerror}."]
     for entry in in_order:
         path = f"{folder}/{FOLDER}/{entry.name}"
         try:

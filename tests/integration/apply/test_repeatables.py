@@ -11,7 +11,9 @@ from pgratchet import events
 from pgratchet.database.history import History
 from pgratchet.errors import HistoryDisagrees, MigrationFailed
 from pgratchet.migrations.plan import make_plan
+from pgratchet.migrations.repeatables import file_name_of_row
 from tests.servers.databases import Database
+from tests.servers.pgbouncer import StartPooler
 from tests.support.migrations import HISTORY, WriteMigrations, WriteRepeatables, history, migrate
 
 VIEW = "create or replace view %s as select x from %s;"
@@ -338,3 +340,65 @@ def test_disagreements_of_versioned_files_stop_repeatables_too(
     with pytest.raises(HistoryDisagrees):
         migrate(database, write(m1_t="create table other ()"))
     assert history(database) == [("1_t", True)]
+
+
+def test_a_statement_that_ends_the_transaction_is_refused_with_advice(
+    database: Database, write_repeatables: WriteRepeatables
+) -> None:
+    files = write_repeatables(a="create view a as select 1 as x", b="do $$ begin commit; end $$")
+    with pytest.raises(MigrationFailed, match="repeatable/b failed") as caught:
+        migrate(database, files)
+    assert "Put that statement into a versioned migration with the line" in caught.value.hint
+    assert history(database) == []
+    assert database.rows("SELECT to_regclass('a')") == [(None,)]
+
+
+def test_a_file_that_changes_its_own_row_is_not_recorded_as_applied(
+    database: Database, write: WriteMigrations, write_repeatables: WriteRepeatables
+) -> None:
+    migrate(database, write(**TABLE))
+    files = write_repeatables(a="update ratchet.migrations set checksum = 'x' where name = 'repeatable/a@1'")
+    with pytest.raises(MigrationFailed, match="history row of this migration is not the one"):
+        migrate(database, files)
+    assert history(database) == [("1_t", True)]
+
+
+def test_a_lost_run_is_settled_by_the_rows_of_its_repeatables(
+    database: Database, write_repeatables: WriteRepeatables
+) -> None:
+    files = write_repeatables(a="select 1")
+    migrate(database, files, run_id="one")
+    migrate(database, write_repeatables(a="select 2"), run_id="two")
+    with database.connect() as connection:
+        rows = HISTORY.read(connection)
+    names = [row.name for row in rows if file_name_of_row(row.name) == "repeatable/a"]
+    assert names == ["repeatable/a@1", "repeatable/a@2"]
+    with database.connect() as connection:
+        assert [row.name for row in HISTORY.read_run(connection, "two", names)] == ["repeatable/a@2"]
+
+
+def test_runners_through_and_past_a_pooler_run_each_text_once(
+    database: Database, pool: StartPooler, write_repeatables: WriteRepeatables
+) -> None:
+    pooled, _ = pool()
+    database.run("CREATE TABLE e (name text)")
+    files = write_repeatables(
+        a="set search_path = nowhere; insert into public.e values ('a'); create view public.v as table public.w",
+        b="insert into e values ('b'); select pg_sleep(0.1); create view w as select 1 as x",
+    )
+    barrier = threading.Barrier(4)
+    applied: list[str] = []
+
+    def one(number: int) -> None:
+        barrier.wait()
+        applied.extend(migrate(database if number == 0 else pooled, files, run_id=f"run {number}").applied)
+
+    threads = [threading.Thread(target=one, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(applied) == ["repeatable/a", "repeatable/b"]
+    assert database.rows("SELECT name FROM e ORDER BY name") == [("a",), ("b",)]
+    with pooled.connect() as session:
+        assert session.execute("SHOW search_path").fetchall() != [("nowhere",)]

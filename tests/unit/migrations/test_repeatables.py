@@ -9,7 +9,8 @@ import pytest
 from pgratchet.errors import ConfigurationError
 from pgratchet.migrations import files, other_files, repeatables
 from pgratchet.migrations.files import Migration
-from pgratchet.migrations.plan import HistoryRow
+from pgratchet.migrations.plan import HistoryRow, make_plan
+from pgratchet.migrations.scripts import files_up_to, prepare_plan
 
 NOW = datetime(2026, 1, 2, tzinfo=timezone.utc)
 
@@ -173,3 +174,48 @@ def test_entries_that_are_not_read_are_named_except_those_with_a_meaning(tmp_pat
     (tmp_path / "repeatable" / "README.md").touch()
     assert [file.name for file in files.read(tmp_path)] == ["repeatable/v"]
     assert other_files.named_entries(tmp_path) == ("repeatable/x.py",)
+
+
+def test_folder_that_cannot_be_read_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, repeatable__v="")
+
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("pgratchet.migrations.repeatables.os.scandir", refuse)
+    with pytest.raises(ConfigurationError, match=r"repeatable: cannot be read: Permission denied\."):
+        repeatables.read(tmp_path)
+
+
+def names_in_order(folder: Path, to: str | None = None) -> list[str]:
+    return [script.name for script in prepare_plan(make_plan(files.read(folder), [], to))]
+
+
+def test_required_repeatables_run_before_the_first_file_that_names_them(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        repeatable__a="select 1",
+        repeatable__b="select 1",
+        repeatable__c="select 1",
+        **{"1_x": "select 1", "2_y": "-- migrate: after=repeatable/c.sql\n-- migrate: after=repeatable/a\nselect 1"},
+        **{"3_z": "-- migrate: after=repeatable/c\nselect 1"},
+    )
+    required = ["repeatable/a", "repeatable/c"]
+    assert names_in_order(tmp_path) == ["1_x", *required, "2_y", "3_z", "repeatable/b"]
+    assert names_in_order(tmp_path, "1_x") == ["1_x"]
+    assert names_in_order(tmp_path, "2_y") == ["1_x", *required, "2_y"]
+    assert [file.name for file in files_up_to(files.read(tmp_path), "2")] == ["1_x", *required, "2_y"]
+
+
+def test_repeatables_that_are_up_to_date_are_not_run_for_a_file_that_requires_them(tmp_path: Path) -> None:
+    put(tmp_path, repeatable__a="select 1", **{"1_x": "-- migrate: after=repeatable/a\nselect 1"})
+    read = files.read(tmp_path)
+    plan = make_plan(read, [ran("repeatable/a@1", read[1].checksum)])
+    assert [script.name for script in prepare_plan(plan)] == ["1_x"]
+
+
+def test_mistakes_in_a_repeatable_do_not_stop_a_run_that_does_not_need_it(tmp_path: Path) -> None:
+    put(tmp_path, repeatable__a="vacuum", **{"1_x": "select 1"})
+    assert names_in_order(tmp_path, "1_x") == ["1_x"]
+    with pytest.raises(ConfigurationError, match="VACUUM cannot run inside a transaction, as repeatables do"):
+        names_in_order(tmp_path)
