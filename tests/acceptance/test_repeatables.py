@@ -7,15 +7,17 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests import ROOT
-from tests.hosts.remote_target import RemoteTarget
+from tests.hosts.remote_target import SLEEPING, RemoteTarget, RunningInvoke
 from tests.servers.databases import Database
 from tests.support.git import commit, git
 from tests.support.invoke import PARTS, Invoke, InvokeOnDatabase
+from tests.support.waiting import until
 
 VIEW = "create or replace view %s as select id from %s;\n"
 
@@ -246,3 +248,18 @@ def test_a_host_runs_repeatables_as_this_machine_does(remote: RemoteTarget) -> N
     assert "DROP VIEW public.a;" in failed.stderr
     shutil.rmtree(remote.clone / "sql" / "repeatable")
     assert "missing" in remote("status").stdout
+
+
+def test_a_run_that_was_killed_on_the_host_is_resolved_from_the_rows_of_both_kinds(
+    remote: RemoteTarget, start_invoke: Callable[..., RunningInvoke]
+) -> None:
+    remote.sql(m002_done="-- migrate: after=repeatable/a\ncreate table a2 ()", m003_slow="select pg_sleep(60)")
+    put(remote.clone, a="create view a as select 1 as x;", b="select 1;")
+    remote.describe(migration_batch_size=1)
+    running = start_invoke("migrate")
+    until(lambda: remote.rows(SLEEPING) == ["1"], 30)
+    run_id = remote("runs", "--json").json["runs"][0]["run_id"]
+    remote.host.run(f"kill -9 $(cat /home/deploy/.pgratchet/runs/{run_id}/pid)")
+    done = running.ended()
+    assert done.status == 5
+    assert "The history shows: 001_initial_schema and repeatable/a and 002_done were applied." in done.stderr

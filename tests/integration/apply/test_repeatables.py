@@ -11,7 +11,6 @@ from pgratchet import events
 from pgratchet.database.history import History
 from pgratchet.errors import HistoryDisagrees, MigrationFailed
 from pgratchet.migrations.plan import make_plan
-from pgratchet.migrations.repeatables import file_name_of_row
 from tests.servers.databases import Database
 from tests.servers.pgbouncer import StartPooler
 from tests.support.migrations import HISTORY, WriteMigrations, WriteRepeatables, history, migrate
@@ -361,20 +360,6 @@ def test_a_file_that_changes_its_own_row_is_not_recorded_as_applied(
     with pytest.raises(MigrationFailed, match="history row of this migration is not the one"):
         migrate(database, files)
     assert history(database) == [("1_t", True)]
-
-
-def test_a_lost_run_is_settled_by_the_rows_of_its_repeatables(
-    database: Database, write_repeatables: WriteRepeatables
-) -> None:
-    files = write_repeatables(a="select 1")
-    migrate(database, files, run_id="one")
-    migrate(database, write_repeatables(a="select 2"), run_id="two")
-    with database.connect() as connection:
-        rows = HISTORY.read(connection)
-    names = [row.name for row in rows if file_name_of_row(row.name) == "repeatable/a"]
-    assert names == ["repeatable/a@1", "repeatable/a@2"]
-    with database.connect() as connection:
-        assert [row.name for row in HISTORY.read_run(connection, "two", names)] == ["repeatable/a@2"]
 
 
 def test_runners_through_and_past_a_pooler_run_each_text_once(
