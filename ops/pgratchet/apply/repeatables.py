@@ -135,8 +135,11 @@ class _Transaction:
         try:
             yield from run.pause(retry, stop.error, stop.failure, stop.script, self.names)
         except MigrationFailed as failed:
-            if advice := replacing.find_advice(self.session.connection, stop):
-                failed.hint = advice
+            if advice := unresolved.advise(stop) or replacing.find_advice(self.session.connection, stop):
+                backup_id = run.columns.backup_id
+                failed.hint = (
+                    advice if backup_id is None else f"The backup taken before this run is {backup_id}. {advice}"
+                )
             raise
 
     def _try_each(self, scripts: Sequence[Script]) -> Generator[events.Event, None, list[Stop]]:

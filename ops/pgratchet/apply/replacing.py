@@ -7,6 +7,7 @@ tests/integration/apply/test_repeatables_replaced.py.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
@@ -20,10 +21,13 @@ from pgratchet.migrations.positions import line_and_column
 if TYPE_CHECKING:
     from pgratchet.apply.repeatables import Stop
     from pgratchet.errors import Location
+    from pgratchet.migrations.files import Migration
     from pgratchet.migrations.statement import Statement
 
 _REFUSED = ("42P16", "42P13", "2BP01")
 """SQLSTATEs: columns of a view cannot be removed, a result cannot be changed, other objects depend on an object."""
+_EXISTS = ("42P07", "42723", "42710")
+"""SQLSTATEs of what exists already: a relation, a function, another object."""
 _ROUTINES = ("FUNCTION", "PROCEDURE")
 _MOST = 20
 """The number of dependants that are named."""
@@ -38,6 +42,11 @@ class _Object(NamedTuple):
 
 def find_advice(connection: psycopg.Connection, stop: Stop) -> str | None:
     """Return the hint for a repeatable that cannot replace or drop an object; None for another error."""
+    if stop.error.sqlstate in _EXISTS:
+        return (
+            "A repeatable runs whenever its text has changed. Write CREATE OR REPLACE, or a DROP ... IF EXISTS above "
+            f"the CREATE, in {stop.script.migration.path}; then run `invoke migrate` again."
+        )
     if stop.error.sqlstate not in _REFUSED or stop.lost:
         return None
     target = _find_target(stop)
@@ -50,7 +59,7 @@ def find_advice(connection: psycopg.Connection, stop: Stop) -> str | None:
     except psycopg.Error:  # the name cannot be read, or the catalog cannot: the advice is not worth another error
         return None
     objects = [_Object(str(description), str(drop or "")) for description, drop in rows]
-    return _advise(objects, stop.script.migration.path) if objects else None
+    return _advise(objects, stop.script.migration) if objects else None
 
 
 def _find_target(stop: Stop) -> tuple[str, str] | None:
@@ -77,29 +86,24 @@ def _statement_at(text: bytes, location: Location) -> Statement | None:
     return before[-1] if before else None
 
 
-def _advise(objects: list[_Object], path: str) -> str:
+def _advise(objects: list[_Object], migration: Migration) -> str:
     """The hint. The first object is the one to replace, the others depend on it; those to drop first come last."""
     replaced, dependants = objects[0], objects[1:]
     if not dependants:
-        statement = replaced.drop.replace("DROP VIEW", "DROP VIEW IF EXISTS").replace(
-            "DROP FUNCTION", "DROP FUNCTION IF EXISTS"
-        )
         return (
-            f"Nothing depends on {replaced.description}. Write this line above its CREATE in {path}, with the grants "
-            f"that it needs below, and run `invoke migrate` again:\n{statement}"
+            f"Nothing depends on {replaced.description}. Write this line above its CREATE in {migration.path}, with "
+            f"the grants that it needs below, and run `invoke migrate` again:\n"
+            f"{re.sub('^DROP [A-Z ]+(?= )', lambda drop: f'{drop[0]} IF EXISTS', replaced.drop)}"
         )
     named = ", ".join(each.description for each in dependants[:_MOST])
     more = " and others" if len(dependants) > _MOST else ""
     drops = [each.drop for each in reversed(objects) if each.drop]
-    if len(drops) < len(objects) or more:
-        return (
-            f"{replaced.description} is used by {named}{more}. Write a migration with `invoke new` that drops these, "
-            f"drops {replaced.description}, and creates again what no repeatable creates. Change a comment in every "
-            "repeatable that creates one of them, so that it runs again; then run `invoke migrate` again."
-        )
+    is_complete = len(drops) == len(objects) and not more
+    what = "holds the lines below" if is_complete else f"drops these, and then drops {replaced.description}"
+    lines = "\n" + "\n".join(drops) if is_complete else ""
     return (
-        f"{format_count(len(dependants), 'object')} {'depends' if len(dependants) == 1 else 'depend'} on "
-        f"{replaced.description}: {named}. Write a migration with "
-        "`invoke new` that holds the lines below. Change a comment in every repeatable that creates one of them, so "
-        "that it runs again; then run `invoke migrate` again.\n" + "\n".join(drops)
+        f"{format_count(len(dependants), 'object')}{more} {'depends' if len(dependants) == 1 else 'depend'} on "
+        f"{replaced.description}: {named}. Write a migration with `invoke new` that {what}. Change a comment in every "
+        "repeatable that creates one of them, so that it runs again. Create what no repeatable creates in a second "
+        f"migration, with the line `-- migrate: after={migration.name}.sql`. Then run `invoke migrate` again.{lines}"
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pgratchet.apply.diagnosis import Diagnosis
-from pgratchet.apply.failures import describe
+from pgratchet.apply.failures import describe, what_is_missing
 from pgratchet.database.connection import sentence
 from pgratchet.errors import MigrationFailed
 from pgratchet.formatting import format_count, join_names, was_or_were
@@ -60,6 +60,14 @@ def unresolved(
         hint=f"{_CREATE} {again}",
         location=location,
     )
+
+
+def advise(stop: Stop) -> str | None:
+    """Return the hint for a single repeatable that lacks something; None where the usual hint says more."""
+    location = stop.failure.location
+    if not stop.is_missing or what_is_missing(stop.error, location):
+        return None
+    return f"{_CREATE} Then run `invoke migrate` again."
 
 
 def find_cycle(needs: Mapping[str, str]) -> tuple[str, ...]:

@@ -104,14 +104,43 @@ def test_a_function_with_another_result_is_dropped_in_its_own_file(
     assert migrate(database, write_repeatables(f=f"{lines_of(error)}\n{changed}")).applied == ["repeatable/f"]
 
 
-def test_dependants_of_a_function_that_cannot_be_dropped_alone_are_named(
-    database: Database, write_repeatables: WriteRepeatables
+def test_dependants_of_a_function_that_are_no_views_are_made_again_in_a_second_migration(
+    database: Database, write: WriteMigrations, write_repeatables: WriteRepeatables
 ) -> None:
-    migrate(database, write_repeatables(f=FUNCTION % ("int", "n"), v="create or replace view v as select f(1) as x;"))
-    database.run("CREATE INDEX i ON t (f(x))")
+    view = "create or replace view v as select f(1) as x;"
+    write_repeatables(f=FUNCTION % ("int", "n"), v=view)
+    migrate(database, write(m2_index="-- migrate: after=repeatable/f\ncreate index i on t (f(x))"))
     error = failure(database, write_repeatables(f=FUNCTION % ("text", "n::text")))
-    assert "function f(integer) is used by index i, view v." in error.hint
+    assert "2 objects depend on function f(integer): index i, view v." in error.hint
+    assert "a second migration, with the line `-- migrate: after=repeatable/f.sql`" in error.hint
     assert lines_of(error) == ""
+    write(m3_drop="drop index i; drop view v; drop function f(int)")
+    write(m4_again="-- migrate: after=repeatable/f.sql\ncreate index i on t (f(x))")
+    files = write_repeatables(v=f"-- again\n{view}")
+    assert migrate(database, files).applied == ["3_drop", "repeatable/f", "4_again", "repeatable/v"]
+
+
+@pytest.mark.parametrize(
+    "text", ["create view v as select 1 as x;", "create function g() returns int language sql as 'select 1';"]
+)
+def test_a_file_that_can_run_only_once_is_refused_with_advice(
+    database: Database, write_repeatables: WriteRepeatables, text: str
+) -> None:
+    migrate(database, write_repeatables(a=text))
+    error = failure(database, write_repeatables(a=f"-- again\n{text}"))
+    assert "Write CREATE OR REPLACE, or a DROP ... IF EXISTS" in error.hint
+    again = text.replace("create", "create or replace")
+    assert migrate(database, write_repeatables(a=again)).applied == ["repeatable/a"]
+
+
+def test_a_required_repeatable_that_needs_another_one_is_refused_with_advice(
+    database: Database, write: WriteMigrations, write_repeatables: WriteRepeatables
+) -> None:
+    write_repeatables(v=VIEW % ("v", "x", "w"), w=VIEW % ("w", "x", "t"))
+    error = failure(database, write(m2_u="-- migrate: after=repeatable/v\ncreate table u ()"))
+    assert "has to name every repeatable that the named ones need" in error.hint
+    files = write(m2_u="-- migrate: after=repeatable/v\n-- migrate: after=repeatable/w\ncreate table u ()")
+    assert sorted(migrate(database, files).applied) == ["2_u", "repeatable/v", "repeatable/w"]
 
 
 def test_an_overloaded_function_gets_the_hint_of_the_server(
