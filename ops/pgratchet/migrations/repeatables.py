@@ -27,6 +27,7 @@ FOLDER = file_names.REPEATABLE_FOLDER
 
 RepeatableState = Literal["up to date", "changed", "new", "missing"]
 
+_PREFIX = f"{FOLDER}/"
 _ROW_NAME = re.compile(rf"(?P<name>{FOLDER}/[^@]+)@(?P<run>[1-9][0-9]*)")
 
 
@@ -75,7 +76,7 @@ def plan(files: Iterable[Migration], history: Iterable[HistoryRow]) -> Repeatabl
 
 def is_repeatable_row(name: str) -> bool:
     """Return whether a history row with this name is one of a repeatable."""
-    return name.startswith(f"{FOLDER}/") and _ROW_NAME.fullmatch(name) is not None
+    return name.startswith(_PREFIX) and _ROW_NAME.fullmatch(name) is not None
 
 
 def row_name(name: str, run: int) -> str:
