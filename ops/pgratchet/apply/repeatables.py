@@ -73,7 +73,7 @@ def apply(run: Run, scripts: Sequence[Script]) -> Iterator[events.Event]:
 
 
 def _with_row_names(run: Run, scripts: Sequence[Script]) -> dict[str, Script]:
-    """The scripts whose text is not the last one that ran, by name, each with the name of its next history row."""
+    """The scripts to run, by name, each with the name of its next history row: not those whose text ran last."""
     session, names = run.session, [script.name for script in scripts]
     rows = session.retry_after_reconnecting(names, session.history.read)
     plan = repeatables.plan([script.migration for script in scripts], rows)
@@ -82,7 +82,7 @@ def _with_row_names(run: Run, scripts: Sequence[Script]) -> dict[str, Script]:
     return {
         script.name: replace(script, migration=replace(script.migration, name=next_rows[script.name]))
         for script in scripts
-        if script.name in todo
+        if script.name in todo or script.runs_again
     }
 
 

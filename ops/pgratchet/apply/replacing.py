@@ -7,7 +7,6 @@ tests/integration/apply/test_repeatables_replaced.py.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
@@ -93,7 +92,7 @@ def _advise(objects: list[_Object], migration: Migration) -> str:
         return (
             f"Nothing depends on {replaced.description}. Write this line above its CREATE in {migration.path}, with "
             f"the grants that it needs below, and run `invoke migrate` again:\n"
-            f"{re.sub('^DROP [A-Z ]+(?= )', lambda drop: f'{drop[0]} IF EXISTS', replaced.drop)}"
+            f"{replaced.drop}"
         )
     named = ", ".join(each.description for each in dependants[:_MOST])
     more = " and others" if len(dependants) > _MOST else ""

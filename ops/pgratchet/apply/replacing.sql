@@ -1,5 +1,6 @@
 -- A view or a function, and what depends on it: descriptions, and the statements that drop them. The object itself comes
--- first, and each object before those that depend on it. A view depends by the rule that holds its query.
+-- first, and each object before those that depend on it. IF EXISTS, because on a new database the migration with these
+-- statements runs before the repeatables. A view depends by the rule that holds its query.
 
 -- name: view
 WITH RECURSIVE dependant (class, object, depth) AS (
@@ -14,7 +15,7 @@ WITH RECURSIVE dependant (class, object, depth) AS (
     WHERE dependant.depth < 50 AND coalesce(r.ev_class, 0) <> dependant.object
 )
 SELECT pg_describe_object(class, object, 0),
-    (SELECT format('DROP %%s %%s;', CASE c.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END, i.identity)
+    (SELECT format('DROP %%s IF EXISTS %%s;', CASE c.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END, i.identity)
      FROM pg_class AS c, pg_identify_object(class, object, 0) AS i
      WHERE class = 'pg_class'::regclass AND c.oid = object AND c.relkind IN ('v', 'm'))
 FROM dependant
@@ -37,10 +38,10 @@ WITH RECURSIVE dependant (class, object, depth) AS (
 )
 SELECT pg_describe_object(class, object, 0),
     CASE WHEN class = 'pg_proc'::regclass THEN
-        (SELECT format('DROP %%s %%s;', CASE p.prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END, i.identity)
+        (SELECT format('DROP %%s IF EXISTS %%s;', CASE p.prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END, i.identity)
          FROM pg_proc AS p, pg_identify_object(class, object, 0) AS i WHERE p.oid = object)
     ELSE
-        (SELECT format('DROP %%s %%s;', CASE c.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END, i.identity)
+        (SELECT format('DROP %%s IF EXISTS %%s;', CASE c.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END, i.identity)
          FROM pg_class AS c, pg_identify_object(class, object, 0) AS i
          WHERE class = 'pg_class'::regclass AND c.oid = object AND c.relkind IN ('v', 'm'))
     END

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pgratchet.apply.diagnosis import Diagnosis
@@ -10,17 +10,11 @@ from pgratchet.apply.failures import describe, what_is_missing
 from pgratchet.database.connection import sentence
 from pgratchet.errors import MigrationFailed
 from pgratchet.formatting import format_count, join_names, was_or_were
-from pgratchet.migrations.lexer import read_tokens, split_statements
-from pgratchet.migrations.names import read_name, skip_if_exists
-from pgratchet.migrations.scripts import Script
-from pgratchet.migrations.statement import Token
+from pgratchet.migrations.created_objects import created_names, last_part
 
 if TYPE_CHECKING:
     from pgratchet.apply.repeatables import Stop
 
-_KINDS = ("VIEW", "FUNCTION", "PROCEDURE", "AGGREGATE", "TYPE", "DOMAIN", "SCHEMA", "TABLE", "SEQUENCE", "TRIGGER")
-_BETWEEN = ("OR", "REPLACE", "TEMP", "TEMPORARY", "RECURSIVE", "MATERIALIZED", "CONSTRAINT", "UNLOGGED")
-"""Words between CREATE and the kind of the object."""
 _BREAK_CYCLE = (
     "Move one of these objects into a versioned migration, or take one of the references out. Functions may refer to "
     "each other: put `SET check_function_bodies = off;` into the first of them."
@@ -38,7 +32,7 @@ def unresolved(
 
     `together` are the repeatables that were rolled back, and `applied` the migrations applied before.
     """
-    creators = {name: stop.script.name for stop in stops for name in created_names(stop.script)}
+    creators = {name: stop.script.name for stop in stops for name in created_names(stop.script.migration.text())}
     needs = {stop.script.name: creator for stop in stops if (creator := _creator(stop, creators))}
     before = f"{join_names(applied)} {was_or_were(applied)} applied; " if applied else ""
     rolled_back = f"{before}{join_names(together)} {was_or_were(together)} rolled back."
@@ -81,35 +75,13 @@ def find_cycle(needs: Mapping[str, str]) -> tuple[str, ...]:
     return ()
 
 
-def created_names(script: Script) -> Iterator[str]:
-    """Yield the names of the objects that a file creates, without schemas and quotes."""
-    text = script.migration.text()
-    for statement in split_statements(text):
-        if statement.head[0] == "CREATE" and (name := _created_name(read_tokens(text, statement))):
-            yield _last_part(name)
-
-
-def _created_name(tokens: Sequence[Token]) -> str | None:
-    index = 1
-    while index < len(tokens) and tokens[index].word in _BETWEEN:
-        index += 1
-    if index + 1 >= len(tokens) or tokens[index].word not in _KINDS:
-        return None
-    return read_name(tokens, skip_if_exists(tokens, index + 1))[0]
-
-
-def _last_part(name: str) -> str:
-    last = name.rpartition(".")[2]
-    return last[1:-1] if last.startswith('"') else last.lower()
-
-
 def _creator(stop: Stop, creators: Mapping[str, str]) -> str | None:
     """The repeatable that creates what another one lacks, found by the name in the error or at its position."""
     quoted = Diagnosis.of(stop.error).quoted or ""
     location = stop.failure.location
     at_position = location.after.partition("(")[0].split()
     names = [quoted, *([at_position[0].strip(";,)")] if at_position else [])]
-    matches = (creators.get(_last_part(name)) for name in names if name)
+    matches = (creators.get(last_part(name)) for name in names if name)
     return next((creator for creator in matches if creator), None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgratchet.errors import Location, combine_mistakes
@@ -39,7 +39,7 @@ class Window:
 class Script:
     """A checked migration. `statements` is the number of statements, `size` the size of the text in bytes.
 
-    `windows` are empty when the text is sent whole; a large text or a COPY is sent in windows.
+    `runs_again`: a repeatable that has run before in the same run, and runs once more. `windows` are empty when the text is sent whole; a large text or a COPY is sent in windows.
     """
 
     migration: Migration
@@ -48,6 +48,7 @@ class Script:
     size: int
     windows: tuple[Window, ...] = ()
     is_ascii: bool = True
+    runs_again: bool = False
 
     @property
     def name(self) -> str:
@@ -79,15 +80,28 @@ def files_up_to(files: Sequence[Migration], name: str) -> tuple[Migration, ...]:
 
 
 def _in_order(scripts: Iterable[Script]) -> tuple[Script, ...]:
+    """The scripts in their order. A repeatable that ran early runs again when a later file of the run may drop it.
+
+    On a new database all files run at once: also one that requires a repeatable, and a later one that drops it.
+    """
     ordered: list[Script] = []
     waiting: dict[str, Script] = {}
+    early: dict[str, Script] = {}
     for script in sorted(scripts, key=lambda script: not script.is_repeatable):
         if script.is_repeatable:
             waiting[script.name] = script
             continue
         required = sorted(set(script.directives.after) & waiting.keys())
-        ordered += [*(waiting.pop(name) for name in required), script]
-    return (*ordered, *waiting.values())
+        early |= {name: waiting.pop(name) for name in required}
+        ordered += [*(early[name] for name in required), script]
+        waiting |= {name: replace(each, runs_again=True) for name, each in early.items() if _may_drop(script, each)}
+    return (*ordered, *sorted(waiting.values(), key=lambda script: script.name))
+
+
+def _may_drop(script: Script, repeatable: Script) -> bool:
+    from pgratchet.migrations.created_objects import created_names, may_drop
+
+    return may_drop(script.migration.text(), set(created_names(repeatable.migration.text())))
 
 
 def prepare_scripts(migrations: Iterable[Migration], repeatables: Collection[str] | None = None) -> tuple[Script, ...]:

@@ -26,6 +26,18 @@ def lines_of(error: MigrationFailed) -> str:
     return "\n".join(line for line in error.hint.splitlines() if line.startswith("DROP "))
 
 
+def run_on_new_database(database: Database, files: tuple[Migration, ...]) -> list[str]:
+    """Run all files again on what is then an empty database; returns what was applied, and checks that it is whole."""
+    views = (
+        "SELECT relname FROM pg_class WHERE relkind IN ('v', 'm') AND relnamespace = 'public'::regnamespace ORDER BY 1"
+    )
+    before = database.rows(views)
+    database.run("DROP SCHEMA public CASCADE; DROP SCHEMA ratchet CASCADE; CREATE SCHEMA public")
+    applied = migrate(database, files).applied
+    assert database.rows(views) == before
+    return [name.removeprefix("repeatable/") for name in applied]
+
+
 @pytest.fixture
 def database(database: Database, write: WriteMigrations) -> Database:
     migrate(database, write(m1_t="create table t (x int, y int)"))
@@ -63,10 +75,10 @@ def test_dependants_of_a_view_are_named_and_dropped_with_it_in_a_migration(
     error = failure(database, write_repeatables(v=changed))
     assert '3 objects depend on view v: view a, materialized view m, view "Z z".' in error.hint
     assert lines_of(error).splitlines() == [
-        'DROP VIEW public."Z z";',
-        "DROP MATERIALIZED VIEW public.m;",
-        "DROP VIEW public.a;",
-        "DROP VIEW public.v;",
+        'DROP VIEW IF EXISTS public."Z z";',
+        "DROP MATERIALIZED VIEW IF EXISTS public.m;",
+        "DROP VIEW IF EXISTS public.a;",
+        "DROP VIEW IF EXISTS public.v;",
     ]
     write(m2_drop=lines_of(error))
     files = write_repeatables(**{name: f"-- again\n{texts[name]}" for name in ("a", "m", "Z")})
@@ -75,6 +87,7 @@ def test_dependants_of_a_view_are_named_and_dropped_with_it_in_a_migration(
     ]  # fmt: skip
     assert database.rows('SELECT count(*) FROM "Z z"') == [(0,)]
     assert migrate(database, files).applied == []
+    assert run_on_new_database(database, files) == ["1_t", "2_drop", "a", "Z", "m", "other", "v"]
 
 
 def test_a_drop_that_dependants_prevent_gets_the_same_advice(
@@ -114,10 +127,11 @@ def test_dependants_of_a_function_that_are_no_views_are_made_again_in_a_second_m
     assert "2 objects depend on function f(integer): index i, view v." in error.hint
     assert "a second migration, with the line `-- migrate: after=repeatable/f.sql`" in error.hint
     assert lines_of(error) == ""
-    write(m3_drop="drop index i; drop view v; drop function f(int)")
+    write(m3_drop="drop index if exists i; drop view if exists v; drop function if exists f(int)")
     write(m4_again="-- migrate: after=repeatable/f.sql\ncreate index i on t (f(x))")
     files = write_repeatables(v=f"-- again\n{view}")
     assert migrate(database, files).applied == ["3_drop", "repeatable/f", "4_again", "repeatable/v"]
+    assert run_on_new_database(database, files) == ["1_t", "f", "2_index", "3_drop", "f", "4_again", "v"]
 
 
 @pytest.mark.parametrize(
@@ -159,4 +173,4 @@ def test_a_view_in_another_schema_is_found_by_its_qualified_name(
     database.run("CREATE SCHEMA s")
     migrate(database, write_repeatables(v=VIEW % ("s.v", "x, y", "t"), w=VIEW % ("w", "x", "s.v")))
     error = failure(database, write_repeatables(v=VIEW % ("s.v", "x", "t")))
-    assert lines_of(error).splitlines() == ["DROP VIEW public.w;", "DROP VIEW s.v;"]
+    assert lines_of(error).splitlines() == ["DROP VIEW IF EXISTS public.w;", "DROP VIEW IF EXISTS s.v;"]

@@ -1,15 +1,10 @@
-"""The error of repeatables that wait for what does not exist: what each file creates, and cycles."""
+"""The error of repeatables that wait for what does not exist: cycles."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from pgratchet.apply.unresolved import created_names, find_cycle
-from pgratchet.migrations import files
-from pgratchet.migrations.plan import make_plan
-from pgratchet.migrations.scripts import prepare_plan
+from pgratchet.apply.unresolved import find_cycle
 
 
 @pytest.mark.parametrize(
@@ -25,19 +20,3 @@ from pgratchet.migrations.scripts import prepare_plan
 )
 def test_cycles_are_found(needs: dict[str, str], cycle: tuple[str, ...]) -> None:
     assert find_cycle(needs) == cycle
-
-
-def test_created_objects_are_named_as_errors_name_them(tmp_path: Path) -> None:
-    text = """
-        create or replace view s.Active_Users as select 1;
-        CREATE FUNCTION "Do It"(x int) returns int language sql as 'select 1';
-        create unlogged table if not exists t ();
-        create materialized view m as select 1;
-        create index i on t (x);
-        create or replace trigger tr before insert on t for each row execute function f();
-        select 'create view no as select 1';
-    """
-    (tmp_path / "repeatable").mkdir()
-    (tmp_path / "repeatable" / "a.sql").write_text(text)
-    (script,) = prepare_plan(make_plan(files.read(tmp_path), []))
-    assert list(created_names(script)) == ["active_users", "Do It", "t", "m", "tr"]
