@@ -39,7 +39,8 @@ class Window:
 class Script:
     """A checked migration. `statements` is the number of statements, `size` the size of the text in bytes.
 
-    `runs_again`: a repeatable that has run before in the same run, and runs once more. `windows` are empty when the text is sent whole; a large text or a COPY is sent in windows.
+    `runs_again`: a repeatable that has run before in the same run, and runs once more. `windows` are empty when the
+    text is sent whole; a large text or a COPY is sent in windows.
     """
 
     migration: Migration

@@ -87,7 +87,7 @@ def test_dependants_of_a_view_are_named_and_dropped_with_it_in_a_migration(
     ]  # fmt: skip
     assert database.rows('SELECT count(*) FROM "Z z"') == [(0,)]
     assert migrate(database, files).applied == []
-    assert run_on_new_database(database, files) == ["1_t", "2_drop", "a", "Z", "m", "other", "v"]
+    assert run_on_new_database(database, files) == ["1_t", "2_drop", "Z", "a", "m", "other", "v"]
 
 
 def test_a_drop_that_dependants_prevent_gets_the_same_advice(

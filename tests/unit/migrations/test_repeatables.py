@@ -219,3 +219,16 @@ def test_mistakes_in_a_repeatable_do_not_stop_a_run_that_does_not_need_it(tmp_pa
     assert names_in_order(tmp_path, "1_x") == ["1_x"]
     with pytest.raises(ConfigurationError, match="VACUUM cannot run inside a transaction, as repeatables do"):
         names_in_order(tmp_path)
+
+
+def test_required_repeatable_runs_again_behind_a_file_that_may_drop_it(tmp_path: Path) -> None:
+    """As on a new database, where files run at once that were written over months."""
+    put(
+        tmp_path,
+        repeatable__f="create function f() returns int language sql as 'select 1'",
+        **{"1_x": "-- migrate: after=repeatable/f\nselect 1", "2_y": "drop table t", "3_z": "drop function f"},
+    )
+    assert names_in_order(tmp_path) == ["repeatable/f", "1_x", "2_y", "3_z", "repeatable/f"]
+    put(tmp_path, **{"4_u": "-- migrate: after=repeatable/f\nselect 1"})
+    assert names_in_order(tmp_path) == ["repeatable/f", "1_x", "2_y", "3_z", "repeatable/f", "4_u"]
+    assert names_in_order(tmp_path, "2_y") == ["repeatable/f", "1_x", "2_y"]
