@@ -11,6 +11,7 @@ Every mistake of a user is raised as an error of these classes. The number is th
     ├── HistoryDisagrees      8  the files and the history differ
     ├── BackupFailed          9  no backup, so no migration
     ├── Unreachable          10  network, host key, login; or another environment's database
+    ├── SchemaDiffers        12  the live schema is not the one that the files make
     └── Interrupted         130  a signal; 143 for SIGTERM, 129 for SIGHUP
 
 The wording follows https://www.postgresql.org/docs/current/error-style-guide.html: the message is a line in lower
@@ -142,6 +143,10 @@ class BackupFailed(RatchetError):
 
 class Unreachable(RatchetError):
     exit_code = 10
+
+
+class SchemaDiffers(RatchetError):
+    exit_code = 12
 
 
 class ServerNotRunning(Unreachable):

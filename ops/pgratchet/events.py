@@ -6,7 +6,9 @@ back here (`operations.protocol`). Durations are in milliseconds, sizes in bytes
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import inspect
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -259,3 +261,28 @@ def drain(stream: Generator[Event, None, _T]) -> _T:
     except StopIteration as end:
         result: _T = end.value
         return result
+
+
+def follow(stream: Stream, show: Callable[[Event], object]) -> None:
+    """Run a stream to the end and show every event.
+
+    A KeyboardInterrupt during `show` is thrown into the stream, because only the stream can end the work in order, here
+    or on a host. The stream may continue, and further events are shown. Exceptions of the stream are raised here. The
+    stream is always closed.
+    """
+    signal: KeyboardInterrupt | None = None
+    with closing(stream):
+        while True:
+            try:
+                if signal is not None:
+                    interrupt, signal = signal, None
+                    show(stream.throw(interrupt))
+                for event in stream:
+                    show(event)
+                return
+            except StopIteration:  # noqa: PERF203  the stream ended at the signal, without another event
+                return
+            except KeyboardInterrupt as stop:
+                if inspect.getgeneratorstate(stream) == inspect.GEN_CLOSED:
+                    raise
+                signal = stop

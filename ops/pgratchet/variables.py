@@ -197,6 +197,8 @@ class Variables(StorageVariables, HistoryVariables, DatabaseVariables):
     embedded: bool = False
     remote: bool = False
     confirm: bool = False
+    drift: Literal["off", "warn", "refuse"] = "off"
+    drift_ignore: tuple[Text, ...] = ()
     migration_timeout: Milliseconds = 30_000
     migration_batch_size: Annotated[int, Range(1, 1000)] = 100
     lock_timeout: Milliseconds = 3_000

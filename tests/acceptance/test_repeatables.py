@@ -263,3 +263,25 @@ def test_a_run_that_was_killed_on_the_host_is_resolved_from_the_rows_of_both_kin
     done = running.ended()
     assert done.status == 5
     assert "The history shows: 001_initial_schema and repeatable/a and 002_done were applied." in done.stderr
+
+
+def test_drift_and_the_snapshot_include_what_repeatables_made(
+    invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
+) -> None:
+    key = "create or replace function key(x int) returns int immutable language sql as 'select x';"
+    put(checkout, a=VIEW % ("a", "b"), b="create or replace view b as select 1 as id;", key=key)
+    table = "-- migrate: after=repeatable/key\ncreate table t (id int);\ncreate index i on t (key(id));"
+    (checkout / "sql" / "002_t.sql").write_text(table)
+    invoke_on_database("migrate")
+    invoke_on_database("drift")
+    invoke_on_database("snapshot")
+    assert "CREATE VIEW public.a" in (checkout / "sql" / "schema.sql").read_text()
+    put(checkout, a="create or replace view a as select id, 2 as two from b;")
+    invoke_on_database("drift")
+    (checkout / "sql" / "repeatable" / "a.sql").unlink()
+    invoke_on_database("drift")
+    (checkout / "sql" / "003_drop.sql").write_text("drop view if exists a;")
+    invoke_on_database("migrate")
+    invoke_on_database("drift")
+    database.run("CREATE OR REPLACE VIEW b AS SELECT 3 AS id")
+    assert "view" in invoke_on_database("drift", status=12).stdout

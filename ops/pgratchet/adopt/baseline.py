@@ -12,10 +12,7 @@ from contextlib import closing
 import psycopg
 
 from pgratchet import events
-from pgratchet.adopt import schemas
 from pgratchet.adopt.rebuild import Rebuild
-from pgratchet.adopt.schemas import Dump, Scratch
-from pgratchet.apply import applier, run
 from pgratchet.backups.restore_server import RestoreServer
 from pgratchet.backups.snapshot import open_snapshot
 from pgratchet.database.history import AdoptedRow
@@ -24,6 +21,10 @@ from pgratchet.errors import ConfigurationError, HistoryDisagrees, RatchetError
 from pgratchet.migrations import plan, scripts
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.plan import HistoryRow
+from pgratchet.schema import comparison
+from pgratchet.schema.build import build
+from pgratchet.schema.live import read_search_path
+from pgratchet.schema.scratch import Dump, Scratch
 
 _MOST_LINES = 60
 """The number of lines of a difference that an error shows."""
@@ -45,17 +46,16 @@ def differences(server: RestoreServer, database: str, dump: Dump, files: Sequenc
     with open_snapshot(lambda: server.connect(database)) as snapshot:
         like, _ = snapshot.read_database()
     with closing(server.open_session(database)) as session:
-        scratch = Scratch(server, dump, like, database, schemas.read_search_path(session))
+        scratch = Scratch(server, dump, like, database, read_search_path(session))
     with scratch.database("baseline") as built:
-        options = run.MigrateOptions("baseline", statement_timeout=0)
         try:
-            events.drain(applier.migrate(lambda: server.connect(built), server.history, todo, None, options))
+            build(scratch, built, todo, "baseline")
         except RatchetError as error:
             error.rerun_with("adopt")
             error.advise_inventory_roles()
             raise
         files_dump = dump(built)
-    return schemas.differences(scratch, files_dump, dump(database), (server.history.schema,))
+    return comparison.differences(scratch, files_dump, dump(database), (server.history.schema,))
 
 
 def may_not_create(error: ConfigurationError) -> bool:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from pgratchet.adopt import schemas
 from pgratchet.adopt.conversion import ConvertedFile, converted_file
 from pgratchet.migrations.files import Migration
+from pgratchet.schema import dump_text
+from pgratchet.schema.privileges import for_any_owner, roles
 
 TITLE = "baseline"
 _SETTINGS = """\
@@ -25,21 +26,12 @@ SET search_path = '';
 def baseline_file(name: str, dump: bytes, database: str, left_out: Sequence[str], contents: str) -> ConvertedFile:
     """The live schema as a migration. `left_out` are schemas that hold only histories; `contents` says what it is."""
     ours = {f"CREATE SCHEMA {quoted}".encode() for schema in left_out for quoted in (schema, f'"{schema}"')}
-    statements = [_if_missing(statement) for statement in schemas.split(dump) if statement not in ours]
+    statements = [_if_missing(statement) for statement in dump_text.split(dump) if statement not in ours]
     head = _SETTINGS.format(database=" ".join(database.split()), contents=contents)
     return converted_file(name, head.encode() + b"".join(b"%b;\n\n" % statement for statement in statements))
 
 
 _NEW_NAME = re.compile(r"(?P<version>[0-9]{1,40})(_baseline(\.sql)?)?")
-_ROLE = rb'(?:"(?:[^"]|"")+"|[\w$]+)'
-_GRANTED = re.compile(
-    rb"(?:ALTER DEFAULT PRIVILEGES\b.*)?\b(?:GRANT|REVOKE)\b.*\b(?:TO|FROM)\s+(?P<role>%b)(?:\s+WITH\s.*)?" % _ROLE,
-    re.DOTALL,
-)
-_DEFAULTS_OF = re.compile(rb"ALTER DEFAULT PRIVILEGES FOR ROLE (?P<role>%b) " % _ROLE)
-_ROLES = rb"(?P<roles>%b(?:, %b)*)" % (_ROLE, _ROLE)
-_POLICY = re.compile(rb"CREATE POLICY .*? TO %b(?: USING| WITH CHECK|$)" % _ROLES, re.DOTALL)
-_PUBLIC = "public"
 
 
 def is_new(name: str, files: Sequence[Migration]) -> bool:
@@ -53,39 +45,11 @@ def is_new(name: str, files: Sequence[Migration]) -> bool:
 
 def new_baseline(name: str, dump: bytes, database: str, history_schema: str, user: str) -> ConvertedFile:
     """A baseline with the privileges of a database without a history. `user` owns it, and needs no privileges in it."""
-    dump = b"".join(b"%b;\n" % statement for s in schemas.split(dump) if (statement := _for_any_owner(s, user)))
+    dump = b"".join(b"%b;\n" % statement for s in dump_text.split(dump) if (statement := for_any_owner(s, user)))
     needed = roles(dump)
     contents = f"no history. Roles that it needs: {', '.join(needed)}" if needed else "no history"
     version = name.removesuffix(".sql").removesuffix(f"_{TITLE}")
     return baseline_file(f"{version}_{TITLE}", dump, database, [history_schema], contents)
-
-
-def _for_any_owner(statement: bytes, user: str) -> bytes:
-    """A statement of a dump as the owner of a new database runs it; empty for what the owner has anyway."""
-    if statement.startswith(b"RESET "):
-        return b""
-    granted = _GRANTED.fullmatch(statement)
-    if granted and _unquoted(granted["role"]) == user:
-        return b""
-    defaults = _DEFAULTS_OF.match(statement)
-    if defaults and _unquoted(defaults["role"]) == user:
-        return b"ALTER DEFAULT PRIVILEGES " + statement[defaults.end() :]
-    return statement
-
-
-def roles(dump: bytes) -> tuple[str, ...]:
-    """The names of the roles that the privileges and policies of a dump name."""
-    names: set[str] = set()
-    for statement in schemas.split(dump):
-        for pattern in (_DEFAULTS_OF, _GRANTED, _POLICY):
-            if match := pattern.match(statement):
-                names |= {_unquoted(role) for role in re.findall(_ROLE, match[match.lastgroup or 0])}
-    return tuple(sorted(names - {_PUBLIC}))
-
-
-def _unquoted(name: bytes) -> str:
-    text = name.decode()
-    return text[1:-1].replace('""', '"') if text.startswith('"') else text.lower()
 
 
 def _if_missing(statement: bytes) -> bytes:

@@ -177,10 +177,20 @@ def dump_globals(programs: Programs, environ: Mapping[str, str], database: str) 
 
 
 def dump_schema(
-    programs: Programs, environ: Mapping[str, str], database: str, *without: str, privileges: bool = False
+    programs: Programs,
+    environ: Mapping[str, str],
+    database: str,
+    *without: str,
+    privileges: bool = False,
+    lock_timeout: int = 0,
 ) -> bytes:
-    """Dump a database's schema as SQL, without owners and the tables `without`, which are quoted names."""
-    options = ["--schema-only", "--no-owner", *([] if privileges else ["--no-privileges"]), "--no-password"]
+    """Dump a database's schema as SQL, without owners and the tables `without`, which are quoted names.
+
+    `lock_timeout` limits the wait for a table that another session has locked, in milliseconds; 0 does not.
+    """
+    options = ["--schema-only", "--no-owner", "--no-password"]
+    options += [] if privileges else ["--no-privileges"]
+    options += [f"--lock-wait-timeout={lock_timeout}"] if lock_timeout else []
     options += [f"--exclude-table={name}" for name in without]
     return _output([programs.path("pg_dump"), *options, f"--dbname={_connection_string(database)}"], environ)
 

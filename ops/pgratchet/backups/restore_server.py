@@ -65,10 +65,19 @@ class RestoreServer:
 
 
 @contextmanager
-def bundled_server(history: History, settings: Mapping[str, int] | None = None) -> Iterator[RestoreServer]:
-    """A bundled server with these settings to restore on, which ends with the block."""
+def bundled_server(
+    history: History, settings: Mapping[str, int] | None = None, user: str = ""
+) -> Iterator[RestoreServer]:
+    """A bundled server with these settings to restore on, which ends with the block.
+
+    With `user`, sessions are those of a superuser of that name.
+    """
     with embedded.scratch(settings) as bundled:
         parameters = bundled.parameters()
+        if user and user != parameters["user"]:
+            with closing(sessions.connect({**parameters, "dbname": "postgres"})) as connection:
+                connection.execute(sql.SQL("CREATE ROLE {} LOGIN SUPERUSER").format(sql.Identifier(user)))
+            parameters = {**parameters, "user": user}
         environ = {**program_environment(), **{f"PG{key.upper()}": value for key, value in parameters.items()}}
         yield RestoreServer(
             lambda database: sessions.connect({**parameters, "dbname": database}),

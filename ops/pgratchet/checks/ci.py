@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,7 +26,7 @@ from pgratchet.apply.run import MigrateOptions
 from pgratchet.checks.files import created_extensions
 from pgratchet.database import connection as sessions
 from pgratchet.database.history import History
-from pgratchet.database.roles import create_missing_roles
+from pgratchet.database.roles import temporary_roles
 from pgratchet.database.target import program_environment
 from pgratchet.errors import ConfigurationError, MigrationFailed, StoppedPartWay, combine_mistakes
 from pgratchet.events import MigrationApplied
@@ -315,16 +315,14 @@ def _advise(error: MigrationFailed | StoppedPartWay, server: ScratchServer) -> N
 @contextmanager
 def _scratch_database(connection: psycopg.Connection, roles: Iterable[str]) -> Iterator[str]:
     """A new database with these roles for the block. What was created is dropped at its end."""
-    name, created = f"pgratchet_ci_{os.urandom(6).hex()}", list[sql.Identifier]()
-    try:
-        created += [sql.Identifier(role) for role in create_missing_roles(connection, roles)]
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        yield name
-    finally:
-        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-        for identifier in created:
-            with suppress(psycopg.errors.DependentObjectsStillExist):  # a file may have granted it more
-                connection.execute(sql.SQL("DROP ROLE {}").format(identifier))
+    name = f"pgratchet_ci_{os.urandom(6).hex()}"
+    identifier = sql.Identifier(name)
+    with temporary_roles(connection, roles):
+        try:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(identifier))
+            yield name
+        finally:
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(identifier))
 
 
 def _apply(parameters: Mapping[str, str], files: Sequence[Migration], run_id: str) -> list[str]:

@@ -198,10 +198,12 @@ def _unsupported_tag(value: object) -> str:
 
 
 def normalized(name: str, value: object) -> object:
-    """A variable's value without regard to quotes: "yes" is true, and the number 5432 a list of one port."""
+    """A variable's value without regard to quotes: "yes" is true, 5432 a list of one port, off a word."""
     kind = _ANNOTATIONS[name]
     if kind is bool and isinstance(value, str | int):
         return _BOOLEANS.get(str(value).lower(), value)
+    if value is False and "off" in get_args(kind):
+        return "off"  # YAML reads the word as false
     is_digits = name == "pg_system_identifier" or _has_ports(kind)
     if is_digits and isinstance(value, int) and not isinstance(value, bool):
         return str(value)

@@ -16,11 +16,11 @@ from pathlib import Path
 from pgratchet.errors import RatchetError
 
 TASKS = (
-    *("adopt", "attach", "backup", "backups", "cancel", "ci", "doctor", "down", "drill", "migrate", "new", "render"),
-    *("restore", "rollback", "runs", "status", "up", "verify"),
+    *("adopt", "attach", "backup", "backups", "cancel", "ci", "doctor", "down", "drift", "drill", "migrate", "new"),
+    *("render", "restore", "rollback", "runs", "snapshot", "status", "up", "verify"),
 )
 _COMMAND = re.compile(rf"\binvoke (?P<task>{'|'.join(TASKS)})\b(?=(?P<rest>[^`\n]*))")
-_WITHOUT_ENVIRONMENT = ("new", "ci")
+_WITHOUT_ENVIRONMENT = ("new", "ci", "snapshot")
 _prefix: ContextVar[str] = ContextVar("prefix", default="invoke ")
 _environment: ContextVar[str | None] = ContextVar("environment", default=None)
 

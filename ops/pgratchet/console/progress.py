@@ -5,11 +5,10 @@ An event that is not handled here is a type error, because the functions below e
 
 from __future__ import annotations
 
-import inspect
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,40 +49,15 @@ def draw(stream: events.Stream, result: RunResult, *, quiet: bool = False) -> No
             screen.show(event)
 
         try:
-            follow(stream, show)
+            events.follow(stream, show)
         except Interrupted as error:
             error.detail = " ".join(part for part in (error.detail, result.effects()) if part)
             raise
-        except KeyboardInterrupt as signal:
-            if result.plan:
+        except KeyboardInterrupt as signal:  # outside the work: before the first step or behind the last one
+            if result.plan and not result.applied:
                 raise
-            detail = result.effects() or "The task was stopped before its end."
+            detail = result.applied_so_far or result.effects() or "The task was stopped before its end."
             raise Interrupted(signal, detail=detail, hint="Run the same command again to continue.") from None
-
-
-def follow(stream: events.Stream, show: Callable[[events.Event], None]) -> None:
-    """Run a stream to the end and show every event.
-
-    A KeyboardInterrupt during `show` is thrown into the stream, because only the stream can end the work in order, here
-    or on a host. The stream may continue, and further events are shown. Exceptions of the stream are raised here. The
-    stream is always closed.
-    """
-    signal: KeyboardInterrupt | None = None
-    with closing(stream):
-        while True:
-            try:
-                if signal is not None:
-                    interrupt, signal = signal, None
-                    show(stream.throw(interrupt))
-                for event in stream:
-                    show(event)
-                return
-            except StopIteration:  # noqa: PERF203  the stream ended at the signal, without another event
-                return
-            except KeyboardInterrupt as stop:
-                if inspect.getgeneratorstate(stream) == inspect.GEN_CLOSED:
-                    raise
-                signal = stop
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing_extensions import assert_never
 from pgratchet import events
 from pgratchet.console import commands
 from pgratchet.errors import RatchetError
+from pgratchet.formatting import join_names, was_or_were
 
 
 @dataclass(slots=True)
@@ -95,6 +96,11 @@ class RunResult:
             self.left_out = event.objects
         else:
             self.backup_id, self.backup_path = event.backup_id, event.path
+
+    @property
+    def applied_so_far(self) -> str:
+        """A sentence that names the migrations that were applied; empty without one."""
+        return f"{join_names(self.applied)} {was_or_were(self.applied)} applied." if self.applied else ""
 
     def effects(self) -> str:
         """Sentences that say what a backup or a restore has done so far; empty when it has done nothing."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 import psycopg
 from psycopg import sql
@@ -24,3 +25,16 @@ def create_missing_roles(connection: psycopg.Connection, roles: Iterable[str]) -
                 continue
             created.append(name)
     return created
+
+
+@contextmanager
+def temporary_roles(connection: psycopg.Connection, roles: Iterable[str]) -> Iterator[None]:
+    """Create the roles that the server lacks, and drop these at the end of the block, except those still in use."""
+    created = list[str]()
+    try:
+        created += create_missing_roles(connection, roles)
+        yield
+    finally:
+        for name in created:
+            with suppress(psycopg.errors.DependentObjectsStillExist):  # a file may have granted it more
+                connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))

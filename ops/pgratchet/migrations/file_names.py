@@ -8,8 +8,8 @@ import unicodedata
 FILE_NAME = re.compile(r"(?P<version>[0-9]{1,40}(?:T[0-9]{1,20})?)_[A-Za-z0-9_.-]{1,180}\.sql")
 REPEATABLE_FOLDER = "repeatable"
 """The sub-folder of the migrations folder with the repeatable migrations."""
-SNAPSHOT = "schema.sql"
-"""A file of the migrations folder that is no migration: a snapshot of the schema."""
+SCHEMA_FILE = "schema.sql"
+"""The file with the schema that all migrations make. It is written by `invoke snapshot`, and never run."""
 _REPEATABLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.sql")
 _LONGEST_REPEATABLE = 100
 _FLYWAY_VERSION = re.compile(r"[vu][0-9][0-9._]*__", re.IGNORECASE)

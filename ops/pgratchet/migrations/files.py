@@ -26,6 +26,7 @@ _MOSTLY_ASCII_IN_UTF32 = 0.6
 """Shares of NUL bytes: half of the bytes of ASCII text are NUL in UTF-16, three quarters in UTF-32."""
 _LONGEST_SLUG = 100
 _REPEATABLE = -1
+SCHEMA_FILE = file_names.SCHEMA_FILE
 _TEMPLATE = """\
 -- Write the SQL below. The file runs once, in one transaction. Do not change it after it was applied: write a new one.
 -- For CREATE INDEX CONCURRENTLY and VACUUM, add the line:  -- migrate: no-transaction

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from pgratchet.migrations.file_names import REPEATABLE_FOLDER, SNAPSHOT, right_name
+from pgratchet.migrations.file_names import REPEATABLE_FOLDER, SCHEMA_FILE, right_name
 
 _VERSION = re.compile(r"[vu]?[0-9][0-9t.]*([_. -]|$)", re.IGNORECASE)
 _VERSION_FOLDER = re.compile(r"[vu]?[0-9][0-9t.]*(_|$)", re.IGNORECASE)
@@ -37,7 +37,7 @@ def is_hidden(name: str) -> bool:
 
 def has_its_own_meaning(entry: os.DirEntry[str]) -> bool:
     """Return whether an entry is the folder of the repeatable migrations, or the snapshot of the schema."""
-    return entry.name == (REPEATABLE_FOLDER if entry.is_dir() else SNAPSHOT)
+    return entry.name == (REPEATABLE_FOLDER if entry.is_dir() else SCHEMA_FILE)
 
 
 def mistake(entry: os.DirEntry[str]) -> str | None:

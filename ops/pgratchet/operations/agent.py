@@ -21,11 +21,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pgratchet.errors import ConfigurationError, Interrupted, RatchetError, Terminated
-from pgratchet.operations import backups, examine, lost_rows, migrate, protocol, restore, salvage
+from pgratchet import events
+from pgratchet.errors import ConfigurationError, Interrupted, RatchetError
+from pgratchet.formatting import join_names, was_or_were
+from pgratchet.operations import backups, examine, lost_rows, migrate, protocol, restore, salvage, schema
 from pgratchet.operations.base import Machine
 from pgratchet.operations.protocol import Request
 from pgratchet.operations.runs import BASE, RUNS, RunFolder, detach, list_runs, move_into_scope, prune
+from pgratchet.operations.termination import ignore_signal, raise_on_signal
 from pgratchet.version import __version__
 
 Send = Callable[[Mapping[str, object]], object]
@@ -45,6 +48,7 @@ QUERIES: dict[str, type] = {
         lost_rows.FindLostRows,
         examine.Examine,
         examine.FindLeftovers,
+        schema.ReadSchema,
     )
 }
 TASKS: dict[str, type] = {
@@ -64,13 +68,9 @@ def main(arguments: Sequence[str]) -> int:
         "runs": _runs,
         "cancel": _cancel,
     }
-    signal.signal(signal.SIGTERM, _terminate)
+    raise_on_signal()
     os.umask(0o077)
     return commands[name](*rest)
-
-
-def _terminate(_signal: int, _frame: object) -> None:
-    raise Terminated
 
 
 class _Output:
@@ -161,25 +161,36 @@ class _Reader:
 
 def _perform(request: Request, machine: Machine, send: Send) -> int:
     """Run the operation and send its events and its result or error. Returns the exit status."""
+    applied: list[str] = []
+
+    def report(event: events.Event) -> None:
+        applied.extend([event.name] if isinstance(event, events.MigrationApplied) else [])
+        send(protocol.event(event))
+
     try:
         result = None
         if type(request.operation).__name__ in QUERIES:
             result = request.operation.run(request.target, machine)  # type: ignore[attr-defined]
         else:
-            for event in request.operation.run(request.target, machine):  # type: ignore[attr-defined]
-                send(protocol.event(event))
+            events.follow(request.operation.run(request.target, machine), report)  # type: ignore[attr-defined]
+        ignore_signal()
         send(protocol.result(result))
         return 0
     except RatchetError as error:
         failure = error
-    except KeyboardInterrupt as stop:
-        failure = Interrupted(stop, detail="Nothing had been started.", hint="Run the same command again to continue.")
+    except KeyboardInterrupt as stop:  # outside the work: before the first step or behind the last one
+        failure = Interrupted(stop, detail=_effects(applied), hint="Run the same command again to continue.")
     except OSError as error:
         failure = _unusable_file(error)
     except Exception as error:  # noqa: BLE001  the other machine has to be told, whatever it is
         failure = _unexpected(error)
+    ignore_signal()
     send(protocol.error(failure))
     return failure.status
+
+
+def _effects(applied: Sequence[str]) -> str:
+    return f"{join_names(applied)} {was_or_were(applied)} applied." if applied else "Nothing had been applied."
 
 
 def _unexpected(error: Exception) -> RatchetError:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from pgratchet.errors import BackupFailed, ConfigurationError
+from pgratchet.operations import termination
 from pgratchet.operations.protocol import RunInfo
 
 Send = Callable[[Mapping[str, object]], object]
@@ -215,7 +216,14 @@ class Journal:
         self._reserve.write_bytes(bytes(_RESERVE))
 
     def send(self, message: Mapping[str, object]) -> None:
-        """Write a message. An event that does not fit is left out: the history shows what was applied."""
+        """Write a message. An event that does not fit is left out: the history shows what was applied.
+
+        SIGTERM waits for the end of the message: a follower would wait for ever for a number that is there twice.
+        """
+        with termination.deferred():
+            self._send(message)
+
+    def _send(self, message: Mapping[str, object]) -> None:
         if message.keys() & {"result", "error"}:
             self._reserve.unlink(missing_ok=True)
         self._unwritten = self._unwritten[self._write(self._unwritten) :]

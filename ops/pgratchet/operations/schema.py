@@ -1,13 +1,36 @@
-"""Dumps the schema of databases on a target's server."""
+"""Reads the schema of a target's database, and dumps the schemas of databases on its server."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pgratchet.database.target import Target
+from pgratchet.operations.base import Machine
+from pgratchet.schema.live import LiveSchema, append_versions, read_extensions, read_live, read_unreadable
+
 if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from pgratchet.database.history import History
     from pgratchet.database.session import Session
-    from pgratchet.database.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSchema:
+    """Read the schema of the database with its privileges. Tables that the role may not read are left out and named."""
+
+    def run(self, target: Target, machine: Machine) -> LiveSchema:
+        from pgratchet.backups.snapshot import read_database
+
+        with target.connected() as connection:
+            unreadable = read_unreadable(connection)
+            dump = _dumper(target, connection, target.history, unreadable, privileges=True)
+            name, left_out = target.connection["dbname"], [target.history.schema]
+            database, _ = read_database(connection, name)
+            versions = read_extensions(connection)
+            return read_live(connection, database, lambda: append_versions(dump(name), versions), left_out, unreadable)
 
 
 def schema_dumper(
@@ -17,13 +40,20 @@ def schema_dumper(
 
     `without` are quoted names of further tables to leave out.
     """
+    return _dumper(target, session.connection, session.history, without, privileges=privileges)
+
+
+def _dumper(
+    target: Target, connection: Connection, history: History, without: Sequence[str], *, privileges: bool
+) -> Callable[[str], bytes]:
     from pgratchet.backups.pg_programs import dump_schema, find_programs
 
-    programs = find_programs(session.server.version, tls=session.connection.pgconn.ssl_in_use)
-    history = ".".join('"' + name.replace('"', '""') + '"' for name in (session.history.schema, session.history.table))
+    programs = find_programs(connection.info.server_version, tls=connection.pgconn.ssl_in_use)
+    table = ".".join('"' + name.replace('"', '""') + '"' for name in (history.schema, history.table))
+    wait = target.variables.lock_timeout
 
     def dump(database: str) -> bytes:
         with target.client_environment() as environ:
-            return dump_schema(programs, environ, database, history, *without, privileges=privileges)
+            return dump_schema(programs, environ, database, table, *without, privileges=privileges, lock_timeout=wait)
 
     return dump

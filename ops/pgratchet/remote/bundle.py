@@ -18,7 +18,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 MODULES = ("__init__", "embedded", "environment", "errors", "events", "formatting", "variables", "version")
-FOLDERS = ("apply", "backups", "checks", "database", "migrations", "operations")
+FOLDERS = ("apply", "backups", "checks", "database", "migrations", "operations", "schema")
 ONLY_HERE = (
     "backups/bucket_store.py",
     "backups/drill.py",
@@ -26,9 +26,22 @@ ONLY_HERE = (
     "backups/drill_verdict.py",
     "checks/ci.py",
     "checks/files.py",
+    "checks/schema_snapshot.py",
     "checks/stored_backups.py",
     "operations/drill.py",
-    "operations/schema.py",
+    "schema/build.py",
+    "schema/builder.py",
+    "schema/comparison.py",
+    "schema/differences.py",
+    "schema/drift.py",
+    "schema/drift_migration.py",
+    "schema/dump_cache.py",
+    "schema/dump_text.py",
+    "schema/objects.py",
+    "schema/privileges.py",
+    "schema/schema_file.py",
+    "schema/scratch.py",
+    "schema/table_columns.py",
 )
 """Modules in these folders that run on the control machine only."""
 OLD_PYTHON, NO_LIBPQ = 94, 95

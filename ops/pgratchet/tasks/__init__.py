@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
-from pgratchet.tasks import adopting, backups, checking, migrating, runs, settings
+from pgratchet.tasks import adopting, backups, checking, migrating, runs, schema, settings
 from pgratchet.tasks.project import DEFAULTS
 
 __all__ = ["ns"]
@@ -25,6 +25,8 @@ ns = Collection(
     runs.cancel,
     adopting.adopt,
     checking.ci,
+    schema.snapshot,
+    schema.drift,
     settings.render,
     settings.up,
     settings.down,

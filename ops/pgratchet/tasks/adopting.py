@@ -19,10 +19,11 @@ from pgratchet.tasks.support import consent, task
 if TYPE_CHECKING:
     from pgratchet.adopt.adoption import Adoption, AdoptionOptions
     from pgratchet.adopt.conversion import ConvertedFile
-    from pgratchet.adopt.rebuild import LiveSchema, Rebuild
+    from pgratchet.adopt.rebuild import Rebuild
     from pgratchet.config.settings import RenderedTarget
     from pgratchet.database.session import Session
     from pgratchet.migrations.files import Migration
+    from pgratchet.schema.live import LiveSchema
 
 OpenScratch = Callable[[], "RenderedTarget | None"]
 """Returns the target whose server is for trials, or None for the bundled server."""
@@ -205,11 +206,12 @@ def _new_baseline(target: RenderedTarget, session: Session, name: str) -> Conver
     """The schema of the live database as a file, without our history and with the privileges of other roles."""
     from pgratchet.adopt import live_schema
     from pgratchet.operations.schema import schema_dumper
+    from pgratchet.schema.privileges import roles
 
     database, history = target.connection["dbname"], target.history
     dump = schema_dumper(target, session, privileges=True)(database)
     file = live_schema.new_baseline(name, dump, database, history.schema, session.server.user)
-    missing = [role for role in live_schema.roles(file.body) if role not in target.variables.roles]
+    missing = [role for role in roles(file.body) if role not in target.variables.roles]
     if missing:
         names = ", ".join([*target.variables.roles, *missing])
         output.say(f"the schema needs roles: set roles: [{names}] in inventory/group_vars/all.yml")
@@ -241,10 +243,10 @@ def _live_schema(
     target: RenderedTarget, session: Session, dump: Callable[[], bytes], left_out: Sequence[str] = ()
 ) -> LiveSchema:
     """Read what a scratch server needs of the live database. `left_out` are schemas that hold only histories."""
-    from pgratchet.adopt import rebuild
     from pgratchet.backups.snapshot import open_snapshot
     from pgratchet.database.connection import translate_errors
+    from pgratchet.schema.live import read_live
 
     with translate_errors(), open_snapshot(target.connect) as snapshot:
         like, _ = snapshot.read_database()
-        return rebuild.read_live(session.connection, like, dump, [session.history.schema, *left_out])
+        return read_live(session.connection, like, dump, [session.history.schema, *left_out])

@@ -127,6 +127,10 @@ def _migrate_target(
         result.take(run.planned)
         if not json:
             migrations.show_plan(result, run.plan, is_dry_run=dry_run)
+        if result.plan and target.variables.drift != "off":
+            from pgratchet.tasks.schema import require_no_drift
+
+            require_no_drift(project, target, files)
         if not dry_run:
             if result.plan and target.variables.confirm:
                 consent(target.environment, yes)

@@ -12,8 +12,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from invoke.exceptions import Exit
@@ -48,15 +49,19 @@ class _Task(Task[Body]):
 
 
 def task(
-    *flags: str, optional: tuple[str, ...] = (), combinations: Combinations | None = None
+    *flags: str,
+    optional: tuple[str, ...] = (),
+    combinations: Combinations | None = None,
+    help_texts: Mapping[str, str] = MappingProxyType({}),
 ) -> Callable[[Body], Task[Body]]:
     """Make an Invoke task of a function that takes a Project and these flags.
 
     The flags `optional` can be given without a value, and then are True. `combinations` are those that are allowed.
+    `help_texts` has the text of flags that mean something else in this task than in others.
     """
 
     def wrap(body: Body) -> Task[Body]:
-        help_of = {flag: HELP[flag] for flag in flags}
+        help_of = {flag: help_texts.get(flag) or HELP[flag] for flag in flags}
         make = invoke_task(klass=_Task, auto_shortflags=False, help=help_of, optional=optional)
         wrapped: Task[Body] = make(surface(_with_project(body, combinations)))
         return wrapped
@@ -239,7 +244,7 @@ def reported(result: RunResult, *, json: bool, dry_run: bool) -> Iterator[None]:
         result.error = error
         raise
     except KeyboardInterrupt as stop:
-        result.error = Interrupted(stop, detail="Nothing had been started.", hint=_AGAIN)
+        result.error = Interrupted(stop, detail=result.applied_so_far or "Nothing had been started.", hint=_AGAIN)
         raise result.error from None
     finally:
         ignore_signals_after(result.error)

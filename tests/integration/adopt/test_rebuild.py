@@ -9,9 +9,9 @@ import pytest
 
 from pgratchet.adopt import rebuild
 from pgratchet.adopt.conversion import converted_file, require_runnable
-from pgratchet.adopt.rebuild import LiveSchema
 from pgratchet.backups.snapshot import open_snapshot
 from pgratchet.operations.schema import schema_dumper
+from pgratchet.schema.live import LiveSchema, read_live
 from pgratchet.tasks import adopting
 from tests.servers.databases import Database
 from tests.support.targets import target_of
@@ -34,7 +34,7 @@ def live_schema(database: Database) -> LiveSchema:
         session.open()
         like, _ = snapshot.read_database()
         dump = schema_dumper(target, session)
-        return rebuild.read_live(session.connection, like, lambda: dump(database.name), ["ratchet"])
+        return read_live(session.connection, like, lambda: dump(database.name), ["ratchet"])
 
 
 def test_files_build_the_schema_with_the_roles_of_the_live_server(database: Database, role: str) -> None:
@@ -60,7 +60,7 @@ def test_a_file_that_fails_and_a_schema_that_differs_are_named(database: Databas
 
 
 def test_a_server_without_an_extension_of_the_database_is_not_tried(database: Database) -> None:
-    live = replace(live_schema(database), extensions=("plpgsql", "an_extension"))
+    live = replace(live_schema(database), extensions={"plpgsql": "1.0", "an_extension": "1"})
     result = rebuild.try_rebuild(live, [converted_file("1_a", b"SELECT 1;\n")], ())
     assert result.outcome == "not tried"
     assert result.detail[0] == "The scratch server lacks the extension an_extension."

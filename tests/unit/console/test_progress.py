@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from pgratchet import events
-from pgratchet.console.progress import draw, follow
+from pgratchet.console.progress import draw
 from pgratchet.console.result import RunResult
 from pgratchet.errors import Interrupted, Terminated
+from pgratchet.events import follow
 
 FIRST, SECOND, LAST = (events.MigrationApplied(name, 1) for name in ("a", "b", "c"))
 

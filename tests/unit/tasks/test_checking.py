@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pgratchet.errors import ConfigurationError
-from pgratchet.tasks.checking import _scratch_server
 from pgratchet.tasks.project import DEFAULTS, Project
+from pgratchet.tasks.scratch import scratch_server
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.mark.parametrize("name", ["mysql", "docker", "postgres:18"])
 def test_an_unknown_scratch_server_names_the_flag_of_ci_and_images(project: Project, name: str) -> None:
-    with pytest.raises(ConfigurationError, match="unknown environment") as caught, _scratch_server(project, name):
+    with pytest.raises(ConfigurationError, match="unknown environment") as caught, scratch_server(project, name):
         pass
     assert "--server=NAME" in caught.value.hint
     assert "docker:IMAGE, such as --server=docker:postgres:18" in caught.value.hint
@@ -30,7 +30,7 @@ def test_an_unknown_scratch_server_names_the_flag_of_ci_and_images(project: Proj
 def test_an_image_needs_a_name(project: Project) -> None:
     with (
         pytest.raises(ConfigurationError, match="--server=docker: names no image"),
-        _scratch_server(project, "docker:"),
+        scratch_server(project, "docker:"),
     ):
         pass
 

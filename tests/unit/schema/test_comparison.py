@@ -6,8 +6,8 @@ from typing import cast
 
 import pytest
 
-from pgratchet.adopt import schemas
-from pgratchet.adopt.schemas import Scratch
+from pgratchet.schema import comparison, dump_text
+from pgratchet.schema.scratch import Scratch
 
 
 def test_session_settings_and_history_table_in_a_dump_are_not_differences() -> None:
@@ -22,7 +22,7 @@ CREATE FUNCTION public.a() RETURNS text LANGUAGE sql AS $$
 SET x; select ';' $$;
 \unrestrict abc
 """
-    assert schemas.lines(dumped, ("ratchet",)) == [
+    assert dump_text.lines(dumped, ("ratchet",)) == [
         "CREATE FUNCTION public.a() RETURNS text LANGUAGE sql AS $$",
         "SET x; select ';' $$;",
         "CREATE TABLE public.b ();",
@@ -35,7 +35,7 @@ def test_the_private_option_of_a_column_is_not_a_difference() -> None:
         b"ALTER TABLE ONLY public.a ALTER COLUMN \"c d\" SET (pg_attver='2');\n"
         b"ALTER TABLE ONLY public.a ALTER COLUMN b SET (pg_attver=1, n_distinct=-0.5);\n"
     )
-    assert schemas.lines(dumped) == [
+    assert dump_text.lines(dumped) == [
         "ALTER TABLE ONLY public.a ALTER COLUMN b SET (n_distinct=-0.5);",
         "CREATE TABLE public.a (b integer);",
     ]
@@ -61,7 +61,7 @@ def differing(files: dict[str, str], database: dict[str, str]) -> bool:
     """Whether two dumps differ, without a server for their round trip."""
     dumps = [NOT_NULL.format(**values).encode() for values in (files, database)]
     try:
-        return bool(schemas.differences(cast(Scratch, None), dumps[0], dumps[1], ()))
+        return bool(comparison.differences(cast(Scratch, None), dumps[0], dumps[1], ()))
     except AttributeError:  # the first comparison did not find them equal
         return True
 

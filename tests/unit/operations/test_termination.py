@@ -1,0 +1,130 @@
+"""SIGTERM on a host: it never falls into the middle of a message, and always reaches the work."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from pgratchet import events
+from pgratchet.errors import Interrupted, Terminated
+from pgratchet.operations import agent, termination
+from pgratchet.operations.base import Machine
+from pgratchet.operations.protocol import Request
+from pgratchet.operations.runs import Journal, RunFolder
+
+
+@pytest.fixture(autouse=True)
+def handler() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    termination.raise_on_signal()
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def signals() -> Iterator[None]:
+    """Send SIGTERM to this process again and again."""
+    ended = threading.Event()
+
+    def send() -> None:
+        while not ended.wait(0.0001):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        while thread.is_alive():
+            try:
+                ended.set()
+                thread.join()
+            except Terminated:  # noqa: PERF203
+                continue
+
+
+def test_every_message_has_a_number_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "reserve").touch()
+    numbers, terminated = 0, 0
+    with (tmp_path / "journal").open("ab", buffering=0) as file:
+        journal = Journal(file.fileno(), RunFolder(tmp_path))
+        with signals():
+            while terminated < 300:
+                try:
+                    journal.send({"event": "x" * 50})
+                except Terminated:  # noqa: PERF203  one a signal
+                    terminated += 1
+    for line in (tmp_path / "journal").read_bytes().splitlines():
+        assert json.loads(line)["seq"] == numbers
+        numbers += 1
+    assert numbers > 100
+
+
+@dataclass
+class Work:
+    """An operation that applies three migrations, and says at a signal how far it came."""
+
+    received: list[BaseException]
+
+    def run(self, _target: object, _machine: Machine) -> events.Stream:
+        for number in range(3):
+            try:
+                yield events.MigrationApplied(f"00{number}", 1)
+            except KeyboardInterrupt as stop:  # noqa: PERF203
+                self.received.append(stop)
+                raise Interrupted(stop, detail=f"00{number} was applied.") from None
+
+
+def test_a_signal_while_an_event_is_written_reaches_the_work() -> None:
+    sent: list[Mapping[str, Any]] = []
+    work = Work([])
+
+    def send(message: Mapping[str, object]) -> None:
+        with termination.deferred():
+            sent.append(message)
+            if len(sent) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    request = cast(Request, type("Request", (), {"operation": work, "target": None}))
+    assert agent._perform(request, Machine(Path()), send) == Terminated.status
+    assert [type(each) for each in work.received] == [Terminated]
+    assert len(sent) == 3
+    assert cast("dict[str, str]", sent[-1]["error"])["detail"] == "001 was applied."
+
+
+def test_a_signal_behind_the_work_names_what_was_applied() -> None:
+    sent: list[Mapping[str, Any]] = []
+
+    class Ended(Work):
+        def run(self, _target: object, _machine: Machine) -> events.Stream:
+            yield events.MigrationApplied("001", 1)
+            raise Terminated
+
+    request = cast(Request, type("Request", (), {"operation": Ended([]), "target": None}))
+    agent._perform(request, Machine(Path()), sent.append)
+    assert cast("dict[str, str]", sent[-1]["error"])["detail"] == "001 was applied."
+
+
+def test_the_last_message_is_written_after_a_signal() -> None:
+    sent: list[Mapping[str, Any]] = []
+
+    def send(message: Mapping[str, object]) -> None:
+        sent.append(message)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    class Empty(Work):
+        def run(self, _target: object, _machine: Machine) -> events.Stream:
+            yield from ()
+
+    request = cast(Request, type("Request", (), {"operation": Empty([]), "target": None}))
+    assert agent._perform(request, Machine(Path()), send) == 0
+    assert sent == [{"result": None}]
