@@ -38,6 +38,7 @@ def test_json_has_exactly_the_promised_shape(invoke_on_database: InvokeOnDatabas
                 "duration_ms": None,
             }
         ],
+        "repeatables": [],
     }
     ran = invoke_on_database("migrate", "--json").json
     assert set(ran) == {"env", "target", "run_id", "backup", "applied", "total", "pending", "duration_ms"}

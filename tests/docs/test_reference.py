@@ -77,7 +77,11 @@ def test_each_exit_code_is_listed() -> None:
 def test_each_directive_is_listed() -> None:
     listed = [name for name, _ in _rows("directives.md") if name != "directive"]
     _, [(_, known)] = parse_directives([(0, "no such directive")], 1)
-    assert set(listed) == {word.split("=")[0] for word in re.findall(r"[a-z]+-[a-z]+", known)} | {"stand-in", "empty"}
+    assert set(listed) == {word.split("=")[0] for word in re.findall(r"[a-z]+-[a-z]+", known)} | {
+        "stand-in",
+        "empty",
+        "after",
+    }
 
 
 def test_each_event_is_listed() -> None:

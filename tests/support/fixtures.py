@@ -15,7 +15,7 @@ from pgratchet.migrations import files as migrations
 from tests import ROOT
 from tests.servers.databases import Database
 from tests.support.invoke import COMMAND, Invoke, InvokeOnDatabase, ProcessResult, environment
-from tests.support.migrations import WriteMigrations
+from tests.support.migrations import WriteMigrations, WriteRepeatables
 from tests.support.schemas import check_printed_json
 
 
@@ -33,6 +33,24 @@ def write(sql_folder: Path) -> WriteMigrations:
     def write_files(**files: str) -> tuple[migrations.Migration, ...]:
         for name, text in files.items():
             (sql_folder / f"{name.removeprefix('m')}.sql").write_text(text, encoding="utf-8")
+        return migrations.read(sql_folder)
+
+    return write_files
+
+
+@pytest.fixture
+def write_repeatables(sql_folder: Path) -> WriteRepeatables:
+    """Write repeatable migrations by name, delete those whose text is None, and read the folder."""
+
+    def write_files(**files: str | None) -> tuple[migrations.Migration, ...]:
+        folder = sql_folder / "repeatable"
+        folder.mkdir(exist_ok=True)
+        for name, text in files.items():
+            path = folder / f"{name}.sql"
+            if text is None:
+                path.unlink()
+            else:
+                path.write_text(text, encoding="utf-8")
         return migrations.read(sql_folder)
 
     return write_files

@@ -16,6 +16,7 @@ from tests.servers.databases import Database
 
 HISTORY = History()
 WriteMigrations = Callable[..., tuple[migrations.Migration, ...]]
+WriteRepeatables = Callable[..., tuple[migrations.Migration, ...]]
 
 
 @dataclass

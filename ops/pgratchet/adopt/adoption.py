@@ -35,7 +35,7 @@ from pgratchet.errors import ConfigurationError, HistoryDisagrees, combine_mista
 from pgratchet.events import drain
 from pgratchet.formatting import format_count
 from pgratchet.migrations import files as migrations
-from pgratchet.migrations import plan
+from pgratchet.migrations import plan, repeatables
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.plan import UNKNOWN, HistoryRow
 
@@ -155,8 +155,9 @@ def _preview_file(history: Path, options: AdoptionOptions, ours: Ours) -> Adopti
 
 
 def _existing_files(folder: Path) -> dict[str, Migration]:
-    """The migrations of a folder by name; none when the folder does not exist."""
-    return {file.name: file for file in migrations.read(folder)} if folder.is_dir() else {}
+    """The versioned migrations of a folder by name; none when the folder does not exist."""
+    files = migrations.read(folder) if folder.is_dir() else ()
+    return {file.name: file for file in files if not file.is_repeatable}
 
 
 def _require_known_names(adoption: Adoption, choice: Choice) -> None:
@@ -181,7 +182,8 @@ def _with_baseline(
     adoption: Adoption, history: Sequence[HistoryRow], database: str, dump: DumpWithout, our_schema: str
 ) -> Adoption:
     """The same adoption with one file of the live schema in place of all applied migrations."""
-    ran = [row.name for row in history if row.source not in (_BASELINE, f"adopted:{adoption.tool}")]
+    versioned = [row for row in history if not repeatables.is_repeatable_row(row.name)]
+    ran = [row.name for row in versioned if row.source not in (_BASELINE, f"adopted:{adoption.tool}")]
     if ran:
         raise ConfigurationError(
             "a baseline cannot replace migrations that pgratchet has applied",

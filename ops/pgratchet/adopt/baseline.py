@@ -18,7 +18,7 @@ from pgratchet.backups.snapshot import open_snapshot
 from pgratchet.database.history import AdoptedRow
 from pgratchet.database.session import Session
 from pgratchet.errors import ConfigurationError, HistoryDisagrees, RatchetError
-from pgratchet.migrations import plan
+from pgratchet.migrations import plan, scripts
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.plan import HistoryRow
 from pgratchet.schema import comparison
@@ -42,7 +42,7 @@ def differences(server: RestoreServer, database: str, dump: Dump, files: Sequenc
 
     `dump` returns pg_dump's schema of a database on the server.
     """
-    todo = plan.make_plan(files, (), name).todo
+    todo = scripts.files_up_to(files, name)
     with open_snapshot(lambda: server.connect(database)) as snapshot:
         like, _ = snapshot.read_database()
     with closing(server.open_session(database)) as session:

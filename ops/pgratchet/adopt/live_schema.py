@@ -40,7 +40,7 @@ def is_new(name: str, files: Sequence[Migration]) -> bool:
     It has to come before every file.
     """
     match = _NEW_NAME.fullmatch(name)
-    return match is not None and all(int(match["version"]) < file.version for file in files)
+    return match is not None and all(int(match["version"]) < file.version for file in files if not file.is_repeatable)
 
 
 def new_baseline(name: str, dump: bytes, database: str, history_schema: str, user: str) -> ConvertedFile:

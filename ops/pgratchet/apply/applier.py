@@ -26,7 +26,7 @@ from pgratchet.errors import ConfigurationError, HistoryDisagrees, Location
 from pgratchet.formatting import join_names
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.plan import HistoryRow, Plan, lacks_first_version, make_plan, require_agreement
-from pgratchet.migrations.scripts import Script, prepare_scripts, prove_additive
+from pgratchet.migrations.scripts import Script, prepare_plan, prove_additive
 
 Backup = Callable[[psycopg.Connection], events.Stream]
 """Takes a backup of the database that the connection leads to; its BackupTaken event names the backup."""
@@ -100,7 +100,7 @@ def _prepare(
         rows = contents.require_empty(session.connection, session.history, without_first=without_first)
         plan = make_plan(files, rows, options.to)
     _require_agreement(session, plan)
-    scripts = prepare_scripts(plan.todo)
+    scripts = prepare_plan(plan)
     if options.only_destructive and _is_additive(session.connection, scripts):
         backup = None
     inspection.refuse_unconvertible(session.server, [script.name for script in scripts if not script.is_ascii])
@@ -115,6 +115,8 @@ def _require_agreement(session: Session, plan: Plan) -> None:
 
 
 def _is_additive(connection: psycopg.Connection, scripts: Sequence[Script]) -> bool:
+    if any(script.is_repeatable for script in scripts):
+        return False  # they replace what exists
     new_tables = prove_additive(scripts)
     return new_tables is not None and not inspection.may_run_other_code(connection, new_tables)
 
@@ -149,7 +151,7 @@ class PreparedRun:
     def planned(self) -> events.Planned:
         """The event that begins the run's stream: the migrations to apply."""
         names = tuple(script.name for script in self.scripts)
-        return events.Planned(names, total=len(self.plan.entries), pending=self.plan.pending_count)
+        return events.Planned(names, total=self.plan.total, pending=self.plan.pending_count)
 
     def apply(self) -> events.Stream:
         """Apply what is pending; the last event is Finished.
@@ -163,9 +165,9 @@ class PreparedRun:
             rows = yield from self._apply_under_lock()
             plan = make_plan(self.files, rows, self.options.to)
             _require_agreement(self.session, plan)
-        elif not plan.entries and (warning := contents.warning(self.session.connection, self.session.history)):
+        elif not plan.total and (warning := contents.warning(self.session.connection, self.session.history)):
             yield events.ServerNotice("WARNING", warning)
-        yield events.Finished(total=len(plan.entries), pending=plan.pending_count)
+        yield events.Finished(total=plan.total, pending=plan.pending_count)
 
     def _apply_under_lock(self) -> Generator[events.Event, None, list[HistoryRow]]:
         """Lock, plan again because another run may have been first, back up and apply; return the history after it."""
@@ -184,7 +186,7 @@ class PreparedRun:
     def _still_pending(self, rows: Sequence[HistoryRow]) -> list[Script]:
         plan = make_plan(self.files, rows, self.options.to)
         _require_agreement(self.session, plan)
-        names = {migration.name for migration in plan.todo}
+        names = {migration.name for migration in (*plan.todo, *plan.repeatables.todo)}
         scripts = [script for script in self.scripts if script.name in names]
         _refuse_half_done(scripts, plan)
         return scripts

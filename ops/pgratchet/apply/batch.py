@@ -124,7 +124,7 @@ def locate_in_window(script: Script, text: bytes, window: Window, answered: int,
 def split_into_batches(scripts: Iterable[Script], size: int) -> Iterator[tuple[Script, ...]]:
     """Split the scripts, in order, into batches of at most `size` scripts and SIZE_LIMIT bytes.
 
-    A script without a transaction, or with windows, makes a batch alone.
+    A script without a transaction, or with windows, makes a batch alone. Consecutive repeatables make one batch.
     """
     current: list[Script] = []
     for script in scripts:
@@ -141,6 +141,8 @@ def is_sent_alone(script: Script) -> bool:
 
 
 def _fits(script: Script, current: Sequence[Script], size: int) -> bool:
+    if script.is_repeatable or current[-1].is_repeatable:
+        return script.is_repeatable and current[-1].is_repeatable
     alone = is_sent_alone(script) or is_sent_alone(current[-1])
     total = sum(other.size for other in current) + script.size
     return not alone and len(current) < size and total <= SIZE_LIMIT

@@ -37,18 +37,19 @@ def migration_failed(
     applied: Sequence[str],
     backup_id: str | None,
     blockers: Sequence[str],
+    rolled_back: Sequence[str],
 ) -> MigrationFailed:
     """A migration in a transaction failed and was rolled back. `applied` are the migrations applied before."""
     location = failure.location
     at = "" if location.line is None else f" at {location.describe()}"
     before = f"{join_names(applied)} {was_or_were(applied)} applied; " if applied else ""
     backup = f" The backup taken before this run is {backup_id}." if backup_id else ""
-    advice = what_is_missing(error, location) or f"{_advice(error)} {script.migration.path}"
+    advice = what_is_missing(error, location) or f"{_advice(error, script)} {script.migration.path}"
     unclosed = ["The parenthesis there is not closed."] if failure.unclosed else []
     details = [*unclosed, *error_details(error), *waited_for(error, blockers)]
     failed = MigrationFailed(
         f"migration {script.name} failed{at}: {describe(error)}",
-        detail="\n".join([*details, f"{before}{script.name} was rolled back."]),
+        detail="\n".join([*details, f"{before}{join_names(rolled_back)} {was_or_were(rolled_back)} rolled back."]),
         hint=f"{advice}; then run `invoke migrate` again.{backup}",
         location=location,
     )
@@ -152,7 +153,7 @@ def missing_role(error: psycopg.Error) -> str:
     return Diagnosis.of(error).quoted or ""
 
 
-def _advice(error: psycopg.Error) -> str:
+def _advice(error: psycopg.Error, script: Script) -> str:
     """Return the beginning of the hint; the name of the file follows."""
     if error.sqlstate is None or error.sqlstate.startswith("57P"):
         return "Find the reason in the server's log, and check"
@@ -160,12 +161,19 @@ def _advice(error: psycopg.Error) -> str:
         return "Remove what changes the history table or ends the transaction from"
     if error.sqlstate == "57014":
         return "Allow more time with `-- migrate: statement-timeout=5min` in"
-    if error.sqlstate == "25001" and error.diag.context:  # where no transaction block, but a function, is around it
-        return "Take the statement out of its function or DO block, and put it into a file without a transaction: fix"
     if error.sqlstate in ("25001", "2D000"):
-        return "Put the line `-- migrate: no-transaction` above all statements of"
+        return _outside_transaction(error, script)
     if error.sqlstate == "55P04":
         return "Move what uses the new value to a later migration: change"
     if error.sqlstate in Retry.ERRORS:
         return "Find the session that holds the lock, or wait longer with `-- migrate: lock-timeout=10s` in"
     return "Fix"
+
+
+def _outside_transaction(error: psycopg.Error, script: Script) -> str:
+    """The beginning of the hint for a statement that cannot run in a transaction."""
+    if script.is_repeatable:
+        return "Put that statement into a versioned migration with the line `-- migrate: no-transaction`: change"
+    if error.sqlstate == "25001" and error.diag.context:  # where no transaction block, but a function, is around it
+        return "Take the statement out of its function or DO block, and put it into a file without a transaction: fix"
+    return "Put the line `-- migrate: no-transaction` above all statements of"

@@ -29,7 +29,9 @@ from pgratchet.database.identity import Identity
 from pgratchet.database.session import Session, migration_lock_busy
 from pgratchet.database.simple_query import Answer
 from pgratchet.errors import MigrationFailed
+from pgratchet.migrations.directives import Directives
 from pgratchet.migrations.plan import HistoryRow, make_plan, require_agreement
+from pgratchet.migrations.repeatables import file_name_of_row
 from pgratchet.migrations.scripts import Script
 
 if TYPE_CHECKING:
@@ -64,19 +66,26 @@ class MigrateOptions:
 class Run:
     """Applies scripts under the lock of a session. `applied` are the names of all migrations applied so far.
 
-    The last batch reads the whole `history` instead of a few rows, because a run ends with reading the history.
+    `recorded` are the names of their rows in the history, which differ for repeatables. The last batch reads the whole
+    `history` instead of a few rows, because a run ends with reading the history.
     """
 
     session: Session
     options: MigrateOptions
     columns: RunColumns
     applied: list[str] = field(default_factory=list)
+    recorded: list[str] = field(default_factory=list)
     is_last: bool = False
     history: list[HistoryRow] | None = None
 
     def apply(self, scripts: Sequence[Script]) -> Iterator[events.Event]:
-        """Apply the scripts of a batch; a script without a transaction is a batch of its own."""
-        if scripts[0].directives.transactional:
+        """Apply the scripts of a batch; a script without a transaction, and repeatables, are batches of their own."""
+        if scripts[0].is_repeatable:
+            from pgratchet.apply import repeatables
+
+            self.history = None
+            yield from repeatables.apply(self, scripts)
+        elif scripts[0].directives.transactional:
             yield from self._apply_in_transactions(scripts)
         else:
             yield from self._apply_without_transaction(scripts[0])
@@ -89,9 +98,9 @@ class Run:
             try:
                 outcome = yield from self._send(scripts)
             except KeyboardInterrupt as signal:
-                yield from self._interrupted(signal, scripts)
+                yield from self.interrupted(signal, scripts)
             yield from self.session.take_notices()
-            committed = yield from self._report_committed(scripts, outcome.rows)
+            committed = yield from self.report_committed(scripts, outcome.rows)
             scripts = [script for script in scripts if script.name not in committed]
             if outcome.answer.error is not None and scripts:
                 scripts = yield from self._handle_error(outcome, scripts, retry, ran=bool(committed))
@@ -104,8 +113,15 @@ class Run:
         try:
             yield from nontransactional.run(self.session, script, self.columns, self.options.lock_timeout)
         except KeyboardInterrupt as signal:
-            yield from self._interrupted(signal, [script])
-        self.applied.append(script.name)
+            yield from self.interrupted(signal, [script])
+        self._add_applied(script.name)
+
+    def _add_applied(self, row_name: str) -> str:
+        """Note that the migration with this row is applied; returns the name of the migration."""
+        name = file_name_of_row(row_name)
+        self.applied.append(name)
+        self.recorded.append(row_name)
+        return name
 
     def _handle_error(
         self, outcome: _Outcome, scripts: Sequence[Script], retry: Retry, *, ran: bool
@@ -113,10 +129,10 @@ class Run:
         """Return the scripts to send again, or raise. `scripts` are not committed; `ran`: others of the batch are."""
         error = outcome.answer.error
         assert error is not None
-        self._refuse_ended_transaction(scripts)
+        self.refuse_ended_transaction(scripts)
         failure = _attribute(outcome, scripts[0], ran=ran)
         failed = next(script for script in scripts if script.name == failure.location.migration)
-        if self._is_duplicate_row(error):
+        if self.is_duplicate_row(error):
             return self._skip_applied_elsewhere(scripts, failed)
         if len(scripts) > 1 and _is_not_convertible(outcome):
             yield from self._apply_in_transactions(scripts[:1])
@@ -124,24 +140,35 @@ class Run:
         if before := scripts[: scripts.index(failed)]:
             # A syntax error: the server parsed the whole text and ran nothing.
             yield from self._apply_in_transactions(before)
-            raise self._failed(error, failure, failed)
-        yield from self._pause(retry, error, failure, failed)
+            raise self.failed(error, failure, failed)
+        yield from self.pause(retry, error, failure, failed)
         return scripts
 
-    def _pause(self, retry: Retry, error: psycopg.Error, failure: Failure, failed: Script) -> Iterator[events.Event]:
+    def pause(
+        self, retry: Retry, error: psycopg.Error, failure: Failure, failed: Script, together: Sequence[str] = ()
+    ) -> Iterator[events.Event]:
         """Wait before another try; raise when another try cannot help."""
         busy = self.session.is_lock_busy(error, framing=failure.framing)
         if busy and retry.is_over():
             raise migration_lock_busy("another run", self.session.wait)
         if not busy and not retry.allows(error):
-            raise self._failed(error, failure, failed)
+            raise self.failed(error, failure, failed, together)
         reason = "another run holds the migration lock" if busy else first_line(error)
         yield from retry.pause(failed.name, reason, self.session.blockers)
 
-    def _failed(self, error: psycopg.Error, failure: Failure, failed: Script) -> MigrationFailed:
+    def failed(
+        self, error: psycopg.Error, failure: Failure, failed: Script, together: Sequence[str] = ()
+    ) -> MigrationFailed:
+        """Return the error of a failed script. `together` are the names of those rolled back with it."""
         backup_id, blockers = self.columns.backup_id, self.session.blockers
         return failures.migration_failed(
-            error, failure, failed, applied=self.applied, backup_id=backup_id, blockers=blockers
+            error,
+            failure,
+            failed,
+            applied=self.applied,
+            backup_id=backup_id,
+            blockers=blockers,
+            rolled_back=together or (failed.name,),
         )
 
     def _send(self, scripts: Sequence[Script]) -> Generator[events.Event, None, _Outcome]:
@@ -154,10 +181,10 @@ class Run:
             answer, failure = yield from self._send_together(scripts)
         self.history = None
         if answer.lost:
-            self._require_applied()
+            self.require_applied()
         if answer.error is not None:
             names = [script.name for script in scripts]
-            rows = self.session.retry_after_reconnecting(names, lambda _: self._read_committed(scripts))
+            rows = self.session.retry_after_reconnecting(names, lambda _: self.read_committed(scripts))
             return _Outcome(answer, rows, failure)
         rows = self.session.history.read_rows(self.session.connection, answer) or []
         self.history = rows if self.is_last else None
@@ -203,7 +230,7 @@ class Run:
             return history.read_query(connection)
         return history.read_run_query(connection, self.columns.run_id, names)
 
-    def _read_committed(self, scripts: Sequence[Script]) -> list[HistoryRow]:
+    def read_committed(self, scripts: Sequence[Script]) -> list[HistoryRow]:
         """Read the rows of the scripts after a durable COMMIT, which makes all earlier ones durable."""
         names = [script.name for script in scripts]
         query = self.session.history.read_run_query(self.session.connection, self.columns.run_id, names)
@@ -215,16 +242,12 @@ class Run:
         """Return the transaction around a script. A `durable` COMMIT waits for the disk."""
         from pgratchet.apply.batch import Frame
 
-        directives, options = script.directives, self.options
-        lock = options.lock_timeout if directives.lock_timeout is None else directives.lock_timeout
-        statement = options.statement_timeout if directives.statement_timeout is None else directives.statement_timeout
         connection, history, session = self.session.connection, self.session.history, self.session
         opening = (
             *session.before_begin_statements(),
             b"BEGIN",
             *session.after_begin_statements(),
-            b"SET LOCAL lock_timeout = %d" % lock,
-            b"SET LOCAL statement_timeout = %d" % statement,
+            *self.timeouts(script),
             history.begin_migration_query(connection, script, text, self.columns),
         )
         closing = (
@@ -236,7 +259,14 @@ class Run:
         )
         return Frame(opening, (*closing, *session.reset_statements()))
 
-    def _report_committed(
+    def timeouts(self, script: Script | None) -> tuple[bytes, bytes]:
+        """Return the statements that set the timeouts of a script; None stands for a script without directives."""
+        directives, options = script.directives if script else Directives(), self.options
+        lock = options.lock_timeout if directives.lock_timeout is None else directives.lock_timeout
+        statement = options.statement_timeout if directives.statement_timeout is None else directives.statement_timeout
+        return b"SET LOCAL lock_timeout = %d" % lock, b"SET LOCAL statement_timeout = %d" % statement
+
+    def report_committed(
         self, scripts: Sequence[Script], rows: Sequence[HistoryRow]
     ) -> Generator[events.Event, None, set[str]]:
         """Report the scripts with finished rows; returns their names."""
@@ -245,17 +275,16 @@ class Run:
         for row in rows:
             if row.executed_at and row.checksum == checksums.get(row.name):
                 committed.add(row.name)
-                self.applied.append(row.name)
-                yield events.MigrationApplied(row.name, row.duration_ms or 0)
+                yield events.MigrationApplied(self._add_applied(row.name), row.duration_ms or 0)
         return committed
 
-    def _is_duplicate_row(self, error: psycopg.Error) -> bool:
+    def is_duplicate_row(self, error: psycopg.Error) -> bool:
         """Return whether the history already has a row of the same name, because another run was first."""
         history, diagnostic = self.session.history, error.diag
         table = (diagnostic.schema_name, diagnostic.table_name)
         return error.sqlstate == "23505" and table == (history.schema, history.table)
 
-    def _refuse_ended_transaction(self, scripts: Sequence[Script]) -> None:
+    def refuse_ended_transaction(self, scripts: Sequence[Script]) -> None:
         """Raise when an unfinished row of this run is committed: the file has ended our transaction."""
         names = [script.name for script in scripts]
         rows = self.session.history.read_run(self.session.connection, self.columns.run_id, names)
@@ -273,11 +302,11 @@ class Run:
             raise failures.begun_by_other_run(failed.name)
         return [script for script in scripts if script.name not in finished]
 
-    def _interrupted(self, signal: KeyboardInterrupt, scripts: Sequence[Script]) -> Iterator[events.Event]:
+    def interrupted(self, signal: KeyboardInterrupt, scripts: Sequence[Script]) -> Iterator[events.Event]:
         """Report the committed part of the batch, then raise Interrupted."""
         rows = self._read_committed_after_signal(scripts)
         if rows is not None:
-            yield from self._report_committed(scripts, rows)
+            yield from self.report_committed(scripts, rows)
         raise failures.interrupted(signal, None if rows is None else self.applied) from None
 
     def _read_committed_after_signal(self, scripts: Sequence[Script]) -> list[HistoryRow] | None:
@@ -285,16 +314,16 @@ class Run:
         for _ in range(2):
             try:
                 self.session.reset()
-                return self._read_committed(scripts)
+                return self.read_committed(scripts)
             except psycopg.Error:  # noqa: PERF203
                 return None
             except KeyboardInterrupt:  # impatience must not hide what took effect
                 continue
         return None
 
-    def _require_applied(self) -> None:
+    def require_applied(self) -> None:
         """Raise when the server after reconnecting lacks migrations reported as applied."""
-        names, history, run_id = self.applied, self.session.history, self.columns.run_id
+        names, history, run_id = self.recorded, self.session.history, self.columns.run_id
         rows = self.session.retry_after_reconnecting(names, lambda c: history.read_run(c, run_id, names))
         if missing := sorted(set(names) - {row.name for row in rows if row.executed_at}):
             raise failures.not_known_to_server(missing)

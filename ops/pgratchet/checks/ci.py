@@ -32,6 +32,7 @@ from pgratchet.errors import ConfigurationError, MigrationFailed, StoppedPartWay
 from pgratchet.events import MigrationApplied
 from pgratchet.formatting import format_count
 from pgratchet.migrations import files as migrations
+from pgratchet.migrations import repeatables
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.plan import Entry, HistoryRow, make_plan
 from pgratchet.migrations.scripts import prepare_scripts
@@ -58,11 +59,19 @@ class ScratchServer:
 
 @dataclass(frozen=True, slots=True)
 class Branches:
-    """The files on the main branch, and the files of the commit where this branch began. `main` is a branch name."""
+    """The files on the main branch, and the files of the commit where this branch began. `main` is a branch name.
+
+    `theirs` and `base` are the versioned files, `repeatables` the repeatable ones of that commit.
+    """
 
     main: str
     theirs: tuple[Migration, ...]
     base: tuple[Migration, ...]
+    repeatables: tuple[Migration, ...] = ()
+
+    def is_changed(self, repeatable: Migration) -> bool:
+        """Return whether this branch has added or changed a repeatable."""
+        return (repeatable.name, repeatable.checksum) not in {(each.name, each.checksum) for each in self.repeatables}
 
 
 def compare_branches(folder: Path, against: str | None) -> Branches | None:
@@ -74,10 +83,12 @@ def compare_branches(folder: Path, against: str | None) -> Branches | None:
         parsed = _git(folder, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
         if parsed.returncode == 0:
             commit = parsed.stdout.decode().strip()
-            base = _git(folder, "merge-base", commit, "HEAD")
-            if base.returncode:
+            merge_base = _git(folder, "merge-base", commit, "HEAD")
+            if merge_base.returncode:
                 raise _incomparable(name, "In this clone it has no commit in common with this branch.")
-            return Branches(name, *_files_at(folder, commit, base.stdout.decode().strip()))
+            base = merge_base.stdout.decode().strip()
+            theirs, ours = _files_at(folder, commit, base)
+            return Branches(name, theirs, ours, _repeatables_at(folder, base))
     if against:
         raise _incomparable(against, f"Git says: {parsed.stderr.decode(errors='replace').strip()}.")
     return None
@@ -122,10 +133,17 @@ def _files_at(folder: Path, *commits: str) -> tuple[tuple[Migration, ...], ...]:
     )
 
 
-def _blobs(folder: Path, commit: str) -> dict[str, str]:
-    """The ids of the folder's .sql files at a commit, by file name."""
+def _repeatables_at(folder: Path, commit: str) -> tuple[Migration, ...]:
+    """The repeatables of the folder at a commit."""
+    blobs = _blobs(folder, commit, f"{repeatables.FOLDER}/")
+    texts = _contents(folder, list(blobs.values()))
+    return migrations.repeatables_from_contents(zip(blobs, texts, strict=True))
+
+
+def _blobs(folder: Path, commit: str, *paths: str) -> dict[str, str]:
+    """The ids of the folder's .sql files at a commit, by file name, or by path from the folder below `paths`."""
     blobs = {}
-    for entry in _git_output(folder, "ls-tree", "-z", commit).split(b"\0"):
+    for entry in _git_output(folder, "ls-tree", "-z", commit, *paths).split(b"\0"):
         attributes, tab, name = entry.partition(b"\t")
         if tab and attributes.split()[1] == b"blob":
             blobs[os.fsdecode(name)] = attributes.split()[2].decode()
@@ -263,11 +281,11 @@ def apply_twice(server: ScratchServer, files: Sequence[Migration], roles: Iterab
                 raise
             with closing(sessions.connect(scratch)) as session:
                 plan = make_plan(files, History().read(session))
-    if second or len(plan.names("applied")) != len(files):
+    applied = len(plan.names("applied")) + len(plan.repeatables.names("up to date"))
+    if second or applied != len(files):
         raise MigrationFailed(
             "the second run on the scratch server did not find every migration applied",
-            detail=f"It applied {', '.join(second) or 'nothing'}; {len(plan.names('applied'))} of {len(files)} are "
-            "recorded as applied.",
+            detail=f"It applied {', '.join(second) or 'nothing'}; {applied} of {len(files)} are recorded as applied.",
             hint="Find the file that changes the table ratchet.migrations, and remove that statement.",
         )
     return len(first)

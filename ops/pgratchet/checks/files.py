@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from pgratchet.checks.findings import Finding, collecting
+from pgratchet.formatting import format_count
 from pgratchet.migrations import lexer, scripts
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.plan import HistoryRow, State, make_plan, require_agreement
@@ -21,7 +22,7 @@ def check_files(files: Sequence[Migration], history: Sequence[HistoryRow]) -> It
     with collecting(findings, "history"):
         require_agreement(plan, {})
     with collecting(findings, "files"):
-        scripts.prepare_scripts(plan.todo)
+        scripts.prepare_plan(plan)
     yield from findings
     for name in plan.names("unfinished"):
         what = f"{name} has no transaction, and stopped between its statements"
@@ -29,6 +30,8 @@ def check_files(files: Sequence[Migration], history: Sequence[HistoryRow]) -> It
             "warning", "history", what, "`invoke migrate` resumes it at the first statement that is not done."
         )
     counts = [f"{len(plan.names(state))} {state}" for state in _COUNTED]
+    if plan.repeatables.todo:
+        counts.append(f"{format_count(len(plan.repeatables.todo), 'repeatable')} to run")
     yield Finding("ok", "history", ", ".join(counts))
 
 

@@ -80,10 +80,17 @@ def _backup_row(entry: BackupEntry) -> tuple[str, ...]:
         entry.backup_id,
         f"{state}, dated in the future" if is_in_future(entry, datetime.now(timezone.utc)) else state,
         format_size(manifest.size),
-        str(len(manifest.contents.history)),
+        str(_count_migrations(manifest)),
         manifest.database.name,
         manifest.label or "",
     )
+
+
+def _count_migrations(manifest: Manifest) -> int:
+    """The number of versioned migrations in a backup's history; a repeatable can have many rows there."""
+    from pgratchet.migrations.repeatables import is_repeatable_row
+
+    return sum(not is_repeatable_row(name) for name in manifest.contents.history)
 
 
 def _drill_row(record: DrillRecord, longest: int, format_moment: Callable[[datetime], str]) -> tuple[str, ...]:
@@ -255,7 +262,7 @@ def no_rollback_error(
             detail=detail,
             hint=f"Write a new migration that repairs the schema. `invoke backup --env={environment}` takes a backup.",
         )
-    applied = format_count(len(backup.contents.history), "migration")
+    applied = format_count(_count_migrations(backup), "migration")
     is_before = last is not None and last not in backup.contents.history
     which = f"newest backup of {target} from before {last}" if is_before else f"newest backup of {target}"
     warning = f" It already has {last}, the last migration." if last and not is_before else ""

@@ -12,6 +12,7 @@ from pgratchet.formatting import abbreviate_names, format_count, format_duration
 if TYPE_CHECKING:
     from pgratchet.console.result import RunResult
     from pgratchet.migrations.plan import Entry, Plan
+    from pgratchet.migrations.repeatables import RepeatableEntry
 
 _MOST_ROWS = 40
 """The number of migrations in the table of a plan. `invoke status` lists all."""
@@ -20,10 +21,18 @@ _MOST_ROWS = 40
 def status_json(plan: Plan) -> dict[str, Any]:
     """The counts and the list of `status --json`."""
     return {
-        "total": len(plan.entries),
-        "applied": len(plan.names("applied")),
-        "pending": len(plan.names("pending")),
+        **_counts(plan),
         "migrations": [_entry_json(entry) for entry in plan.entries],
+        "repeatables": [_repeatable_json(entry) for entry in plan.repeatables.entries],
+    }
+
+
+def _counts(plan: Plan) -> dict[str, int]:
+    """The numbers of versioned and repeatable migrations together."""
+    return {
+        "total": plan.total,
+        "applied": len(plan.names("applied")) + len(plan.repeatables.names("up to date")),
+        "pending": len(plan.names("pending")) + len(plan.repeatables.todo),
     }
 
 
@@ -38,15 +47,24 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
     }
 
 
+def _repeatable_json(entry: RepeatableEntry) -> dict[str, Any]:
+    row, file = entry.row, entry.migration
+    return {
+        "name": entry.name,
+        "status": entry.state,
+        "applied_at": _iso(row.moment) if row and row.moment else None,
+        "checksum": file.checksum if file else row.checksum if row else None,
+        "runs": entry.runs,
+    }
+
+
 def show_status(title: str, plan: Plan) -> None:
-    """Show the table of `status` and the counts, below the target's title."""
+    """Show the table of `status` and the counts, below the target's title. Repeatables follow the versioned files."""
     header = ("migration", "state", "applied at", "took")
-    rows = [_row(entry, format_time) for entry in plan.entries]
-    show_table(
-        title, header, rows, narrow=lambda: Table(header, [_row(entry, format_short_time) for entry in plan.entries])
-    )
-    counts = [f"total {len(plan.entries)}"]
-    counts += [f"{name} {len(plan.names(name))}" for name in ("applied", "pending")]
+    entries: tuple[Entry | RepeatableEntry, ...] = (*plan.entries, *plan.repeatables.entries)
+    rows = [_row(entry, format_time) for entry in entries]
+    show_table(title, header, rows, narrow=lambda: Table(header, [_row(entry, format_short_time) for entry in entries]))
+    counts = [f"{name} {number}" for name, number in _counts(plan).items()]
     if unfinished := plan.names("unfinished"):
         counts.append(f"unfinished {len(unfinished)}")
     if disagreements := plan.disagreements():
@@ -78,13 +96,13 @@ def show_outcome(result: RunResult, plan: Plan) -> None:
     write(f"backup: {result.backup_path}" if result.backup_path else "no backup was taken")
 
 
-def _row(entry: Entry, format_moment: Callable[[datetime], str]) -> tuple[str, ...]:
+def _row(entry: Entry | RepeatableEntry, format_moment: Callable[[datetime], str]) -> tuple[str, ...]:
     row = entry.row
     time = format_moment(row.moment) if row and row.moment else ""
     return entry.name, _state(entry), time, format_duration(row.duration_ms if row else None)
 
 
-def _state(entry: Entry) -> str:
+def _state(entry: Entry | RepeatableEntry) -> str:
     is_unfinished = entry.row is not None and entry.row.executed_at is None
     return "unfinished, missing" if entry.state == "missing" and is_unfinished else entry.state
 

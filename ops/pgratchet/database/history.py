@@ -208,6 +208,10 @@ class History:
         """Return the last statement of a migration's transaction, an assertion to finish the row."""
         return self._query(connection, "finish_migration", name=script.name, checksum=script.migration.checksum)
 
+    def finish_repeatable_query(self, connection: Connection, script: Script) -> bytes:
+        """Return the last statement of a repeatable, an assertion to finish the row."""
+        return self._query(connection, "finish_repeatable", name=script.name, checksum=script.migration.checksum)
+
     def read_progress(self, connection: Connection, name: str) -> StepProgress | None:
         """Read the progress of an unfinished migration without a transaction; None before the first statement."""
         for done, begun, body, checksum in self._fetch(connection, "read_progress", name=name):

@@ -110,6 +110,22 @@ SELECT CASE pg_catalog.count(executed_at) WHEN 1 THEN 1 ELSE pg_catalog.concat(
     pg_catalog.count(executed_at), ' rows finished)')::int END
 FROM finished;
 
+-- name: finish_repeatable
+-- The last statement of a repeatable, with the same assertion. The rows of all repeatables of a transaction are inserted
+-- at its beginning, so the time of the beginning is that of the message that holds the text.
+WITH finished AS (
+    UPDATE {table}
+    SET created_at = pg_catalog.statement_timestamp(), executed_at = pg_catalog.clock_timestamp(),
+        duration_ms = pg_catalog.round(
+            extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.statement_timestamp()) * 1000)
+    WHERE name = {name} AND checksum = {checksum} AND xmin = pg_catalog.pg_current_xact_id()::xid
+    RETURNING executed_at
+)
+SELECT CASE pg_catalog.count(executed_at) WHEN 1 THEN 1 ELSE pg_catalog.concat(
+    'pgratchet: the history row of this migration is not the one that this run wrote (',
+    pg_catalog.count(executed_at), ' rows finished)')::int END
+FROM finished;
+
 -- name: read_progress
 -- How many statements of an unfinished migration without a transaction took effect.
 SET LOCAL row_security = off;

@@ -34,7 +34,11 @@ from pgratchet.database.identity import Identity
 from pgratchet.database.inspection import Server, inspect_and_ask, refuse_unfit
 from pgratchet.database.pooler import refuse_pooled
 from pgratchet.database.replication import Replication
-from pgratchet.database.session_settings import reset_statements, session_settings
+from pgratchet.database.session_settings import (
+    reset_in_block_statements,
+    reset_statements,
+    session_settings,
+)
 from pgratchet.database.simple_query import Answer
 from pgratchet.errors import Location, LockBusy, OutcomeUnknown, RatchetError, Unreachable
 from pgratchet.formatting import format_count, join_names
@@ -193,6 +197,15 @@ class Session:
         self, text: bytes, names: Sequence[str], *, rows: memoryview | None = None, find_done: FindNames | None = None
     ) -> Generator[events.Event, None, Answer]:
         """Send like `send`. With `find_done`, yield the name of each migration that takes a while."""
+        answer = yield from self.sending_in_block(text, names, rows=rows, find_done=find_done)
+        if answer.error is not None and not answer.lost:
+            self.reset()
+        return answer
+
+    def sending_in_block(
+        self, text: bytes, names: Sequence[str], *, rows: memoryview | None = None, find_done: FindNames | None = None
+    ) -> Generator[events.Event, None, Answer]:
+        """Send like `sending`, and leave an open transaction as it is after an error."""
         monitor = self._monitor
         with monitor.watch(self._pid, find_done) if monitor else nullcontext():
             if rows is None:
@@ -205,8 +218,6 @@ class Session:
                 self._restore_text_settings()
         if answer.error is not None and answer.lost:
             self._reconnect(names, answer.error)
-        elif answer.error is not None:
-            self.reset()
         return answer
 
     def _restore_text_settings(self) -> None:
@@ -256,6 +267,10 @@ class Session:
         text is decoded and parsed with these.
         """
         return reset_statements(self._settings, pooled=self.server.pooled)
+
+    def reset_in_block_statements(self) -> tuple[bytes, ...]:
+        """Return the statements to reset the session inside a transaction, and to set what it needs again."""
+        return reset_in_block_statements(self._settings, pooled=self.server.pooled)
 
     def reset(self) -> None:
         """Roll back a failed transaction and reset the session."""

@@ -54,3 +54,9 @@ def reset_statements(settings: Sequence[bytes], *, pooled: bool) -> tuple[bytes,
     if pooled:
         return (b"BEGIN READ WRITE", *_RESET, *_RESET_POOLED, b"COMMIT")
     return (b"BEGIN READ WRITE", *_RESET, *_RESET_DIRECT, *(b"SET " + setting for setting in settings), b"COMMIT")
+
+
+def reset_in_block_statements(settings: Sequence[bytes], *, pooled: bool) -> tuple[bytes, ...]:
+    """The statements that reset a session inside a transaction, for the next of several files in it."""
+    reset = (*_RESET, *(_RESET_POOLED if pooled else _RESET_DIRECT))
+    return (*reset, *(b"SET LOCAL " + setting for setting in settings))

@@ -11,6 +11,7 @@ from pgratchet.migrations.files import FileMistake
 _DURATION = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>ms|s|min|h)?")
 _UNIT_MS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, None: 1}
 _LARGEST_MS = 2**31 - 1
+_REQUIRED = re.compile(r"(?P<name>repeatable/[A-Za-z0-9_.-]+?)(\.sql)?")
 
 _COMMENT = re.compile(r"--\s*(?P<mark>migrate)\s*:\s*(?P<text>.*?)\s*", re.IGNORECASE)
 _EXAMPLES = {
@@ -18,6 +19,7 @@ _EXAMPLES = {
     "lock-timeout": "lock-timeout=10s",
     "statement-timeout": "statement-timeout=0",
     "empty": "empty",
+    "after": "after=repeatable/x.sql",
 }
 """The directives that people write, each with an example. `adopt` writes `stand-in`."""
 
@@ -27,7 +29,7 @@ class Directives:
     """The directives of a file. Timeouts are in milliseconds; None keeps the default, 0 means no timeout.
 
     A stand-in keeps the place of an adopted migration that cannot run here. It is never run. An empty file holds no
-    statement on purpose.
+    statement on purpose. `after` are the names of the repeatables that the file requires.
     """
 
     transactional: bool = True
@@ -35,6 +37,7 @@ class Directives:
     statement_timeout: int | None = None
     stand_in: bool = False
     empty: bool = False
+    after: tuple[str, ...] = ()
 
 
 def find_directive(comment: str) -> str | None:
@@ -70,18 +73,31 @@ def parse_directives(
     """
     directives, mistakes, names = Directives(), list[tuple[int, str]](), set[str]()
     for offset, text in comments:
-        name = text.partition("=")[0].strip()
+        name = directive_name(text)
         if offset > first_statement:
             mistakes.append((offset, "a directive below the first statement. Put it above all statements."))
             continue
-        if name in names:
-            mistakes.append((offset, f'the directive "{name}" is there twice. Remove one of them.'))
-        names.add(name)
+        key = text.strip() if name == "after" else name
+        if key in names:
+            mistakes.append((offset, f'the directive "{key}" is there twice. Remove one of them.'))
+        names.add(key)
         try:
             directives = _apply(directives, text)
         except FileMistake as mistake:
             mistakes.append((offset, str(mistake)))
     return directives, mistakes
+
+
+def directive_name(text: str) -> str:
+    return text.partition("=")[0].strip()
+
+
+def parse_required(text: str) -> str:
+    """Return the name of the repeatable that the value of an `after` names; FileMistake for other texts."""
+    match = _REQUIRED.fullmatch(text)
+    if match is None:
+        raise FileMistake(f'"{text}" names no repeatable migration. Write after=repeatable/x.sql.')
+    return match["name"]
 
 
 def _apply(directives: Directives, text: str) -> Directives:
@@ -94,6 +110,8 @@ def _apply(directives: Directives, text: str) -> Directives:
         return replace(directives, empty=True)
     if name == "lock-timeout":
         return replace(directives, lock_timeout=parse_duration(value))
+    if name == "after":
+        return replace(directives, after=(*directives.after, parse_required(value)))
     if name == "statement-timeout":
         return replace(directives, statement_timeout=parse_duration(value))
     raise FileMistake(f'unknown directive "{text.strip()}". Known are {", ".join(_EXAMPLES.values())}.')

@@ -6,6 +6,14 @@ import re
 import unicodedata
 
 FILE_NAME = re.compile(r"(?P<version>[0-9]{1,40}(?:T[0-9]{1,20})?)_[A-Za-z0-9_.-]{1,180}\.sql")
+REPEATABLE_FOLDER = "repeatable"
+"""The sub-folder of the migrations folder with the repeatable migrations."""
+SCHEMA_FILE = "schema.sql"
+"""The file with the schema that all migrations make. It is written by `invoke snapshot`, and never run."""
+_REPEATABLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.sql")
+_LONGEST_REPEATABLE = 100
+_FLYWAY_VERSION = re.compile(r"[vu][0-9][0-9._]*__", re.IGNORECASE)
+_FLYWAY_REPEATABLE = re.compile(r"r__(?P<name>.+\.sql)", re.IGNORECASE)
 _DOWN = re.compile(r"\.(down|undo|rollback)\.sql$|^u[0-9][0-9._]*__.*\.sql$", re.IGNORECASE)
 """The forms by which other tools name the file that undoes a migration."""
 _NAMING = (
@@ -34,6 +42,9 @@ def undoes(name: str) -> bool:
 
 def describe_fault(name: str) -> str:
     """Return what is wrong with the name of a file that ends in .sql, and a right name, in sentences."""
+    if repeatable := _FLYWAY_REPEATABLE.fullmatch(name):
+        path = f"{REPEATABLE_FOLDER}/{_right_repeatable(repeatable['name'])}"
+        return f"a repeatable migration of Flyway. Move it to {path}, from where it runs when its text has changed."
     parts = re.fullmatch(_PARTS, name)
     if parts is None:
         return f"not the file name of a migration: it does not begin with a version. {_NAMING}"
@@ -42,6 +53,31 @@ def describe_fault(name: str) -> str:
     advice = f"Rename it to {better}." if better else _NAMING
     moves_in = " `invoke adopt --from=flyway` takes over the files of Flyway." if _is_flyway(parts) else ""
     return f"not the file name of a migration: {faults}. {advice}{moves_in}"
+
+
+def describe_repeatable_fault(name: str) -> str | None:
+    """Return what is wrong with the name of a repeatable, in sentences; None for a right name."""
+    if undoes(name):
+        return "a down migration. It would run as the next step: delete it, or move it elsewhere."
+    if FILE_NAME.fullmatch(name) or _FLYWAY_VERSION.match(name):
+        return (
+            "named like a versioned migration. Move it up into the migrations folder if it runs once, or rename it to "
+            f"{_right_repeatable(re.sub('^[^_]*_+', '', name))} if it runs whenever its text has changed."
+        )
+    if len(name) > _LONGEST_REPEATABLE:
+        return f"the name has {len(name)} characters, and the longest has {_LONGEST_REPEATABLE}. Shorten it."
+    if _REPEATABLE.fullmatch(name):
+        return None
+    return (
+        f"not the name of a repeatable migration. Rename it to {_right_repeatable(name)}. The name has letters from A "
+        "to Z, digits, underscores, hyphens and dots, and ends in .sql."
+    )
+
+
+def _right_repeatable(name: str) -> str:
+    """The name of a repeatable for a file with another name, which ends in .sql and perhaps in spaces."""
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", _latin(name.strip()[:-4])).strip("_.-")
+    return f"{stem[: _LONGEST_REPEATABLE - 4] or 'view'}.sql"
 
 
 def right_name(name: str) -> str | None:

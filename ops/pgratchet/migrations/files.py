@@ -25,24 +25,36 @@ _MOSTLY_ASCII_IN_UTF16 = 0.3
 _MOSTLY_ASCII_IN_UTF32 = 0.6
 """Shares of NUL bytes: half of the bytes of ASCII text are NUL in UTF-16, three quarters in UTF-32."""
 _LONGEST_SLUG = 100
-SCHEMA_FILE = "schema.sql"
-"""The file with the schema that all migrations make. It is written by `invoke snapshot`, and never run."""
+_REPEATABLE = -1
+SCHEMA_FILE = file_names.SCHEMA_FILE
 _TEMPLATE = """\
 -- Write the SQL below. The file runs once, in one transaction. Do not change it after it was applied: write a new one.
 -- For CREATE INDEX CONCURRENTLY and VACUUM, add the line:  -- migrate: no-transaction
 -- A file without a statement is refused, unless it has the line:  -- migrate: empty
 """
 """The comment of a new file, below its description."""
+_LONGEST_REPEATABLE = 96
+_REPEATABLE_TEMPLATE = """\
+-- Write CREATE OR REPLACE statements for a view, functions or triggers below. The file runs again whenever its text has
+-- changed, after the versioned migrations. It needs no order: what it uses may come from another repeatable.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """A migration file. `checksum` is the SHA-256 of the text, in hex."""
+    """A migration file. `checksum` is the SHA-256 of the text, in hex.
+
+    The name of a repeatable migration is `repeatable/NAME`; it has no version, which is -1.
+    """
 
     name: str
     version: int
     checksum: str
     path: str
+
+    @property
+    def is_repeatable(self) -> bool:
+        return self.version == _REPEATABLE
 
     def text(self) -> bytes:
         """Read the file again; ConfigurationError when the checksum has changed."""
@@ -59,9 +71,10 @@ class Migration:
 
 
 def read(folder: Path) -> tuple[Migration, ...]:
-    """Read the folder's migrations, in order of version; a single ConfigurationError names every mistake.
+    """Read the folder's migrations, in order of version, and then the repeatable ones in its sub-folder, by name.
 
-    Migrations are the files with the suffix .sql, except hidden ones. `other_files` decides about everything else.
+    A single ConfigurationError names every mistake. Migrations are the files with the suffix .sql, except hidden ones
+    and the snapshot of the schema. `other_files` decides about everything else.
     """
     if not folder.is_dir():
         raise ConfigurationError(
@@ -75,9 +88,9 @@ def read(folder: Path) -> tuple[Migration, ...]:
         in_order = sorted(entries, key=lambda entry: entry.name)
     for entry in in_order:
         name = entry.name
-        if name == SCHEMA_FILE:
-            continue
         try:
+            if other_files.has_its_own_meaning(entry):
+                continue
             if _looks_like_sql(name) and not other_files.is_hidden(name) and not entry.is_dir():
                 migrations.append(_read_file(f"{folder}/{name}", name))
             elif reason := other_files.mistake(entry):
@@ -86,9 +99,11 @@ def read(folder: Path) -> tuple[Migration, ...]:
             mistakes.append(f"{folder}/{name}: {mistake}")
     migrations.sort(key=lambda migration: migration.version)
     mistakes += _duplicate_versions(migrations)
-    if mistakes:
-        raise combine_mistakes("the migrations cannot be used", mistakes, "Fix each file; nothing was run.")
-    return tuple(migrations)
+    repeatables, repeatable_mistakes = _read_repeatables(folder)
+    if mistakes or repeatable_mistakes:
+        summary = "the migrations cannot be used"
+        raise combine_mistakes(summary, [*mistakes, *repeatable_mistakes], "Fix each file; nothing was run.")
+    return (*migrations, *repeatables)
 
 
 def from_contents(files: Iterable[tuple[str, bytes]]) -> tuple[Migration, ...]:
@@ -104,24 +119,21 @@ def from_contents(files: Iterable[tuple[str, bytes]]) -> tuple[Migration, ...]:
     return tuple(sorted(migrations, key=lambda migration: migration.version))
 
 
+def repeatables_from_contents(files: Iterable[tuple[str, bytes]]) -> tuple[Migration, ...]:
+    """Make repeatables of files outside a folder, by path below the migrations folder and content."""
+    repeatables = []
+    for path, raw in files:
+        with suppress(FileMistake):
+            repeatables.append(Migration(path[:-4], _REPEATABLE, _normalize(raw)[1], ""))
+    return tuple(repeatables)
+
+
 def create(folder: Path, name: str, moment: datetime) -> Path:
     """Write a migration without a statement whose version is the UTC time `moment`, or the next second that is free.
 
     Never overwrites a file or reuses a version. `migrate` refuses the file until it has a statement.
     """
-    slug = file_names.make_slug(name)
-    if not slug:
-        raise ConfigurationError(
-            f'"{name}" gives no file name',
-            detail="It has none of the letters a to z and no digit.",
-            hint="Describe the migration in a few words with the letters a to z or digits.",
-        )
-    if len(slug) > _LONGEST_SLUG:
-        raise ConfigurationError(
-            f"the description is too long for a file name: it has {len(slug)} characters",
-            detail=f"The longest has {_LONGEST_SLUG}.",
-            hint="Describe the migration in a few words, and write the rest as a comment into the file.",
-        )
+    slug = _make_slug(name, _LONGEST_SLUG)
     folder.mkdir(parents=True, exist_ok=True)
     while any(folder.glob(f"{moment:%Y%m%dT%H%M%S}_*.sql")):
         moment += timedelta(seconds=1)
@@ -130,6 +142,47 @@ def create(folder: Path, name: str, moment: datetime) -> Path:
         comment = " ".join(file_names.description_of(name).split())  # on one line: a second line would be SQL
         file.write(f"-- {comment}\n{_TEMPLATE}\n")
     return path
+
+
+def create_repeatable(folder: Path, name: str) -> Path:
+    """Write a repeatable migration without a statement; ConfigurationError when there is a file of that name."""
+    slug = _make_slug(name, _LONGEST_REPEATABLE)
+    path = folder / file_names.REPEATABLE_FOLDER / f"{slug}.sql"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(f"-- {' '.join(file_names.description_of(name).split())}\n{_REPEATABLE_TEMPLATE}\n")
+    except FileExistsError:
+        raise ConfigurationError(
+            f"{path} exists already",
+            detail="Nothing was written.",
+            hint="Change that file, and it runs again; or give another name.",
+        ) from None
+    return path
+
+
+def _make_slug(name: str, longest: int) -> str:
+    """The part of a file's name that a description gives; ConfigurationError when there is none, or a long one."""
+    slug = file_names.make_slug(name)
+    if not slug:
+        raise ConfigurationError(
+            f'"{name}" gives no file name',
+            detail="It has none of the letters a to z and no digit.",
+            hint="Describe the migration in a few words with the letters a to z or digits.",
+        )
+    if len(slug) > longest:
+        raise ConfigurationError(
+            f"the description is too long for a file name: it has {len(slug)} characters",
+            detail=f"The longest has {longest}.",
+            hint="Describe the migration in a few words, and write the rest as a comment into the file.",
+        )
+    return slug
+
+
+def read_repeatable(path: str, name: str) -> Migration:
+    """Read a file of the folder of repeatable migrations; FileMistake when that is not possible."""
+    _require_file(path)
+    return Migration(f"{file_names.REPEATABLE_FOLDER}/{name[:-4]}", _REPEATABLE, _read_text(path)[1], path)
 
 
 class FileMistake(Exception):
@@ -146,10 +199,23 @@ def _read_file(path: str, name: str) -> Migration:
     match = file_names.FILE_NAME.fullmatch(name)
     if match is None:
         raise FileMistake(file_names.describe_fault(name))
-    if not os.path.isfile(path):  # noqa: PTH113
-        raise FileMistake("not a regular file. It is a broken link, a pipe or a device.")
+    _require_file(path)
     _, checksum = _read_text(path)
     return Migration(name[:-4], _parse_version(match), checksum, path)
+
+
+def _read_repeatables(folder: Path) -> tuple[tuple[Migration, ...], list[str]]:
+    """Read the sub-folder of the repeatable migrations; returns these and the mistakes, none without that folder."""
+    if not os.path.isdir(f"{folder}/{file_names.REPEATABLE_FOLDER}"):  # noqa: PTH112
+        return (), []
+    from pgratchet.migrations import repeatables
+
+    return repeatables.collect(folder)
+
+
+def _require_file(path: str) -> None:
+    if not os.path.isfile(path):  # noqa: PTH113
+        raise FileMistake("not a regular file. It is a broken link, a pipe or a device.")
 
 
 def _parse_version(match: re.Match[str]) -> int:

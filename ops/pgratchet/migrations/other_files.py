@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from pgratchet.migrations.file_names import right_name
+from pgratchet.migrations.file_names import REPEATABLE_FOLDER, SCHEMA_FILE, right_name
 
 _VERSION = re.compile(r"[vu]?[0-9][0-9t.]*([_. -]|$)", re.IGNORECASE)
 _VERSION_FOLDER = re.compile(r"[vu]?[0-9][0-9t.]*(_|$)", re.IGNORECASE)
@@ -26,6 +26,7 @@ _HARMLESS = re.compile(
     re.IGNORECASE,
 )
 _CACHE = "__pycache__"
+_SIMILAR_FOLDERS = (REPEATABLE_FOLDER, f"{REPEATABLE_FOLDER}s")
 _MOST = 20_000
 """Entries of sub-folders to look at."""
 
@@ -34,12 +35,19 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
+def has_its_own_meaning(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is the folder of the repeatable migrations, or the snapshot of the schema."""
+    return entry.name == (REPEATABLE_FOLDER if entry.is_dir() else SCHEMA_FILE)
+
+
 def mistake(entry: os.DirEntry[str]) -> str | None:
     """Return why an entry that looks like a migration is none, in sentences; None for any other entry."""
     name = entry.name
-    if is_hidden(name) or name == _CACHE:
+    if is_hidden(name) or name == _CACHE or has_its_own_meaning(entry):
         return None
     if entry.is_dir():
+        if name.lower() in _SIMILAR_FOLDERS and (example := next(sql_below(entry.path), None)):
+            return f"not read, and it holds {example}. Rename the folder to {REPEATABLE_FOLDER}."
         example = next(_migrations_below(entry.path), None)
         if example is None and not name.lower().endswith(".sql"):
             return None
@@ -53,7 +61,13 @@ def mistake(entry: os.DirEntry[str]) -> str | None:
 def is_worth_naming(entry: os.DirEntry[str]) -> bool:
     """Return whether a user may expect that an entry is read, although it is neither a migration nor a mistake."""
     name = entry.name.lower()
-    if is_hidden(name) or _HARMLESS.match(name) or name.endswith("~") or re.fullmatch("#.*#", name):
+    if (
+        has_its_own_meaning(entry)
+        or is_hidden(name)
+        or _HARMLESS.match(name)
+        or name.endswith("~")
+        or re.fullmatch("#.*#", name)
+    ):
         return False
     return entry.is_dir() or not name.endswith((".sql", *_DOCUMENTS))
 
@@ -65,8 +79,18 @@ def named_entries(folder: Path, expected: Collection[Path] = ()) -> tuple[str, .
     """
     with os.scandir(folder) as entries:
         named = [entry for entry in entries if is_worth_naming(entry) and mistake(entry) is None]
-        others = [entry for entry in named if Path(entry.path).resolve() not in expected]
-        return tuple(sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in others))
+    others = [entry for entry in named if Path(entry.path).resolve() not in expected]
+    names = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in others]
+    if (below := folder / REPEATABLE_FOLDER).is_dir() and folder.name != REPEATABLE_FOLDER:
+        names += (f"{REPEATABLE_FOLDER}/{name}" for name in named_entries(below, expected))
+    return tuple(sorted(names))
+
+
+def sql_below(path: str) -> Iterator[str]:
+    """Yield the names of the SQL files in a folder and below it."""
+    for _, folders, names in os.walk(path):
+        folders[:] = sorted(each for each in folders if not is_hidden(each))
+        yield from (name for name in sorted(names) if name.lower().endswith(".sql"))
 
 
 def _looks_like_migration(name: str) -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Literal
 
 from pgratchet.errors import ConfigurationError, HistoryDisagrees, Location
 from pgratchet.formatting import format_count
+from pgratchet.migrations import repeatables
 from pgratchet.migrations.files import Migration
+from pgratchet.migrations.repeatables import RepeatablePlan
 
 State = Literal["applied", "pending", "changed", "missing", "out-of-order", "unfinished"]
 
@@ -60,28 +62,36 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All migrations in order of version; in `todo` the migrations to apply.
+    """All versioned migrations in order of version, and the repeatable ones; in `todo` the migrations to apply.
 
-    With `--to`, `last` is the last migration to apply, and `todo` can be shorter.
+    With `--to`, `last` is the last migration to apply, and `todo` can be shorter. It then has no repeatables: these
+    belong to the newest schema. `scripts.prepare_plan` adds those that a versioned file requires.
     """
 
     entries: tuple[Entry, ...]
     todo: tuple[Migration, ...] = field(default=())
     last: str | None = None
+    repeatables: RepeatablePlan = field(default_factory=RepeatablePlan)
 
     def names(self, *states: State) -> tuple[str, ...]:
         return tuple(entry.name for entry in self.entries if entry.state in states)
 
     @property
     def pending_count(self) -> int:
-        """The number of unfinished and pending migrations."""
-        return len(self.names("pending", "unfinished"))
+        """The number of unfinished and pending migrations, and of repeatables that are new or changed."""
+        return len(self.names("pending", "unfinished")) + len(self.repeatables.todo)
+
+    @property
+    def total(self) -> int:
+        """The number of all migrations, without repeatables whose file is gone."""
+        return len(self.entries) + sum(entry.migration is not None for entry in self.repeatables.entries)
 
     @property
     def pending_after(self) -> tuple[str, ...]:
         """The names of the unfinished and pending migrations behind the last one to apply."""
         todo = {migration.name for migration in self.todo}
-        return tuple(name for name in self.names("pending", "unfinished") if name not in todo)
+        pending = (*self.names("pending", "unfinished"), *(each.name for each in self.repeatables.todo))
+        return tuple(name for name in pending if name not in todo)
 
     @property
     def compared_names(self) -> tuple[str, ...]:
@@ -95,28 +105,34 @@ class Plan:
 
 
 def make_plan(files: Sequence[Migration], history: Sequence[HistoryRow], to: str | None = None) -> Plan:
-    """Compare the files, in order of version, with the history.
+    """Compare the files, as `files.read` returns them, with the history.
 
     A row without a file of a migration that failed at its first statement does not count: nothing took effect.
     `to` names the last migration to run, by its name, version or path; ConfigurationError when no single file matches.
     """
-    rows = {row.name: row for row in history}
+    versioned = [file for file in files if not file.is_repeatable]
+    rows = {row.name: row for row in history if not repeatables.is_repeatable_row(row.name)}
+    entries = _versioned_entries(versioned, rows)
+    pending = [e.migration for e in entries if e.state in ("pending", "out-of-order", "unfinished") and e.migration]
+    changed = repeatables.plan(files, history)
+    if to is None:
+        return Plan(tuple(entries), (*pending, *changed.todo), None, changed)
+    last = _find_last(versioned, to)
+    return Plan(tuple(entries), tuple(m for m in pending if m.version <= last.version), last.name, changed)
+
+
+def _versioned_entries(files: Sequence[Migration], rows: Mapping[str, HistoryRow]) -> list[Entry]:
     file_names = {migration.name for migration in files}
     newest = max((m.version for m in files if m.name in rows), default=-1)
     entries = [_entry(m, rows.get(m.name), newest) for m in files]
-    missing = [row for row in history if row.name not in file_names and not row.is_untouched]
+    missing = [row for row in rows.values() if row.name not in file_names and not row.is_untouched]
     entries += [Entry(row.name, "missing", None, row) for row in missing]
-    entries.sort(key=lambda entry: (_version_of(entry.name), entry.name))
-    pending = [e.migration for e in entries if e.state in ("pending", "out-of-order", "unfinished") and e.migration]
-    if to is None:
-        return Plan(tuple(entries), tuple(pending))
-    last = _find_last(files, to)
-    return Plan(tuple(entries), tuple(m for m in pending if m.version <= last.version), last.name)
+    return sorted(entries, key=lambda entry: (_version_of(entry.name), entry.name))
 
 
 def lacks_first_version(files: Sequence[Migration]) -> bool:
     """Return whether a file 001 would come before all files."""
-    return all(migration.version > 1 for migration in files)
+    return all(migration.version > 1 for migration in files if not migration.is_repeatable)
 
 
 def _entry(migration: Migration, row: HistoryRow | None, newest: int) -> Entry:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgratchet.errors import Location, combine_mistakes
-from pgratchet.migrations.directives import Directives, find_directive, parse_directives
-from pgratchet.migrations.files import Migration
+from pgratchet.migrations.directives import (
+    Directives,
+    directive_name,
+    find_directive,
+    parse_directives,
+    parse_required,
+)
+from pgratchet.migrations.files import FileMistake, Migration
 
 if TYPE_CHECKING:
     from pgratchet.migrations.foreign_lines import Mark
+    from pgratchet.migrations.plan import Plan
     from pgratchet.migrations.statement import Comment, Statement
 
 SIZE_LIMIT = 256_000
@@ -31,7 +39,8 @@ class Window:
 class Script:
     """A checked migration. `statements` is the number of statements, `size` the size of the text in bytes.
 
-    `windows` are empty when the text is sent whole; a large text or a COPY is sent in windows.
+    `runs_again`: a repeatable that has run before in the same run, and runs once more. `windows` are empty when the
+    text is sent whole; a large text or a COPY is sent in windows.
     """
 
     migration: Migration
@@ -40,15 +49,68 @@ class Script:
     size: int
     windows: tuple[Window, ...] = ()
     is_ascii: bool = True
+    runs_again: bool = False
 
     @property
     def name(self) -> str:
         return self.migration.name
 
+    @property
+    def is_repeatable(self) -> bool:
+        return self.migration.is_repeatable
 
-def prepare_scripts(migrations: Iterable[Migration]) -> tuple[Script, ...]:
-    """Read and check the migrations; a single ConfigurationError names every mistake."""
-    results = [_check(migration) for migration in migrations]
+
+def prepare_plan(plan: Plan) -> tuple[Script, ...]:
+    """Read and check the migrations of a plan; returns the scripts in the order in which they run.
+
+    A repeatable runs before the first file that requires it, and otherwise behind the versioned files.
+    """
+    names = frozenset(entry.name for entry in plan.repeatables.entries if entry.migration)
+    scripts = prepare_scripts(plan.todo, names)
+    if plan.last is not None:  # the plan leaves the repeatables out
+        required = {name for script in scripts for name in script.directives.after}
+        scripts += prepare_scripts((file for file in plan.repeatables.todo if file.name in required), names)
+    return _in_order(scripts)
+
+
+def files_up_to(files: Sequence[Migration], name: str) -> tuple[Migration, ...]:
+    """Return the versioned files up to one that `--to` would name, with the repeatables that these require."""
+    from pgratchet.migrations.plan import make_plan
+
+    return tuple(script.migration for script in prepare_plan(make_plan(files, (), name)))
+
+
+def _in_order(scripts: Iterable[Script]) -> tuple[Script, ...]:
+    """The scripts in their order. A repeatable that ran early runs again when a later file of the run may drop it.
+
+    On a new database all files run at once: also one that requires a repeatable, and a later one that drops it.
+    """
+    ordered: list[Script] = []
+    waiting: dict[str, Script] = {}
+    early: dict[str, Script] = {}
+    for script in sorted(scripts, key=lambda script: not script.is_repeatable):
+        if script.is_repeatable:
+            waiting[script.name] = script
+            continue
+        required = sorted(set(script.directives.after) & waiting.keys())
+        early |= {name: waiting.pop(name) for name in required}
+        ordered += [*(early[name] for name in required), script]
+        waiting |= {name: replace(each, runs_again=True) for name, each in early.items() if _may_drop(script, each)}
+    return (*ordered, *sorted(waiting.values(), key=lambda script: script.name))
+
+
+def _may_drop(script: Script, repeatable: Script) -> bool:
+    from pgratchet.migrations.created_objects import created_names, may_drop
+
+    return may_drop(script.migration.text(), set(created_names(repeatable.migration.text())))
+
+
+def prepare_scripts(migrations: Iterable[Migration], repeatables: Collection[str] | None = None) -> tuple[Script, ...]:
+    """Read and check the migrations; a single ConfigurationError names every mistake.
+
+    `repeatables` are the names of all repeatables that a file may require; None when they are not known.
+    """
+    results = [_check(migration, repeatables) for migration in migrations]
     mistakes = [mistake for _, script_mistakes in results for mistake in script_mistakes]
     if mistakes:
         advice = dict.fromkeys(["Fix each file; nothing was run.", *(each.advice for each in mistakes if each.advice)])
@@ -85,7 +147,7 @@ class _Mistake(NamedTuple):
     advice: str = ""
 
 
-def _check(migration: Migration) -> tuple[Script, list[_Mistake]]:
+def _check(migration: Migration, repeatables: Collection[str] | None) -> tuple[Script, list[_Mistake]]:
     from pgratchet.migrations.positions import location_at
 
     text = migration.text()
@@ -94,14 +156,46 @@ def _check(migration: Migration) -> tuple[Script, list[_Mistake]]:
     directives, directive_mistakes = parse_directives(pieces.directives, first_statement)
     mistakes = _only_mistake(text, pieces, directives)
     if not mistakes:
+        if migration.is_repeatable:
+            directive_mistakes += _not_in_repeatables(pieces)
+        elif repeatables is not None:
+            directive_mistakes += _unknown_repeatables(pieces, repeatables)
         mistakes = [*pieces.mistakes, *_foreign_part(pieces)]
         mistakes += [(offset, reason, "") for offset, reason in directive_mistakes]
         if not mistakes and directives.empty != (not pieces.count):
-            mistakes.append((0, _NOT_EMPTY if pieces.count else _EMPTY, ""))
-        mistakes += [(s.start, reason, "") for s in pieces.suspects if (reason := _refusal(text, s, directives))]
+            empty = _EMPTY_REPEATABLE if migration.is_repeatable else _EMPTY
+            mistakes.append((0, _NOT_EMPTY if pieces.count else empty, ""))
+        refusal = _refusal_in_repeatable if migration.is_repeatable else _refusal
+        mistakes += [(s.start, reason, "") for s in pieces.suspects if (reason := refusal(text, s, directives))]
     located = [_Mistake(location_at(migration, text, offset), *rest) for offset, *rest in sorted(mistakes)]
     script = Script(migration, directives, pieces.count, len(text), pieces.windows.build(), text.isascii())
     return script, located
+
+
+def _not_in_repeatables(pieces: _Pieces) -> list[tuple[int, str]]:
+    return [
+        (offset, f'the directive "{directive_name(text)}" in a repeatable migration. {advice}')
+        for offset, text in pieces.directives
+        if (advice := _ONLY_IN_VERSIONED.get(directive_name(text)))
+    ]
+
+
+def _unknown_repeatables(pieces: _Pieces, repeatables: Collection[str]) -> list[tuple[int, str]]:
+    unknown = []
+    for offset, text in pieces.directives:
+        with suppress(FileMistake):  # which `parse_directives` has noted
+            if directive_name(text) == "after" and parse_required(text.partition("=")[2]) not in repeatables:
+                unknown.append((offset, f"{text.strip()}: there is no such file. {_near(text, repeatables)}"))
+    return unknown
+
+
+def _near(text: str, repeatables: Collection[str]) -> str:
+    import difflib
+
+    name = parse_required(text.partition("=")[2])
+    titles = {known.partition("/")[2]: known for known in sorted(repeatables)}
+    near = difflib.get_close_matches(name.partition("/")[2], titles, n=1, cutoff=0.6)
+    return f"Do you mean {titles[near[0]]}.sql?" if near else f"Write {name}.sql, or put it back if it was deleted."
 
 
 class _Pieces:
@@ -147,6 +241,13 @@ class _Pieces:
 _OLD_STAND_IN = b"which has no SQL that could be taken over."
 """The end of the only line of a stand-in that an earlier version wrote."""
 _EMPTY = "holds no statement. Write the SQL, or the line `-- migrate: empty` if that is right."
+_EMPTY_REPEATABLE = "holds no statement. Write the SQL, or delete the file."
+_ONLY_IN_VERSIONED = {
+    "no-transaction": "All repeatables of a run share one transaction. Put its statements into a versioned migration.",
+    "empty": "Delete the file if there is nothing to run.",
+    "after": "Repeatables find their order themselves: remove the line.",
+}
+"""What to do about a directive that only versioned migrations can have."""
 _NOT_EMPTY = "is declared as empty, and holds statements. Remove the line `-- migrate: empty`."
 _STAND_IN = "a stand-in for an adopted migration that cannot run here."
 _REPLACE_STAND_INS = (
@@ -194,6 +295,17 @@ def _refusal(text: bytes, statement: Statement, directives: Directives) -> str |
     if outside and directives.transactional:
         return f"{outside} cannot run inside a transaction. Declare above all statements: -- migrate: no-transaction"
     return None
+
+
+def _refusal_in_repeatable(text: bytes, statement: Statement, directives: Directives) -> str | None:
+    """Return the reason to refuse a statement in a repeatable, or None."""
+    from pgratchet.migrations import classify
+
+    if statement.rows:
+        return "COPY ... FROM STDIN in a repeatable migration. Put it into a versioned migration."
+    if outside := classify.outside_transaction(statement):
+        return f"{outside} cannot run inside a transaction, as repeatables do. Put it into a versioned migration."
+    return _refusal(text, statement, directives)
 
 
 class _WindowBuilder:

@@ -11,6 +11,7 @@ from pgratchet.database.target import Target
 from pgratchet.errors import HistoryDisagrees
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.plan import HistoryRow
+from pgratchet.migrations.repeatables import file_name_of_row
 from pgratchet.operations.base import Machine
 
 if TYPE_CHECKING:
@@ -178,4 +179,6 @@ class SettleRun:
             session.open()
             for _ in session.lock():
                 pass
-            return tuple(target.history.read_run(session.connection, self.run_id, self.names))
+            connection, history = session.connection, target.history
+            rows = [row.name for row in history.read(connection) if file_name_of_row(row.name) in self.names]
+            return tuple(history.read_run(connection, self.run_id, rows))

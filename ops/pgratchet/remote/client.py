@@ -14,7 +14,7 @@ from pgratchet import events
 from pgratchet.database.target import ReceivedTarget, Target, TargetStorage
 from pgratchet.errors import Unreachable
 from pgratchet.migrations.plan import Plan, lacks_first_version, make_plan, require_agreement
-from pgratchet.migrations.scripts import prepare_scripts
+from pgratchet.migrations.scripts import Script, prepare_plan
 from pgratchet.operations import protocol
 from pgratchet.operations.migrate import Migrate, ReadHistory, ReadTexts, TransferredMigration
 from pgratchet.operations.protocol import Request, RunInfo
@@ -122,8 +122,7 @@ def prepare_migration(
     plan = make_plan(files, ask(target, query).rows, request.to)
     names = plan.compared_names
     require_agreement(plan, ask(target, ReadTexts(names)) if names else {})
-    prepare_scripts(plan.todo)
-    yield PreparedHostRun(target, files, request, store, plan)
+    yield PreparedHostRun(target, files, request, store, plan, prepare_plan(plan))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +134,18 @@ class PreparedHostRun:
     request: Migrate
     store: Store | None
     plan: Plan
+    scripts: tuple[Script, ...]
 
     @property
     def planned(self) -> events.Planned:
-        names = tuple(migration.name for migration in self.plan.todo)
-        return events.Planned(names, total=len(self.plan.entries), pending=self.plan.pending_count)
+        names = tuple(script.name for script in self.scripts)
+        return events.Planned(names, total=self.plan.total, pending=self.plan.pending_count)
 
     def apply(self) -> events.Stream:
         """Apply what is pending on the host. Only the texts of pending migrations are sent."""
         names = self.planned.todo
         if not names:
-            yield events.Finished(total=len(self.plan.entries), pending=self.plan.pending_count)
+            yield events.Finished(total=self.plan.total, pending=self.plan.pending_count)
             return
         request = replace(self.request, files=tuple(_transferred(file, file.name in names) for file in self.files))
         yield from run(self.target, request, RunInfo(request.run_id, "migrate", names), self.store)

@@ -12,6 +12,7 @@ from pgratchet import events
 from pgratchet.database.target import Target, TargetStorage
 from pgratchet.errors import HungUp, Interrupted, MigrationFailed, OutcomeUnknown, RatchetError, Unreachable
 from pgratchet.formatting import join_names, was_or_were
+from pgratchet.migrations.repeatables import file_name_of_row
 from pgratchet.operations import protocol
 from pgratchet.operations.backups import prune
 from pgratchet.operations.migrate import SettleRun
@@ -251,9 +252,10 @@ class RunFollower:
         except RatchetError:
             return self._end(self._out_of_sight())
         for row in rows:
-            if row.executed_at and row.name not in self.applied:
-                self.applied.append(row.name)
-                yield events.MigrationApplied(row.name, row.duration_ms or 0)
+            name = file_name_of_row(row.name)
+            if row.executed_at and name not in self.applied:
+                self.applied.append(name)
+                yield events.MigrationApplied(name, row.duration_ms or 0)
         return self._end(
             MigrationFailed(
                 f"the process of the run {self.run.run_id} on {self.connection.route.host} ended without a result",

@@ -223,7 +223,7 @@ def _baseline_differences(
 ) -> list[str]:
     """The differences between files and database, found on the same server or on one where databases can be made."""
     from pgratchet.adopt import baseline, rebuild
-    from pgratchet.migrations.plan import make_plan
+    from pgratchet.migrations.scripts import files_up_to
     from pgratchet.operations.restore import restore_server
     from pgratchet.operations.schema import schema_dumper
 
@@ -234,7 +234,7 @@ def _baseline_differences(
         if not baseline.may_not_create(error):
             raise
     output.say("this role may not create databases here: the schemas are compared on another server")
-    todo = make_plan(files, (), name).todo
+    todo = files_up_to(files, name)
     live = _live_schema(target, session, lambda: dump(target.connection["dbname"]))
     return baseline.differences_elsewhere(rebuild.try_rebuild(live, todo, (), scratch()))
 

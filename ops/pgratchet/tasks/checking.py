@@ -32,7 +32,7 @@ def ci(
 
     folder = project.sql(sql)
     files = read_migrations(project, folder)
-    prepare_scripts(files)
+    prepare_scripts(files, {file.name for file in files if file.is_repeatable})
     branches = checks.compare_branches(folder, against)
     new, mistakes = _new_files(files, branches, quiet=json)
     linted = [file for file in files if new is None or file.name in new]
@@ -59,13 +59,18 @@ def ci(
 def _new_files(
     files: tuple[Migration, ...], branches: Branches | None, *, quiet: bool
 ) -> tuple[list[str] | None, list[str]]:
-    """The names that main does not have, None where main is not known, and the mistakes in the order."""
+    """The names that main does not have, None where main is not known, and the mistakes in the order.
+
+    Repeatables that this branch has changed are among the names.
+    """
     from pgratchet.checks.ci import check_order
 
     if branches is None:
         output.say("not compared with the main branch, which this clone does not have; --against=BRANCH names another")
         return None, []
-    new, mistakes = check_order(files, branches.theirs, branches.base)
+    versioned = [file for file in files if not file.is_repeatable]
+    new, mistakes = check_order(versioned, branches.theirs, branches.base)
+    new += [file.name for file in files if file.is_repeatable and branches.is_changed(file)]
     if not quiet:
         output.write(f"{format_count(len(files), 'migration')}, {len(new)} of them new to {branches.main}")
     return new, mistakes

@@ -96,7 +96,7 @@ def _tools(_folders: Mapping[str, Path], _: str) -> list[str]:
 def _migrations(folders: Mapping[str, Path], _: str) -> list[str]:
     from pgratchet.migrations.files import read
 
-    return [migration.name for migration in read(folders["sql"])]
+    return [migration.name for migration in read(folders["sql"]) if not migration.is_repeatable]
 
 
 _VALUES: Mapping[str, Callable[[Mapping[str, Path], str], list[str]]] = {

@@ -44,6 +44,7 @@ HELP = {
     "remove": "also delete the server's data, after asking",
     "run": "the run's id; `invoke runs` lists them; default: the newest run",
     "name": "what the migration does, in a few words",
+    "repeatable": "write a view or a function into the sub-folder repeatable, which runs whenever its text changes",
     "template": "the template, such as k8s/migrate-job.yaml, ci/github.yml or ci/gitlab.yml",
     "against": "the branch to merge into; default: the default branch of origin, or main, or master",
     "server": "the scratch server: an environment, or docker:IMAGE; default: $CI_DATABASE_URL, or the bundled one",

@@ -83,11 +83,11 @@ def _stopped_location(project: Project, entry: InventoryTarget) -> str:
 def _plan_without_history(files: tuple[Migration, ...], request: Migrate, result: RunResult, *, json: bool) -> Plan:
     """Show the plan of a dry run for a database without a history, and return it."""
     from pgratchet.migrations.plan import make_plan
-    from pgratchet.migrations.scripts import prepare_scripts
+    from pgratchet.migrations.scripts import prepare_plan
 
     plan = make_plan(files, (), request.to)
-    prepare_scripts(plan.todo)
-    result.take(Planned(tuple(migration.name for migration in plan.todo), len(plan.entries), plan.pending_count))
+    names = tuple(script.name for script in prepare_plan(plan))
+    result.take(Planned(names, plan.total, plan.pending_count))
     if not json:
         migrations.show_plan(result, plan, is_dry_run=True)
     return plan
@@ -265,10 +265,10 @@ def _read_files(project: Project, sql: Path) -> tuple[tuple[Migration, ...], lis
     return files, findings
 
 
-@task("name", "sql")
-def new(project: Project, name: str, sql: str | None = None) -> None:
+@task("name", "sql", "repeatable")
+def new(project: Project, name: str, sql: str | None = None, repeatable: bool = False) -> None:
     """Write an empty migration; its version is the time in UTC."""
-    from pgratchet.migrations.files import create
+    from pgratchet.migrations.files import create, create_repeatable
 
     if name.startswith("-"):  # Invoke takes the first word behind the task as the name, also a flag
         raise ConfigurationError(
@@ -277,4 +277,6 @@ def new(project: Project, name: str, sql: str | None = None) -> None:
             hint='Write `invoke new "create users"`.',
         )
     project.require()
-    output.write(str(create(project.sql(sql), name, datetime.now(timezone.utc))))
+    folder = project.sql(sql)
+    path = create_repeatable(folder, name) if repeatable else create(folder, name, datetime.now(timezone.utc))
+    output.write(str(path))

@@ -144,6 +144,7 @@ def _applied(project: Project, target: RenderedTarget, files: Sequence[Migration
     """The migrations that the target has run; HistoryDisagrees where files and history differ."""
     from pgratchet.migrations.plan import lacks_first_version, make_plan, require_agreement
     from pgratchet.operations.migrate import ReadHistory, ReadTexts
+    from pgratchet.schema.applied import applied_files, recorded_names
 
     query = ReadHistory(without_first=lacks_first_version(files))
     history = dispatch.ask(target, query, project.root)
@@ -152,7 +153,8 @@ def _applied(project: Project, target: RenderedTarget, files: Sequence[Migration
     require_agreement(plan, dispatch.ask(target, ReadTexts(names), project.root) if names else {})
     for warning in history.warnings:
         output.say(commands.typed(f"WARNING: {warning}"))
-    return tuple(each.migration for each in plan.entries if each.state == "applied" and each.migration)
+    rows = recorded_names(plan)
+    return applied_files(plan, dispatch.ask(target, ReadTexts(rows), project.root) if rows else {})
 
 
 def _builder(project: Project, target: RenderedTarget, live: LiveSchema) -> SchemaBuilder:

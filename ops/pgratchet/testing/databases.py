@@ -78,19 +78,22 @@ class PartlyMigrated(Database):
     files: tuple[migrations.Migration, ...]
 
     def migrate(self, to: str | None = None) -> None:
-        """Apply the next migration, or all migrations up to a named migration."""
+        """Apply the next migration, or all migrations up to a named migration.
+
+        After the last versioned migration the next step is all repeatables.
+        """
         __tracebackhide__ = True
         with concise_errors():
             _migrate(self, self.files, self._next() if to is None else to)
 
-    def _next(self) -> str:
+    def _next(self) -> str | None:
         with self.connect() as session:
             todo = plan.make_plan(self.files, History().read(session)).todo
         if not todo:
             raise ConfigurationError(
                 "there is no migration left to apply", hint="Call pg_migrated_to with an earlier migration."
             )
-        return todo[0].name
+        return None if todo[0].is_repeatable else todo[0].name
 
 
 def _migrate(database: Database, files: Sequence[migrations.Migration], to: str | None = None) -> None:

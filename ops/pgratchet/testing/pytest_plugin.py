@@ -78,7 +78,7 @@ def pg_migrated_to(
     _pg_factory: DatabaseFactory, _pg_files: tuple[Migration, ...]
 ) -> Iterator[Callable[[str], PartlyMigrated]]:
     """Makes a database migrated up to a migration, as `--to` names it; its migrate() goes on to the next."""
-    from pgratchet.migrations import plan
+    from pgratchet.migrations import scripts
     from pgratchet.testing import databases
 
     with ExitStack() as clones:
@@ -86,7 +86,7 @@ def pg_migrated_to(
         def migrated_to(to: str) -> PartlyMigrated:
             __tracebackhide__ = True
             with databases.concise_errors():
-                clone = clones.enter_context(_pg_factory.clone(plan.make_plan(_pg_files, (), to).todo))
+                clone = clones.enter_context(_pg_factory.clone(scripts.files_up_to(_pg_files, to)))
             return databases.PartlyMigrated(clone.name, clone.parameters, _pg_files)
 
         yield migrated_to

@@ -312,3 +312,32 @@ def test_an_sqlite_history_gives_the_order_and_the_differences(project: ToolProj
 
 
 # A database without a history.
+
+
+def test_repeatables_and_their_rows_are_no_part_of_an_adoption(project: ToolProject) -> None:
+    project.given("drizzle")
+    (project.sql / "repeatable").mkdir(parents=True)
+    view = project.sql / "repeatable" / "v.sql"
+    view.write_text("create or replace view v as select * from one;")
+    preview = project.adopt()
+    assert set(project.migrate()) == {"applied"}
+    view.unlink()
+    assert project.database.rows("SELECT count(*) FROM ratchet.migrations WHERE name = 'repeatable/v@1'") == [(1,)]
+    again = project.adopt()
+    assert again.is_complete
+    assert [item.original for item in again.items] == [item.original for item in preview.items]
+
+
+def test_a_baseline_replaces_adopted_migrations_also_after_a_repeatable_ran(project: ToolProject) -> None:
+    project.given("dbmate")
+    project.adopt()
+    (project.sql / "repeatable").mkdir()
+    (project.sql / "repeatable" / "v.sql").write_text("create or replace view v as select 1 as x;")
+    three = next(path for path in project.sql.iterdir() if "three" in path.name)
+    text = three.read_text()
+    three.unlink()
+    assert set(project.migrate()) == {"applied"}
+    three.write_text(text)
+    baseline = project.adopt(write_baseline=True)
+    assert baseline.replaced
+    assert project.database.rows("SELECT count(*) FROM ratchet.migrations WHERE name = 'repeatable/v@1'") == [(1,)]

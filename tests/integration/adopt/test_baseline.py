@@ -113,3 +113,19 @@ def test_files_run_with_the_search_path_of_the_database(baseline_project: ToolPr
     database.run(f"ALTER DATABASE {database.name} SET search_path = app")
     (baseline_project.sql / "1_base.sql").write_text("create schema app;\ncreate table one (a int);\n")
     assert take_baseline(database, baseline_project.sql, "1_base") == ["1_base"]
+
+
+def test_a_file_that_requires_a_repeatable_is_compared_with_what_both_make(baseline_project: ToolProject) -> None:
+    function = "create or replace function key(x int) returns int immutable language sql as 'select x';"
+    index = "create index i on one (key(a));"
+    folder = baseline_project.sql / "repeatable"
+    folder.mkdir()
+    (folder / "key.sql").write_text(function)
+    (folder / "later.sql").write_text("create or replace view later as select 1 as x;")
+    (baseline_project.sql / "2_more.sql").write_text(f"-- migrate: after=repeatable/key.sql\n{index}")
+    baseline_project.database.run(f"{BASE} {function} {index}")
+    marked = take_baseline(baseline_project.database, baseline_project.sql, "2_more")
+    assert marked == ["1_base", "2_more"]
+    assert baseline_project.migrate() == ["applied", "applied"]
+    rows = baseline_project.database.rows("SELECT name FROM ratchet.migrations ORDER BY id")
+    assert rows == [("1_base",), ("2_more",), ("repeatable/key@1",), ("repeatable/later@1",)]

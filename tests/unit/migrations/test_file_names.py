@@ -46,7 +46,6 @@ def test_a_wrong_name_is_explained_with_a_right_one(name: str, fault: str, bette
     ("name", "fault"),
     [
         ("foo.sql", "it does not begin with a version"),
-        ("R__views.sql", "it does not begin with a version"),
         ("005.sql", "no name follows the version"),
         ("005_.sql", "no name follows the version"),
         ("1.2_foo.sql", "the version 1.2 is neither a number nor a time"),

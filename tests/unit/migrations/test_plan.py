@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgratchet.errors import ConfigurationError, HistoryDisagrees, Location
-from pgratchet.migrations.files import read
+from pgratchet.migrations.files import Migration, read
 from pgratchet.migrations.plan import (
     DIGEST,
     HistoryRow,
@@ -252,3 +252,31 @@ def test_a_file_001_would_come_before_all_files(names: list[str], lacks: bool) -
         lacks_first_version([replace(file("1_x"), version=int(n.split("_")[0].replace("T", ""))) for n in names])
         == lacks
     )
+
+
+def repeatable(name: str) -> Migration:
+    return Migration(f"repeatable/{name}", -1, name, "")
+
+
+def test_repeatables_run_behind_the_versioned_migrations_and_their_rows_are_not_missing() -> None:
+    files = (file("1_a"), file("2_b"), repeatable("report"), repeatable("view"))
+    plan = make_plan(files, [row("1_a"), row("repeatable/view@1", "view"), row("repeatable/gone@3", "gone")])
+    assert [entry.name for entry in plan.entries] == ["1_a", "2_b"]
+    assert [migration.name for migration in plan.todo] == ["2_b", "repeatable/report"]
+    assert (plan.pending_count, plan.total) == (2, 4)
+    assert plan.disagreements() == ()
+    assert plan.repeatables.names("missing") == ("repeatable/gone",)
+
+
+def test_run_up_to_a_migration_leaves_the_repeatables_for_later() -> None:
+    files = (file("1_a"), file("2_b"), repeatable("view"))
+    plan = make_plan(files, [], "1_a")
+    assert [migration.name for migration in plan.todo] == ["1_a"]
+    assert plan.pending_after == ("2_b", "repeatable/view")
+    with pytest.raises(ConfigurationError, match="no migration is named"):
+        make_plan(files, [], "repeatable/view")
+
+
+def test_repeatables_do_not_hide_that_a_first_version_is_missing() -> None:
+    assert lacks_first_version([file("2_b"), repeatable("view")])
+    assert not lacks_first_version([file("1_a"), repeatable("view")])

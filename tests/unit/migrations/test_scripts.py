@@ -63,6 +63,10 @@ def test_directives_are_read_above_the_first_statement(tmp_path: Path) -> None:
         ("-- migrate: empty\nselect 1", "is declared as empty, and holds statements"),
         ("-- migrate: empty=yes", 'unknown directive "empty=yes"'),
         ("select 1;\n-- migrate: empty", "a directive below the first statement"),
+        ("-- migrate: after=v.sql\nselect 1", '"v.sql" names no repeatable migration'),
+        ("-- migrate: after\nselect 1", '"" names no repeatable migration'),
+        ("-- migrate: after=repeatable/../x.sql\nselect 1", "names no repeatable migration"),
+        ("-- migrate: after=repeatable/v\n-- migrate: after=repeatable/v\nselect 1", "is there twice"),
     ],
 )
 def test_a_file_that_cannot_run_is_refused_with_its_location(tmp_path: Path, text: str, reason: str) -> None:
