@@ -26,7 +26,7 @@ from pgratchet.errors import ConfigurationError, HistoryDisagrees, Location
 from pgratchet.formatting import join_names
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.plan import HistoryRow, Plan, lacks_first_version, make_plan, require_agreement
-from pgratchet.migrations.scripts import Script, prepare_plan, prove_additive
+from pgratchet.migrations.scripts import Script, is_contract, prepare_plan, prove_additive
 
 Backup = Callable[[psycopg.Connection], events.Stream]
 """Takes a backup of the database that the connection leads to; its BackupTaken event names the backup."""
@@ -94,11 +94,11 @@ def _prepare(
     session: Session, files: Sequence[Migration], backup: Backup | None, options: MigrateOptions
 ) -> PreparedRun:
     rows = session.open()
-    plan = make_plan(files, rows, options.to)
+    plan = _plan(files, rows, options)
     if plan.todo and not rows and not options.not_empty:
         without_first = lacks_first_version(files)
         rows = contents.require_empty(session.connection, session.history, without_first=without_first)
-        plan = make_plan(files, rows, options.to)
+        plan = _plan(files, rows, options)
     _require_agreement(session, plan)
     scripts = prepare_plan(plan)
     if options.only_destructive and _is_additive(session.connection, scripts):
@@ -107,6 +107,10 @@ def _prepare(
     _refuse_pooled(session, scripts, backup)
     session.lock_timeout = _shortest_lock_timeout(scripts, options.lock_timeout)
     return PreparedRun(session, options, files, scripts, backup, plan)
+
+
+def _plan(files: Sequence[Migration], rows: Sequence[HistoryRow], options: MigrateOptions) -> Plan:
+    return make_plan(files, rows, options.to, is_contract if options.stops_at_contract else None)
 
 
 def _require_agreement(session: Session, plan: Plan) -> None:
@@ -163,7 +167,7 @@ class PreparedRun:
             if warning := self.session.replication.warning(self.session.history):
                 yield events.ServerNotice("WARNING", warning)
             rows = yield from self._apply_under_lock()
-            plan = make_plan(self.files, rows, self.options.to)
+            plan = _plan(self.files, rows, self.options)
             _require_agreement(self.session, plan)
         elif not plan.total and (warning := contents.warning(self.session.connection, self.session.history)):
             yield events.ServerNotice("WARNING", warning)
@@ -184,7 +188,7 @@ class PreparedRun:
         return (yield from self._run(scripts, backup_id))
 
     def _still_pending(self, rows: Sequence[HistoryRow]) -> list[Script]:
-        plan = make_plan(self.files, rows, self.options.to)
+        plan = _plan(self.files, rows, self.options)
         _require_agreement(self.session, plan)
         names = {migration.name for migration in (*plan.todo, *plan.repeatables.todo)}
         scripts = [script for script in self.scripts if script.name in names]

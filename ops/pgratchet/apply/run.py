@@ -42,15 +42,17 @@ if TYPE_CHECKING:
 class MigrateOptions:
     """Options of a run. Times are in milliseconds.
 
-    `to` is the last migration to run. `without_backup` is the reason for running without a backup. `wait` is how long
-    to wait for the migration lock, and for a lock inside a migration over all tries; each try waits `lock_timeout`.
-    `statement_timeout` is the limit of each statement; 0 means unlimited. With `only_destructive`, no backup is taken
-    before additive migrations. With `not_empty`, the first run is allowed on a database that has tables already. With
-    `identity`, a database of another environment is refused.
+    `to` is the last migration to run. With `stops_at_contract` the run ends before the first contract file.
+    `without_backup` is the reason for running without a backup. `wait` is how long to wait for the migration lock, and
+    for a lock inside a migration over all tries; each try waits `lock_timeout`. `statement_timeout` is the limit of
+    each statement; 0 means unlimited. With `only_destructive`, no backup is taken before additive migrations. With
+    `not_empty`, the first run is allowed on a database that has tables already. With `identity`, a database of another
+    environment is refused.
     """
 
     run_id: str
     to: str | None = None
+    stops_at_contract: bool = False
     without_backup: str | None = None
     wait: int = 30_000
     lock_timeout: int = 3_000

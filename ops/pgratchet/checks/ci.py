@@ -41,6 +41,8 @@ _MAIN_BRANCHES = ("origin/HEAD", "origin/main", "origin/master", "main", "master
 """The names tried for the main branch."""
 _EXCLUDED_RULES = ("require-lock-timeout", "require-statement-timeout", "prefer-robust-stmts")
 """Rules of squawk that every run follows anyway: both timeouts are set, and a file is applied whole or not at all."""
+_CONTRACT_RULES = ("ban-drop-column", "ban-drop-table")
+"""Rules of squawk against what contract files are for."""
 _OTHER_SERVER = (
     "Name a server that has what the migrations need: an environment of the inventory (`invoke ci --server=NAME`), a "
     "Docker image (`invoke ci --server=docker:IMAGE`), or a URL in the environment variable CI_DATABASE_URL."
@@ -223,13 +225,16 @@ def lint(files: Sequence[Migration]) -> list[str]:
     scripts = prepare_scripts(files)
     transactional = [script.migration.path for script in scripts if script.directives.transactional]
     others = [script.migration.path for script in scripts if not script.directives.transactional]
-    return [*_squawk(program, transactional, "--assume-in-transaction"), *_squawk(program, others)]
+    contract = {script.migration.path for script in scripts if script.directives.phase == "contract"}
+    findings = [*_squawk(program, transactional, "--assume-in-transaction"), *_squawk(program, others)]
+    return [text for path, rule, text in findings if not (path in contract and rule in _CONTRACT_RULES)]
 
 
 _ALONE = "Such a statement needs a file of its own with the line `-- migrate: no-transaction`."
 
 
-def _squawk(program: str, paths: Sequence[str], *options: str) -> Iterator[str]:
+def _squawk(program: str, paths: Sequence[str], *options: str) -> Iterator[tuple[str, str, str]]:
+    """The path, the rule and the text of each finding."""
     if not paths:
         return
     # Not by squawk's --exclude, which would replace the excluded_rules of the team's .squawk.toml.
@@ -250,7 +255,7 @@ def _squawk(program: str, paths: Sequence[str], *options: str) -> Iterator[str]:
         position = f"{finding['file']}:{finding['line'] + 1}:{finding['column'] + 1}"
         alone = _ALONE if "concurrent" in finding["rule_name"] else ""
         message = " ".join(part for part in (finding["message"], finding.get("help"), alone) if part)
-        yield f"{position}: {finding['rule_name']}: {message}"
+        yield finding["file"], finding["rule_name"], f"{position}: {finding['rule_name']}: {message}"
 
 
 def require_clean(mistakes: Sequence[str]) -> None:
@@ -289,6 +294,13 @@ def apply_twice(server: ScratchServer, files: Sequence[Migration], roles: Iterab
             hint="Find the file that changes the table ratchet.migrations, and remove that statement.",
         )
     return len(first)
+
+
+def apply_once(server: ScratchServer, files: Sequence[Migration], roles: Iterable[str]) -> None:
+    """Apply files to a new database of a scratch server, and drop it. Raises the error of the file that fails."""
+    connecting = closing(sessions.connect(server.parameters))
+    with sessions.translate_errors(), connecting as connection, _scratch_database(connection, roles) as name:
+        _apply({**server.parameters, "dbname": name}, files, "once")
 
 
 def _require_extensions(connection: psycopg.Connection, server: ScratchServer, files: Sequence[Migration]) -> None:

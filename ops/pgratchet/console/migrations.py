@@ -44,7 +44,17 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
         "applied_at": _iso(row.moment) if row and row.moment else None,
         "checksum": file.checksum if file else row.checksum if row else None,
         "duration_ms": row.duration_ms if row else None,
+        "phase": _phase(entry),
     }
+
+
+def _phase(entry: Entry | RepeatableEntry) -> str | None:
+    """The phase of a pending file; None for any other entry, whose file is not read for it."""
+    from pgratchet.migrations.scripts import is_contract
+
+    if entry.state != "pending" or entry.migration is None:
+        return None
+    return "contract" if is_contract(entry.migration) else "expand"
 
 
 def _repeatable_json(entry: RepeatableEntry) -> dict[str, Any]:
@@ -93,6 +103,8 @@ def show_outcome(result: RunResult, plan: Plan) -> None:
         return
     applied = format_count(len(result.applied), "migration")
     write(f"{applied} applied in {format_duration(result.duration_ms)}, {result.pending} pending")
+    if plan.stopped_before:
+        write(f"stopped before {plan.stopped_before}, a contract file")
     write(f"backup: {result.backup_path}" if result.backup_path else "no backup was taken")
 
 
@@ -103,12 +115,16 @@ def _row(entry: Entry | RepeatableEntry, format_moment: Callable[[datetime], str
 
 
 def _state(entry: Entry | RepeatableEntry) -> str:
+    if _phase(entry) == "contract":
+        return "pending, contract"
     is_unfinished = entry.row is not None and entry.row.executed_at is None
     return "unfinished, missing" if entry.state == "missing" and is_unfinished else entry.state
 
 
 def _already_applied(plan: Plan) -> str:
-    """The reason why a run with `--to` has nothing to apply, although migrations are pending; empty otherwise."""
+    """The reason why a run with `--to` or `--phase` has nothing to apply, although migrations are pending."""
+    if plan.stopped_before and not plan.todo:
+        return f": the next migration is {plan.stopped_before}, a contract file"
     if plan.last is None or plan.todo or not plan.pending_after:
         return ""
     return f": {plan.last} is already applied; pending after it: {abbreviate_names(plan.pending_after)}"

@@ -26,6 +26,7 @@ _COLOURS = {
     "applied": "green",
     "complete": "green",
     "pending": "yellow",
+    "pending, contract": "yellow",
     "changed": "red",
     "missing": "red",
     "out-of-order": "red",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from pgratchet.migrations.files import FileMistake
 
@@ -20,8 +21,12 @@ _EXAMPLES = {
     "statement-timeout": "statement-timeout=0",
     "empty": "empty",
     "after": "after=repeatable/x.sql",
+    "phase": "phase=contract",
 }
 """The directives that people write, each with an example. `adopt` writes `stand-in`."""
+
+
+Phase = Literal["expand", "contract"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,8 @@ class Directives:
     """The directives of a file. Timeouts are in milliseconds; None keeps the default, 0 means no timeout.
 
     A stand-in keeps the place of an adopted migration that cannot run here. It is never run. An empty file holds no
-    statement on purpose. `after` are the names of the repeatables that the file requires.
+    statement on purpose. `after` are the names of the repeatables that the file requires. A contract file removes
+    what the application used before a release, so it runs after the release.
     """
 
     transactional: bool = True
@@ -38,6 +44,7 @@ class Directives:
     stand_in: bool = False
     empty: bool = False
     after: tuple[str, ...] = ()
+    phase: Phase = "expand"
 
 
 def find_directive(comment: str) -> str | None:
@@ -92,6 +99,14 @@ def directive_name(text: str) -> str:
     return text.partition("=")[0].strip()
 
 
+def parse_phase(text: str) -> Phase:
+    """Return the phase of that name; FileMistake for other texts."""
+    for phase in get_args(Phase):
+        if text == phase:
+            return phase  # type: ignore[no-any-return]
+    raise FileMistake(f'"{text}" is not a phase. Write phase=expand or phase=contract.')
+
+
 def parse_required(text: str) -> str:
     """Return the name of the repeatable that the value of an `after` names; FileMistake for other texts."""
     match = _REQUIRED.fullmatch(text)
@@ -110,6 +125,8 @@ def _apply(directives: Directives, text: str) -> Directives:
         return replace(directives, empty=True)
     if name == "lock-timeout":
         return replace(directives, lock_timeout=parse_duration(value))
+    if name == "phase":
+        return replace(directives, phase=parse_phase(value))
     if name == "after":
         return replace(directives, after=(*directives.after, parse_required(value)))
     if name == "statement-timeout":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Literal
@@ -64,13 +64,15 @@ class Entry:
 class Plan:
     """All versioned migrations in order of version, and the repeatable ones; in `todo` the migrations to apply.
 
-    With `--to`, `last` is the last migration to apply, and `todo` can be shorter. It then has no repeatables: these
-    belong to the newest schema. `scripts.prepare_plan` adds those that a versioned file requires.
+    With `--to`, `last` is the last migration to apply, and `todo` can be shorter. With `--phase=expand`, `todo` ends
+    before the contract file `stopped_before`. Neither has repeatables then: these belong to the newest schema.
+    `scripts.prepare_plan` adds those that a versioned file requires.
     """
 
     entries: tuple[Entry, ...]
     todo: tuple[Migration, ...] = field(default=())
     last: str | None = None
+    stopped_before: str | None = None
     repeatables: RepeatablePlan = field(default_factory=RepeatablePlan)
 
     def names(self, *states: State) -> tuple[str, ...]:
@@ -104,21 +106,31 @@ class Plan:
         return tuple(entry for entry in self.entries if entry.state not in ("applied", "pending", "unfinished"))
 
 
-def make_plan(files: Sequence[Migration], history: Sequence[HistoryRow], to: str | None = None) -> Plan:
+def make_plan(
+    files: Sequence[Migration],
+    history: Sequence[HistoryRow],
+    to: str | None = None,
+    stops_before: Callable[[Migration], bool] | None = None,
+) -> Plan:
     """Compare the files, as `files.read` returns them, with the history.
 
     A row without a file of a migration that failed at its first statement does not count: nothing took effect.
     `to` names the last migration to run, by its name, version or path; ConfigurationError when no single file matches.
+    The migrations to apply end before the first for which `stops_before` is true.
     """
     versioned = [file for file in files if not file.is_repeatable]
     rows = {row.name: row for row in history if not repeatables.is_repeatable_row(row.name)}
     entries = _versioned_entries(versioned, rows)
     pending = [e.migration for e in entries if e.state in ("pending", "out-of-order", "unfinished") and e.migration]
+    last = None if to is None else _find_last(versioned, to)
+    todo = [migration for migration in pending if last is None or migration.version <= last.version]
+    stop = next((migration for migration in todo if stops_before and stops_before(migration)), None)
     changed = repeatables.plan(files, history)
-    if to is None:
-        return Plan(tuple(entries), (*pending, *changed.todo), None, changed)
-    last = _find_last(versioned, to)
-    return Plan(tuple(entries), tuple(m for m in pending if m.version <= last.version), last.name, changed)
+    if stop:
+        todo = todo[: todo.index(stop)]
+    elif last is None:
+        todo += changed.todo
+    return Plan(tuple(entries), tuple(todo), last.name if last else None, stop.name if stop else None, changed)
 
 
 def _versioned_entries(files: Sequence[Migration], rows: Mapping[str, HistoryRow]) -> list[Entry]:

@@ -67,10 +67,20 @@ def prepare_plan(plan: Plan) -> tuple[Script, ...]:
     """
     names = frozenset(entry.name for entry in plan.repeatables.entries if entry.migration)
     scripts = prepare_scripts(plan.todo, names)
-    if plan.last is not None:  # the plan leaves the repeatables out
+    if plan.last is not None or plan.stopped_before is not None:  # the plan leaves the repeatables out
         required = {name for script in scripts for name in script.directives.after}
         scripts += prepare_scripts((file for file in plan.repeatables.todo if file.name in required), names)
     return _in_order(scripts)
+
+
+def is_contract(migration: Migration) -> bool:
+    """Return whether a file has the directive phase=contract. A file with mistakes has none."""
+    text = migration.text()
+    if b"phase" not in text:  # most files, which then need no parsing
+        return False
+    pieces = _Pieces(text)
+    directives, _ = parse_directives(pieces.directives, pieces.first if pieces.count else len(text))
+    return directives.phase == "contract"
 
 
 def files_up_to(files: Sequence[Migration], name: str) -> tuple[Migration, ...]:

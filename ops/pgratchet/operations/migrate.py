@@ -101,7 +101,8 @@ class TransferredMigration(Migration):
 class Migrate:
     """Apply what is pending of the files. The first event is Planned, the last one Finished.
 
-    `without_backup` is the reason for running without a backup. With `not_empty`, the first run is allowed on a
+    `without_backup` is the reason for running without a backup. With `stops_at_contract`, the run ends before the first
+    contract file. With `not_empty`, the first run is allowed on a
     database that has tables already.
     """
 
@@ -110,6 +111,7 @@ class Migrate:
     to: str | None = None
     without_backup: str | None = None
     not_empty: bool = False
+    stops_at_contract: bool = False
 
     def run(self, target: Target, machine: Machine) -> Stream:
         with prepare(target, machine, self.files, self) as run:
@@ -149,6 +151,7 @@ def _options(target: Target, request: Migrate) -> MigrateOptions:
     return MigrateOptions(
         run_id=request.run_id,
         to=request.to,
+        stops_at_contract=request.stops_at_contract,
         without_backup=request.without_backup,
         wait=variables.migration_timeout,
         lock_timeout=variables.lock_timeout,

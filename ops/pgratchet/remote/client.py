@@ -14,7 +14,7 @@ from pgratchet import events
 from pgratchet.database.target import ReceivedTarget, Target, TargetStorage
 from pgratchet.errors import Unreachable
 from pgratchet.migrations.plan import Plan, lacks_first_version, make_plan, require_agreement
-from pgratchet.migrations.scripts import Script, prepare_plan
+from pgratchet.migrations.scripts import Script, is_contract, prepare_plan
 from pgratchet.operations import protocol
 from pgratchet.operations.migrate import Migrate, ReadHistory, ReadTexts, TransferredMigration
 from pgratchet.operations.protocol import Request, RunInfo
@@ -119,7 +119,7 @@ def prepare_migration(
     """
     must_be_empty, without_first = bool(files) and not request.not_empty, lacks_first_version(files)
     query = ReadHistory(check_server=True, must_be_empty=must_be_empty, without_first=without_first)
-    plan = make_plan(files, ask(target, query).rows, request.to)
+    plan = make_plan(files, ask(target, query).rows, request.to, is_contract if request.stops_at_contract else None)
     names = plan.compared_names
     require_agreement(plan, ask(target, ReadTexts(names)) if names else {})
     yield PreparedHostRun(target, files, request, store, plan, prepare_plan(plan))
@@ -147,7 +147,10 @@ class PreparedHostRun:
         if not names:
             yield events.Finished(total=self.plan.total, pending=self.plan.pending_count)
             return
-        request = replace(self.request, files=tuple(_transferred(file, file.name in names) for file in self.files))
+        files = tuple(_transferred(file, file.name in names) for file in self.files)
+        request = replace(self.request, files=files)
+        if self.plan.stopped_before:  # the host does not have the text of the contract file
+            request = replace(request, to=self.plan.todo[-1].name, stops_at_contract=False)
         yield from run(self.target, request, RunInfo(request.run_id, "migrate", names), self.store)
 
 

@@ -57,7 +57,12 @@ def make(parameters: Mapping[str, str], files: Sequence[Migration], roles: Seque
                     versions = read_extensions(session)
                 dump = scratch.dump(name)
             dump = append_versions(scratch.round_trip(dump), versions)
-    return _render(dump, user, files[-1].name if files else "none")
+    return _render(dump, user, _last(files))
+
+
+def _last(files: Sequence[Migration]) -> str:
+    """The name of the last versioned file."""
+    return next((file.name for file in reversed(files) if not file.is_repeatable), "none")
 
 
 def _scratch(server_version: int, parameters: Mapping[str, str], like: Database) -> Scratch:

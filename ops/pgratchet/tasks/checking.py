@@ -27,6 +27,7 @@ def ci(
 ) -> None:
     """Check the migrations before they are merged into main."""
     from pgratchet.checks import ci as checks
+    from pgratchet.checks.phases import check_phases
     from pgratchet.checks.schema_snapshot import check_snapshot
     from pgratchet.migrations.scripts import prepare_scripts
 
@@ -46,6 +47,7 @@ def ci(
         roles_of_inventory = inventory.all_roles(project.root / project.folders["inventory"])
         needed = (*filter(None, (roles or "").split(",")), *roles_of_inventory)
         applied = checks.apply_twice(scratch, files, needed)
+        check_phases(files, new or (), lambda chosen: checks.apply_once(scratch, chosen, needed))
         if note := check_snapshot(folder, scratch.parameters, files, needed):
             output.say(f"note: {note}")
     if json:

@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     from pgratchet.migrations.plan import Plan
 
 
-@task("env", "sql", "to", "dry_run", "without_backup", "not_empty", "yes", "limit", "json")
+@task("env", "sql", "to", "phase", "dry_run", "without_backup", "not_empty", "yes", "limit", "json")
 def migrate(
     project: Project,
     env: str | None = None,
     sql: str | None = None,
     to: str | None = None,
+    phase: str | None = None,
     dry_run: bool = False,
     without_backup: str | None = None,
     not_empty: bool = False,
@@ -47,7 +48,8 @@ def migrate(
     """Apply the pending migrations, after a verified backup."""
     files = read_migrations(project, project.sql(sql))
     for entry, target in [(t, _settings(project, t, start=not dry_run)) for t in project.targets(env, limit)]:
-        request = Migrate(os.urandom(6).hex(), (), to, without_backup, not_empty)
+        run_id = os.urandom(6).hex()
+        request = Migrate(run_id, (), to, without_backup, not_empty, stops_at_contract=_is_expand(phase))
         location = target.location if target else _stopped_location(project, entry)
         result = RunResult(entry.environment, entry.name, request.run_id, location=location)
         with reported(result, json=json, dry_run=dry_run), _advised_for_bundled_server(target):
@@ -57,6 +59,17 @@ def migrate(
                 plan = _plan_without_history(files, request, result, json=json)
         if not json and not dry_run:
             migrations.show_outcome(result, plan)
+
+
+def _is_expand(phase: str | None) -> bool:
+    """Return whether --phase is expand; ConfigurationError when it is no phase."""
+    if phase not in (None, "expand", "contract"):
+        raise ConfigurationError(
+            f'"{phase}" is not a phase',
+            detail="The phases are expand and contract. Nothing was changed.",
+            hint="Write --phase=expand to stop before the first contract file.",
+        )
+    return phase == "expand"
 
 
 def _settings(project: Project, entry: InventoryTarget, *, start: bool) -> RenderedTarget | None:
@@ -83,9 +96,9 @@ def _stopped_location(project: Project, entry: InventoryTarget) -> str:
 def _plan_without_history(files: tuple[Migration, ...], request: Migrate, result: RunResult, *, json: bool) -> Plan:
     """Show the plan of a dry run for a database without a history, and return it."""
     from pgratchet.migrations.plan import make_plan
-    from pgratchet.migrations.scripts import prepare_plan
+    from pgratchet.migrations.scripts import is_contract, prepare_plan
 
-    plan = make_plan(files, (), request.to)
+    plan = make_plan(files, (), request.to, is_contract if request.stops_at_contract else None)
     names = tuple(script.name for script in prepare_plan(plan))
     result.take(Planned(names, plan.total, plan.pending_count))
     if not json:

@@ -6,7 +6,9 @@ import os
 import pty
 import re
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 
 import pytest
@@ -26,20 +28,30 @@ NAMES = ("20261127T045323_index_orders_by_customer", f"20261127T045323_{'x' * 29
 Draw = Callable[[int, Callable[[], None]], list[str]]
 
 
+def read_to_end(descriptor: int) -> Iterator[bytes]:
+    """What is written to a terminal until it is closed, in as many parts as it comes in."""
+    with suppress(OSError):  # Linux: the other side is closed
+        while part := os.read(descriptor, 65536):
+            yield part
+
+
 @pytest.fixture
 def draw(monkeypatch: pytest.MonkeyPatch) -> Draw:
     """Runs a function with a terminal of a width as its standard output, and returns the lines."""
 
     def drawn(width: int, show: Callable[[], None]) -> list[str]:
         ours, theirs = pty.openpty()
+        parts: list[bytes] = []
+        reader = threading.Thread(target=lambda: parts.extend(read_to_end(ours)))
+        reader.start()
         with monkeypatch.context() as patch, os.fdopen(theirs, "w") as terminal:
             patch.setenv("TERM", "xterm")
             patch.setenv("COLUMNS", str(width))
             patch.setattr(sys, "stdout", terminal)
             show()
-            terminal.flush()
-            text = os.read(ours, 100_000).decode()
+        reader.join()
         os.close(ours)
+        text = b"".join(parts).decode()
         return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()]
 
     return drawn
