@@ -91,6 +91,18 @@ def test_several_targets_are_refused_with_write(invoke_on_database: InvokeOnData
     assert "--write needs a single target" in refused.stderr
 
 
+def test_a_locked_table_is_not_waited_for_without_end(
+    invoke_on_database: InvokeOnDatabase, checkout: Path, database: Database
+) -> None:
+    invoke_on_database("migrate")
+    describe(checkout, lock_timeout="500")
+    with database.connect() as session, session.transaction():
+        session.execute("LOCK TABLE app_state IN ACCESS EXCLUSIVE MODE")
+        refused = invoke_on_database("drift", status=2)
+    assert PARTS.search(refused.stderr)
+    assert "LOCK TABLE public.app_state" in refused.stderr
+
+
 def test_drift_on_a_host_is_found_from_here(near: LocalTarget) -> None:
     near("migrate")
     near.database.run(CHANGE)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pgratchet.database.target import Target
+from pgratchet.errors import BackupFailed, ConfigurationError
 from pgratchet.operations.base import Machine
 from pgratchet.schema.live import LiveSchema, append_versions, read_extensions, read_live, read_unreadable
 
@@ -30,7 +32,23 @@ class ReadSchema:
             name, left_out = target.connection["dbname"], [target.history.schema]
             database, _ = read_database(connection, name)
             versions = read_extensions(connection)
-            return read_live(connection, database, lambda: append_versions(dump(name), versions), left_out, unreadable)
+            with _explaining_failure():
+                text = append_versions(dump(name), versions)
+            return read_live(connection, database, lambda: text, left_out, unreadable)
+
+
+@contextmanager
+def _explaining_failure() -> Iterator[None]:
+    """Raise an error about the schema, and not about a backup, when pg_dump fails."""
+    try:
+        yield
+    except BackupFailed as error:
+        raise ConfigurationError(
+            "the schema of the database cannot be read",
+            detail=error.detail,
+            hint="If another session holds a lock on a table, wait until that ends. Otherwise correct what pg_dump "
+            "names. Then run again. Nothing was changed.",
+        ) from error
 
 
 def schema_dumper(
