@@ -100,7 +100,7 @@ def test_a_locked_table_is_not_waited_for_without_end(
         session.execute("LOCK TABLE app_state IN ACCESS EXCLUSIVE MODE")
         refused = invoke_on_database("drift", status=2)
     assert PARTS.search(refused.stderr)
-    assert "LOCK TABLE public.app_state" in refused.stderr
+    assert "LOCK TABLE" in refused.stderr
 
 
 def test_drift_on_a_host_is_found_from_here(near: LocalTarget) -> None:

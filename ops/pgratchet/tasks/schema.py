@@ -64,7 +64,7 @@ def drift(
     limit: str | None = None,
     json: bool = False,
 ) -> None:
-    """Compare the live schema with the one that the applied migrations make."""
+    """Compare the live schema with what the migrations make."""
     folder = project.sql(sql)
     files = read_migrations(project, folder)
     targets = project.targets(env, limit)
