@@ -91,10 +91,14 @@ def _is_relation(one: SchemaObject) -> bool:
 def _follows_parent(
     one: SchemaObject, change: Change, changes: Mapping[tuple[str, str], Change], expected: Objects, actual: Objects
 ) -> bool:
-    """Return whether the parent of a partition, or of an index of a partition, has the same difference."""
+    """Return whether a column or an index of a partition differs because its parent, or the partition itself, does."""
     if one.kind == "column":
         return changes.get(("column", _renamed(one, _parent(one.relation, expected, actual)))) == change
     if one.kind in ("index", _PARTITION_INDEX):
+        index = actual.get(("index", one.name)) or expected.get(("index", one.name))
+        is_attached = index is not None and (_PARTITION_INDEX, one.name) in changes
+        if index and is_attached and changes.get((_PARTITION, index.relation)) == change:
+            return True  # attaching a partition makes its indexes
         attached = (actual.get((_PARTITION_INDEX, one.name)), expected.get((_PARTITION_INDEX, one.name)))
         parents = [_attached_to(each) for each in attached if each]
         return any(changes.get(("index", parent)) == change for parent in parents)

@@ -37,13 +37,17 @@ _DROPPABLE = {
     **{kind: kind.upper() for kind in ("schema", "extension", "foreign table", "statistics", "collation", "server")},
 }
 _REPEATABLE = ("GRANT ", "REVOKE ", "COMMENT ", "ALTER DEFAULT ", "ALTER EXTENSION ", "CREATE EXTENSION IF NOT EXISTS ")
+_PARTITION = "partition"
+_ATTACHED = re.compile(
+    rf"ALTER TABLE ONLY (?P<parent>\S.*?) ATTACH PARTITION (?P<child>{_NAME}\.{_NAME}) .*", re.DOTALL
+)
 _OF_TABLE = ("trigger", "policy", "rule")
 _CAUGHT = """\
 DO $pgratchet$
 BEGIN
     {};
 EXCEPTION
-    WHEN duplicate_object OR duplicate_table OR duplicate_column OR duplicate_function THEN NULL;
+    WHEN duplicate_object OR duplicate_table OR duplicate_function OR unique_violation THEN NULL;
 END
 $pgratchet$;"""
 
@@ -53,8 +57,12 @@ def write_statements(differences: Sequence[Difference]) -> tuple[list[str], list
 
     What is to be dropped comes first, in the order opposite to that of its creation.
     """
-    missing = [each for each in differences if each.change == "missing"]
-    others = [each for each in differences if each.change != "missing"]
+    chosen = [each for each in differences if not _goes_with_object(each, differences)]
+    missing = [each for each in chosen if each.change == "missing"]
+    missing.sort(key=lambda each: each.kind == _PARTITION)  # last, so first of the reversed ones
+    others = sorted(
+        (each for each in chosen if each.change != "missing"), key=lambda each: not _only_attaches(each, chosen)
+    )
     sql: list[str] = []
     by_hand: list[Difference] = []
     for difference in (*reversed(missing), *others):
@@ -65,12 +73,29 @@ def write_statements(differences: Sequence[Difference]) -> tuple[list[str], list
     return sql, by_hand
 
 
+def _only_attaches(one: Difference, differences: Sequence[Difference]) -> bool:
+    """Return whether an existing table becomes a partition: before its parent gets columns, which it then gets too."""
+    is_new = any(each.kind == "table" and each.name == one.name for each in differences)
+    return one.kind == _PARTITION and one.change == "added" and not is_new
+
+
+def _goes_with_object(one: Difference, differences: Sequence[Difference]) -> bool:
+    """Return whether something that is missing, such as a comment, is dropped together with its object."""
+    if one.change != "missing" or one.kind not in ("comment", "privileges", "extension version"):
+        return False
+    name = f"extension {one.name}" if one.kind == "extension version" else one.name
+    return any(each.change == "missing" and f"{each.kind} {each.name}" == name for each in differences)
+
+
 def _split(sql: str) -> list[str]:
     text = sql.encode()
     return [text[each.start : each.end].decode() for each in split_statements(text, rows=False)]
 
 
 def _added(difference: Difference) -> Iterator[str]:
+    if difference.kind == "index":
+        yield from (_guarded(_with_partitions(statement)) for statement in _split(difference.actual))
+        return
     if difference.kind == "column":
         column, *options = _split(difference.actual)
         yield f"ALTER TABLE {difference.table} ADD COLUMN IF NOT EXISTS {column};"
@@ -82,6 +107,11 @@ def _added(difference: Difference) -> Iterator[str]:
         yield _constraint(difference.table, name, definition, replaces=False)
         return
     yield from (_guarded(statement) for statement in _split(difference.actual))
+
+
+def _with_partitions(statement: str) -> str:
+    """CREATE INDEX with the indexes of all partitions, which are no differences of their own."""
+    return statement.replace(" ON ONLY ", " ON ", 1)
 
 
 def _guarded(statement: str) -> str:
@@ -96,9 +126,16 @@ def _guarded(statement: str) -> str:
         return f"{statement};"
     if " ENABLE ROW LEVEL SECURITY" in statement or " OWNED BY " in statement:
         return f"{statement};"
+    if match := _ATTACHED.fullmatch(statement):
+        return _unless_attached(match["child"], statement, "NOT ")
     if match := _CONSTRAINT.match(statement):
         return _constraint(match["table"], match["name"], match["definition"], replaces=False)
     return _CAUGHT.format(statement)
+
+
+def _unless_attached(child: str, statement: str, negation: str) -> str:
+    condition = f"{negation}EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass({_literal(child)}))"
+    return f"DO $pgratchet$\nBEGIN\n    IF {condition} THEN\n        {statement};\n    END IF;\nEND\n$pgratchet$;"
 
 
 def _missing(difference: Difference) -> Iterator[str]:
@@ -108,6 +145,9 @@ def _missing(difference: Difference) -> Iterator[str]:
         yield from filter(None, map(_revoked, _split(difference.expected)))
     elif kind == "row-level security":
         yield first.replace(" ENABLE ", " DISABLE ") + ";"
+    elif match := _ATTACHED.fullmatch(first):
+        statement = f"ALTER TABLE {match['parent']} DETACH PARTITION {match['child']}"
+        yield _unless_attached(match["child"], statement, "")
     elif kind == "comment" and (match := _COMMENT.match(first)):
         yield f"{match[1]} NULL;"
     elif difference.table and kind not in _DROPPABLE:
@@ -170,7 +210,7 @@ def _rebuilt_index(difference: Difference, after: Sequence[str]) -> Iterator[str
     current = f"pg_get_indexdef(to_regclass({_literal(name)}))"
     yield (
         f"DO $pgratchet$\nBEGIN\n    IF {current} IS DISTINCT FROM {_literal(after[0])} THEN\n"
-        f"        DROP INDEX IF EXISTS {name};\n        {after[0]};\n    END IF;\nEND\n$pgratchet$;"
+        f"        DROP INDEX IF EXISTS {name};\n        {_with_partitions(after[0])};\n    END IF;\nEND\n$pgratchet$;"
     )
 
 

@@ -1,0 +1,117 @@
+"""Drift finds every kind of change, names the object, and writes a migration that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from pgratchet.adopt.conversion import converted_file
+from pgratchet.backups.pg_programs import dump_schema, find_programs
+from pgratchet.backups.restore_server import RestoreServer
+from pgratchet.database.history import History
+from pgratchet.operations.base import Machine
+from pgratchet.operations.schema import ReadSchema
+from pgratchet.schema.builder import SchemaBuilder
+from pgratchet.schema.drift import SchemaComparison
+from pgratchet.schema.drift_migration import write_statements
+from pgratchet.schema.dump_cache import DumpCache
+from pgratchet.schema.live import LiveSchema
+from pgratchet.schema.scratch import Scratch
+from tests.integration.schema.drift_kinds import BASE, KINDS, Kind
+from tests.servers.databases import Database
+from tests.support.targets import target_of
+
+Way = Literal["added", "dropped", "changed"]
+CHANGE = {"added": "added", "dropped": "missing", "changed": "changed"}
+
+
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("schemas")
+
+
+@contextmanager
+def scratch_like(database: Database, live: LiveSchema) -> Iterator[Scratch]:
+    """Scratch databases on the server of the test."""
+    target = target_of(database)
+    history = History()
+    server = RestoreServer(target.connect_to, target.client_environment, "postgres", history)
+    with closing(target.connect()) as connection:
+        programs = find_programs(connection.info.server_version)
+
+    def dump(name: str) -> bytes:
+        with target.client_environment() as environ:
+            return dump_schema(programs, environ, name, '"ratchet"."migrations"', *live.unreadable, privileges=True)
+
+    yield Scratch(server, dump, live.database, live.name, live.search_path)
+
+
+@contextmanager
+def comparing(database: Database, cache_folder: Path, text: str = BASE) -> Iterator[SchemaComparison]:
+    live = ReadSchema().run(target_of(database), Machine(cache_folder))
+    version = str(database.rows("SHOW server_version")[0][0])
+    builder = SchemaBuilder(lambda: scratch_like(database, live), DumpCache(cache_folder, [version]))
+    with builder:
+        yield SchemaComparison(builder, live, [converted_file("1_base", text.encode())])
+
+
+def without_conflicts(way: Way) -> list[list[Kind]]:
+    """The kinds in groups, in each of which the statements can be run in one database."""
+    groups: list[list[Kind]] = []
+    for kind in KINDS:
+        statement, name = getattr(kind, way)
+        if statement:
+            group = next((g for g in groups if all(name != getattr(each, way)[1] for each in g)), None)
+            groups.append([kind]) if group is None else group.append(kind)
+    return groups
+
+
+def names(kinds: Sequence[Kind], way: Way) -> set[tuple[str, str, str]]:
+    return {(CHANGE[way], kind.kind, getattr(kind, way)[1]) for kind in kinds}
+
+
+def test_the_changes_are_many() -> None:
+    ways: list[Way] = ["added", "dropped", "changed"]
+    assert sum(bool(getattr(kind, way)[0]) for kind in KINDS for way in ways) > 100
+
+
+def test_there_is_no_drift_without_a_change(database: Database, cache_folder: Path) -> None:
+    database.run(BASE)
+    with comparing(database, cache_folder) as comparison:
+        assert comparison.find_drift().differences == ()
+
+
+@pytest.mark.parametrize("way", ["added", "dropped", "changed"])
+def test_every_kind_of_change_is_named_and_written(database: Database, cache_folder: Path, way: Way) -> None:
+    database.run(BASE)
+    for kind in (kind for group in without_conflicts(way)[:1] for kind in group):
+        database.run(getattr(kind, way)[0])
+    with comparing(database, cache_folder) as comparison:
+        drift = comparison.find_drift()
+        differences = {(each.change, each.kind, each.name) for each in drift.differences}
+        expected = names(without_conflicts(way)[0], way)
+        assert differences >= expected
+        assert differences - expected <= CONSEQUENCES[way]
+        assert drift.not_compared == ()
+        statements, by_hand = write_statements(drift.differences)
+        wrong = comparison.try_script("\n".join(statements))
+        assert set(wrong) <= {
+            f"it does not make this change: {each.change} {each.kind} {each.name}" for each in by_hand
+        }
+
+
+CONSEQUENCES: dict[Way, set[tuple[str, str, str]]] = {
+    "added": {("added", "comment", "extension citext"), ("added", "extension version", "citext")},
+    "dropped": {
+        ("missing", "comment", "extension hstore"),
+        ("missing", "extension version", "hstore"),
+        ("missing", "index", "public.days_t"),
+        ("missing", "operator family", "public.old_class"),
+    },
+    "changed": set(),
+}
+"""Differences that a statement makes beside its own."""
