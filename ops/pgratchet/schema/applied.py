@@ -38,6 +38,8 @@ def applied_files(plan: Plan, texts: Mapping[str, str]) -> tuple[Migration, ...]
 
 
 def _applied_repeatables(plan: Plan, versioned: tuple[Migration, ...], texts: Mapping[str, str]) -> Iterator[Migration]:
+    if not plan.repeatables.entries:
+        return
     required = {name for script in prepare_scripts(versioned) for name in script.directives.after}
     for entry in plan.repeatables.entries:
         text = texts.get(entry.row.name) if entry.row else None
