@@ -85,6 +85,21 @@ def test_files_that_disagree_with_the_history_come_first(
     assert "history disagree" in invoke_on_database("drift", status=8).stderr
 
 
+def test_a_migration_that_the_scratch_server_refuses_is_named(
+    invoke_on_database: InvokeOnDatabase, checkout: Path
+) -> None:
+    depends_on_data = "SELECT 1 / count(*) FROM pg_database WHERE datname !~ '_files_';\n"
+    (checkout / "sql" / "002_data.sql").write_text(
+        f"DO $$ BEGIN IF current_database() ~ '_files_' THEN RAISE 'no rows'; END IF; END $$;\n{depends_on_data}"
+    )
+    invoke_on_database("migrate")
+    refused = invoke_on_database("drift", status=2)
+    assert PARTS.search(refused.stderr)
+    assert "cannot be built on a scratch server" in refused.stderr
+    assert "migration 002_data failed at sql/002_data.sql:1" in refused.stderr
+    assert "backup" not in refused.stderr
+
+
 def test_several_targets_are_refused_with_write(invoke_on_database: InvokeOnDatabase, checkout: Path) -> None:
     (checkout / "inventory" / "two.yml").write_text("all: {hosts: {a: {pg_dbname: a}, b: {pg_dbname: b}}}\n")
     refused = invoke_on_database("drift", "--env=two", "--write=x", status=2)

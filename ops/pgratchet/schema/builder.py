@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 
 import psycopg
 
+from pgratchet.errors import ConfigurationError, MigrationFailed, StoppedPartWay
 from pgratchet.migrations.files import Migration
 from pgratchet.schema.build import build, create_roles
 from pgratchet.schema.dump_cache import DumpCache
@@ -18,6 +19,26 @@ from pgratchet.schema.live import append_versions, read_extensions
 from pgratchet.schema.scratch import Scratch, restore_accepted
 
 OpenScratch = Callable[[], AbstractContextManager[Scratch]]
+
+
+_OTHER_SERVER = (
+    "If the scratch server lacks something, set drill_environment in the inventory to an environment whose server has "
+    "it. If a role is missing, add it to `roles`. Nothing was changed."
+)
+
+
+@contextmanager
+def _explaining_failure() -> Iterator[None]:
+    """Say that a migration failed on the scratch server, where an error of a run names the target and a backup."""
+    try:
+        yield
+    except (MigrationFailed, StoppedPartWay) as error:
+        raise ConfigurationError(
+            "the schema of the migrations cannot be built on a scratch server",
+            detail=f"{error.message}.",
+            hint=_OTHER_SERVER,
+            location=error.location,
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +71,7 @@ class SchemaBuilder:
     def build(self, files: Sequence[Migration]) -> bytes:
         """The dump of a database that has run the files, with the versions of its extensions.
 
-        Raises the error of the applier when a file fails.
+        Raises ConfigurationError when a file fails there.
         """
         key = [f"{file.name} {file.checksum}" for file in files]
         return self.cache.get_or_make(["files", *self.roles, *key], lambda: self._build(files))
@@ -60,7 +81,8 @@ class SchemaBuilder:
         with closing(scratch.server.open_session(scratch.server.maintenance)) as connection:
             create_roles(connection, self.roles, files)
         with scratch.database("files") as name:
-            build(scratch, name, files, "schema")
+            with _explaining_failure():
+                build(scratch, name, files, "schema")
             with closing(scratch.server.open_session(name)) as connection:
                 versions = read_extensions(connection)
             return append_versions(without_meta_commands(scratch.dump(name)), versions)

@@ -68,7 +68,7 @@ class SchemaComparison:
     ignored: Sequence[str] = ()
 
     def find_drift(self) -> Drift:
-        """The differences. Raises the error of the applier when a file does not run on the scratch server."""
+        """The differences. Raises ConfigurationError when a file does not run on the scratch server."""
         differences, refused = self._compare(_Sides(self.builder.build(self.files), self.live.dump))
         not_compared = [NotCompared(name, "The role may not read it.") for name in self.live.unreadable]
         return Drift(*_without_refused(differences, refused, not_compared))
