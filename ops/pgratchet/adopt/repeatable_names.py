@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from pgratchet.migrations import file_names
 
-_FORMS = (("", "_"), ("", "-"), ("r_", "_"), ("r_", "-"))
+_FORMS = (("", "_"), ("r_", "_"), ("", "-"), ("r_", "-"))
 """Prefixes of names, and what is between words. 0010_view is the name of a versioned migration, r_0010_view is not."""
 _TITLE_LIMIT = 80
 
