@@ -108,7 +108,7 @@ class _Transaction:
             is_over = any(not stop.is_missing for stop in stops) or len(stops) == len(waiting)
             if is_over:
                 return self._roll_back(stops)
-            waiting = [stop.script for stop in stops]
+            waiting = [stop.script for stop in reversed(stops)]  # in turns, so that a long chain takes two passes
         answer = yield from self._send(b";\n".join(self._closing()))
         if answer.error is not None:
             return self._roll_back([self._stop_of_transaction(answer)])
@@ -131,6 +131,7 @@ class _Transaction:
         if run.is_duplicate_row(stop.error):
             return  # another run was first, which the lock did not exclude
         if len(stops) > 1 and all(each.is_missing for each in stops):
+            stops = sorted(stops, key=lambda each: each.script.name)
             raise unresolved.unresolved(stops, self.names, run.applied, run.columns.backup_id)
         try:
             yield from run.pause(retry, stop.error, stop.failure, stop.script, self.names)

@@ -15,6 +15,8 @@ from pgratchet.migrations.created_objects import created_names, last_part
 if TYPE_CHECKING:
     from pgratchet.apply.repeatables import Stop
 
+_OBJECTS = ("42P01", "42883", "42704")
+"""SQLSTATEs of what another file may create: a relation, a function, another object."""
 _BREAK_CYCLE = (
     "Move one of these objects into a versioned migration, or take one of the references out. Functions may refer to "
     "each other: put `SET check_function_bodies = off;` into the first of them."
@@ -59,7 +61,7 @@ def unresolved(
 def advise(stop: Stop) -> str | None:
     """Return the hint for a single repeatable that lacks something; None where the usual hint says more."""
     location = stop.failure.location
-    if not stop.is_missing or what_is_missing(stop.error, location):
+    if not stop.is_missing or stop.error.sqlstate not in _OBJECTS or what_is_missing(stop.error, location):
         return None
     return f"{_CREATE} Then run `invoke migrate` again."
 

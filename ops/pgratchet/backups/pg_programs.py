@@ -184,11 +184,11 @@ def dump_schema(
     privileges: bool = False,
     lock_timeout: int = 0,
 ) -> bytes:
-    """Dump a database's schema as SQL, without owners and the tables `without`, which are quoted names.
+    """Dump a database's schema as SQL in UTF-8, without owners and the tables `without`, which are quoted names.
 
     `lock_timeout` limits the wait for a table that another session has locked, in milliseconds; 0 does not.
     """
-    options = ["--schema-only", "--no-owner", "--no-password"]
+    options = ["--schema-only", "--no-owner", "--no-password", "--encoding=UTF8"]
     options += [] if privileges else ["--no-privileges"]
     options += [f"--lock-wait-timeout={lock_timeout}"] if lock_timeout else []
     options += [f"--exclude-table={name}" for name in without]

@@ -1,11 +1,13 @@
 """Encodes requests, events, results and errors as lines of JSON, and decodes them on the other machine.
 
 Values are dataclasses and are decoded by the types of their fields, so a line cannot produce a value of another type.
-Bytes, such as the text of a migration, are not part of the line. They follow it unencoded, in the order of the fields.
+Bytes of a request, such as the text of a migration, are not part of the line. They follow it unencoded, in the order of
+the fields. Bytes of a result are in the line, in base64.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +36,7 @@ class ProtocolError(ConfigurationError):
         )
 
 
-def _shape(value: object, attachments: list[bytes]) -> object:
+def _shape(value: object, attachments: list[bytes] | None) -> object:
     if isinstance(value, Group):
         return {name: _shape(each, attachments) for name, each in as_dict(value).items()}
     if is_dataclass(value) and not isinstance(value, type):
@@ -44,6 +46,8 @@ def _shape(value: object, attachments: list[bytes]) -> object:
     if isinstance(value, (list, tuple, frozenset)):
         return [_shape(each, attachments) for each in value]
     if isinstance(value, bytes):
+        if attachments is None:
+            return base64.b64encode(value).decode()
         attachments.append(value)
         return len(value)
     return value.isoformat() if isinstance(value, datetime) else value
@@ -73,8 +77,8 @@ def _value(kind: Any, shape: Any, read: Callable[[int], bytes] | None) -> Any:
 
 
 def _plain(kind: Any, shape: Any, read: Callable[[int], bytes] | None) -> Any:
-    if kind is bytes and read is not None:
-        return read(int(shape))
+    if kind is bytes:
+        return base64.b64decode(shape) if read is None else read(int(shape))
     if kind is datetime:
         return datetime.fromisoformat(shape)
     if kind is type(None) and shape is None:
@@ -145,7 +149,7 @@ def decode_request(line: bytes, read: Callable[[int], bytes], operations: Mappin
 
 
 def result(value: object) -> dict[str, object]:
-    return {"result": _shape(value, [])}
+    return {"result": _shape(value, None)}
 
 
 def event(happened: events.Event) -> dict[str, object]:

@@ -10,10 +10,14 @@ from collections.abc import Iterator
 import pytest
 
 from pgratchet import events
-from pgratchet.errors import Interrupted, MigrationFailed
+from pgratchet.apply import applier
+from pgratchet.apply.run import MigrateOptions
+from pgratchet.errors import Interrupted, MigrationFailed, RatchetError
+from pgratchet.migrations.files import Migration
 from tests.faults.proxy import Moment, Proxy
+from tests.faults.round_trips import CountedConnections, RoundTripAction, RoundTripFault, RoundTripMoment
 from tests.servers.databases import Database
-from tests.support.migrations import WriteMigrations, WriteRepeatables, history, migrate
+from tests.support.migrations import HISTORY, WriteMigrations, WriteRepeatables, history, migrate
 from tests.support.waiting import until
 
 FILES = {"a": "insert into effects values ('a')", "b": "insert into effects values ('b')"}
@@ -105,3 +109,60 @@ def test_ctrl_c_rolls_all_back_and_names_what_stays(
     assert database.locks() == []
     assert (history(database), effects(database)) == ([("1_t", True), ("2_u", True)], [])
     assert migrate(database, write_repeatables(**FILES)).applied == ["repeatable/a", "repeatable/b"]
+
+
+@pytest.mark.parametrize("server", ["embedded"], indirect=True)
+@pytest.mark.parametrize("act", ["cut", "end"])
+def test_a_fault_at_any_round_trip_leaves_all_or_nothing_and_the_next_run_finishes(
+    database: Database, write_repeatables: WriteRepeatables, act: RoundTripAction
+) -> None:
+    files = write_repeatables(
+        a="create or replace view a as table b; insert into effects values ('a')",
+        b="create or replace view b as select 1 as x; insert into effects values ('b')",
+    )
+    moments: tuple[RoundTripMoment, ...] = ("half", "sent", "behind")
+    trips, faults_met = 1, 0
+    while trips < 40:
+        for moment in moments:
+            database.run("TRUNCATE effects; DELETE FROM ratchet.migrations WHERE name LIKE 'repeatable/%'")
+            database.run("DROP VIEW IF EXISTS a, b")
+            line = CountedConnections(database.parameters, RoundTripFault(act, trips, moment))
+            applied, is_over = _run_with_fault(line, files)
+            rows = [name for name, _ in history(database) if name != "1_t"]
+            assert rows in ([], ["repeatable/a@1", "repeatable/b@1"]), (trips, moment)
+            assert len(rows) == len(effects(database)), (trips, moment)
+            assert not applied or len(rows) == len(applied), (trips, moment)
+            again = migrate(database, files).applied
+            assert effects(database) == ["a", "b"], (trips, moment)
+            assert len(rows) + len(again) == 2, (trips, moment)
+            faults_met += not is_over
+        if is_over and line.trips < trips:
+            break
+        trips += 1
+    assert faults_met >= 5, "the faults ended some of the runs"
+    assert trips > 10
+
+
+def _run_with_fault(line: CountedConnections, files: tuple[Migration, ...]) -> tuple[list[str], bool]:
+    """What a run reported as applied, and whether it reached its end."""
+    applied: list[str] = []
+    options = MigrateOptions("run", not_empty=True, wait=5_000)
+    try:
+        stream = applier.migrate(line.connect, HISTORY, files, None, options)
+        applied.extend(event.name for event in stream if isinstance(event, events.MigrationApplied))
+    except RatchetError:
+        return applied, False
+    return applied, True
+
+
+def test_a_long_chain_in_the_worst_order_takes_two_passes(
+    database: Database, write_repeatables: WriteRepeatables
+) -> None:
+    count = 40
+    names = [f"v{number:02}" for number in range(count)]
+    sources = [*names[1:], "effects"]
+    texts = {name: f"create view {name} as table {source}" for name, source in zip(names, sources, strict=True)}
+    line = CountedConnections(database.parameters)
+    _run_with_fault(line, write_repeatables(**texts))
+    assert len(history(database)) == count + 1
+    assert line.trips < 4 * count, "each file that fails has one trip to roll it back"
