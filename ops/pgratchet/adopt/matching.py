@@ -140,16 +140,23 @@ def _repeatables(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def _names(ordered: Sequence[Pair], states: Sequence[State], tool: str) -> tuple[list[str], tuple[str, ...]]:
-    """Our name of each migration, empty for those that have no number, and notes."""
+    """Our name of each migration, empty for those without a number, and notes.
+
+    The name of a repeatable does not depend on what a person has excluded in this database.
+    """
     numbered = [
         file
         for (file, _), state in zip(ordered, states, strict=True)
         if not file.repeatable and state not in ("excluded", "left out")
     ]
     names, notes = our_names(numbered, tool)
-    titles, more = repeatable_names([file.title for file, _ in _repeatables(ordered)])
-    of_file = dict(zip(map(id, numbered), names, strict=True))
-    of_file |= dict(zip((id(file) for file, _ in _repeatables(ordered)), titles, strict=True))
+    named = [
+        file
+        for (file, _), state in zip(ordered, states, strict=True)
+        if file.repeatable and not (state == "left out" and (file.never or _has_no_statement(file)))
+    ]
+    titles, more = repeatable_names([file.title for file in named])
+    of_file = dict(zip(map(id, [*numbered, *named]), [*names, *titles], strict=True))
     return [of_file.get(id(file), "") for file, _ in ordered], (*notes, *more)
 
 

@@ -72,8 +72,8 @@ def _in_order(migrations: Sequence[ToolMigration]) -> list[ToolMigration]:
 def _place(file: ToolMigration) -> tuple[bool, int, tuple[int, ...], str, str]:
     """The place of a migration: versions rise, then come descriptions, and then callbacks as Flyway runs them."""
     key = file.keys[0]
-    event = re.sub("__.*", "", file.name, flags=re.DOTALL) if _is_callback(file) else ""
-    rank = _TAKEN.index(event) if event in _TAKEN else -1
+    event = file.name.partition("__")[0]
+    rank = (*_TAKEN, event).index(event) if _is_callback(file) else -1
     is_behind = file.unordered or file.repeatable
     return is_behind, rank, _numbers(key), key if is_behind else "", file.name
 
