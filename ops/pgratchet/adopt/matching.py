@@ -21,6 +21,7 @@ from typing import Literal
 
 from pgratchet.adopt.conversion import Conversion, ConvertedFile
 from pgratchet.adopt.repeatable_names import repeatable_names
+from pgratchet.adopt.requirements import with_requirements
 from pgratchet.adopt.tools.tool import ToolMigration, ToolRow, is_empty
 from pgratchet.migrations.files import Migration
 
@@ -52,13 +53,17 @@ _TITLE_LIMIT = 120
 class Choice:
     """The choices of the user, as names or patterns with * and ?.
 
-    `include` become pending and `exclude` are left out, of the excluded migrations. Repeatables that have no row of
-    ours, or no file, can be excluded too. `mended` have a file in our folder that is adopted in place of the tool's.
+    `include` become pending and `exclude` are left out, of the excluded migrations. `exclude` also leaves out
+    repeatables that it names. `mended` have a file in our folder that is adopted in place of the tool's.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     mended: tuple[str, ...] = ()
+
+    def drops(self, repeatable: str) -> bool:
+        """Return whether a repeatable is left out by its name. The pattern * is for excluded migrations only."""
+        return is_named(repeatable, [pattern for pattern in self.exclude if pattern != "*"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +131,21 @@ def match_rows(
         item = _as_pending(item) if elsewhere and state != "excluded" else item
         is_kept = state not in ("excluded", "left out")
         items.append(_convert(item, file, name, conversion) if is_kept else _unused(item, file, conversion))
+    items = _with_requirements(items, [file for file, _ in ordered], files)
     if elsewhere:
         return tuple(items), (*notes, *(f"{row.keys[0]} has a row there, and no file." for row in orphans))
     return (*items, *(_item_without_file(row, choice) for row in orphans)), notes
+
+
+def _with_requirements(
+    items: Sequence[AdoptionItem], ordered: Sequence[ToolMigration], files: Sequence[ToolMigration]
+) -> list[AdoptionItem]:
+    """The items with files that require the repeatables that they use. `ordered` are the migrations of the items."""
+    places = {id(file): place for place, file in enumerate(files)}
+    place_of = [places[id(file)] for file in ordered]
+    converted = {place: item.file for place, item in zip(place_of, items, strict=True) if item.file}
+    requiring = with_requirements(files, converted)
+    return [replace(item, file=requiring.get(place)) for place, item in zip(place_of, items, strict=True)]
 
 
 def _is_applied(row: ToolRow | None) -> bool:
@@ -164,7 +181,7 @@ def _chosen(file: ToolMigration, row: ToolRow | None, state: State, choice: Choi
     """The state after the user's choice. A migration that has not run is excluded while it has a condition."""
     if row and row.outcome == "superseded":
         return "left out"
-    if file.repeatable and (_has_no_statement(file) or _is_dropped(file, state, choice)):
+    if file.repeatable and (_has_no_statement(file) or (state not in ADOPTED and choice.drops(file.name))):
         return "left out"
     has_never_run = row is not None and row.outcome == "never"
     if (row and not has_never_run) or not (file.condition or file.never or has_never_run):
@@ -178,10 +195,6 @@ def _has_no_statement(file: ToolMigration) -> bool:
     return not file.obstacle and is_empty(file.up)
 
 
-def _is_dropped(file: ToolMigration, state: State, choice: Choice) -> bool:
-    return state not in ADOPTED and is_named(file.name, choice.exclude)
-
-
 def is_named(name: str, patterns: Sequence[str]) -> bool:
     """Return whether a name matches one of the patterns, or is one of them."""
     return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
@@ -193,7 +206,7 @@ def _conditions(file: ToolMigration) -> tuple[str, ...]:
 
 def _item_without_file(row: ToolRow, choice: Choice) -> AdoptionItem:
     state: State = "failed" if row.outcome == "failed" else "no file"
-    if row.repeatable and is_named(row.keys[0], choice.exclude):
+    if row.repeatable and choice.drops(row.keys[0]):
         state = "left out"
     return AdoptionItem(row.keys[0], state, None, row, _remark_of(row))
 

@@ -7,7 +7,7 @@ import pytest
 from pgratchet.adopt import rebuild
 from pgratchet.adopt.adoption import Adoption
 from pgratchet.adopt.matching import Choice
-from pgratchet.errors import ConfigurationError
+from pgratchet.errors import ConfigurationError, HistoryDisagrees
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations import repeatables
 from tests.integration.adopt.helpers import LEDGER, ToolProject
@@ -158,6 +158,8 @@ def test_a_repeatable_without_a_file_is_refused_until_it_is_left_out(project: To
     message = project.refuses()
     assert "R of one: no file." in message
     assert "--exclude=NAMES" in message
+    with pytest.raises(HistoryDisagrees, match="R of one: no file"):
+        project.adopt(choice=Choice(exclude=("*",)))
     adopted = project.adopt(choice=Choice(exclude=("R of one",)))
     assert states(adopted) == {"R__of_two": ("verified", "repeatable/of_two"), "R of one": ("left out", "")}
 
@@ -256,4 +258,34 @@ def test_changesets_with_run_on_change_are_repeatables(project: ToolProject) -> 
     assert set(repeatable_states(project).values()) == {"up to date"}
     result = rebuild.try_rebuild(live_schema(project.database), adopted.adopted_files, adopted.tables)
     assert result == rebuild.Rebuild("same")
+    assert project.adopt().is_complete
+
+
+def test_a_changeset_requires_the_repeatables_before_it_that_it_uses(project: ToolProject) -> None:
+    project.given("liquibase")
+    function = "create or replace function key(int) returns int immutable language sql as 'select $1';\n"
+    uses = "create index on one (key(a));\n"
+    project.write(
+        "three.sql",
+        f"--liquibase formatted sql\n--changeset nene:key runOnChange:true splitStatements:false\n{function}"
+        f"--changeset nene:uses\n{uses}--changeset nene:other\ncreate table other (a int);\n",
+    )
+    (project.files / "two.sql").write_text(f"--liquibase formatted sql\n--changeset nene:b\n{handwritten.TWO}")
+    project.database.run(f"{function} {uses}")
+    project.database.run(
+        "INSERT INTO databasechangelog (id, author, filename, dateexecuted, orderexecuted, exectype, md5sum) VALUES "
+        "('key', 'nene', 'db/three.sql', '2024-02-03', 3, 'EXECUTED', '9:c'), "
+        "('uses', 'nene', 'db/three.sql', '2024-02-03', 4, 'EXECUTED', '9:d')"
+    )
+    (project.files / "master.yaml").write_text(
+        "databaseChangeLog:\n" + "".join(f"  - include:\n      file: {name}.sql\n" for name in ("one", "two", "three"))
+    )
+    adopted = project.adopt()
+    texts = {path.name.partition("_")[2]: path.read_text() for path in project.sql.glob("*.sql")}
+    assert texts["three_uses.sql"] == f"-- migrate: after=repeatable/three_key.sql\n{uses}"
+    assert sum("after=" in text for text in texts.values()) == 1
+    result = rebuild.try_rebuild(live_schema(project.database), adopted.adopted_files, adopted.tables)
+    assert result == rebuild.Rebuild("same")
+    assert project.adopt().is_complete
+    project.migrate()
     assert project.adopt().is_complete
