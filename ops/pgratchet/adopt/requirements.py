@@ -22,19 +22,19 @@ def with_requirements(
 
     `files` are in the tool's order. A file that a person wrote stays as it is.
     """
-    made: list[tuple[str, re.Pattern[str]]] = []
-    result = {}
+    creators: list[tuple[str, re.Pattern[str]]] = []
+    finished = {}
     for place, file in enumerate(files):
         ours = converted.get(place)
         if ours is None:
             continue
         if ours.is_repeatable:
-            made += [(ours.name, pattern) for pattern in _names_in(ours.body)]
-        elif made and not ours.is_mended:
-            required = [name for name, pattern in made if _uses(file.up, pattern)]
+            creators += [(ours.name, pattern) for pattern in _names_in(ours.body)]
+        elif creators and not ours.is_mended:
+            required = [name for name, pattern in creators if _uses(file.up, pattern)]
             ours = _requiring(ours, required)
-        result[place] = ours
-    return result
+        finished[place] = ours
+    return finished
 
 
 def _names_in(body: bytes) -> list[re.Pattern[str]]:

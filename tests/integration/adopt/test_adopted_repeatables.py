@@ -10,8 +10,7 @@ from pgratchet.adopt.matching import Choice
 from pgratchet.errors import ConfigurationError, HistoryDisagrees
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations import repeatables
-from tests.integration.adopt.helpers import LEDGER, ToolProject
-from tests.integration.adopt.test_rebuild import live_schema
+from tests.integration.adopt.helpers import LEDGER, ToolProject, live_schema
 from tests.other_tools import handwritten
 from tests.other_tools.handwritten import flyway_repeatables
 from tests.servers.databases import Database
@@ -83,11 +82,11 @@ def test_the_files_with_their_repeatables_build_the_schema_of_the_database(proje
     assert [file.name for file in preview.adopted_files] == [
         *("1_one", "2_two", "repeatable/of_one", "repeatable/of_two", "repeatable/zz_afterMigrate")
     ]
-    result = rebuild.try_rebuild(live_schema(project.database), preview.adopted_files, preview.tables)
-    assert result == rebuild.Rebuild("same")
+    built = rebuild.try_rebuild(live_schema(project.database), preview.adopted_files, preview.tables)
+    assert built == rebuild.Rebuild("same")
     project.database.run("create view by_hand as select 1 as a")
-    result = rebuild.try_rebuild(live_schema(project.database), preview.adopted_files, preview.tables)
-    assert result.outcome == "differs"
+    built = rebuild.try_rebuild(live_schema(project.database), preview.adopted_files, preview.tables)
+    assert built.outcome == "differs"
 
 
 def test_a_repeatable_that_flyway_would_run_again_is_pending(project: ToolProject) -> None:
@@ -206,8 +205,8 @@ def test_a_baseline_keeps_repeatables(project: ToolProject) -> None:
     assert {state for state, _ in states(adopted).values()} == {"replaced", "verified"}
     assert set(repeatable_states(project).values()) == {"up to date"}
     assert project.adopt(write_baseline=True).is_complete
-    result = rebuild.try_rebuild(live_schema(project.database), migrations.read(project.sql), adopted.tables)
-    assert result == rebuild.Rebuild("same")
+    built = rebuild.try_rebuild(live_schema(project.database), migrations.read(project.sql), adopted.tables)
+    assert built == rebuild.Rebuild("same")
 
 
 def test_repeatables_in_java_have_a_stand_in_that_sql_replaces(project: ToolProject) -> None:
@@ -256,8 +255,8 @@ def test_changesets_with_run_on_change_are_repeatables(project: ToolProject) -> 
     assert "It has runAlways=true, which pgratchet does not have: it runs once." in remarks["views.sql: nene:count"]
     assert "it runs when its text has changed." in remarks["views.sql: nene:of_two"]
     assert set(repeatable_states(project).values()) == {"up to date"}
-    result = rebuild.try_rebuild(live_schema(project.database), adopted.adopted_files, adopted.tables)
-    assert result == rebuild.Rebuild("same")
+    built = rebuild.try_rebuild(live_schema(project.database), adopted.adopted_files, adopted.tables)
+    assert built == rebuild.Rebuild("same")
     assert project.adopt().is_complete
 
 
@@ -284,8 +283,8 @@ def test_a_changeset_requires_the_repeatables_before_it_that_it_uses(project: To
     texts = {path.name.partition("_")[2]: path.read_text() for path in project.sql.glob("*.sql")}
     assert texts["three_uses.sql"] == f"-- migrate: after=repeatable/three_key.sql\n{uses}"
     assert sum("after=" in text for text in texts.values()) == 1
-    result = rebuild.try_rebuild(live_schema(project.database), adopted.adopted_files, adopted.tables)
-    assert result == rebuild.Rebuild("same")
+    built = rebuild.try_rebuild(live_schema(project.database), adopted.adopted_files, adopted.tables)
+    assert built == rebuild.Rebuild("same")
     assert project.adopt().is_complete
     project.migrate()
     assert project.adopt().is_complete
