@@ -41,6 +41,16 @@ def flyway_rows(*more: tuple[int, str, str], one: str = ONE, two: str = TWO, suc
     return f"INSERT INTO flyway_schema_history VALUES {', '.join(values)}"
 
 
+def flyway_repeatables(*runs: tuple[str, str], first: int = 3, kind: str = "SQL") -> str:
+    """Rows of Flyway for runs of repeatables, by description and text, from a rank on."""
+    values = [
+        f"({rank}, NULL, '{description}', '{kind}', 'R__x.sql', {flyway.checksum(text.encode())}, 'me', "
+        f"'2024-02-0{rank} 03:04:05', {rank}, true)"
+        for rank, (description, text) in enumerate(runs, first)
+    ]
+    return f"INSERT INTO flyway_schema_history VALUES {', '.join(values)}"
+
+
 def liquibase(second: str) -> str:
     """Rows of Liquibase for the changesets a and b; `second` is the exectype of b."""
     return f"""

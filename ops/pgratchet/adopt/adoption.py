@@ -102,7 +102,7 @@ class Adoption:
     @property
     def adopted_files(self) -> tuple[ConvertedFile, ...]:
         """Our files of all migrations whose changes the database has."""
-        return tuple(item.file for item in self.items if item.file and item.state in (*ADOPTED, "applied"))
+        return tuple(item.file for item in self.items if item.file and item.has_run)
 
 
 def preview(
@@ -112,7 +112,7 @@ def preview(
 
     `dump` is needed for a baseline.
     """
-    ours = Ours(_existing_files(options.sql), {row.name: row.checksum for row in history})
+    ours = Ours(_existing_files(options.sql), {name: row.checksum for name, row in _recorded(history).items()})
     if options.history:
         adoption = _preview_file(options.history, options, ours)
     elif options.write_baseline and not (options.tool or options.table) and not source.has_table(session.connection):
@@ -123,7 +123,7 @@ def preview(
     if options.write_baseline and dump:
         adoption = _with_baseline(adoption, history, session.connection.info.dbname, dump, session.history.schema)
     elif any(row.source == _BASELINE for row in history):
-        adoption = replace(adoption, items=_without_replaced(adoption.items, {row.name for row in history}))
+        adoption = replace(adoption, items=_without_replaced(adoption.items, _recorded(history)))
     return _with_missing_parts(adoption, history, ours)
 
 
@@ -155,9 +155,14 @@ def _preview_file(history: Path, options: AdoptionOptions, ours: Ours) -> Adopti
 
 
 def _existing_files(folder: Path) -> dict[str, Migration]:
-    """The versioned migrations of a folder by name; none when the folder does not exist."""
-    files = migrations.read(folder) if folder.is_dir() else ()
-    return {file.name: file for file in files if not file.is_repeatable}
+    """The migrations of a folder by name; none when the folder does not exist."""
+    return {file.name: file for file in migrations.read(folder)} if folder.is_dir() else {}
+
+
+def _recorded(history: Sequence[HistoryRow]) -> dict[str, HistoryRow]:
+    """The row of each migration by the name of its file, of a repeatable the newest row."""
+    rows = {row.name: row for row in history if not repeatables.is_repeatable_row(row.name)}
+    return rows | {each.name: each.row for each in repeatables.plan((), history).entries if each.row}
 
 
 def _require_known_names(adoption: Adoption, choice: Choice) -> None:
@@ -190,7 +195,7 @@ def _with_baseline(
             detail=f"The history has {format_count(len(ran), 'row')} that are not adopted, such as {ran[0]}.",
             hint="Keep the files that were adopted, or write what is missing into a new migration.",
         )
-    replaced = [item for item in adoption.items if item.state in _REPLACED]
+    replaced = [item for item in adoption.items if _is_replaced(item)]
     versions = [item.file.name.partition("_")[0] for item in replaced if item.file]
     name = our_name(versions[-1] if versions else "0001", live_schema.TITLE)
     left_out = [our_schema, *([adoption.schema] if adoption.schema not in ("", "public") else [])]
@@ -210,10 +215,15 @@ def _without_replaced(items: Sequence[AdoptionItem], recorded: Container[str]) -
     """The items with the state `replaced` for applied migrations that have no row of their own."""
     return tuple(
         replace(item, state="replaced", file=None)
-        if item.state in _REPLACED and not (item.file and item.file.name in recorded)
+        if _is_replaced(item) and not (item.file and item.file.name in recorded)
         else item
         for item in items
     )
+
+
+def _is_replaced(item: AdoptionItem) -> bool:
+    """Return whether a baseline replaces a migration. A repeatable stays, because its text may change later."""
+    return item.state in _REPLACED and not item.is_repeatable
 
 
 _LIVE_SCHEMA = "the live schema"
@@ -224,7 +234,7 @@ _REPLACED: tuple[State, ...] = (*ADOPTED, "changed", "no file")
 
 def _with_missing_parts(adoption: Adoption, history: Sequence[HistoryRow], ours: Ours) -> Adoption:
     """The same adoption with `rows`, `files` and `mended` set."""
-    recorded = {row.name: row for row in history}
+    recorded = _recorded(history)
     items = tuple(_applied_since(item, recorded) for item in adoption.items)
     rows = tuple(item for item in items if item.state in ADOPTED and item.file and item.file.name not in recorded)
     mended = tuple(item for item in items if item.file and _is_mended(item.file, adoption.tool, recorded))
@@ -233,8 +243,8 @@ def _with_missing_parts(adoption: Adoption, history: Sequence[HistoryRow], ours:
 
 
 def _is_mended(file: ConvertedFile, tool: str, recorded: Mapping[str, HistoryRow]) -> bool:
-    """Return whether a person has replaced the text of a file that was adopted before."""
-    row = recorded.get(file.name)
+    """Return whether a person has replaced the text of a file that was adopted before, which does not run again."""
+    row = None if file.is_repeatable else recorded.get(file.name)
     return file.is_mended and row is not None and row.source == f"adopted:{tool}" and row.checksum != file.checksum
 
 
@@ -263,7 +273,7 @@ def require_adoptable(adoption: Adoption, history: Sequence[HistoryRow], folder:
     _require_none_left_out(adoption, [file for name, file in existing.items() if name not in converted], history)
     files = sorted({**existing, **converted}.values(), key=lambda file: file.version)
     new = [*adoption.rows, *adoption.mended]
-    rows = [HistoryRow(item.file.name, item.file.checksum, UNKNOWN, None) for item in new if item.file]
+    rows = [HistoryRow(item.file.first_row, item.file.checksum, UNKNOWN, None) for item in new if item.file]
     overwritten = {row.name for row in rows} | replaced
     others = [row for row in history if row.name not in overwritten]
     plan.require_agreement(plan.make_plan(files, [*others, *rows]), {})
@@ -271,24 +281,30 @@ def require_adoptable(adoption: Adoption, history: Sequence[HistoryRow], folder:
 
 _ADVICE: Mapping[str, str] = {
     "changed": "Restore the applied text of a changed file from version control.",
-    "no file": "Restore a missing file from version control, or give its folder as --files=DIR.",
+    "no file": "Restore a missing file from version control, or give its folder as --files=DIR. A repeatable whose "
+    "file was deleted on purpose is left out with --exclude=NAMES: what it made stays.",
     "skipped": "Apply a skipped migration with the other tool, or give it a newer version than every applied one.",
     "failed": "Finish a failed run with the other tool, and correct the tool's table.",
     "cannot run": "Apply a migration that cannot run with the other tool. Or write it as SQL into the folder of "
-    "migrations, by the name that it has here, and run again.",
+    "migrations, by the name that it has here, and run again. Repeatables and callbacks can be left out with "
+    "--exclude=NAMES.",
     "excluded": "The tool may leave out an excluded migration on this database, and has not run it here. Give "
     "--exclude to leave out all of these, or --exclude=NAMES. Give --include=NAMES for those that are to run here.",
 }
 
 
 def _require_no_conflict(converted: Mapping[str, Migration], existing: Mapping[str, Migration], folder: Path) -> None:
-    """ConfigurationError when a file would be overwritten, or two migrations would have the same version."""
+    """ConfigurationError when a file would be overwritten, or two migrations would have the same version.
+
+    A repeatable of ours with another text is one that was changed since the adoption into another database.
+    """
+    versioned = {name: file for name, file in converted.items() if not file.is_repeatable}
     names = {file.version: name for name, file in existing.items()}
-    overwritten = [name for name, file in converted.items() if _has_other_text(existing.get(name), file)]
+    overwritten = [name for name, file in versioned.items() if _has_other_text(existing.get(name), file)]
     conflicts = [f"{folder}/{name}.sql: exists with another text." for name in overwritten]
     conflicts += [
         f"{folder}/{names[file.version]}.sql: has the same version as {name}."
-        for name, file in converted.items()
+        for name, file in versioned.items()
         if names.get(file.version, name) != name
     ]
     if conflicts:
@@ -301,7 +317,7 @@ def _require_no_conflict(converted: Mapping[str, Migration], existing: Mapping[s
 def _require_none_left_out(adoption: Adoption, existing: Sequence[Migration], history: Sequence[HistoryRow]) -> None:
     """ConfigurationError when our folder has a file of a migration that is left out: the next run would apply it."""
     unused = {item.unused_checksum: item.original for item in adoption.items if item.unused_checksum}
-    recorded = {row.name for row in history}
+    recorded = _recorded(history)
     mistakes = [
         f"{file.path}: has the text of {unused[file.checksum]}, which is left out."
         for file in existing
@@ -355,12 +371,13 @@ def _history_row(item: AdoptionItem, tool: str, run_id: str) -> AdoptedRow:
     assert file is not None  # an adopted item has both
     assert row is not None
     source = _BASELINE if item.original == _LIVE_SCHEMA else f"adopted:{tool}"
-    return AdoptedRow(file.name, file.checksum, file.body, source, run_id, row.moment, row.duration_ms)
+    return AdoptedRow(file.first_row, file.checksum, file.body, source, run_id, row.moment, row.duration_ms)
 
 
 def write_file(folder: Path, file: ConvertedFile) -> None:
     """Write a file atomically."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{file.name}.{os.getpid()}.partial"
+    path = folder / f"{file.name}.sql"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial")
     partial.write_bytes(file.body)
-    partial.replace(folder / f"{file.name}.sql")
+    partial.replace(path)

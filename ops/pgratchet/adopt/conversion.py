@@ -15,8 +15,8 @@ from fnmatch import fnmatchcase
 from pgratchet.adopt.frames import remove_frames
 from pgratchet.adopt.tools.tool import ToolMigration, statements_of
 from pgratchet.errors import ConfigurationError
-from pgratchet.migrations import scripts
-from pgratchet.migrations.files import Migration
+from pgratchet.migrations import file_names, repeatables, scripts
+from pgratchet.migrations.files import REPEATABLE, Migration
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,11 @@ class ConvertedFile(Migration):
 
     def text(self) -> bytes:
         return self.body
+
+    @property
+    def first_row(self) -> str:
+        """The name of the history row of the file's only run, or of the first run of a repeatable."""
+        return repeatables.row_name(self.name, 1) if self.is_repeatable else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,9 @@ def _one_line(text: str) -> str:
 def converted_file(name: str, body: bytes, *, is_mended: bool = False) -> ConvertedFile:
     """Make a file of this name and text."""
     text = body.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
-    version, checksum = int(re.sub("T|_.*", "", name)), hashlib.sha256(text).hexdigest()
+    is_repeatable = name.startswith(f"{file_names.REPEATABLE_FOLDER}/")
+    version = REPEATABLE if is_repeatable else int(re.sub("T|_.*", "", name))
+    checksum = hashlib.sha256(text).hexdigest()
     return ConvertedFile(name, version, checksum, f"{name}.sql", text, is_mended)
 
 

@@ -6,6 +6,8 @@ of a failed or unfinished run proves nothing.
 
 A migration with a condition, such as a context of Liquibase, may be left out of this database on purpose. Without a row
 it is `excluded`, and a person chooses whether it is pending or left out.
+
+A repeatable whose text is not the one that the tool ran last is pending, as it is for the tool.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from itertools import pairwise
 from typing import Literal
 
 from pgratchet.adopt.conversion import Conversion, ConvertedFile
-from pgratchet.adopt.tools.tool import ToolMigration, ToolRow
+from pgratchet.adopt.repeatable_names import repeatable_names
+from pgratchet.adopt.requirements import with_requirements
+from pgratchet.adopt.tools.tool import ToolMigration, ToolRow, is_empty
 from pgratchet.migrations.files import Migration
 
 State = Literal[
@@ -49,13 +53,17 @@ _TITLE_LIMIT = 120
 class Choice:
     """The choices of the user, as names or patterns with * and ?.
 
-    `include` become pending and `exclude` are left out, of the excluded migrations. `mended` have a file in our folder
-    that is adopted in place of the tool's.
+    `include` become pending and `exclude` are left out, of the excluded migrations. `exclude` also leaves out
+    repeatables that it names. `mended` have a file in our folder that is adopted in place of the tool's.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     mended: tuple[str, ...] = ()
+
+    def drops(self, repeatable: str) -> bool:
+        """Return whether a repeatable is left out by its name. The pattern * is for excluded migrations only."""
+        return is_named(repeatable, [pattern for pattern in self.exclude if pattern != "*"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,17 @@ class AdoptionItem:
     row: ToolRow | None = None
     remarks: tuple[str, ...] = ()
     unused_checksum: str = ""
+
+    @property
+    def is_repeatable(self) -> bool:
+        return self.file is not None and self.file.is_repeatable
+
+    @property
+    def has_run(self) -> bool:
+        """Return whether the database has the changes, or for a pending repeatable those of an earlier text."""
+        if self.state in PENDING:
+            return self.is_repeatable and self.row is not None and self.row.outcome in ("applied", "repeats")
+        return self.state in (*ADOPTED, "applied")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,29 +118,70 @@ def match_rows(
     """
     ours, choice = ours or Ours(), choice or Choice()
     pairs, orphans = pair_rows(files, rows)
-    ordered = _in_our_order(pairs)
-    newest = max((index for index, (_, row) in enumerate(ordered) if row and row.outcome == "applied"), default=-1)
+    ordered = [*_in_our_order([pair for pair in pairs if not pair[0].repeatable]), *_repeatables(pairs)]
+    newest = max((at for at, (file, row) in enumerate(ordered) if _is_applied(row) and not file.repeatable), default=-1)
     states = [
         _chosen(file, row, state_of(file, row, late=at < newest), choice) for at, (file, row) in enumerate(ordered)
     ]
-    named = [pair for pair, state in zip(ordered, states, strict=True) if state not in ("excluded", "left out")]
-    names, notes = our_names([file for file, _ in named], tool)
+    names, notes = _names(ordered, states, tool)
     conversion = Conversion(tool, tuple(tables), ours.files, ours.checksums, choice.mended)
-    remaining = iter(names)
     items = []
-    for (file, row), state in zip(ordered, states, strict=True):
+    for (file, row), state, name in zip(ordered, states, names, strict=True):
         item = AdoptionItem(file.name, state, None, row, (*_remark_of(row), *_conditions(file), *file.remarks))
         item = _as_pending(item) if elsewhere and state != "excluded" else item
         is_kept = state not in ("excluded", "left out")
-        items.append(_convert(item, file, next(remaining), conversion) if is_kept else _unused(item, file, conversion))
+        items.append(_convert(item, file, name, conversion) if is_kept else _unused(item, file, conversion))
+    items = _with_requirements(items, [file for file, _ in ordered], files)
     if elsewhere:
         return tuple(items), (*notes, *(f"{row.keys[0]} has a row there, and no file." for row in orphans))
-    return (*items, *(_item_without_file(row) for row in orphans)), notes
+    return (*items, *(_item_without_file(row, choice) for row in orphans)), notes
+
+
+def _with_requirements(
+    items: Sequence[AdoptionItem], ordered: Sequence[ToolMigration], files: Sequence[ToolMigration]
+) -> list[AdoptionItem]:
+    """The items with files that require the repeatables that they use. `ordered` are the migrations of the items."""
+    places = {id(file): place for place, file in enumerate(files)}
+    place_of = [places[id(file)] for file in ordered]
+    converted = {place: item.file for place, item in zip(place_of, items, strict=True) if item.file}
+    requiring = with_requirements(files, converted)
+    return [replace(item, file=requiring.get(place)) for place, item in zip(place_of, items, strict=True)]
+
+
+def _is_applied(row: ToolRow | None) -> bool:
+    return row is not None and row.outcome == "applied"
+
+
+def _repeatables(pairs: Sequence[Pair]) -> list[Pair]:
+    return [pair for pair in pairs if pair[0].repeatable]
+
+
+def _names(ordered: Sequence[Pair], states: Sequence[State], tool: str) -> tuple[list[str], tuple[str, ...]]:
+    """Our name of each migration, empty for those without a number, and notes.
+
+    The name of a repeatable does not depend on what a person has excluded in this database.
+    """
+    numbered = [
+        file
+        for (file, _), state in zip(ordered, states, strict=True)
+        if not file.repeatable and state not in ("excluded", "left out")
+    ]
+    names, notes = our_names(numbered, tool)
+    named = [
+        file
+        for (file, _), state in zip(ordered, states, strict=True)
+        if file.repeatable and not (state == "left out" and (file.never or _has_no_statement(file)))
+    ]
+    titles, more = repeatable_names([file.title for file in named])
+    of_file = dict(zip(map(id, [*numbered, *named]), [*names, *titles], strict=True))
+    return [of_file.get(id(file), "") for file, _ in ordered], (*notes, *more)
 
 
 def _chosen(file: ToolMigration, row: ToolRow | None, state: State, choice: Choice) -> State:
     """The state after the user's choice. A migration that has not run is excluded while it has a condition."""
     if row and row.outcome == "superseded":
+        return "left out"
+    if file.repeatable and (_has_no_statement(file) or (state not in ADOPTED and choice.drops(file.name))):
         return "left out"
     has_never_run = row is not None and row.outcome == "never"
     if (row and not has_never_run) or not (file.condition or file.never or has_never_run):
@@ -129,6 +189,10 @@ def _chosen(file: ToolMigration, row: ToolRow | None, state: State, choice: Choi
     if is_named(file.name, choice.include):
         return state
     return "left out" if file.never or is_named(file.name, choice.exclude) else "excluded"
+
+
+def _has_no_statement(file: ToolMigration) -> bool:
+    return not file.obstacle and is_empty(file.up)
 
 
 def is_named(name: str, patterns: Sequence[str]) -> bool:
@@ -140,8 +204,11 @@ def _conditions(file: ToolMigration) -> tuple[str, ...]:
     return tuple(sentence for sentence in (file.condition, file.never) if sentence)
 
 
-def _item_without_file(row: ToolRow) -> AdoptionItem:
-    return AdoptionItem(row.keys[0], "failed" if row.outcome == "failed" else "no file", None, row, _remark_of(row))
+def _item_without_file(row: ToolRow, choice: Choice) -> AdoptionItem:
+    state: State = "failed" if row.outcome == "failed" else "no file"
+    if row.repeatable and choice.drops(row.keys[0]):
+        state = "left out"
+    return AdoptionItem(row.keys[0], state, None, row, _remark_of(row))
 
 
 def _as_pending(item: AdoptionItem) -> AdoptionItem:
@@ -221,7 +288,8 @@ def our_name(version: str, title: str) -> str:
 
 def state_of(file: ToolMigration, row: ToolRow | None, *, late: bool) -> State:
     """The state of a migration, from its file and its row. `late` means a newer migration is applied."""
-    if row is None or row.outcome in ("never", "superseded"):
+    late = late and not file.repeatable
+    if row is None or row.outcome in ("never", "superseded", "repeats"):
         return "skipped" if late else "pending"
     if row.outcome == "failed":
         return "failed"
@@ -229,13 +297,17 @@ def state_of(file: ToolMigration, row: ToolRow | None, *, late: bool) -> State:
         return "skipped" if late else "rolled back"
     if row.checksum is None or not file.checksums:
         return "claimed"
-    return "verified" if row.checksum in file.checksums else "changed"
+    if row.checksum in file.checksums:
+        return "verified"
+    return "pending" if file.repeatable else "changed"
 
 
 def _convert(item: AdoptionItem, migration: ToolMigration, name: str, conversion: Conversion) -> AdoptionItem:
     """The item with our file, and with remarks about the conversion."""
     converted = conversion.convert(migration, name, is_pending=item.state in PENDING)
-    state, remarks = item.state, (*item.remarks, *converted.remarks)
+    state, remarks = item.state, (*item.remarks, *_about_runs(item, migration), *converted.remarks)
+    if migration.repeatable and _is_other_text((conversion.existing or {}).get(name), converted.file):
+        remarks = (*remarks, f"{name}.sql exists with another text, which the next migrate runs.")
     if converted.obstacle and state in PENDING:
         state, remarks = "cannot run", (*remarks, converted.obstacle, f"Its name here is {name}.")
     elif converted.obstacle and state in ADOPTED:
@@ -243,9 +315,24 @@ def _convert(item: AdoptionItem, migration: ToolMigration, name: str, conversion
     return AdoptionItem(item.original, state, converted.file, item.row, remarks)
 
 
+def _about_runs(item: AdoptionItem, migration: ToolMigration) -> tuple[str, ...]:
+    """Say that a repeatable runs although the tool has run it."""
+    has_changed = migration.repeatable and item.state == "pending" and _is_applied(item.row)
+    return (_CHANGED,) if has_changed else ()
+
+
+_CHANGED = "Its text has changed since it ran, so it runs again in the next migrate, as in the tool's next run."
+
+
+def _is_other_text(existing: Migration | None, file: ConvertedFile) -> bool:
+    return existing is not None and existing.checksum != file.checksum
+
+
 def _unused(item: AdoptionItem, migration: ToolMigration, conversion: Conversion) -> AdoptionItem:
     """The item of a migration that is left out, with the checksum of its text."""
-    return replace(item, unused_checksum=conversion.convert(migration, "0_unused", is_pending=False).file.checksum)
+    remarks = (*item.remarks, "It has no SQL statement.") if _has_no_statement(migration) else item.remarks
+    checksum = conversion.convert(migration, "0_unused", is_pending=False).file.checksum
+    return replace(item, remarks=remarks, unused_checksum=checksum)
 
 
 def _remark_of(row: ToolRow | None) -> tuple[str, ...]:

@@ -25,7 +25,8 @@ _MOSTLY_ASCII_IN_UTF16 = 0.3
 _MOSTLY_ASCII_IN_UTF32 = 0.6
 """Shares of NUL bytes: half of the bytes of ASCII text are NUL in UTF-16, three quarters in UTF-32."""
 _LONGEST_SLUG = 100
-_REPEATABLE = -1
+REPEATABLE = -1
+"""The version of repeatables, which have none."""
 SCHEMA_FILE = file_names.SCHEMA_FILE
 _TEMPLATE = """\
 -- Write the SQL below. The file runs once, in one transaction. Do not change it after it was applied: write a new one.
@@ -54,7 +55,7 @@ class Migration:
 
     @property
     def is_repeatable(self) -> bool:
-        return self.version == _REPEATABLE
+        return self.version == REPEATABLE
 
     def text(self) -> bytes:
         """Read the file again; ConfigurationError when the checksum has changed."""
@@ -124,7 +125,7 @@ def repeatables_from_contents(files: Iterable[tuple[str, bytes]]) -> tuple[Migra
     repeatables = []
     for path, raw in files:
         with suppress(FileMistake):
-            repeatables.append(Migration(path[:-4], _REPEATABLE, _normalize(raw)[1], ""))
+            repeatables.append(Migration(path[:-4], REPEATABLE, _normalize(raw)[1], ""))
     return tuple(repeatables)
 
 
@@ -182,7 +183,7 @@ def _make_slug(name: str, longest: int) -> str:
 def read_repeatable(path: str, name: str) -> Migration:
     """Read a file of the folder of repeatable migrations; FileMistake when that is not possible."""
     _require_file(path)
-    return Migration(f"{file_names.REPEATABLE_FOLDER}/{name[:-4]}", _REPEATABLE, _read_text(path)[1], path)
+    return Migration(f"{file_names.REPEATABLE_FOLDER}/{name[:-4]}", REPEATABLE, _read_text(path)[1], path)
 
 
 class FileMistake(Exception):

@@ -14,6 +14,7 @@ from pgratchet.adopt import adoption
 from pgratchet.adopt.adoption import Adoption, AdoptionOptions
 from pgratchet.apply import applier
 from pgratchet.apply.run import MigrateOptions
+from pgratchet.backups.snapshot import open_snapshot
 from pgratchet.database import connection
 from pgratchet.database.history import History
 from pgratchet.database.session import Session
@@ -21,6 +22,8 @@ from pgratchet.errors import HistoryDisagrees, RatchetError
 from pgratchet.migrations import files as migrations
 from pgratchet.migrations.plan import make_plan
 from pgratchet.operations.schema import schema_dumper
+from pgratchet.schema.live import LiveSchema, read_live
+from pgratchet.tasks import adopting
 from tests.other_tools.handwritten import ONE, SAMPLES, TWO, ToolLeftovers
 from tests.servers.databases import Database
 from tests.support.targets import target_of
@@ -88,3 +91,12 @@ class ToolProject:
         assert not self.sql.exists()
         assert caught.value.hint
         return str(caught.value)
+
+
+def live_schema(database: Database) -> LiveSchema:
+    target = target_of(database)
+    with adopting._session(target) as session, open_snapshot(target.connect) as snapshot:
+        session.open()
+        like, _ = snapshot.read_database()
+        dump = schema_dumper(target, session)
+        return read_live(session.connection, like, lambda: dump(database.name), ["ratchet"])

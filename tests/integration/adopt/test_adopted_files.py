@@ -216,22 +216,6 @@ def test_migrations_that_are_code_have_a_stand_in(project: ToolProject) -> None:
     assert all("-- migrate: stand-in\n" in (project.sql / f"{n}_x.sql").read_text() for n in (4, 5, 6, 7))
 
 
-def test_callbacks_that_end_a_run_are_adopted_behind_the_applied_migrations(
-    project: ToolProject, server: Server
-) -> None:
-    project.given("flyway")
-    project.write("afterMigrate__views.sql", "create or replace view ones as select a from one;\n")
-    project.write("sub/afterVersioned.sql", "create or replace view twos as select a from two;\n")
-    project.write("beforeMigrate.sql", "select 1;\n")
-    adopted = project.adopt()
-    assert [item.original for item in adopted.items] == [
-        *("V1__one", "V2__two", "afterMigrate__views", "afterVersioned", "V3__three")
-    ]
-    assert "Flyway runs this callback in every run" in adopted.items[2].remarks[0]
-    assert any("beforeMigrate.sql" in note for note in adopted.notes)
-    assert rebuild(server, project.sql) == ["one", "three", "two"]
-
-
 def test_a_baseline_of_the_live_schema_replaces_the_applied_migrations(project: ToolProject, server: Server) -> None:
     project.given("node-pg-migrate")
     project.database.run(

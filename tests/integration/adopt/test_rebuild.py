@@ -9,10 +9,7 @@ import pytest
 
 from pgratchet.adopt import rebuild
 from pgratchet.adopt.conversion import converted_file, require_runnable
-from pgratchet.backups.snapshot import open_snapshot
-from pgratchet.operations.schema import schema_dumper
-from pgratchet.schema.live import LiveSchema, read_live
-from pgratchet.tasks import adopting
+from tests.integration.adopt.helpers import live_schema
 from tests.servers.databases import Database
 from tests.support.targets import target_of
 
@@ -26,15 +23,6 @@ def role(database: Database) -> Iterator[str]:
     database.run(f"CREATE ROLE {name}")
     yield name
     database.run(f"DROP OWNED BY {name}; DROP ROLE {name}")
-
-
-def live_schema(database: Database) -> LiveSchema:
-    target = target_of(database)
-    with adopting._session(target) as session, open_snapshot(target.connect) as snapshot:
-        session.open()
-        like, _ = snapshot.read_database()
-        dump = schema_dumper(target, session)
-        return read_live(session.connection, like, lambda: dump(database.name), ["ratchet"])
 
 
 def test_files_build_the_schema_with_the_roles_of_the_live_server(database: Database, role: str) -> None:

@@ -1,8 +1,9 @@
 """Flyway: the table flyway_schema_history has versions and a CRC32 of each file's lines.
 
 The row with the highest rank decides about a version. UNDO and DELETE rows cancel an earlier row. Versions below a
-BASELINE row never ran. Repeatable migrations have no version and follow the applied ones. Callbacks have no row; those
-that end a run ran with every applied migration.
+BASELINE row never ran. Repeatable migrations have no version: they run after the others, in order of their
+descriptions. Callbacks have no row. Those that follow a migration or end a run become repeatables, since Flyway runs
+them again in its next run (org.flywaydb.core.api.callback.Event has the list).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pgratchet.adopt.tools.tool import (
     find_files,
     read_file,
     refuses_transaction,
+    statements_of,
 )
 
 _VERSION = r"(?P<version>[0-9._]*[0-9])"
@@ -30,7 +32,14 @@ _FILE = re.compile(rf"(?:V{_VERSION}|B(?P<baseline>[0-9._]*[0-9])|R)(?:__(?P<tit
 _CODE = re.compile(
     rf"(?:V{_VERSION}|R)__(?P<title>.+)\.(?:java|kt|groovy|scala|class|sh|bash|ps1|py|cmd|bat)", re.DOTALL
 )
-_CALLBACK = re.compile(r"(?P<event>afterMigrate(?:Applied)?|afterVersioned)(?:__(?P<title>.*))?\.(?i:sql)", re.DOTALL)
+_TAKEN = ("afterEachMigrate", "afterVersioned", "afterMigrateApplied", "afterMigrate", "afterMigrateOperationFinish")
+"""The events after a migration, in the order in which Flyway runs their callbacks."""
+_CALLBACK = re.compile(
+    r"(?P<event>(?:before|after)(?:Each)?(?:Migrate|Undo|Clean|Info|Validate|Baseline|Repair|Versioned|Repeatables"
+    r"|Connect|CreateSchema)(?:Statement)?(?:Applied|Error|StatementError|OperationFinish)?|createSchema)"
+    r"(?:__(?P<title>.*))?\.(?i:sql)",
+    re.DOTALL,
+)
 _COMPANIONS = re.compile(r"U[0-9._]*[0-9](__.*)?\.(?i:sql)|.*\.(?i:sql)\.conf", re.DOTALL)
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _SETTING = re.compile(
@@ -39,8 +48,12 @@ _SETTING = re.compile(
 _PLACEHOLDER = re.compile(r"\$\{[^}]*\}")
 _CODE_TYPES = ("JDBC", "SPRING_JDBC", "CUSTOM", "SCRIPT")
 _CALLBACK_REMARK = (
-    "Flyway runs this callback in every run, and pgratchet once: copy it into a new migration when it changes."
+    "Flyway runs this callback in every run, and pgratchet in the next migrate and then when its text has changed."
 )
+_CALLBACK_ONCE = "Flyway runs this callback in every run, and pgratchet once: it cannot run in a transaction."
+_NOT_TAKEN = "Flyway runs this callback at another moment than after a migration, which pgratchet does not have."
+_WRITES = ("INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE", "COPY", "REFRESH", "ANALYZE", "CALL", "DO", "SELECT")
+"""The first words of statements that may depend on rows, and not only on the schema."""
 
 
 def files(folder: Path) -> Sequence[ToolMigration]:
@@ -48,12 +61,21 @@ def files(folder: Path) -> Sequence[ToolMigration]:
         *(_migration(path, match) for path, match in find_files(folder, _FILE, deep=True)),
         *(_code(path, match) for path, match in find_files(folder, _CODE, deep=True)),
     ]
-    callbacks = [_callback(path) for path, _ in find_files(folder, _CALLBACK, deep=True)]
+    callbacks = [_callback(path, match["event"]) for path, match in find_files(folder, _CALLBACK, deep=True)]
     return _in_order([*migrations, *(callbacks if migrations else [])])
 
 
 def _in_order(migrations: Sequence[ToolMigration]) -> list[ToolMigration]:
-    return sorted(migrations, key=lambda file: (file.unordered, _is_callback(file), _numbers(file.keys[0]), file.name))
+    return sorted(migrations, key=_place)
+
+
+def _place(file: ToolMigration) -> tuple[bool, int, tuple[int, ...], str, str]:
+    """The place of a migration: versions rise, then come descriptions, and then callbacks as Flyway runs them."""
+    key = file.keys[0]
+    event = file.name.partition("__")[0]
+    rank = (*_TAKEN, event).index(event) if _is_callback(file) else -1
+    is_behind = file.unordered or file.repeatable
+    return is_behind, rank, _numbers(key), key if is_behind else "", file.name
 
 
 def _migration(path: Path, match: re.Match[str]) -> ToolMigration:
@@ -75,18 +97,22 @@ def _sql(path: Path, keys: tuple[str, ...], version: str, title: str, *, never: 
     placeholder = _PLACEHOLDER.search(text) if settings.get("placeholderReplacement", "").lower() != "false" else None
     should_execute = settings.get("shouldExecute", "true")
     condition = "" if should_execute.lower() == "true" else f"Flyway runs it where shouldExecute={should_execute}."
-    is_repeatable = keys[0].startswith("R ")
+    transactional = settings.get("executeInTransaction", "").lower() != "false" and not refuses_transaction(text)
+    is_repeatable = keys[0].startswith(("R ", "callback "))
     return ToolMigration(
         path.stem,
         keys,
         version,
         title,
         text,
-        transactional=settings.get("executeInTransaction", "").lower() != "false" and not refuses_transaction(text),
+        transactional=transactional,
         checksums=frozenset({str(checksum(content))}),
         obstacle=f"It has the placeholder {placeholder.group()}." if placeholder else "",
-        remarks=("It is a repeatable migration, which runs once here.",) if is_repeatable else (),
-        unordered=is_repeatable,
+        remarks=("It runs once here, because it cannot run in a transaction.",)
+        if is_repeatable and not transactional
+        else (),
+        unordered=is_repeatable and not transactional,
+        repeatable=is_repeatable and transactional,
         condition=condition,
         never=never,
         paths=(path, config) if settings else (path,),
@@ -102,14 +128,21 @@ def _code(path: Path, match: re.Match[str]) -> ToolMigration:
         version if version.isdecimal() else "",
         title,
         obstacle=f"It is a {path.suffix} file, not SQL.",
-        unordered=not version,
+        repeatable=not version,
         paths=(path,),
     )
 
 
-def _callback(path: Path) -> ToolMigration:
-    file = _sql(path, (f"callback {path.stem}",), "", path.stem)
-    return replace(file, checksums=frozenset(), remarks=(_CALLBACK_REMARK,), unordered=True)
+def _callback(path: Path, event: str) -> ToolMigration:
+    """The callback of an event. Its name here sorts behind others, since most callbacks end a run."""
+    file = _sql(path, (f"callback {path.stem}",), "", f"zz_{path.stem}")
+    if event not in _TAKEN:
+        return replace(file, checksums=frozenset(), remarks=(), never=_NOT_TAKEN)
+    if not file.repeatable:
+        return replace(file, checksums=frozenset(), title=path.stem, remarks=(_CALLBACK_ONCE,))
+    heads = dict.fromkeys(statement.head[0] for statement in statements_of(file.up) if statement.head[0] in _WRITES)
+    review = (f"Review it: its {', '.join(heads)} may depend on rows.",) if heads else ()
+    return replace(file, checksums=frozenset(), remarks=(_CALLBACK_REMARK, *review))
 
 
 def _is_callback(file: ToolMigration) -> bool:
@@ -157,7 +190,7 @@ def _compiled(key: str, row: JsonRow) -> ToolMigration:
         key if key.isdecimal() else "",
         title,
         obstacle=f"It is code of the type {kind}, not SQL.",
-        unordered=not is_versioned,
+        repeatable=not is_versioned,
     )
 
 
@@ -176,7 +209,8 @@ def rows(json_rows: Sequence[JsonRow], migrations: Sequence[ToolMigration]) -> S
     below = [file for file in migrations if file.keys[0][0].isdigit() and _numbers(file.keys[0]) <= baseline]
     remark = "It is not above Flyway's baseline, so it has never run here."
     never = [ToolRow(file.keys, outcome, remark=remark) for file in below if file.keys[0] not in latest]
-    callbacks = [ToolRow(file.keys) for file in migrations if latest and _is_callback(file)]
+    ran = [file for file in migrations if latest and _is_callback(file) and not file.never]
+    callbacks = [ToolRow(file.keys, "repeats" if file.repeatable else "applied") for file in ran]
     return [*latest.values(), *never, *callbacks]
 
 
@@ -188,7 +222,10 @@ def _key(row: JsonRow) -> str:
 
 
 def _row(row: JsonRow, kind: str) -> ToolRow:
-    key = _key(row)
+    return replace(_outcome(row, kind, _key(row)), repeatable=not row["version"])
+
+
+def _outcome(row: JsonRow, kind: str, key: str) -> ToolRow:
     if not row["success"]:
         return ToolRow((key,), "failed", remark=f"Flyway's row {row['installed_rank']} says that it failed.")
     if kind.startswith("UNDO") or kind == "DELETE":

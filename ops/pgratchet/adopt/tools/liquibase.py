@@ -2,7 +2,8 @@
 
 Every changeset becomes a file. Changesets in XML, YAML or JSON are converted if they hold only SQL. Liquibase's
 checksum is of the parsed change, not of the text, so nothing can be verified with it (CheckSum.java). Applied
-changesets have the order of their runs, the others that of the master changelog.
+changesets have the order of their runs, the others that of the master changelog. A changeset with runOnChange is a
+repeatable.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ _ROLLBACK = re.compile(r"/\*\s*liquibase\s+rollback\b.*?\*/", re.IGNORECASE | re
 _MARK = re.compile(r"(?im)^[ \t]*--[ \t]*(rollback|comment|preconditions?(-\S+)?|validCheckSum)\b.*\n?")
 _PRECONDITION = re.compile(r"(?im)^[ \t]*--[ \t]*preconditions?\b")
 _PARAMETER = re.compile(r"\$\{(?P<name>[^}]*)\}")
-_DROPPED = {"runonchange": "runOnChange", "runalways": "runAlways"}
 _NO_CHANGES = ("comment", "rollback", "preConditions", "validCheckSum", "modifySql", "property")
 _GUARD = "It has preconditions, which are not adopted."
 _RAN = ("EXECUTED", "RERAN", "MARK_RAN")
@@ -34,21 +34,38 @@ def _migration(changeset: Changeset) -> ToolMigration:
     author, identity = attributes.get("author", ""), attributes["id"]
     up, obstacle = _sql(changeset)
     up, missing = _with_properties(up, changeset.properties)
-    dropped = (name for key, name in _DROPPED.items() if attributes.get(key, "").lower() == "true")
+    transactional = attributes.get("runintransaction", "true").lower() != "false"
+    repeatable = _is_true(attributes, "runonchange") and transactional
     return ToolMigration(
         f"{changeset.logical_path}: {author}:{identity}",
         _file_keys(identity, author, changeset.logical_path),
         identity if identity.isdecimal() else "",
         f"{changeset.path.stem}_{identity}",
         up,
-        transactional=attributes.get("runintransaction", "true").lower() != "false",
+        transactional=transactional,
         obstacle=obstacle or missing,
-        remarks=tuple(f"It has {name}=true, and runs once here." for name in dropped),
+        remarks=_about_runs(attributes, repeatable=repeatable),
+        repeatable=repeatable,
         condition=" ".join(changeset.conditions),
         never=changeset.never,
         guard=_GUARD if _has_preconditions(node) else "",
         paths=(changeset.path, *_sql_files(changeset)),
     )
+
+
+def _about_runs(attributes: Mapping[str, str], *, repeatable: bool) -> tuple[str, ...]:
+    """Say how often a changeset runs here that Liquibase runs more often."""
+    remarks = []
+    if _is_true(attributes, "runonchange") and not repeatable:
+        remarks.append("It has runOnChange=true, and runs once here: it cannot run in a transaction.")
+    if _is_true(attributes, "runalways"):
+        often = "when its text has changed" if repeatable else "once"
+        remarks.append(f"It has runAlways=true, which pgratchet does not have: it runs {often}.")
+    return tuple(remarks)
+
+
+def _is_true(attributes: Mapping[str, str], name: str) -> bool:
+    return attributes.get(name, "").lower() == "true"
 
 
 def _sql(changeset: Changeset) -> tuple[str, str]:

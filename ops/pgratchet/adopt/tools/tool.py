@@ -35,11 +35,11 @@ class ToolMigration:
 
     A row of the tool's table refers to the migration by any of `keys`. `version` is a string of digits, empty without a
     version for the order. `title` becomes part of our file's name. `up` is the SQL to apply. `obstacle` is a sentence
-    about why `up` cannot run here. `unordered` migrations have no position among the others and follow the applied
-    migrations. `depends_on` holds the first keys of other migrations. `condition` is a sentence about why the tool may
-    leave the migration out of this database; `never` is one about why the tool never runs it here. `guard` is
-    one about a check that the tool makes before it runs the migration. `paths` are the files that the migration is read
-    from.
+    about why `up` cannot run here. A `repeatable` one runs again when its text has changed, behind all others.
+    `unordered` migrations have no position among the others and follow the applied migrations. `depends_on` holds the
+    first keys of other migrations. `condition` is a sentence about why the tool may leave the migration out of this
+    database; `never` is one about why the tool never runs it here. `guard` is one about a check that the tool makes
+    before it runs the migration. `paths` are the files that the migration is read from.
     """
 
     name: str
@@ -52,6 +52,7 @@ class ToolMigration:
     obstacle: str = ""
     remarks: tuple[str, ...] = ()
     unordered: bool = False
+    repeatable: bool = False
     depends_on: tuple[str, ...] = ()
     condition: str = ""
     never: str = ""
@@ -65,17 +66,18 @@ class ToolRow:
 
     `moment` is the time of the run in the server's text form, None if not recorded. `remark` is a sentence about
     anything unusual. `never` and `superseded` rows belong to migrations that did not run: nothing, or another
-    migration, has the changes. `position` is the place in the order of the runs; None if the
-    files have the order.
+    migration, has the changes. A `repeats` row belongs to one that the tool has run, and will run again. `position` is
+    the place in the order of the runs; None if the files have the order.
     """
 
     keys: tuple[str, ...]
-    outcome: Literal["applied", "undone", "failed", "never", "superseded"] = "applied"
+    outcome: Literal["applied", "undone", "failed", "never", "superseded", "repeats"] = "applied"
     checksum: str | None = None
     moment: str | None = None
     duration_ms: int | None = None
     remark: str = ""
     position: int | None = None
+    repeatable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,14 @@ def statements_of(text: str) -> list[Statement]:
         return lexer.split_statements(text.encode())
     except LexicalError:
         return []
+
+
+def is_empty(text: str) -> bool:
+    """Return whether a text has nothing but comments. Unreadable SQL is not empty."""
+    try:
+        return not lexer.split_statements(text.encode())
+    except LexicalError:
+        return False
 
 
 def sort_by_dependency(names: Iterable[str], dependencies: Mapping[str, Sequence[str]]) -> list[str]:

@@ -58,7 +58,7 @@ def test_flyway_files_are_read_by_name_and_settings(tmp_path: Path) -> None:
     ]
     assert [each.transactional for each in files] == [True, True, False, True, False, True]
     assert files[3].obstacle == "It has the placeholder ${x}."
-    assert files[5].unordered
+    assert [each.repeatable for each in files] == [False, False, False, False, False, True]
 
 
 @pytest.mark.parametrize(
