@@ -14,17 +14,33 @@ _MOST_NAMES = 20
 
 
 def notes(tool: Tool, folder: Path, migrations: Sequence[ToolMigration], our_folder: Path) -> tuple[str, ...]:
-    """A sentence that names the files; no sentence when every file is adopted."""
+    """Sentences that name the files; none when every file is adopted."""
     read = {path.absolute() for migration in migrations for path in migration.paths}
     names = [
         path.relative_to(folder).as_posix()
         for path in _files(folder, our_folder)
         if path.absolute() not in read and _may_hold_migration(tool, path.name)
     ]
-    if not names:
-        return ()
-    shown = [*names[:_MOST_NAMES], *([f"and {len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else [])]
-    return (f"Not adopted, because {tool.name} reads no migration from it: {', '.join(shown)}.",)
+    beside = [path.relative_to(folder.parent).as_posix() for path in _beside(tool, folder, our_folder)]
+    sentences = [f"Not adopted, because {tool.name} reads no migration from it: {_shown(names)}."] if names else []
+    if beside:
+        advice = f"If {tool.name} reads it too, give --files={folder.parent}."
+        sentences.append(f"Not adopted, because it is not in {folder}: {_shown(beside)}. {advice}")
+    return tuple(sentences)
+
+
+def _shown(names: Sequence[str]) -> str:
+    rest = [f"and {len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else []
+    return ", ".join([*names[:_MOST_NAMES], *rest])
+
+
+def _beside(tool: Tool, folder: Path, our_folder: Path) -> list[Path]:
+    """The files in folders beside the tool's that the tool may be set to read too."""
+    if tool.elsewhere is None or not folder.is_dir():
+        return []
+    own = (folder.resolve(), our_folder.resolve())
+    paths = sorted(path for path in folder.parent.glob("*/*.*") if tool.elsewhere.fullmatch(path.name))
+    return [path for path in paths if path.parent.resolve() not in own]
 
 
 def _may_hold_migration(tool: Tool, name: str) -> bool:

@@ -288,3 +288,12 @@ def test_a_changeset_requires_the_repeatables_before_it_that_it_uses(project: To
     assert project.adopt().is_complete
     project.migrate()
     assert project.adopt().is_complete
+
+
+def test_files_in_a_folder_beside_that_of_the_migrations_are_named(project: ToolProject) -> None:
+    given_flyway(project)
+    project.write("../callbacks/afterMigrate.sql", "select 1;\n")
+    project.write("../other/beforeMigrate.sql", "select 1;\n")
+    (note,) = [note for note in project.look().notes if "not in" in note]
+    assert "callbacks/afterMigrate.sql. If flyway reads it too, give --files=" in note
+    assert "other/" not in note

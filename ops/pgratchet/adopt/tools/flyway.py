@@ -252,4 +252,5 @@ TOOL = Tool(
     complete=complete,
     lock_key=_lock_key,
     companions=_COMPANIONS,
+    elsewhere=re.compile(rf"(?:R__.+|(?:{'|'.join(_TAKEN)})(?:__.*)?)\.(?i:sql)", re.DOTALL),
 )

@@ -88,7 +88,8 @@ class Tool:
     interprets the rows of the table. `complete` adds the migrations that only rows know. `lock_table` is a second
     table, whose column `locked` is true during a run. `other_tables` are further tables of the tool. `lock_key` returns
     the key of a run's advisory lock. `companions` matches names of files that hold no SQL to apply, such as those that
-    undo a migration. `suffixes` are the endings of files that may be migrations, besides those of SQL.
+    undo a migration. `suffixes` are the endings of files that may be migrations, besides those of SQL. `elsewhere`
+    matches names of files that the tool is often set to read from a second folder.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Tool:
     lock_key: Callable[[HistoryTable], int] | None = None
     companions: re.Pattern[str] | None = None
     suffixes: tuple[str, ...] = ()
+    elsewhere: re.Pattern[str] | None = None
 
 
 def fixed_key(number: int) -> Callable[[HistoryTable], int]:
