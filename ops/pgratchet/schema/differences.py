@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from pgratchet.schema.objects import SchemaObject, created_name
+from pgratchet.schema.objects import SchemaObject, created_name, unquote_qualified
 
 Change = Literal["added", "missing", "changed"]
 Objects = Mapping[tuple[str, str], SchemaObject]
@@ -53,8 +53,8 @@ def find_differences(expected: Objects, actual: Objects) -> list[Difference]:
 
 
 def _table_names(objects: Objects) -> dict[str, str]:
-    """The names of tables as SQL, by the unquoted names."""
-    return {one.name: created_name(one.statements[0]) for one in objects.values() if one.kind == "table"}
+    """The names of tables and views as SQL, by the unquoted names."""
+    return {one.name: created_name(one.statements[0]) for one in objects.values() if _is_relation(one)}
 
 
 def _texts(objects: Objects, lone: Collection[str]) -> dict[tuple[str, str], str]:
@@ -119,5 +119,4 @@ def _parent(relation: str, expected: Objects, actual: Objects) -> str:
 def _attached_to(attachment: SchemaObject) -> str:
     """The unquoted name of the table or index behind ALTER TABLE ONLY or ALTER INDEX."""
     words = attachment.statements[0].split(" ATTACH PARTITION ")[0]
-    name = words.removeprefix("ALTER TABLE ONLY ").removeprefix("ALTER INDEX ")
-    return name.replace('"', "")
+    return unquote_qualified(words.removeprefix("ALTER TABLE ONLY ").removeprefix("ALTER INDEX "))

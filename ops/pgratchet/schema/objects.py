@@ -161,7 +161,7 @@ def _table_objects(entry: _Entry, statements: tuple[str, ...], ignored: re.Patte
 
 def _index_objects(entry: _Entry, statements: tuple[str, ...]) -> Iterator[SchemaObject]:
     match = _INDEXED.match(statements[0])
-    table = _unquote_qualified(match["table"]) if match else entry.qualified
+    table = unquote_qualified(match["table"]) if match else entry.qualified
     yield SchemaObject("index", entry.qualified, table, statements)
 
 
@@ -175,7 +175,7 @@ def _name_of(entry: _Entry, relations: set[str]) -> tuple[str, str]:
             if table in relations:
                 return f"{table}.{' '.join(words[length:])}", table
     if entry.type.startswith("SEQUENCE") and (match := _SEQUENCE_OF.match(entry.statements[0])):
-        return entry.qualified, _unquote_qualified(match["identity"] or match["owner"])
+        return entry.qualified, unquote_qualified(match["identity"] or match["owner"])
     if entry.type in ("ACL", "COMMENT", "SECURITY LABEL"):
         return _name_of_note(entry)
     return entry.qualified, entry.qualified
@@ -209,5 +209,6 @@ def unquote(name: str) -> str:
     return name[1:-1].replace('""', '"') if len(name) > 1 and name.startswith('"') and name.endswith('"') else name
 
 
-def _unquote_qualified(name: str) -> str:
+def unquote_qualified(name: str) -> str:
+    """The name, with its schema, that a qualified SQL identifier stands for."""
     return ".".join(unquote(part) for part in re.findall(_NAME, name))

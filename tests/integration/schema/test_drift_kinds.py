@@ -2,61 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from pgratchet.adopt.conversion import converted_file
-from pgratchet.backups.pg_programs import dump_schema, find_programs
-from pgratchet.backups.restore_server import RestoreServer
-from pgratchet.database.history import History
-from pgratchet.operations.base import Machine
-from pgratchet.operations.schema import ReadSchema
-from pgratchet.schema.builder import SchemaBuilder
-from pgratchet.schema.drift import SchemaComparison
 from pgratchet.schema.drift_migration import write_statements
-from pgratchet.schema.dump_cache import DumpCache
-from pgratchet.schema.live import LiveSchema
-from pgratchet.schema.scratch import Scratch
 from tests.integration.schema.drift_kinds import BASE, KINDS, Kind
+from tests.integration.schema.helpers import comparing
 from tests.servers.databases import Database
-from tests.support.targets import target_of
 
 Way = Literal["added", "dropped", "changed"]
 CHANGE = {"added": "added", "dropped": "missing", "changed": "changed"}
-
-
-@pytest.fixture(scope="session")
-def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("schemas")
-
-
-@contextmanager
-def scratch_like(database: Database, live: LiveSchema) -> Iterator[Scratch]:
-    """Scratch databases on the server of the test."""
-    target = target_of(database)
-    history = History()
-    server = RestoreServer(target.connect_to, target.client_environment, "postgres", history)
-    with closing(target.connect()) as connection:
-        programs = find_programs(connection.info.server_version)
-
-    def dump(name: str) -> bytes:
-        with target.client_environment() as environ:
-            return dump_schema(programs, environ, name, '"ratchet"."migrations"', *live.unreadable, privileges=True)
-
-    yield Scratch(server, dump, live.database, live.name, live.search_path)
-
-
-@contextmanager
-def comparing(database: Database, cache_folder: Path, text: str = BASE) -> Iterator[SchemaComparison]:
-    live = ReadSchema().run(target_of(database), Machine(cache_folder))
-    version = str(database.rows("SHOW server_version")[0][0])
-    builder = SchemaBuilder(lambda: scratch_like(database, live), DumpCache(cache_folder, [version]))
-    with builder:
-        yield SchemaComparison(builder, live, [converted_file("1_base", text.encode())])
 
 
 def without_conflicts(way: Way) -> list[list[Kind]]:
@@ -81,7 +39,7 @@ def test_the_changes_are_many() -> None:
 
 def test_there_is_no_drift_without_a_change(database: Database, cache_folder: Path) -> None:
     database.run(BASE)
-    with comparing(database, cache_folder) as comparison:
+    with comparing(database, cache_folder, BASE) as comparison:
         assert comparison.find_drift().differences == ()
 
 
@@ -90,7 +48,7 @@ def test_every_kind_of_change_is_named_and_written(database: Database, cache_fol
     database.run(BASE)
     for kind in (kind for group in without_conflicts(way)[:1] for kind in group):
         database.run(getattr(kind, way)[0])
-    with comparing(database, cache_folder) as comparison:
+    with comparing(database, cache_folder, BASE) as comparison:
         drift = comparison.find_drift()
         differences = {(each.change, each.kind, each.name) for each in drift.differences}
         expected = names(without_conflicts(way)[0], way)

@@ -12,10 +12,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pgratchet.schema.scratch import restore
-from tests.integration.schema.test_drift_kinds import cache_folder, comparing
+from tests.integration.schema.helpers import comparing
 from tests.servers.databases import Database
-
-__all__ = ["cache_folder"]
 
 EXAMPLES = int(os.environ.get("DRIFT_EXAMPLES", "4"))
 NAMES = st.sampled_from(["a", "b", '"C d"', "e_f", '"g.h"', "ü", '"select"', "z9"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +19,7 @@ from pgratchet.errors import Interrupted, Terminated
 from pgratchet.operations import agent, termination
 from pgratchet.operations.base import Machine
 from pgratchet.operations.protocol import Request
-from pgratchet.operations.runs import Journal, RunFolder
+from tests import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -30,43 +30,40 @@ def handler() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
-@contextmanager
-def signals() -> Iterator[None]:
-    """Send SIGTERM to this process again and again."""
-    ended = threading.Event()
-
-    def send() -> None:
-        while not ended.wait(0.0001):
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    thread = threading.Thread(target=send)
-    thread.start()
+PROGRAM = """
+import os, signal, sys, threading
+from pathlib import Path
+from pgratchet.errors import Terminated
+from pgratchet.operations import termination
+from pgratchet.operations.runs import Journal, RunFolder
+ended = threading.Event()
+def send():
+    while not ended.wait(0.0001):
+        os.kill(os.getpid(), signal.SIGTERM)
+folder = Path(sys.argv[1])
+journal = Journal(os.open(folder / "journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND), RunFolder(folder))
+termination.raise_on_signal()
+threading.Thread(target=send, daemon=True).start()
+terminated = 0
+while True:
     try:
-        yield
-    finally:
-        while thread.is_alive():
-            try:
-                ended.set()
-                thread.join()
-            except Terminated:  # noqa: PERF203
-                continue
+        journal.send({"event": "x" * 50})
+        if terminated > 300:
+            termination.ignore_signal()
+            break
+    except Terminated:
+        terminated += 1
+ended.set()
+"""
+"""Writes messages while signals arrive again and again. A process of its own: a late signal would end the tests."""
 
 
 def test_every_message_has_a_number_of_its_own(tmp_path: Path) -> None:
-    (tmp_path / "reserve").touch()
-    numbers, terminated = 0, 0
-    with (tmp_path / "journal").open("ab", buffering=0) as file:
-        journal = Journal(file.fileno(), RunFolder(tmp_path))
-        with signals():
-            while terminated < 300:
-                try:
-                    journal.send({"event": "x" * 50})
-                except Terminated:  # noqa: PERF203  one a signal
-                    terminated += 1
-    for line in (tmp_path / "journal").read_bytes().splitlines():
-        assert json.loads(line)["seq"] == numbers
-        numbers += 1
-    assert numbers > 100
+    environ = {**os.environ, "PYTHONPATH": str(ROOT / "ops")}
+    subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path)], env=environ, check=True, timeout=60)
+    numbers = [json.loads(line)["seq"] for line in (tmp_path / "journal").read_bytes().splitlines()]
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) > 100
 
 
 @dataclass
