@@ -163,15 +163,22 @@ def _for_any_owner(each: SchemaObject, user: str) -> SchemaObject | None:
 def _without_refused(
     differences: Sequence[Difference], refused: Sequence[tuple[str, str]], not_compared: list[NotCompared]
 ) -> tuple[tuple[Difference, ...], tuple[NotCompared, ...]]:
-    """Move the differences of objects whose statement the scratch server refused to those that were not compared."""
+    """Move the differences of objects whose statement the scratch server refused to those that were not compared.
+
+    A refused statement without a difference is not compared either: the copy of the schema lacks its object.
+    """
     reasons = dict(refused)
-    real = []
+    real: list[Difference] = []
     for difference in differences:
         texts = f"{difference.expected}\n{difference.actual}"
-        reason = next((reason for sql, reason in reasons.items() if sql in texts), None)
-        if reason is None:
+        sql = next((sql for sql in reasons if sql in texts), None)
+        if sql is None:
             real.append(difference)
         else:
-            name = f"{difference.kind} {difference.name}"
-            not_compared.append(NotCompared(name, f"The scratch server refuses it: {reason}."))
+            not_compared.append(_refused(f"{difference.kind} {difference.name}", reasons.pop(sql)))
+    not_compared += [_refused(sql.splitlines()[0], reason) for sql, reason in reasons.items()]
     return tuple(real), tuple(not_compared)
+
+
+def _refused(name: str, reason: str) -> NotCompared:
+    return NotCompared(name, f"The scratch server refuses it: {reason}.")
