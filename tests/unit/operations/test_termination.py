@@ -40,19 +40,26 @@ ended = threading.Event()
 def send():
     while not ended.wait(0.0001):
         os.kill(os.getpid(), signal.SIGTERM)
+def receive(number, frame):
+    global armed
+    if armed:  # once for each message, so that none is raised in the handler of another one
+        armed = False
+        receive_in_product(number, frame)
 folder = Path(sys.argv[1])
 journal = Journal(os.open(folder / "journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND), RunFolder(folder))
+armed = False
 termination.raise_on_signal()
+receive_in_product = signal.signal(signal.SIGTERM, receive)
 threading.Thread(target=send, daemon=True).start()
 terminated = 0
-while True:
+while terminated < 300:
     try:
+        armed = True
         journal.send({"event": "x" * 50})
-        if terminated > 300:
-            termination.ignore_signal()
-            break
+        armed = False
     except Terminated:
         terminated += 1
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 ended.set()
 """
 """Writes messages while signals arrive again and again. A process of its own: a late signal would end the tests."""
