@@ -195,6 +195,18 @@ def dump_schema(
     return _output([programs.path("pg_dump"), *options, f"--dbname={_connection_string(database)}"], environ)
 
 
+def dump_rows_and_schema(
+    programs: Programs, environ: Mapping[str, str], database: str, schema: str, without_rows: Sequence[str]
+) -> bytes:
+    """Dump a database as SQL in UTF-8, without owners and one schema, and without the rows of some tables.
+
+    `schema` and `without_rows` are quoted names.
+    """
+    options = ["--no-owner", "--no-password", "--encoding=UTF8", f"--exclude-schema={schema}"]
+    options += [f"--exclude-table-data={name}" for name in without_rows]
+    return _output([programs.path("pg_dump"), *options, f"--dbname={_connection_string(database)}"], environ)
+
+
 def _output(command: Sequence[str], environ: Mapping[str, str]) -> bytes:
     with running(command, environ) as program:
         text = b"".join(iter(program.read, b""))

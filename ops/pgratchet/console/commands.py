@@ -17,10 +17,10 @@ from pgratchet.errors import RatchetError
 
 TASKS = (
     *("adopt", "attach", "backup", "backups", "cancel", "ci", "doctor", "down", "drift", "drill", "migrate", "new"),
-    *("render", "restore", "rollback", "runs", "snapshot", "status", "up", "verify"),
+    *("render", "restore", "rollback", "runs", "snapshot", "squash", "status", "up", "verify"),
 )
 _COMMAND = re.compile(rf"\binvoke (?P<task>{'|'.join(TASKS)})\b(?=(?P<rest>[^`\n]*))")
-_WITHOUT_ENVIRONMENT = ("new", "ci", "snapshot")
+_WITHOUT_ENVIRONMENT = ("new", "ci", "snapshot", "squash")
 _prefix: ContextVar[str] = ContextVar("prefix", default="invoke ")
 _environment: ContextVar[str | None] = ContextVar("environment", default=None)
 

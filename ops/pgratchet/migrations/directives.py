@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pgratchet.migrations.files import FileMistake
+from pgratchet.migrations.squashed import is_valid
 
 _DURATION = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>ms|s|min|h)?")
 _UNIT_MS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, None: 1}
@@ -23,7 +24,7 @@ _EXAMPLES = {
     "after": "after=repeatable/x.sql",
     "phase": "phase=contract",
 }
-"""The directives that people write, each with an example. `adopt` writes `stand-in`."""
+"""The directives that people write, each with an example. `adopt` writes `stand-in`, `squash` writes `replaces`."""
 
 
 Phase = Literal["expand", "contract"]
@@ -84,7 +85,7 @@ def parse_directives(
         if offset > first_statement:
             mistakes.append((offset, "a directive below the first statement. Put it above all statements."))
             continue
-        key = text.strip() if name == "after" else name
+        key = text.strip() if name in ("after", "replaces") else name
         if key in names:
             mistakes.append((offset, f'the directive "{key}" is there twice. Remove one of them.'))
         names.add(key)
@@ -93,6 +94,14 @@ def parse_directives(
         except FileMistake as mistake:
             mistakes.append((offset, str(mistake)))
     return directives, mistakes
+
+
+_WITHOUT_VALUE: dict[str, dict[str, Any]] = {
+    "no-transaction": {"transactional": False},
+    "stand-in": {"stand_in": True},
+    "empty": {"empty": True},
+}
+"""The fields that a directive without a value sets."""
 
 
 def directive_name(text: str) -> str:
@@ -117,16 +126,14 @@ def parse_required(text: str) -> str:
 
 def _apply(directives: Directives, text: str) -> Directives:
     name, _, value = text.strip().partition("=")
-    if name == "no-transaction" and not value:
-        return replace(directives, transactional=False)
-    if name == "stand-in" and not value:
-        return replace(directives, stand_in=True)
-    if name == "empty" and not value:
-        return replace(directives, empty=True)
+    if name in _WITHOUT_VALUE and not value:
+        return replace(directives, **_WITHOUT_VALUE[name])
     if name == "lock-timeout":
         return replace(directives, lock_timeout=parse_duration(value))
     if name == "phase":
         return replace(directives, phase=parse_phase(value))
+    if name == "replaces" and is_valid(value):
+        return directives  # the plan reads them with the file
     if name == "after":
         return replace(directives, after=(*directives.after, parse_required(value)))
     if name == "statement-timeout":

@@ -12,13 +12,14 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 from pgratchet.errors import ConfigurationError, combine_mistakes
 from pgratchet.migrations import file_names, other_files
+from pgratchet.migrations.squashed import Replaced, parse_header
 
 _CHUNK = 1_000_000
 _MOSTLY_ASCII_IN_UTF16 = 0.3
@@ -46,12 +47,14 @@ class Migration:
     """A migration file. `checksum` is the SHA-256 of the text, in hex.
 
     The name of a repeatable migration is `repeatable/NAME`; it has no version, which is -1.
+    `replaces` are the files in whose place a squash file is.
     """
 
     name: str
     version: int
     checksum: str
     path: str
+    replaces: tuple[Replaced, ...] = field(default=(), kw_only=True)
 
     @property
     def is_repeatable(self) -> bool:
@@ -116,7 +119,9 @@ def from_contents(files: Iterable[tuple[str, bytes]]) -> tuple[Migration, ...]:
     for name, raw in files:
         if match := file_names.FILE_NAME.fullmatch(name):
             with suppress(FileMistake):
-                migrations.append(Migration(name[:-4], _parse_version(match), _normalize(raw)[1], ""))
+                text, checksum = _normalize(raw)
+                file = Migration(name[:-4], _parse_version(match), checksum, "", replaces=parse_header(text))
+                migrations.append(file)
     return tuple(sorted(migrations, key=lambda migration: migration.version))
 
 
@@ -201,8 +206,8 @@ def _read_file(path: str, name: str) -> Migration:
     if match is None:
         raise FileMistake(file_names.describe_fault(name))
     _require_file(path)
-    _, checksum = _read_text(path)
-    return Migration(name[:-4], _parse_version(match), checksum, path)
+    text, checksum = _read_text(path)
+    return Migration(name[:-4], _parse_version(match), checksum, path, replaces=parse_header(text))
 
 
 def _read_repeatables(folder: Path) -> tuple[tuple[Migration, ...], list[str]]:

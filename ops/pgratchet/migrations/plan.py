@@ -9,12 +9,13 @@ from datetime import datetime, timezone
 from typing import Literal
 
 from pgratchet.errors import ConfigurationError, HistoryDisagrees, Location
-from pgratchet.formatting import format_count
-from pgratchet.migrations import repeatables
+from pgratchet.formatting import abbreviate_names, format_count
+from pgratchet.migrations import repeatables, squashed
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.repeatables import RepeatablePlan
+from pgratchet.migrations.squashed import Coverage
 
-State = Literal["applied", "pending", "changed", "missing", "out-of-order", "unfinished"]
+State = Literal["applied", "pending", "changed", "missing", "out-of-order", "unfinished", "half-squashed"]
 
 DIGEST = "SHA-256 of the statements that are done: "
 """The beginning of what the history keeps in place of a large text without a transaction, until it is finished."""
@@ -74,6 +75,7 @@ class Plan:
     last: str | None = None
     stopped_before: str | None = None
     repeatables: RepeatablePlan = field(default_factory=RepeatablePlan)
+    rows: Mapping[str, HistoryRow] = field(default_factory=dict)
 
     def names(self, *states: State) -> tuple[str, ...]:
         return tuple(entry.name for entry in self.entries if entry.state in states)
@@ -130,14 +132,16 @@ def make_plan(
         todo = todo[: todo.index(stop)]
     elif last is None:
         todo += changed.todo
-    return Plan(tuple(entries), tuple(todo), last.name if last else None, stop.name if stop else None, changed)
+    return Plan(tuple(entries), tuple(todo), last.name if last else None, stop.name if stop else None, changed, rows)
 
 
 def _versioned_entries(files: Sequence[Migration], rows: Mapping[str, HistoryRow]) -> list[Entry]:
-    file_names = {migration.name for migration in files}
-    newest = max((m.version for m in files if m.name in rows), default=-1)
-    entries = [_entry(m, rows.get(m.name), newest) for m in files]
-    missing = [row for row in rows.values() if row.name not in file_names and not row.is_untouched]
+    known = {migration.name for migration in files} | squashed.names(files)
+    covers = {m.name: squashed.cover(m.replaces, rows) for m in files if m.replaces and m.name not in rows}
+    applied = rows.keys() | {name for name, coverage in covers.items() if coverage.extent == "all"}
+    newest = max((m.version for m in files if m.name in applied), default=-1)
+    entries = [_entry(m, rows.get(m.name), newest, covers.get(m.name)) for m in files]
+    missing = [row for row in rows.values() if row.name not in known and not row.is_untouched]
     entries += [Entry(row.name, "missing", None, row) for row in missing]
     return sorted(entries, key=lambda entry: (_version_of(entry.name), entry.name))
 
@@ -147,7 +151,11 @@ def lacks_first_version(files: Sequence[Migration]) -> bool:
     return all(migration.version > 1 for migration in files if not migration.is_repeatable)
 
 
-def _entry(migration: Migration, row: HistoryRow | None, newest: int) -> Entry:
+def _entry(migration: Migration, row: HistoryRow | None, newest: int, coverage: Coverage | None) -> Entry:
+    """The entry of a file. A squash file is applied when all files that it replaces are; it then has the last row."""
+    if coverage and coverage.extent != "none":
+        state: State = "applied" if coverage.extent == "all" else "half-squashed"
+        return Entry(migration.name, state, migration, coverage.newest)
     return Entry(migration.name, _state(migration, row, newest), migration, row)
 
 
@@ -171,6 +179,12 @@ def _find_last(files: Sequence[Migration], to: str) -> Migration:
     for migration in files:
         if name == migration.name or version == migration.version:
             return migration
+    if squash := squashed.find_squash(files, name):
+        raise ConfigurationError(
+            f'the migration "{to}" was squashed into {squash.name}',
+            detail="Its file is gone, and its changes are in that file.",
+            hint=f"Give {squash.name}, or a later migration. `invoke status` lists the names.",
+        )
     titled = [migration for migration in files if name and migration.name.partition("_")[2] == name]
     if len(titled) == 1:
         return titled[0]
@@ -219,6 +233,7 @@ def require_agreement(plan: Plan, bodies: dict[str, str]) -> None:
 _ADVICE = {
     "changed": "Put the applied text back, and make the change in a new migration.",
     "missing": "Put the file back, as it was applied, from version control.",
+    "half-squashed": "Check out the commit before the squash, run `invoke migrate` there, and come back.",
     "out-of-order": "Rename the file so that its version is the newest, and run again.",
 }
 
@@ -241,6 +256,8 @@ def _describe_disagreement(entry: Entry, plan: Plan, bodies: dict[str, str]) -> 
     if entry.state == "changed" and entry.migration and entry.row:
         head = f"{entry.name}: changed since it was applied{_format_moment(entry.row)}."
         return "\n".join([head, *_difference(bodies.get(entry.name), entry.migration.text().decode())])
+    if entry.state == "half-squashed" and entry.migration:
+        return _describe_half(entry.migration, plan)
     if entry.state == "missing" and entry.row:
         twins = [e.name for e in plan.entries if e.migration and e.migration.checksum == entry.row.checksum]
         renamed = f" {twins[0]} has the same text: it looks renamed." if twins else ""
@@ -249,6 +266,15 @@ def _describe_disagreement(entry: Entry, plan: Plan, bodies: dict[str, str]) -> 
         return f"{entry.name}: applied, but its file is gone.{renamed}"
     newest = max(plan.names("applied", "changed", "unfinished"), key=_version_of)
     return f"{entry.name}: not applied, but the newer {newest} is."
+
+
+def _describe_half(file: Migration, plan: Plan) -> str:
+    coverage = squashed.cover(file.replaces, plan.rows)
+    present, absent = (abbreviate_names(names) or "none" for names in (coverage.present, coverage.absent))
+    return (
+        f"{file.name}: replaces {format_count(len(file.replaces), 'migration')}, and the database has run only a part. "
+        f"Applied: {present}. Not applied as they were squashed: {absent}."
+    )
 
 
 def _progress(row: HistoryRow, body: str | None) -> str:

@@ -28,6 +28,7 @@ ONLY_HERE = (
     "checks/files.py",
     "checks/phases.py",
     "checks/schema_snapshot.py",
+    "checks/squashing.py",
     "checks/stored_backups.py",
     "operations/drill.py",
     "schema/applied.py",
@@ -43,6 +44,8 @@ ONLY_HERE = (
     "schema/privileges.py",
     "schema/schema_file.py",
     "schema/scratch.py",
+    "schema/squash.py",
+    "schema/squash.sql",
     "schema/table_columns.py",
 )
 """Modules in these folders that run on the control machine only."""

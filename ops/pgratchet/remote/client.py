@@ -156,7 +156,7 @@ class PreparedHostRun:
 
 def _transferred(file: Migration, pending: bool) -> TransferredMigration:
     text = file.text() if pending else None
-    return TransferredMigration(file.name, file.version, file.checksum, file.path, text)
+    return TransferredMigration(file.name, file.version, file.checksum, file.path, text, replaces=file.replaces)
 
 
 def run(target: Target, task: Task, run: RunInfo, store: Store | None) -> events.Stream:

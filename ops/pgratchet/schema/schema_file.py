@@ -46,7 +46,7 @@ def make(parameters: Mapping[str, str], files: Sequence[Migration], roles: Seque
     `parameters` are libpq's, for a database of the server to work from. `roles` are created for the time being.
     """
     with sessions.translate_errors(), closing(sessions.connect(parameters)) as connection:
-        scratch = _scratch(
+        scratch = scratch_at(
             connection.info.server_version, parameters, read_database(connection, parameters["dbname"])[0]
         )
         user = connection.info.user
@@ -65,7 +65,7 @@ def _last(files: Sequence[Migration]) -> str:
     return next((file.name for file in reversed(files) if not file.is_repeatable), "none")
 
 
-def _scratch(server_version: int, parameters: Mapping[str, str], like: Database) -> Scratch:
+def scratch_at(server_version: int, parameters: Mapping[str, str], like: Database) -> Scratch:
     """A scratch server at libpq's parameters. Its databases are like the one that the parameters lead to."""
     programs = find_programs(server_version)
     environ = {**program_environment(), **{f"PG{key.upper()}": value for key, value in parameters.items()}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
-from pgratchet.tasks import adopting, backups, checking, migrating, runs, schema, settings
+from pgratchet.tasks import adopting, backups, checking, migrating, runs, schema, settings, squashing
 from pgratchet.tasks.project import DEFAULTS
 
 __all__ = ["ns"]
@@ -27,6 +27,7 @@ ns = Collection(
     checking.ci,
     schema.snapshot,
     schema.drift,
+    squashing.squash,
     settings.render,
     settings.up,
     settings.down,

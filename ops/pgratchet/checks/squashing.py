@@ -1,0 +1,70 @@
+"""Checks that migrations can be squashed: that git has them, and that a dump of a database has what they do."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from pgratchet.database.target import program_environment
+from pgratchet.errors import ConfigurationError, combine_mistakes
+from pgratchet.migrations.files import Migration
+from pgratchet.migrations.lexer import split_statements
+from pgratchet.migrations.positions import location_at
+from pgratchet.migrations.scripts import prepare_scripts
+
+_KINDS = ("ROLE", "USER", "GROUP", "TABLESPACE", "DATABASE", "SUBSCRIPTION", "SYSTEM")
+_VERBS = ("CREATE", "ALTER", "DROP")
+
+
+def require_squashable(files: Sequence[Migration]) -> None:
+    """Raise ConfigurationError for files that cannot run, and for statements about more than the database.
+
+    pg_dump has neither roles nor settings of the server (https://www.postgresql.org/docs/current/app-pgdump.html).
+    """
+    prepare_scripts(files, {file.name for file in files if file.is_repeatable})
+    mistakes = []
+    for file in files:
+        text = file.text()
+        for statement in split_statements(text):
+            head = statement.head
+            if head[0] in _VERBS and head[1:2] and head[1] in _KINDS and head[1:3] != ("USER", "MAPPING"):
+                mistakes.append(f"{location_at(file, text, statement.start)}: {head[0]} {head[1]}")
+    if mistakes:
+        raise combine_mistakes(
+            "the migrations cannot be squashed",
+            mistakes,
+            "A dump of the schema does not have these. Squash up to an earlier file with --to=NAME, or create roles "
+            "outside the migrations.",
+        )
+
+
+def require_committed(folder: Path, files: Sequence[Migration]) -> None:
+    """Raise ConfigurationError unless git has the present text of all files, which are going to be deleted."""
+    names = [Path(file.path).name for file in files]
+    tracked = _git(folder, "ls-files", "-z", "--", *names)
+    changed = _git(folder, "status", "--porcelain", "-z", "--", *names)
+    if tracked is None or changed is None:
+        raise ConfigurationError(
+            "the migrations are not in a git repository",
+            detail="The replaced files are deleted, so git has to have them. Nothing was written.",
+            hint="Commit the files, or look at the result with --dry-run.",
+        )
+    missing = sorted(set(names) - {Path(name).name for name in tracked.split("\0") if name})
+    dirty = sorted(Path(entry[3:]).name for entry in changed.split("\0") if entry)
+    if missing or dirty:
+        raise ConfigurationError(
+            "git does not have the present text of all files",
+            detail=f"Not committed: {', '.join(dict.fromkeys([*missing, *dirty]))}. Nothing was written.",
+            hint="Commit them, and run `invoke squash` again.",
+        )
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """The output of a git command; None when it fails."""
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False, timeout=60, env=program_environment())
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
