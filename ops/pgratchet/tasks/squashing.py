@@ -86,10 +86,10 @@ def _name(files: Sequence[Migration]) -> str:
 def _tables_without_rows(counts: Mapping[str, int], rows: str | None) -> tuple[str, ...]:
     """The tables whose rows are left out, by the value of --rows."""
     if rows is None and counts:
-        listed = "\n".join(f"{table}: {format_count(count, 'row')}" for table, count in counts.items())
+        lines = "\n".join(f"{table}: {format_count(count, 'row')}" for table, count in counts.items())
         raise ConfigurationError(
             f"the migrations insert rows into {format_count(len(counts), 'table')}",
-            detail=f"{listed}\nNothing was written.",
+            detail=f"{lines}\nNothing was written.",
             hint="Give --rows=all to keep them in the new file, --rows=none, or --rows=TABLE,TABLE for some tables.",
         )
     if rows in (None, "all"):
