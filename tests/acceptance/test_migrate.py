@@ -36,6 +36,7 @@ def test_json_has_exactly_the_promised_shape(invoke_on_database: InvokeOnDatabas
                 "applied_at": None,
                 "checksum": "34c8122ddc6a4de13a5b713bbfbcba391b8f7c8c0f42e575a2db65ad7240fe65",
                 "duration_ms": None,
+                "phase": "expand",
             }
         ],
         "repeatables": [],
