@@ -74,6 +74,11 @@ def join_names(names: Sequence[str]) -> str:
     return " and ".join(names)
 
 
+def were_applied(names: Sequence[str]) -> str:
+    """A clause that says which migrations were applied."""
+    return f"{join_names(names)} {was_or_were(names)} applied"
+
+
 def was_or_were(names: Sequence[str]) -> str:
     """The verb that follows the names in a sentence."""
     return "was" if len(names) == 1 else "were"

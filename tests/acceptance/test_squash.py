@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hosts.local_target import LocalTarget
 from tests.servers.databases import Database
 from tests.support.invoke import PARTS, InvokeOnDatabase
 
@@ -135,3 +136,25 @@ def test_files_that_git_does_not_have_are_kept(invoke_on_database: InvokeOnDatab
     assert "Not committed: 002_new.sql." in refused.stderr
     for arguments in (["squash"], ["squash", "--to=001"], ["squash", "--to=002", "--rows=nothing", "--dry-run"]):
         assert PARTS.search(invoke_on_database(*arguments, status=2).stderr)
+
+
+def test_a_squash_on_a_host_is_known_there(near: LocalTarget) -> None:
+    sql = near.clone / "sql"
+    (sql / "002_two.sql").write_text("CREATE TABLE two (id bigint PRIMARY KEY);\n")
+    near("migrate")
+    commit(near.clone)
+    near.invoke("squash", "--to=002", "--rows=none")
+    assert sorted(path.name for path in sql.glob("*.sql")) == ["002_squash.sql"]
+    assert "nothing to apply" in near("migrate").stdout
+    near.database.run("DELETE FROM ratchet.migrations WHERE name = '002_two'")
+    assert "has run only a part" in near("migrate", status=8).stderr
+
+
+def test_each_squash_has_a_name_that_no_replaced_file_had(invoke_on_database: InvokeOnDatabase, checkout: Path) -> None:
+    for number, name in enumerate(["002_squash.sql", "002_squash_2.sql", "002_squash_3.sql"]):
+        (checkout / "sql" / f"00{number and 1}_{number}.sql").write_text(f"CREATE TABLE t{number} ();\n")
+        (checkout / "sql" / "002_last.sql").write_text("-- migrate: empty\n") if not number else None
+        commit(checkout)
+        invoke_on_database("squash", "--to=002", "--rows=none")
+        assert [path.name for path in (checkout / "sql").glob("*.sql")] == [name]
+        commit(checkout)

@@ -46,7 +46,7 @@ def differences(server: RestoreServer, database: str, dump: Dump, files: Sequenc
     with open_snapshot(lambda: server.connect(database)) as snapshot:
         like, _ = snapshot.read_database()
     with closing(server.open_session(database)) as session:
-        scratch = Scratch(server, dump, like, database, read_search_path(session))
+        scratch = Scratch(server, dump, like, read_search_path(session))
     with scratch.database("baseline") as built:
         try:
             build(scratch, built, todo, "baseline")

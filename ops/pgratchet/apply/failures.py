@@ -22,7 +22,7 @@ from pgratchet.errors import (
     StoppedPartWay,
     role_advice,
 )
-from pgratchet.formatting import join_names, was_or_were
+from pgratchet.formatting import join_names, was_or_were, were_applied
 from pgratchet.migrations.scripts import Script
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def migration_failed(
     """A migration in a transaction failed and was rolled back. `applied` are the migrations applied before."""
     location = failure.location
     at = "" if location.line is None else f" at {location.describe()}"
-    before = f"{join_names(applied)} {was_or_were(applied)} applied; " if applied else ""
+    before = f"{were_applied(applied)}; " if applied else ""
     backup = f" The backup taken before this run is {backup_id}." if backup_id else ""
     advice = what_is_missing(error, location) or f"{_advice(error, script)} {script.migration.path}"
     unclosed = ["The parenthesis there is not closed."] if failure.unclosed else []
@@ -93,7 +93,7 @@ def interrupted(signal: KeyboardInterrupt, applied: Sequence[str] | None) -> Int
         effect = "The server could not be asked what took effect: run `invoke status`."
     elif applied:
         stays = "stays" if len(applied) == 1 else "stay"
-        effect = f"{join_names(applied)} {was_or_were(applied)} applied and {stays}."
+        effect = f"{were_applied(applied)} and {stays}."
     else:
         effect = "Nothing was applied."
     return Interrupted(

@@ -53,8 +53,9 @@ def find_advice(connection: psycopg.Connection, stop: Stop) -> str | None:
         return None
     kind, name = target
     try:
-        query = queries.load(__file__, "replacing")["routine" if kind in _ROUTINES else "view"]
-        rows = connection.execute(query.encode(), {"name": name, "most": _MOST + 1}).fetchall()
+        query = queries.load(__file__, "replacing")["dependants"].encode()
+        values = {"name": name, "is_routine": kind in _ROUTINES, "most": _MOST + 1}
+        rows = connection.execute(query, values).fetchall()
     except psycopg.Error:  # the name cannot be read, or the catalog cannot: the advice is not worth another error
         return None
     objects = [_Object(str(description), str(drop or "")) for description, drop in rows]

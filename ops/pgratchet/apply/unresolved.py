@@ -9,7 +9,7 @@ from pgratchet.apply.diagnosis import Diagnosis
 from pgratchet.apply.failures import describe, what_is_missing
 from pgratchet.database.connection import sentence
 from pgratchet.errors import MigrationFailed
-from pgratchet.formatting import format_count, join_names, was_or_were
+from pgratchet.formatting import format_count, join_names, was_or_were, were_applied
 from pgratchet.migrations.created_objects import created_names, last_part
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def unresolved(
     """
     creators = {name: stop.script.name for stop in stops for name in created_names(stop.script.migration.text())}
     needs = {stop.script.name: creator for stop in stops if (creator := _creator(stop, creators))}
-    before = f"{join_names(applied)} {was_or_were(applied)} applied; " if applied else ""
+    before = f"{were_applied(applied)}; " if applied else ""
     rolled_back = f"{before}{join_names(together)} {was_or_were(together)} rolled back."
     detail = "\n".join([*(_line(stop, needs) for stop in stops), rolled_back])
     again = "Then run `invoke migrate` again." + (

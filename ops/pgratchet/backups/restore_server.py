@@ -78,13 +78,18 @@ def bundled_server(
             with closing(sessions.connect({**parameters, "dbname": "postgres"})) as connection:
                 connection.execute(sql.SQL("CREATE ROLE {} LOGIN SUPERUSER").format(sql.Identifier(user)))
             parameters = {**parameters, "user": user}
-        environ = {**program_environment(), **{f"PG{key.upper()}": value for key, value in parameters.items()}}
-        yield RestoreServer(
-            lambda database: sessions.connect({**parameters, "dbname": database}),
-            lambda: nullcontext(environ),
-            "postgres",
-            history,
-        )
+        yield server_at(parameters, "postgres", history)
+
+
+def server_at(parameters: Mapping[str, str], maintenance: str, history: History) -> RestoreServer:
+    """The server at libpq's parameters, which its programs get as environment variables."""
+    environ = {**program_environment(), **{f"PG{key.upper()}": value for key, value in parameters.items()}}
+    return RestoreServer(
+        lambda database: sessions.connect({**parameters, "dbname": database}),
+        lambda: nullcontext(environ),
+        maintenance,
+        history,
+    )
 
 
 def fetch(connection: psycopg.Connection, query: str, **values: object) -> list[tuple[Any, ...]]:

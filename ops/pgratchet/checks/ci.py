@@ -24,6 +24,7 @@ from psycopg import sql
 from pgratchet.apply import applier
 from pgratchet.apply.run import MigrateOptions
 from pgratchet.checks.files import created_extensions
+from pgratchet.checks.git import run_git
 from pgratchet.database import connection as sessions
 from pgratchet.database.history import History
 from pgratchet.database.roles import temporary_roles
@@ -82,10 +83,10 @@ def compare_branches(folder: Path, against: str | None) -> Branches | None:
     ConfigurationError when `against` does not exist or has no commit in common with this branch.
     """
     for name in (against,) if against else _MAIN_BRANCHES:
-        parsed = _git(folder, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
+        parsed = run_git(folder, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
         if parsed.returncode == 0:
             commit = parsed.stdout.decode().strip()
-            merge_base = _git(folder, "merge-base", commit, "HEAD")
+            merge_base = run_git(folder, "merge-base", commit, "HEAD")
             if merge_base.returncode:
                 raise _incomparable(name, "In this clone it has no commit in common with this branch.")
             base = merge_base.stdout.decode().strip()
@@ -104,18 +105,9 @@ def _incomparable(name: str, reason: str) -> ConfigurationError:
     )
 
 
-def _git(folder: Path, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    command = ["git", "-C", str(folder), *arguments]
-    environ = program_environment()
-    try:
-        return subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=60, env=environ)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return subprocess.CompletedProcess(command, 1, b"", str(error).encode())
-
-
 def _git_output(folder: Path, *arguments: str, stdin: bytes = b"") -> bytes:
     """The output of a git command; ConfigurationError when the command fails."""
-    result = _git(folder, *arguments, stdin=stdin)
+    result = run_git(folder, *arguments, stdin=stdin)
     if result.returncode:
         raise ConfigurationError(
             f"git {arguments[0]} failed",
@@ -203,6 +195,8 @@ def _mistake(entry: Entry, newest: str, new_names: Mapping[str, str]) -> str:
         new_name = new_names.get(entry.row.checksum)
         change = f"renamed to {new_name}" if new_name else "deleted"
         return f"{entry.name}: {change}, and main has it: it may be applied. Put it back."
+    if entry.state == "half-squashed":
+        return f"{entry.name}: replaces files of which main has other texts. Run `invoke squash` again on main's files."
     if entry.state == "out-of-order":
         return f"{entry.name}: new, but not newer than main's {newest}. Give it a newer version."
     return ""

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pgratchet.errors import ConfigurationError
-from pgratchet.migrations.files import SCHEMA_FILE, Migration
+from pgratchet.migrations.file_names import SCHEMA_FILE
+from pgratchet.migrations.files import Migration
 from pgratchet.schema import schema_file
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgratchet.database.target import program_environment
+from pgratchet.checks.git import run_git
 from pgratchet.errors import ConfigurationError, combine_mistakes
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.lexer import split_statements
@@ -42,16 +42,16 @@ def require_squashable(files: Sequence[Migration]) -> None:
 def require_committed(folder: Path, files: Sequence[Migration]) -> None:
     """Raise ConfigurationError unless git has the present text of all files, which are going to be deleted."""
     names = [Path(file.path).name for file in files]
-    tracked = _git(folder, "ls-files", "-z", "--", *names)
-    changed = _git(folder, "status", "--porcelain", "-z", "--", *names)
-    if tracked is None or changed is None:
+    tracked = run_git(folder, "ls-files", "-z", "--", *names)
+    changed = run_git(folder, "status", "--porcelain", "-z", "--", *names)
+    if tracked.returncode or changed.returncode:
         raise ConfigurationError(
             "the migrations are not in a git repository",
             detail="The replaced files are deleted, so git has to have them. Nothing was written.",
             hint="Commit the files, or look at the result with --dry-run.",
         )
-    missing = sorted(set(names) - {Path(name).name for name in tracked.split("\0") if name})
-    dirty = sorted(Path(entry[3:]).name for entry in changed.split("\0") if entry)
+    missing = sorted(set(names) - {Path(name).name for name in _split(tracked.stdout)})
+    dirty = sorted(Path(entry[3:]).name for entry in _split(changed.stdout))
     if missing or dirty:
         raise ConfigurationError(
             "git does not have the present text of all files",
@@ -60,11 +60,5 @@ def require_committed(folder: Path, files: Sequence[Migration]) -> None:
         )
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
-    """The output of a git command; None when it fails."""
-    command = ["git", "-C", str(folder), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, check=False, timeout=60, env=program_environment())
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
+def _split(listing: bytes) -> list[str]:
+    return [os.fsdecode(entry) for entry in listing.split(b"\0") if entry]

@@ -37,15 +37,8 @@ def _counts(plan: Plan) -> dict[str, int]:
 
 
 def _entry_json(entry: Entry) -> dict[str, Any]:
-    row, file = entry.row, entry.migration
-    return {
-        "name": entry.name,
-        "status": entry.state,
-        "applied_at": _iso(row.moment) if row and row.moment else None,
-        "checksum": file.checksum if file else row.checksum if row else None,
-        "duration_ms": row.duration_ms if row else None,
-        "phase": _phase(entry),
-    }
+    duration = entry.row.duration_ms if entry.row else None
+    return _common_json(entry) | {"duration_ms": duration, "phase": _phase(entry)}
 
 
 def _phase(entry: Entry | RepeatableEntry) -> str | None:
@@ -58,13 +51,16 @@ def _phase(entry: Entry | RepeatableEntry) -> str | None:
 
 
 def _repeatable_json(entry: RepeatableEntry) -> dict[str, Any]:
+    return _common_json(entry) | {"runs": entry.runs}
+
+
+def _common_json(entry: Entry | RepeatableEntry) -> dict[str, Any]:
     row, file = entry.row, entry.migration
     return {
         "name": entry.name,
         "status": entry.state,
         "applied_at": _iso(row.moment) if row and row.moment else None,
         "checksum": file.checksum if file else row.checksum if row else None,
-        "runs": entry.runs,
     }
 
 

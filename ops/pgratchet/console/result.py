@@ -13,7 +13,7 @@ from typing_extensions import assert_never
 from pgratchet import events
 from pgratchet.console import commands
 from pgratchet.errors import RatchetError
-from pgratchet.formatting import join_names, was_or_were
+from pgratchet.formatting import were_applied
 
 
 @dataclass(slots=True)
@@ -100,7 +100,7 @@ class RunResult:
     @property
     def applied_so_far(self) -> str:
         """A sentence that names the migrations that were applied; empty without one."""
-        return f"{join_names(self.applied)} {was_or_were(self.applied)} applied." if self.applied else ""
+        return f"{were_applied(self.applied)}." if self.applied else ""
 
     def effects(self) -> str:
         """Sentences that say what a backup or a restore has done so far; empty when it has done nothing."""

@@ -94,6 +94,11 @@ class History:
     table: str = "migrations"
 
     @property
+    def quoted_name(self) -> str:
+        """The table's name with its schema, quoted for pg_dump's options."""
+        return ".".join('"{}"'.format(name.replace('"', '""')) for name in (self.schema, self.table))
+
+    @property
     def lock_key(self) -> int:
         """The 64-bit key of the advisory lock. Such locks are per database, so the table's name makes the key."""
         digest = hashlib.sha256(f"pgratchet:{self.schema}.{self.table}".encode()).digest()

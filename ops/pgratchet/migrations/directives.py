@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from pgratchet.migrations import squashed
 from pgratchet.migrations.files import FileMistake
-from pgratchet.migrations.squashed import is_valid
 
 _DURATION = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>ms|s|min|h)?")
 _UNIT_MS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, None: 1}
@@ -116,6 +116,12 @@ def parse_phase(text: str) -> Phase:
     raise FileMistake(f'"{text}" is not a phase. Write phase=expand or phase=contract.')
 
 
+def _require_replaced(text: str) -> None:
+    """Raise FileMistake for a text that does not name a replaced file."""
+    if not squashed.is_valid(text):
+        raise FileMistake(f'"{text}" names no replaced file. `invoke squash` writes these lines: put them back.')
+
+
 def parse_required(text: str) -> str:
     """Return the name of the repeatable that the value of an `after` names; FileMistake for other texts."""
     match = _REQUIRED.fullmatch(text)
@@ -132,7 +138,8 @@ def _apply(directives: Directives, text: str) -> Directives:
         return replace(directives, lock_timeout=parse_duration(value))
     if name == "phase":
         return replace(directives, phase=parse_phase(value))
-    if name == "replaces" and is_valid(value):
+    if name == "replaces":
+        _require_replaced(value)
         return directives  # the plan reads them with the file
     if name == "after":
         return replace(directives, after=(*directives.after, parse_required(value)))

@@ -28,7 +28,6 @@ _MOSTLY_ASCII_IN_UTF32 = 0.6
 _LONGEST_SLUG = 100
 REPEATABLE = -1
 """The version of repeatables, which have none."""
-SCHEMA_FILE = file_names.SCHEMA_FILE
 _TEMPLATE = """\
 -- Write the SQL below. The file runs once, in one transaction. Do not change it after it was applied: write a new one.
 -- For CREATE INDEX CONCURRENTLY and VACUUM, add the line:  -- migrate: no-transaction

@@ -53,12 +53,16 @@ class HistoryRow:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A migration in a plan: the state, with the file, the history row, or both."""
+    """A migration in a plan: the state, with the file, the history row, or both.
+
+    `coverage` says how many of the files that a squash file replaces were run; None where the history has its own row.
+    """
 
     name: str
     state: State
     migration: Migration | None = None
     row: HistoryRow | None = None
+    coverage: Coverage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,6 @@ class Plan:
     last: str | None = None
     stopped_before: str | None = None
     repeatables: RepeatablePlan = field(default_factory=RepeatablePlan)
-    rows: Mapping[str, HistoryRow] = field(default_factory=dict)
 
     def names(self, *states: State) -> tuple[str, ...]:
         return tuple(entry.name for entry in self.entries if entry.state in states)
@@ -132,7 +135,7 @@ def make_plan(
         todo = todo[: todo.index(stop)]
     elif last is None:
         todo += changed.todo
-    return Plan(tuple(entries), tuple(todo), last.name if last else None, stop.name if stop else None, changed, rows)
+    return Plan(tuple(entries), tuple(todo), last.name if last else None, stop.name if stop else None, changed)
 
 
 def _versioned_entries(files: Sequence[Migration], rows: Mapping[str, HistoryRow]) -> list[Entry]:
@@ -155,7 +158,7 @@ def _entry(migration: Migration, row: HistoryRow | None, newest: int, coverage: 
     """The entry of a file. A squash file is applied when all files that it replaces are; it then has the last row."""
     if coverage and coverage.extent != "none":
         state: State = "applied" if coverage.extent == "all" else "half-squashed"
-        return Entry(migration.name, state, migration, coverage.newest)
+        return Entry(migration.name, state, migration, coverage.newest, coverage)
     return Entry(migration.name, _state(migration, row, newest), migration, row)
 
 
@@ -256,8 +259,8 @@ def _describe_disagreement(entry: Entry, plan: Plan, bodies: dict[str, str]) -> 
     if entry.state == "changed" and entry.migration and entry.row:
         head = f"{entry.name}: changed since it was applied{_format_moment(entry.row)}."
         return "\n".join([head, *_difference(bodies.get(entry.name), entry.migration.text().decode())])
-    if entry.state == "half-squashed" and entry.migration:
-        return _describe_half(entry.migration, plan)
+    if entry.coverage and entry.migration:
+        return _describe_half(entry.migration, entry.coverage)
     if entry.state == "missing" and entry.row:
         twins = [e.name for e in plan.entries if e.migration and e.migration.checksum == entry.row.checksum]
         renamed = f" {twins[0]} has the same text: it looks renamed." if twins else ""
@@ -268,8 +271,7 @@ def _describe_disagreement(entry: Entry, plan: Plan, bodies: dict[str, str]) -> 
     return f"{entry.name}: not applied, but the newer {newest} is."
 
 
-def _describe_half(file: Migration, plan: Plan) -> str:
-    coverage = squashed.cover(file.replaces, plan.rows)
+def _describe_half(file: Migration, coverage: Coverage) -> str:
     present, absent = (abbreviate_names(names) or "none" for names in (coverage.present, coverage.absent))
     return (
         f"{file.name}: replaces {format_count(len(file.replaces), 'migration')}, and the database has run only a part. "

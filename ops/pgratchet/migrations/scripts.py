@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgratchet.errors import Location, combine_mistakes
+from pgratchet.migrations import squashed
 from pgratchet.migrations.directives import (
     Directives,
     directive_name,
@@ -168,8 +169,8 @@ def _check(migration: Migration, repeatables: Collection[str] | None) -> tuple[S
     if not mistakes:
         if migration.is_repeatable:
             directive_mistakes += _not_in_repeatables(pieces)
-        elif repeatables is not None:
-            directive_mistakes += _unknown_repeatables(pieces, repeatables)
+        else:
+            directive_mistakes += [*_late_replaced(pieces, migration), *_unknown_repeatables(pieces, repeatables)]
         mistakes = [*pieces.mistakes, *_foreign_part(pieces)]
         mistakes += [(offset, reason, "") for offset, reason in directive_mistakes]
         if not mistakes and directives.empty != (not pieces.count):
@@ -190,8 +191,23 @@ def _not_in_repeatables(pieces: _Pieces) -> list[tuple[int, str]]:
     ]
 
 
-def _unknown_repeatables(pieces: _Pieces, repeatables: Collection[str]) -> list[tuple[int, str]]:
-    unknown = []
+def _late_replaced(pieces: _Pieces, migration: Migration) -> list[tuple[int, str]]:
+    """A mistake for replaced files that are not named by the first lines, where the plan looks for them."""
+    offsets = [
+        offset
+        for offset, text in pieces.directives
+        if directive_name(text) == "replaces" and squashed.is_valid(text.partition("=")[2])
+    ]
+    if len(offsets) <= len(migration.replaces):
+        return []
+    reason = "not among the first lines. Put all lines of this kind above all others."
+    return [(offsets[len(migration.replaces)], reason)]
+
+
+def _unknown_repeatables(pieces: _Pieces, repeatables: Collection[str] | None) -> list[tuple[int, str]]:
+    unknown: list[tuple[int, str]] = []
+    if repeatables is None:
+        return unknown
     for offset, text in pieces.directives:
         with suppress(FileMistake):  # which `parse_directives` has noted
             if directive_name(text) == "after" and parse_required(text.partition("=")[2]) not in repeatables:
@@ -256,6 +272,8 @@ _ONLY_IN_VERSIONED = {
     "no-transaction": "All repeatables of a run share one transaction. Put its statements into a versioned migration.",
     "empty": "Delete the file if there is nothing to run.",
     "after": "Repeatables find their order themselves: remove the line.",
+    "phase": "Repeatables run with the last phase: remove the line.",
+    "replaces": "Only a versioned migration replaces others: remove the line.",
 }
 """What to do about a directive that only versioned migrations can have."""
 _NOT_EMPTY = "is declared as empty, and holds statements. Remove the line `-- migrate: empty`."

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from pgratchet.migrations.files import Migration
@@ -29,7 +29,8 @@ _VALUE = re.compile(r"(?P<path>[^\s/]+(?:/[^\s/]+)*) sha256:(?P<checksum>[0-9a-f
 Extent = Literal["none", "some", "all"]
 
 
-class Replaced(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Replaced:
     """A replaced file: its name, behind those of the squash files that had replaced it, joined by slashes."""
 
     path: str

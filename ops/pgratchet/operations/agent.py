@@ -23,7 +23,7 @@ from typing import Any
 
 from pgratchet import events
 from pgratchet.errors import ConfigurationError, Interrupted, RatchetError
-from pgratchet.formatting import join_names, was_or_were
+from pgratchet.formatting import were_applied
 from pgratchet.operations import backups, examine, lost_rows, migrate, protocol, restore, salvage, schema
 from pgratchet.operations.base import Machine
 from pgratchet.operations.protocol import Request
@@ -190,7 +190,7 @@ def _perform(request: Request, machine: Machine, send: Send) -> int:
 
 
 def _effects(applied: Sequence[str]) -> str:
-    return f"{join_names(applied)} {was_or_were(applied)} applied." if applied else "Nothing had been applied."
+    return f"{were_applied(applied)}." if applied else "Nothing had been applied."
 
 
 def _unexpected(error: Exception) -> RatchetError:

@@ -67,11 +67,12 @@ def _dumper(
     from pgratchet.backups.pg_programs import dump_schema, find_programs
 
     programs = find_programs(connection.info.server_version, tls=connection.pgconn.ssl_in_use)
-    table = ".".join('"' + name.replace('"', '""') + '"' for name in (history.schema, history.table))
     wait = target.variables.lock_timeout
 
     def dump(database: str) -> bytes:
         with target.client_environment() as environ:
-            return dump_schema(programs, environ, database, table, *without, privileges=privileges, lock_timeout=wait)
+            return dump_schema(
+                programs, environ, database, history.quoted_name, *without, privileges=privileges, lock_timeout=wait
+            )
 
     return dump

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pgratchet import events
 from pgratchet.database.target import Target, TargetStorage
 from pgratchet.errors import HungUp, Interrupted, MigrationFailed, OutcomeUnknown, RatchetError, Unreachable
-from pgratchet.formatting import join_names, was_or_were
+from pgratchet.formatting import were_applied
 from pgratchet.migrations.repeatables import file_name_of_row
 from pgratchet.operations import protocol
 from pgratchet.operations.backups import prune
@@ -217,7 +217,7 @@ class RunFollower:
     def _were_applied(self) -> str:
         if not self.applied:
             return "Nothing was applied"
-        return f"{join_names(self.applied)} {was_or_were(self.applied)} applied"
+        return were_applied(self.applied)
 
     def _never_began(self, output: str = "") -> RatchetError:
         host = self.connection.route.host

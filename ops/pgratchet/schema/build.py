@@ -25,7 +25,6 @@ from pgratchet.schema.scratch import Scratch
 
 _CREATED_ROLE = re.compile(rb"(?i)\bCREATE\s+(?:ROLE|USER|GROUP)\s+(?:\"([^\"]+)\"|(\w+))")
 _HISTORY = History()
-_HISTORY_TABLE = f'"{_HISTORY.schema}"."{_HISTORY.table}"'
 _MOST_LOCKS = 20_000
 _ROLE = sql.SQL("CREATE ROLE {}")
 
@@ -68,9 +67,11 @@ def scratch_server(
 
         def dump(name: str) -> bytes:
             with server.client_environment() as environ:
-                return dump_schema(programs, environ, name, _HISTORY_TABLE, *excluded_tables, privileges=privileges)
+                return dump_schema(
+                    programs, environ, name, _HISTORY.quoted_name, *excluded_tables, privileges=privileges
+                )
 
-        yield Scratch(server, dump, live.database, live.name, live.search_path)
+        yield Scratch(server, dump, live.database, live.search_path)
 
 
 def _settings(dump: bytes) -> dict[str, int]:

@@ -90,7 +90,8 @@ class SchemaBuilder:
     def round_trip(self, dump: bytes) -> RoundTrip:
         """Restore a dump and dump it again, as far as the server accepts the dump."""
         dump = without_meta_commands(dump)
-        text = self.cache.get_or_make(["copy", hashlib.sha256(dump).hexdigest()], lambda: self._round_trip(dump))
+        key = ["copy", *self.roles, hashlib.sha256(dump).hexdigest()]
+        text = self.cache.get_or_make(key, lambda: self._round_trip(dump))
         content = json.loads(text)
         return RoundTrip(content["dump"].encode(), tuple((sql, reason) for sql, reason in content["refused"]))
 

@@ -13,19 +13,19 @@ from itertools import count
 
 import psycopg
 
-from pgratchet.schema.dump_text import ANY_NAME, AUTOMATIC_NAME, has_not_null_names, lines
+from pgratchet.schema.dump_text import ignored_names, lines
 from pgratchet.schema.scratch import Scratch
 
-_ROUND_TRIPS = 3
+ROUND_TRIPS = 3
 """How often dumps that differ are restored and dumped again. One is enough for all known expressions."""
 
 
 def differences(scratch: Scratch, files: bytes, database: bytes, left_out: Sequence[str]) -> list[str]:
     """The lines of a diff from one dump to another, empty for equal schemas."""
-    ignored = AUTOMATIC_NAME if all(has_not_null_names(dump) for dump in (files, database)) else ANY_NAME
+    ignored = ignored_names(files, database)
     for trip in count():
         expected, live = lines(files, left_out, ignored), lines(database, left_out, ignored)
-        if expected == live or trip == _ROUND_TRIPS:
+        if expected == live or trip == ROUND_TRIPS:
             break
         try:
             files, database = scratch.round_trip(files), scratch.round_trip(database)

@@ -11,23 +11,17 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import translate
 
+from pgratchet.database.history import History
 from pgratchet.migrations.files import Migration
 from pgratchet.schema.builder import SchemaBuilder
+from pgratchet.schema.comparison import ROUND_TRIPS
 from pgratchet.schema.differences import Difference, Objects, find_differences
-from pgratchet.schema.dump_text import (
-    ANY_NAME,
-    AUTOMATIC_NAME,
-    has_not_null_names,
-    major_version,
-    without_meta_commands,
-)
+from pgratchet.schema.dump_text import ignored_names, major_version, without_meta_commands
 from pgratchet.schema.live import LiveSchema
 from pgratchet.schema.objects import SchemaObject, read_objects
 from pgratchet.schema.privileges import for_any_owner
 
-_ROUND_TRIPS = 3
 _VERSION = "extension version"
-_SCRATCH_HISTORY = "ratchet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +88,9 @@ class SchemaComparison:
         """The differences after as many round trips as are needed, and what the scratch server refused in these."""
         if without_meta_commands(sides.files) == without_meta_commands(sides.database):
             return [], ()  # most often, and reading the objects takes longer than everything else
-        for trip in range(_ROUND_TRIPS + 1):
+        for trip in range(ROUND_TRIPS + 1):
             differences = _differences(sides, self.live, self.ignored)
-            if not differences or trip == _ROUND_TRIPS:
+            if not differences or trip == ROUND_TRIPS:
                 break
             before, sides = sides, _round_trip(self.builder, sides)
             if sides == before:  # no further round trip changes the texts
@@ -111,17 +105,17 @@ def _round_trip(builder: SchemaBuilder, sides: _Sides) -> _Sides:
 
 
 def _with_versions_of(original: bytes, copy: bytes) -> bytes:
-    """A copy with the versions of extensions of the original: a server creates the version that it has."""
+    """A copy with the versions that `append_versions` wrote behind the original: a server creates those that it has."""
     start = original.find(b"\n--\n-- Name: ", original.rfind(b"-- PostgreSQL database dump complete"))
     return copy + original[start:] if start >= 0 else copy
 
 
 def _differences(sides: _Sides, live: LiveSchema, ignored: Sequence[str]) -> list[Difference]:
-    names = AUTOMATIC_NAME if all(map(has_not_null_names, (sides.files, sides.database))) else ANY_NAME
+    names = ignored_names(sides.files, sides.database)
     # Another major version comes with other versions of extensions.
     kinds = () if major_version(sides.files) == major_version(sides.database) else (_VERSION,)
     pattern = re.compile("|".join(translate(each) for each in ignored)) if ignored else None
-    schemas = {_SCRATCH_HISTORY, *live.left_out} - {"public"}
+    schemas = {History().schema, *live.left_out} - {"public"}  # where a history may lie among other tables
     expected, actual = (
         comparable(read_objects(dump, names), live.user, pattern, kinds, schemas)
         for dump in (sides.files, sides.database)
@@ -147,12 +141,12 @@ def comparable(
             continue
         if ignored and any(ignored.fullmatch(name) for name in (each.name, each.relation)):
             continue
-        if one := _for_any_owner(each, user):
+        if one := _without_owner(each, user):
             chosen[key] = one
     return chosen
 
 
-def _for_any_owner(each: SchemaObject, user: str) -> SchemaObject | None:
+def _without_owner(each: SchemaObject, user: str) -> SchemaObject | None:
     if each.kind not in ("privileges", "default privileges"):
         return each
     texts = (for_any_owner(statement.encode(), user).decode() for statement in each.statements)

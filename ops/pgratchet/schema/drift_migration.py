@@ -11,36 +11,34 @@ from collections.abc import Callable, Iterator, Sequence
 
 from pgratchet.migrations.lexer import split_statements
 from pgratchet.schema.differences import Difference
+from pgratchet.schema.dump_text import NAME
 from pgratchet.schema.objects import created_name
 
 _IF_MISSING = re.compile(
     r"(CREATE (?:UNIQUE |UNLOGGED |FOREIGN |MATERIALIZED )*(?:TABLE|INDEX|SCHEMA|SEQUENCE|STATISTICS|VIEW)) (?!IF NOT)"
 )
 _OR_REPLACE = re.compile(r"CREATE (FUNCTION|PROCEDURE|VIEW|TRIGGER|RULE) ")
-_NAME = r'(?:"(?:[^"]|"")+"|[^\s".()]+)'
 _FIRST_NAME = re.compile(
-    rf"(?:CREATE (?:CONSTRAINT )?(?:TRIGGER|POLICY|RULE)|.*?\bCONSTRAINT) (?P<name>{_NAME})", re.DOTALL
+    rf"(?:CREATE (?:CONSTRAINT )?(?:TRIGGER|POLICY|RULE)|.*?\bCONSTRAINT) (?P<name>{NAME})", re.DOTALL
 )
 _CONSTRAINT = re.compile(
-    rf"ALTER TABLE (?:ONLY )?(?P<table>{_NAME}\.{_NAME})\s+ADD CONSTRAINT (?P<name>{_NAME}) (?P<definition>.*)",
+    rf"ALTER TABLE (?:ONLY )?(?P<table>{NAME}\.{NAME})\s+ADD CONSTRAINT (?P<name>{NAME}) (?P<definition>.*)",
     re.DOTALL,
 )
-_SIGNATURE = re.compile(rf"CREATE (?P<kind>FUNCTION|PROCEDURE|AGGREGATE) (?P<name>{_NAME}\.{_NAME})")
+_SIGNATURE = re.compile(rf"CREATE (?P<kind>FUNCTION|PROCEDURE|AGGREGATE) (?P<name>{NAME}\.{NAME})")
 _GRANT = re.compile(r"(?P<head>.*?)\bGRANT (?P<what>.*) TO (?P<role>\S+)(?: WITH GRANT OPTION)?", re.DOTALL)
 _REVOKE = re.compile(r"(?P<head>.*?)\bREVOKE (?P<what>.*) FROM (?P<role>\S+)", re.DOTALL)
 _COMMENT = re.compile(r"(COMMENT ON .*? IS) (?:E?'.*')", re.DOTALL)
 _ENUM = re.compile(r"CREATE TYPE (?P<name>.*?) AS ENUM \((?P<values>.*)\)", re.DOTALL)
 _LABEL = re.compile(r"'(?:[^']|'')*'")
-_COLUMN = re.compile(rf"(?P<name>{_NAME}) (?P<type>.*?)(?P<default> DEFAULT .*?)?(?P<required> NOT NULL)?", re.DOTALL)
+_COLUMN = re.compile(rf"(?P<name>{NAME}) (?P<type>.*?)(?P<default> DEFAULT .*?)?(?P<required> NOT NULL)?", re.DOTALL)
 _DROPPABLE = {
     **{kind: kind.upper() for kind in ("table", "index", "view", "materialized view", "sequence", "type", "domain")},
     **{kind: kind.upper() for kind in ("schema", "extension", "foreign table", "statistics", "collation", "server")},
 }
 _REPEATABLE = ("GRANT ", "REVOKE ", "COMMENT ", "ALTER DEFAULT ", "ALTER EXTENSION ", "CREATE EXTENSION IF NOT EXISTS ")
 _PARTITION = "partition"
-_ATTACHED = re.compile(
-    rf"ALTER TABLE ONLY (?P<parent>\S.*?) ATTACH PARTITION (?P<child>{_NAME}\.{_NAME}) .*", re.DOTALL
-)
+_ATTACHED = re.compile(rf"ALTER TABLE ONLY (?P<parent>\S.*?) ATTACH PARTITION (?P<child>{NAME}\.{NAME}) .*", re.DOTALL)
 _OF_TABLE = ("trigger", "policy", "rule")
 _CAUGHT = """\
 DO $pgratchet$
@@ -160,7 +158,7 @@ def _missing(difference: Difference) -> Iterator[str]:
 
 
 def _dropped_from_table(table: str, kind: str, first: str) -> Iterator[str]:
-    if kind == "column" and (match := re.match(_NAME, first)):
+    if kind == "column" and (match := re.match(NAME, first)):
         yield f"ALTER TABLE {table} DROP COLUMN IF EXISTS {match[0]};"
     elif kind == "constraint" and (match := _FIRST_NAME.match(first)):
         yield f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {match['name']};"

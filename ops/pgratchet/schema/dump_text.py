@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pgratchet.migrations import lexer
 from pgratchet.migrations.statement import Statement
 
+NAME = r'(?:"(?:[^"]|"")+"|[^\s".()]+)'
+"""A pattern for an identifier without its schema, as pg_dump writes it."""
 _SESSION_STATEMENTS = ("SET", "SELECT", "RESET")
 """Statements of a dump without data that set up the restoring session. SELECT is set_config()."""
 _META_COMMAND = re.compile(rb"(?m)^\\(un)?restrict .*$")
@@ -61,6 +63,16 @@ def lines(dump: bytes, left_out: Sequence[str] = (), ignored: re.Pattern[str] = 
     texts = (text for s in split(dump) if not (text := s.decode()).startswith("SET "))
     statements = sorted(ignored.sub("", text) if _DEFINES_COLUMNS.match(text) else text for text in texts)
     return [line for statement in statements if statement not in ours for line in f"{statement};".splitlines()]
+
+
+def unquote(name: str) -> str:
+    """The name that an SQL identifier stands for."""
+    return name[1:-1].replace('""', '"') if len(name) > 1 and name.startswith('"') and name.endswith('"') else name
+
+
+def ignored_names(*dumps: bytes) -> re.Pattern[str]:
+    """The names of NOT NULL constraints that are no difference between dumps."""
+    return AUTOMATIC_NAME if all(map(has_not_null_names, dumps)) else ANY_NAME
 
 
 def has_not_null_names(dump: bytes) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from pgratchet.migrations.lexer import split_statements
 from pgratchet.schema import dump_text
+from pgratchet.schema.dump_text import NAME, unquote
 from pgratchet.schema.table_columns import split_table
 
 _HEADER = re.compile(
@@ -33,19 +34,16 @@ _OF_TABLE = ("CONSTRAINT", "FK CONSTRAINT", "CHECK CONSTRAINT", "TRIGGER", "POLI
 """The types whose name in pg_dump's comment begins with the name of a table."""
 _RELATIONS = ("TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW")
 _HAS_COLUMNS = ("TABLE", "FOREIGN TABLE")
-_NAME = r'(?:"(?:[^"]|"")+"|[^\s".()]+)'
 _CREATED = re.compile(
     rf"CREATE (?:(?:OR REPLACE|UNIQUE|UNLOGGED|FOREIGN|MATERIALIZED|RECURSIVE|TEXT SEARCH|EVENT) )*[A-Z]+ "
-    rf"(?:IF NOT EXISTS )?(?P<name>{_NAME}(?:\.{_NAME})?)"
+    rf"(?:IF NOT EXISTS )?(?P<name>{NAME}(?:\.{NAME})?)"
 )
-_INDEXED = re.compile(rf"CREATE (?:UNIQUE )?INDEX {_NAME} ON (?:ONLY )?(?P<table>{_NAME}(?:\.{_NAME})?)")
+_INDEXED = re.compile(rf"CREATE (?:UNIQUE )?INDEX {NAME} ON (?:ONLY )?(?P<table>{NAME}(?:\.{NAME})?)")
 _SEQUENCE_OF = re.compile(
-    rf"ALTER TABLE (?:ONLY )?(?P<identity>{_NAME}(?:\.{_NAME})?) ALTER COLUMN"
-    rf"|ALTER SEQUENCE {_NAME}(?:\.{_NAME})? OWNED BY (?P<owner>{_NAME}\.{_NAME})\."
+    rf"ALTER TABLE (?:ONLY )?(?P<identity>{NAME}(?:\.{NAME})?) ALTER COLUMN"
+    rf"|ALTER SEQUENCE {NAME}(?:\.{NAME})? OWNED BY (?P<owner>{NAME}\.{NAME})\."
 )
-_COLUMN_OPTION = re.compile(
-    rf"ALTER (?:FOREIGN )?TABLE (?:ONLY )?{_NAME}(?:\.{_NAME})? ALTER COLUMN (?P<column>{_NAME}) "
-)
+_COLUMN_OPTION = re.compile(rf"ALTER (?:FOREIGN )?TABLE (?:ONLY )?{NAME}(?:\.{NAME})? ALTER COLUMN (?P<column>{NAME}) ")
 _OTHER_METHOD = re.compile(r"SET default_table_access_method = (?P<method>.*)")
 _UNORDERED = ("ACL", "DEFAULT ACL")
 """The types whose statements pg_dump writes in the order in which the privileges were granted."""
@@ -188,10 +186,10 @@ def _name_of_note(entry: _Entry) -> tuple[str, str]:
         word, _, rest = rest.partition(" ")
         kind = f"{kind} {word}"
     schema = "" if entry.schema == "-" else f"{entry.schema}."
-    if match := re.fullmatch(rf"(?P<name>.*) ON (?P<table>{_NAME}(?:\.{_NAME})?)", rest):
+    if match := re.fullmatch(rf"(?P<name>.*) ON (?P<table>{NAME}(?:\.{NAME})?)", rest):
         table = schema + unquote(match["table"])
         return f"{kind.lower()} {table}.{unquote(match['name'])}", table
-    if kind == "COLUMN" and (match := re.fullmatch(rf"(?P<table>{_NAME})\.(?P<column>.*)", rest)):
+    if kind == "COLUMN" and (match := re.fullmatch(rf"(?P<table>{NAME})\.(?P<column>.*)", rest)):
         table = schema + unquote(match["table"])
         return f"column {table}.{unquote(match['column'])}", table
     name = schema + unquote(rest)
@@ -204,11 +202,6 @@ def created_name(statement: str) -> str:
     return match["name"] if match else ""
 
 
-def unquote(name: str) -> str:
-    """The name that an SQL identifier stands for."""
-    return name[1:-1].replace('""', '"') if len(name) > 1 and name.startswith('"') and name.endswith('"') else name
-
-
 def unquote_qualified(name: str) -> str:
     """The name, with its schema, that a qualified SQL identifier stands for."""
-    return ".".join(unquote(part) for part in re.findall(_NAME, name))
+    return ".".join(unquote(part) for part in re.findall(NAME, name))

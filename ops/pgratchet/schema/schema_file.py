@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from difflib import unified_diff
 from pathlib import Path
 
 from pgratchet.backups.manifest import Database
 from pgratchet.backups.pg_programs import dump_schema, find_programs
-from pgratchet.backups.restore_server import RestoreServer
+from pgratchet.backups.restore_server import server_at
 from pgratchet.backups.snapshot import read_database
 from pgratchet.database import connection as sessions
 from pgratchet.database.history import History
 from pgratchet.database.roles import temporary_roles
-from pgratchet.database.target import program_environment
-from pgratchet.migrations.files import SCHEMA_FILE, Migration
+from pgratchet.migrations.file_names import SCHEMA_FILE
+from pgratchet.migrations.files import Migration
 from pgratchet.schema.build import build
 from pgratchet.schema.drift import comparable
 from pgratchet.schema.dump_text import major_version
@@ -37,7 +37,6 @@ SET search_path = '';
 """
 _MAJOR = re.compile(r"-- The schema that the migrations make, .* on PostgreSQL (\d+)\.")
 _HISTORY = History()
-_HISTORY_TABLE = f'"{_HISTORY.schema}"."{_HISTORY.table}"'
 
 
 def make(parameters: Mapping[str, str], files: Sequence[Migration], roles: Sequence[str]) -> str:
@@ -68,18 +67,13 @@ def _last(files: Sequence[Migration]) -> str:
 def scratch_at(server_version: int, parameters: Mapping[str, str], like: Database) -> Scratch:
     """A scratch server at libpq's parameters. Its databases are like the one that the parameters lead to."""
     programs = find_programs(server_version)
-    environ = {**program_environment(), **{f"PG{key.upper()}": value for key, value in parameters.items()}}
+    server = server_at(parameters, parameters["dbname"], _HISTORY)
 
     def dump(name: str) -> bytes:
-        return dump_schema(programs, environ, name, _HISTORY_TABLE, privileges=True)
+        with server.client_environment() as environ:
+            return dump_schema(programs, environ, name, _HISTORY.quoted_name, privileges=True)
 
-    server = RestoreServer(
-        lambda name: sessions.connect({**parameters, "dbname": name}),
-        lambda: nullcontext(environ),
-        parameters["dbname"],
-        _HISTORY,
-    )
-    return Scratch(server, dump, like, "pgratchet_schema", '"$user", public')
+    return Scratch(server, dump, like, '"$user", public')
 
 
 def _render(dump: bytes, user: str, last: str) -> str:

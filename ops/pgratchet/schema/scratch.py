@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -10,7 +11,6 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from pgratchet.backups.kept_databases import derive_name
 from pgratchet.backups.manifest import Database
 from pgratchet.backups.restore_server import RestoreServer, new_database
 from pgratchet.schema.dump_text import split
@@ -25,7 +25,7 @@ Dump = Callable[[str], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """A server for scratch databases. `like` has their encoding and locale; their names begin with `stem`.
+    """A server for scratch databases. `like` has their encoding and locale.
 
     `search_path` is that of sessions on the live database, where files may create objects without naming a schema.
     """
@@ -33,13 +33,12 @@ class Scratch:
     server: RestoreServer
     dump: Dump
     like: Database
-    stem: str
     search_path: str
 
     @contextmanager
     def database(self, kind: str) -> Iterator[str]:
         """The name of an empty database, which the end of the block drops."""
-        name = derive_name(self.stem, kind)
+        name = f"pgratchet_schema_{kind}_{os.urandom(6).hex()}"
         with closing(self.server.open_session(self.server.maintenance)) as maintenance:
             with new_database(self.server, maintenance, name, self.like, exact=False):
                 maintenance.execute("SELECT set_config('search_path', %s, false)", [self.search_path])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pgratchet.migrations.lexer import read_tokens, split_statements
 from pgratchet.migrations.statement import Token
+from pgratchet.schema.dump_text import unquote
 
 _CONSTRAINT = re.compile(r'CONSTRAINT (?P<name>"(?:[^"]|"")+"|\S+) ')
 
@@ -51,10 +52,6 @@ def _separators(tokens: list[Token], opening: int) -> tuple[list[int], int]:
 
 def _part(definition: str) -> TablePart:
     if match := _CONSTRAINT.match(definition):
-        return TablePart(_unquoted(match["name"]), definition, is_constraint=True)
+        return TablePart(unquote(match["name"]), definition, is_constraint=True)
     match = re.match(r'"(?:[^"]|"")+"|\S+', definition)
-    return TablePart(_unquoted(match[0]) if match else definition, definition, is_constraint=False)
-
-
-def _unquoted(name: str) -> str:
-    return name[1:-1].replace('""', '"') if name.startswith('"') else name
+    return TablePart(unquote(match[0]) if match else definition, definition, is_constraint=False)

@@ -64,18 +64,12 @@ def adopt(
         target = project.connect_settings(entry, start=not dry_run)
         with _session(target) as session:
             if baseline is not None:
-                scratch_of = partial(_scratch_target, project, target)
+                scratch_of = partial(project.drill_target, target.variables)
                 names = _mark_baseline(target, session, folder, baseline, scratch_of, yes=yes, dry_run=dry_run)
                 show_baseline(target.environment, target.target, names, is_written=not dry_run, json=json)
             else:
-                scratch = _scratch_target(project, target)
+                scratch = project.drill_target(target.variables)
                 _adopt_history(target, session, options, scratch, yes=yes, dry_run=dry_run, json=json)
-
-
-def _scratch_target(project: Project, target: RenderedTarget) -> RenderedTarget | None:
-    """The target for drills of this environment, on whose server the files are tried; None for a bundled server."""
-    name = target.variables.drill_environment
-    return project.other_target("drill_environment", name) if name else None
 
 
 def _path(text: str | None) -> Path | None:

@@ -274,9 +274,7 @@ def drill(
     target_entry, store, backup_entry = chosen.target, chosen.store, chosen.entry
     variables, manifest = project.variables(target_entry, DrillVariables), require_manifest(backup_entry)
     show_skipped(chosen.skipped)
-    name = variables.drill_environment
-    scratch = project.other_target("drill_environment", name) if name else None
-    with drilling(backup_entry, manifest, store, variables, scratch) as run:
+    with drilling(backup_entry, manifest, store, variables, project.drill_target(variables)) as run:
         progress.draw(run.run(), RunResult(target_entry.environment, target_entry.name, ""), quiet=json)
     drill_records.write_record(store, run.record)
     show_drill(target_entry.environment, target_entry.name, run.record, json=json)

@@ -140,7 +140,7 @@ def _migrate_target(
         result.take(run.planned)
         if not json:
             migrations.show_plan(result, run.plan, is_dry_run=dry_run)
-        if result.plan and target.variables.drift != "off":
+        if result.plan and run.plan.names("applied") and target.variables.drift != "off":
             from pgratchet.tasks.schema import require_no_drift
 
             require_no_drift(project, target, files)

@@ -149,6 +149,11 @@ class Project:
         targets = self.targets(environment, named_by=f"`{variable}: NAME`")
         return self.connect_settings(targets[0], start=True)
 
+    def drill_target(self, variables: StorageVariables) -> RenderedTarget | None:
+        """The target on whose server drills and trials run; None for a bundled server."""
+        name = variables.drill_environment
+        return self.other_target("drill_environment", name) if name else None
+
     def _leads_to_own_server(self, target: InventoryTarget, rendered: RenderedTarget) -> bool:
         """Tell whether a variable of the environment names the target's own bundled server, as after `render`."""
         if rendered.embedded or not rendered.variables.embedded:

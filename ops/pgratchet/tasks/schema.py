@@ -36,7 +36,7 @@ _MOST_NAMES = 20
 def snapshot(project: Project, sql: str | None = None, server: str | None = None, json: bool = False) -> None:
     """Write the schema that all migrations make into sql/schema.sql."""
     from pgratchet.config import inventory
-    from pgratchet.migrations.files import SCHEMA_FILE
+    from pgratchet.migrations.file_names import SCHEMA_FILE
     from pgratchet.schema import schema_file
 
     folder = project.sql(sql)
@@ -163,10 +163,10 @@ def _builder(project: Project, target: RenderedTarget, live: LiveSchema) -> Sche
     from pgratchet.schema.builder import SchemaBuilder
     from pgratchet.schema.dump_cache import DumpCache
 
-    name = target.variables.drill_environment
-    scratch = project.other_target("drill_environment", name) if name else None
+    scratch = project.drill_target(target.variables)
     basis = [__version__, scratch.title if scratch else _bundled_version(), live.user, live.search_path]
-    basis += [live.database.encoding, live.database.collate, *live.unreadable]
+    like = live.database
+    basis += [like.encoding, like.provider, like.collate, like.ctype, like.locale or "", *live.unreadable]
     return SchemaBuilder(
         lambda: open_scratch(live, live.unreadable, scratch, privileges=True),
         DumpCache(project.root / ".pgratchet" / "schemas", basis),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgratchet.console import output
 from pgratchet.errors import ConfigurationError
 from pgratchet.formatting import abbreviate_names, format_count
+from pgratchet.migrations import squashed
 from pgratchet.tasks.project import Project
 from pgratchet.tasks.scratch import scratch_server
 from pgratchet.tasks.support import read_migrations, task
@@ -77,10 +79,11 @@ def _files_up_to(files: Sequence[Migration], to: str) -> tuple[Migration, ...]:
 
 
 def _name(files: Sequence[Migration]) -> str:
-    """The version of the last file with a title, which no replaced file has."""
+    """The version of the last file with a title, which no file has that is replaced now or was replaced before."""
     version = files[-1].name.partition("_")[0]
-    name, names = f"{version}_{_TITLE}", {file.name for file in files}
-    return name if name not in names else f"{name}_again"
+    used = {*(file.name for file in files), *squashed.names(files)}
+    titles = (_TITLE if number == 1 else f"{_TITLE}_{number}" for number in count(1))
+    return next(name for title in titles if (name := f"{version}_{title}") not in used)
 
 
 def _tables_without_rows(counts: Mapping[str, int], rows: str | None) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ def scratch_like(database: Database, live: LiveSchema) -> Iterator[Scratch]:
         with target.client_environment() as environ:
             return dump_schema(programs, environ, name, '"ratchet"."migrations"', *live.unreadable, privileges=True)
 
-    yield Scratch(server, dump, live.database, live.name, live.search_path)
+    yield Scratch(server, dump, live.database, live.search_path)
 
 
 @contextmanager

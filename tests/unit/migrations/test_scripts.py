@@ -67,6 +67,8 @@ def test_directives_are_read_above_the_first_statement(tmp_path: Path) -> None:
         ("-- migrate: after\nselect 1", '"" names no repeatable migration'),
         ("-- migrate: after=repeatable/../x.sql\nselect 1", "names no repeatable migration"),
         ("-- migrate: after=repeatable/v\n-- migrate: after=repeatable/v\nselect 1", "is there twice"),
+        ("-- migrate: replaces=0001_a\nselect 1", '"0001_a" names no replaced file'),
+        (f"-- migrate: phase=expand\n-- migrate: replaces=0001_a sha256:{'0' * 64}\nselect 1", "not among the first"),
     ],
 )
 def test_a_file_that_cannot_run_is_refused_with_its_location(tmp_path: Path, text: str, reason: str) -> None:
