@@ -11,6 +11,7 @@ Every mistake of a user is raised as an error of these classes. The number is th
     ├── HistoryDisagrees      8  the files and the history differ
     ├── BackupFailed          9  no backup, so no migration
     ├── Unreachable          10  network, host key, login; or another environment's database
+    ├── NotRehearsed         11  no rehearsal of these migrations, or it exceeded the budget
     ├── SchemaDiffers        12  the live schema is not the one that the files make
     └── Interrupted         130  a signal; 143 for SIGTERM, 129 for SIGHUP
 
@@ -143,6 +144,10 @@ class BackupFailed(RatchetError):
 
 class Unreachable(RatchetError):
     exit_code = 10
+
+
+class NotRehearsed(RatchetError):
+    exit_code = 11
 
 
 class SchemaDiffers(RatchetError):

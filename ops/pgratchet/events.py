@@ -36,14 +36,14 @@ class LockAwaited:
 
 @dataclass(frozen=True, slots=True)
 class BackupProgress:
-    """Progress of writing, verifying, copying or restoring a backup.
+    """Progress of writing, verifying, copying or restoring a backup, and of running migrations on copies of it.
 
     `done` and `total` count bytes of tables for a dump, bytes of files for a verification or a copy, and rows for a
     restore. The end of a restore (`index`, `analyze`, `count`) has no total, which is then 0. `item` is the table or
     the index that is worked on, if it is known.
     """
 
-    phase: Literal["dump", "verify", "copy", "restore", "index", "analyze", "count"]
+    phase: Literal["dump", "verify", "copy", "restore", "index", "analyze", "count", "clone", "trace", "apply"]
     done: int = 0
     total: int = 0
     item: str = ""
@@ -208,6 +208,14 @@ class MigrationApplied:
 
 
 @dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """A migration ran on a copy of the database, statement by statement."""
+
+    name: str
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServerNotice:
     """A message from the server, such as RAISE NOTICE in a migration, or a warning about it."""
 
@@ -245,6 +253,7 @@ Event = (
     | Retrying
     | SnapshotsAwaited
     | MigrationApplied
+    | Rehearsed
     | ServerNotice
     | Finished
 )

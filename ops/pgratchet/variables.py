@@ -150,6 +150,22 @@ class HistoryVariables(Group):
     history_from: tuple[Text, ...] = ()
 
 
+class RunVariables(Group):
+    """How long a run waits, and how many migrations it sends at once. Times are milliseconds."""
+
+    migration_timeout: Milliseconds = 30_000
+    migration_batch_size: Annotated[int, Range(1, 1000)] = 100
+    lock_timeout: Milliseconds = 3_000
+
+
+class RehearsalPolicyVariables(Group):
+    """Whether migrations have to be rehearsed, for how many seconds a rehearsal is good, and its limits."""
+
+    rehearsal: Literal["off", "advised", "required"] = "off"
+    rehearsal_max_age: Annotated[int, Range(0, 10_000_000, "seconds")] = 86_400
+    rehearsal_budget: Mapping[str, str] = MappingProxyType({})
+
+
 class DatabaseVariables(Group):
     """The name of the database."""
 
@@ -164,7 +180,11 @@ class DrillVariables(StorageVariables, HistoryVariables):
     """The variables of a drill: the backups, and the history table inside them."""
 
 
-class Variables(StorageVariables, HistoryVariables, DatabaseVariables):
+class RehearsalVariables(DrillVariables, RunVariables, RehearsalPolicyVariables):
+    """The variables of a rehearsal: the backups, the history table inside them, and the limits of a run."""
+
+
+class Variables(StorageVariables, HistoryVariables, RunVariables, RehearsalPolicyVariables, DatabaseVariables):
     """Every variable that a target may have.
 
     Those that begin with pg_ have the meaning of the libpq parameter of that name
@@ -199,6 +219,3 @@ class Variables(StorageVariables, HistoryVariables, DatabaseVariables):
     confirm: bool = False
     drift: Literal["off", "warn", "refuse"] = "off"
     drift_ignore: tuple[Text, ...] = ()
-    migration_timeout: Milliseconds = 30_000
-    migration_batch_size: Annotated[int, Range(1, 1000)] = 100
-    lock_timeout: Milliseconds = 3_000

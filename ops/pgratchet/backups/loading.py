@@ -28,15 +28,21 @@ class BackupArchive:
     programs: Programs
 
 
-def load_archive(server: RestoreServer, archive: BackupArchive, options: PgRestoreOptions) -> events.Stream:
-    """Restore an archive into an empty database, and analyze the database."""
+def load_archive(
+    server: RestoreServer, archive: BackupArchive, options: PgRestoreOptions, *, vacuum: bool = False
+) -> events.Stream:
+    """Restore an archive into an empty database, and analyze the database.
+
+    With `vacuum`, the rows get the marks that those of a used database have, which the first reader would write.
+    """
     rows, programs = archive.manifest.contents.tables, archive.programs
     with server.client_environment() as plain_environ, closing(server.open_session(options.database)) as connection:
         environ = without_timeouts(plain_environ, connection)
         with watched(TableProgress(rows, options.jobs, rows), connection) as progress:
             yield from _report(pg_programs.restore(programs, environ, options, archive.content), progress)
         yield events.BackupProgress("analyze")
-        connection.execute("ANALYZE")  # archives contain no statistics before 18, and queries need them for good plans
+        # archives contain no statistics before 18, and queries need them for good plans
+        connection.execute("VACUUM ANALYZE" if vacuum else "ANALYZE")
 
 
 def _report(restoring: Iterator[Progress], progress: TableProgress) -> events.Stream:

@@ -195,7 +195,7 @@ def is_id(text: str) -> bool:
 def dumps(manifest: Manifest) -> bytes:
     """Encode the manifest as JSON with a hash."""
     shape = asdict(manifest)
-    return json.dumps({**shape, "sha256": _hash(shape)}, indent=2, ensure_ascii=False).encode() + b"\n"
+    return json.dumps({**shape, "sha256": content_hash(shape)}, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def loads(text: bytes) -> Manifest:
@@ -206,7 +206,7 @@ def loads(text: bytes) -> Manifest:
         raise NotAManifest("Its manifest is no JSON: it was cut short, or written over.") from None
     if not isinstance(shape, dict) or shape.get("format") != FORMAT:
         raise NotAManifest(f"Its manifest is not of the format {FORMAT}, which this version reads.")
-    if shape.pop("sha256", None) != _hash(shape):
+    if shape.pop("sha256", None) != content_hash(shape):
         raise NotAManifest("Its manifest was changed after it was written.")
     try:
         return _manifest(shape)
@@ -216,7 +216,8 @@ def loads(text: bytes) -> Manifest:
         raise NotAManifest("Its manifest lacks something that this version needs.") from None
 
 
-def _hash(shape: Mapping[str, Any]) -> str:
+def content_hash(shape: Mapping[str, Any]) -> str:
+    """The SHA-256 of a value as JSON, whatever the order of its names."""
     canonical = json.dumps(shape, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -1,11 +1,11 @@
 -- name: databases
--- Lists databases by their names, and the scratch databases of drills, of `ci` and of schemas, with their sizes and sessions.
+-- Lists databases by their names, and the scratch databases of drills, rehearsals, `ci` and schemas, with their sizes and sessions.
 -- pg_database_size() needs the right to connect.
-SELECT d.datname, d.datname ~ '^pgratchet_(drill_[0-9]{14}|(ci|schema_[a-z]+)_[0-9a-f]{12})$' AS is_scratch,
+SELECT d.datname, d.datname ~ '^pgratchet_(drill_[0-9]{14}|(ci|rehearsal|schema_[a-z]+)_[0-9a-f]{12})$' AS is_scratch,
        CASE WHEN has_database_privilege(d.oid, 'CONNECT') THEN pg_database_size(d.oid) END,
        (SELECT array_agg(a.pid ORDER BY a.pid) FROM pg_stat_activity AS a WHERE a.datid = d.oid)
 FROM pg_database AS d
-WHERE d.datname = ANY (%(names)s::text[]) OR d.datname ~ '^pgratchet_(drill_[0-9]{14}|(ci|schema_[a-z]+)_[0-9a-f]{12})$'
+WHERE d.datname = ANY (%(names)s::text[]) OR d.datname ~ '^pgratchet_(drill_[0-9]{14}|(ci|rehearsal|schema_[a-z]+)_[0-9a-f]{12})$'
 ORDER BY 1;
 
 -- name: runs

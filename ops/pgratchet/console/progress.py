@@ -32,6 +32,9 @@ _PHASES = {
     "index": "building",
     "analyze": "analyzing the restored database",
     "count": "counting its rows",
+    "clone": "copying the restored database",
+    "trace": "rehearsing",
+    "apply": "applying on a copy",
 }
 _LINE_INTERVAL = 60.0
 """Seconds between two lines about the same phase, where there is no terminal."""
@@ -143,7 +146,8 @@ class _Bar(_Lines):
 
 
 def _unit(event: events.BackupProgress) -> Unit:
-    return "rows" if event.phase == "restore" else "bytes"
+    units: dict[str, Unit] = {"restore": "rows", "trace": "migrations", "apply": "migrations"}
+    return units.get(event.phase, "bytes")
 
 
 def _line(event: events.Event) -> str:
@@ -161,6 +165,7 @@ def _line(event: events.Event) -> str:
             | events.SnapshotsAwaited()
             | events.MigrationBegun()
             | events.MigrationApplied()
+            | events.Rehearsed()
         ):
             return _migration_line(event)
         case _:
@@ -168,7 +173,12 @@ def _line(event: events.Event) -> str:
 
 
 _MigrationEvent = (
-    events.StatementDone | events.Retrying | events.SnapshotsAwaited | events.MigrationBegun | events.MigrationApplied
+    events.StatementDone
+    | events.Retrying
+    | events.SnapshotsAwaited
+    | events.MigrationBegun
+    | events.MigrationApplied
+    | events.Rehearsed
 )
 
 
@@ -185,6 +195,8 @@ def _migration_line(event: _MigrationEvent) -> str:
             return f"applying {name}"
         case events.MigrationApplied(name, duration_ms):
             return f"applied {name}, {format_duration(duration_ms)}"
+        case events.Rehearsed(name, duration_ms):
+            return f"rehearsed {name}, {format_duration(duration_ms)}"
         case _:
             assert_never(event)
 

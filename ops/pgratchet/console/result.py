@@ -77,6 +77,7 @@ class RunResult:
                 | events.RightsMissing()
                 | events.Compared()
                 | events.SessionsAwaited()
+                | events.Rehearsed()
             ):
                 pass  # progress, which a result does not have
             case _:

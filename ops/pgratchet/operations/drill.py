@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pgratchet.database.history import History
@@ -70,36 +71,40 @@ def _scratch_server(
     from pgratchet.backups.pg_programs import find_programs
 
     if scratch is None:
-        with _bundled_server(history, manifest) as server:
+        with bundled_scratch_server(history, manifest) as server:
             yield server
         return
     from pgratchet.operations.restore import restore_server
 
     with scratch.connected() as connection:
         version, tls = connection.info.server_version, connection.pgconn.ssl_in_use
-    _require_major(version // 10_000, manifest, "the scratch server with PostgreSQL")
+    require_major(version // 10_000, manifest, "the scratch server with PostgreSQL")
     yield restore_server(scratch), find_programs(version, tls=tls, archive_version=manifest.client_version)
 
 
 @contextmanager
-def _bundled_server(history: History, manifest: Manifest) -> Iterator[tuple[RestoreServer, Programs]]:
+def bundled_scratch_server(
+    history: History, manifest: Manifest, settings: Mapping[str, int] = MappingProxyType({}), user: str = ""
+) -> Iterator[tuple[RestoreServer, Programs]]:
+    """A bundled server for a backup, and programs for both. `user` is the name of the superuser of its sessions."""
     from pgratchet import embedded
     from pgratchet.backups.pg_programs import find_programs, version_of
     from pgratchet.backups.restore_server import bundled_server
 
     version = int(float(version_of(embedded.programs() / "postgres") or 0)) * 10_000
-    _require_major(version // 10_000, manifest, "the bundled PostgreSQL")
+    require_major(version // 10_000, manifest, "the bundled PostgreSQL")
     programs = find_programs(version, archive_version=manifest.client_version)
-    with bundled_server(history, _settings(manifest)) as server:
+    with bundled_server(history, {**_settings(manifest), **settings}, user) as server:
         yield server, programs
 
 
-def _require_major(ours: int, manifest: Manifest, server: str) -> None:
+def require_major(ours: int, manifest: Manifest, server: str) -> None:
+    """Raise ConfigurationError for a server that is older than the backup; `server` is a phrase that ends before it."""
     theirs = manifest.server_version // 10_000
     if ours < theirs:
         raise ConfigurationError(
             f"a backup of PostgreSQL {theirs} cannot be restored on {server} {ours}",
-            detail="A drill needs a scratch server of the same major version or a newer one.",
+            detail="It needs a server of the same major version or a newer one.",
             hint="Set drill_environment in the inventory to an environment with such a server.",
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
-from pgratchet.tasks import adopting, backups, checking, migrating, runs, schema, settings, squashing
+from pgratchet.tasks import adopting, backups, checking, migrating, rehearsing, runs, schema, settings, squashing
 from pgratchet.tasks.project import DEFAULTS
 
 __all__ = ["ns"]
@@ -19,6 +19,7 @@ ns = Collection(
     backups.verify,
     backups.restore,
     backups.drill,
+    rehearsing.rehearse,
     backups.rollback,
     runs.attach,
     runs.runs,

@@ -49,16 +49,23 @@ def backup(
     json: bool = False,
 ) -> None:
     """Take a backup and verify it."""
+    for entry in project.targets(env, limit):
+        show_backup(take_backup(project, entry, label, keep=keep, quiet=json), json=json)
+
+
+def take_backup(
+    project: Project, entry: InventoryTarget, label: str | None = None, *, keep: bool = False, quiet: bool
+) -> RunResult:
+    """Take a backup of a target; returns the result, which names it."""
     from pgratchet.console import progress
     from pgratchet.operations.backups import TakeBackup
 
-    for entry in project.targets(env, limit):
-        target = project.connect_settings(entry, start=True)
-        _say_title(target, json=json)
-        result = RunResult(target.environment, target.target, os.urandom(6).hex())
-        stream = dispatch.backup(target, TakeBackup(label, keep), result.run_id, project.root)
-        progress.draw(stream, result, quiet=json)
-        show_backup(result, json=json)
+    target = project.connect_settings(entry, start=True)
+    _say_title(target, json=quiet)
+    result = RunResult(target.environment, target.target, os.urandom(6).hex())
+    stream = dispatch.backup(target, TakeBackup(label, keep), result.run_id, project.root)
+    progress.draw(stream, result, quiet=quiet)
+    return result
 
 
 @task("env", "limit", "json")
@@ -107,7 +114,7 @@ def verify(
     from pgratchet.backups.listing import require_manifest, require_newest
     from pgratchet.console import progress
 
-    chosen = _choose_backup(project, env, limit, backup)
+    chosen = choose_backup(project, env, limit, backup)
     manifest, target = require_manifest(chosen.entry), project.storage(chosen.target)
     stream = dispatch.verify(target, manifest, project.root)
     result = RunResult(target.environment, target.target, "", manifest.backup_id)
@@ -118,7 +125,7 @@ def verify(
     require_newest(chosen.entry, chosen.skipped)
 
 
-def _choose_backup(project: Project, env: str | None, limit: str | None, backup: str | None) -> ChosenBackup:
+def choose_backup(project: Project, env: str | None, limit: str | None, backup: str | None) -> ChosenBackup:
     """The backup that --backup names, or the newest good one."""
     from pgratchet.backups.choice import NEWEST
 
@@ -270,7 +277,7 @@ def drill(
     from pgratchet.console import progress
     from pgratchet.operations.drill import drilling
 
-    chosen = _choose_backup(project, env, limit, backup)
+    chosen = choose_backup(project, env, limit, backup)
     target_entry, store, backup_entry = chosen.target, chosen.store, chosen.entry
     variables, manifest = project.variables(target_entry, DrillVariables), require_manifest(backup_entry)
     show_skipped(chosen.skipped)

@@ -54,7 +54,9 @@ def migrate(
         result = RunResult(entry.environment, entry.name, request.run_id, location=location)
         with reported(result, json=json, dry_run=dry_run), _advised_for_bundled_server(target):
             if target:
-                plan = _migrate_target(project, target, files, request, result, yes=yes, dry_run=dry_run, json=json)
+                plan = _migrate_target(
+                    project, entry, target, files, request, result, yes=yes, dry_run=dry_run, json=json
+                )
             else:
                 plan = _plan_without_history(files, request, result, json=json)
         if not json and not dry_run:
@@ -124,6 +126,7 @@ def _advised_for_bundled_server(target: RenderedTarget | None) -> Iterator[None]
 
 def _migrate_target(
     project: Project,
+    entry: InventoryTarget,
     target: RenderedTarget,
     files: tuple[Migration, ...],
     request: Migrate,
@@ -144,6 +147,10 @@ def _migrate_target(
             from pgratchet.tasks.schema import require_no_drift
 
             require_no_drift(project, target, files)
+        if result.plan and not dry_run and target.variables.rehearsal != "off":
+            from pgratchet.tasks.rehearsing import require_rehearsal
+
+            require_rehearsal(project, entry, target, files, result.plan)
         if not dry_run:
             if result.plan and target.variables.confirm:
                 consent(target.environment, yes)

@@ -25,7 +25,7 @@ def test_a_manifest_is_read_as_it_was_written() -> None:
 def test_a_manifest_of_an_earlier_version_is_read_and_compared_without_sequences() -> None:
     shape = json.loads(manifest.dumps(make_manifest()))
     del shape["sha256"], shape["contents"]["sequences"], shape["contents"]["materialized_views"]
-    text = json.dumps({**shape, "sha256": manifest._hash(shape)}).encode()
+    text = json.dumps({**shape, "sha256": manifest.content_hash(shape)}).encode()
     earlier = manifest.loads(text).contents
     assert (earlier.sequences, earlier.materialized_views) == (None, None)
     assert manifest.differences(earlier, CONTENTS) == []
@@ -67,7 +67,7 @@ def test_a_manifest_of_another_shape_with_a_correct_hash_is_refused(lacks: str) 
     shape = json.loads(manifest.dumps(make_manifest()))
     del shape["sha256"]
     del shape[lacks]
-    text = json.dumps({**shape, "sha256": manifest._hash(shape)}).encode()
+    text = json.dumps({**shape, "sha256": manifest.content_hash(shape)}).encode()
     with pytest.raises(NotAManifest, match="lacks something"):
         manifest.loads(text)
 

@@ -1,0 +1,210 @@
+"""Shows the report of a rehearsal: in the terminal, as JSON, and as Markdown for a pull request.
+
+The functions take the record of `pgratchet.rehearsal.records`, so what is shown is what is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pgratchet.console import commands, output
+from pgratchet.formatting import format_count, format_duration, format_size
+
+Shape = Mapping[str, Any]
+
+LEAST_MS = 50
+"""Stops that are shorter are counted in one line."""
+_MOST_STATEMENTS = 10
+_LEAST_STATEMENT_MS = 10
+_LONGEST_TEXT = 60
+WITHIN = "within the budget"
+
+
+def title(environment: str, target: str, backup: str) -> str:
+    return f"{environment}: {target}: rehearsal on backup {backup}"
+
+
+def show_nothing(environment: str, target: str, backup: str, *, json: bool) -> None:
+    """Say that nothing is pending, so there is no verdict."""
+    if json:
+        output.write_json({"env": environment, "target": target, "backup": backup, "migrations": [], "verdict": None})
+    else:
+        output.write(f"nothing to rehearse: backup {backup} has all migrations")
+
+
+def show_report(shape: Shape, *, json: bool) -> None:
+    """Show the report of a rehearsal: the tables that are blocked, the statements that take long, and remedies."""
+    if json:
+        output.write_json(shape)
+        return
+    name = f"{shape['env']}: {shape['target']}"
+    _show_tables(f"{name}: who waits", shape)
+    _show_statements(f"{name}: what takes the time", shape)
+    for line in [*_remedy_lines(shape), *summary_lines(shape)]:
+        output.write(commands.typed(line))
+
+
+def _show_tables(heading: str, shape: Shape) -> None:
+    tables = [table for table in shape["tables"] if longest_wait(table) >= LEAST_MS]
+    rows = [
+        (
+            table["relation"],
+            milliseconds(table["blocks_reads_ms"]),
+            milliseconds(table["blocks_writes_ms"]),
+            place(table["locked_at"]),
+            place(table["spent_at"]),
+        )
+        for table in tables
+    ]
+    header = ("table", "reads wait", "writes wait", "locked at", "time spent at")
+    output.show_table(heading, header, rows)
+    if short := len(shape["tables"]) - len(tables):
+        output.write(f"{format_count(short, 'table')} blocked for less than {LEAST_MS} ms")
+
+
+def _show_statements(heading: str, shape: Shape) -> None:
+    rows = [
+        (
+            f"{each['migration']}:{each['line']}",
+            milliseconds(each["duration_ms"]),
+            format_size(each["wal_bytes"]),
+            effects(each),
+        )
+        for each in long_statements(shape)
+    ]
+    output.show_table(heading, ("statement", "took", "WAL", "does"), rows)
+
+
+def long_statements(shape: Shape) -> list[Shape]:
+    """The statements that take the most time, the longest first."""
+    statements = [each for each in shape["statements"] if each["duration_ms"] >= _LEAST_STATEMENT_MS]
+    return sorted(statements, key=lambda each: -each["duration_ms"])[:_MOST_STATEMENTS]
+
+
+def longest_wait(table: Shape) -> float:
+    return float(max(table["blocks_reads_ms"], table["blocks_writes_ms"]))
+
+
+def effects(statement: Shape) -> str:
+    """A phrase for each thing that a statement did."""
+    return "; ".join(_effects(statement)) or shorten(statement["text"])
+
+
+def _effects(statement: Shape) -> Iterator[str]:
+    for rewrite in statement["rewrites"]:
+        yield f"rewrites {rewrite['relation']} ({format_size(rewrite['bytes'])})"
+    rewritten = {rewrite["relation"] for rewrite in statement["rewrites"]}
+    for scan in statement["scans"]:
+        if scan["relation"] not in rewritten:
+            yield f"reads {scan['relation']} ({format_count(scan['rows'], 'row')})"
+    for change in statement["changes"]:
+        count = change["inserted"] + change["updated"] + change["deleted"]
+        yield f"changes {format_count(count, 'row')} of {change['relation']}"
+    if statement["indexes_built"]:
+        yield f"builds {', '.join(statement['indexes_built'])}"
+    if statement["constraints_validated"]:
+        yield f"validates {', '.join(statement['constraints_validated'])}"
+
+
+def shorten(text: str, limit: int = _LONGEST_TEXT) -> str:
+    """The beginning of a statement, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
+def milliseconds(number: float) -> str:
+    """Format a duration; an empty text for one that rounds to nothing."""
+    return format_duration(round(number)) if number >= 0.5 else ""
+
+
+def place(position: Shape) -> str:
+    return f"{position['migration']}:{position['line']}"
+
+
+def _remedy_lines(shape: Shape) -> Iterator[str]:
+    for remedy in shape["remedies"]:
+        yield f"{place(remedy['position'])}: {remedy['problem']}"
+        yield f"  {remedy['advice']}"
+        for number, text in enumerate(remedy["sql"], 1):
+            if len(remedy["sql"]) > 1:
+                yield f"    file {number}:"
+            yield from (f"    {line}" for line in text.splitlines())
+
+
+def summary_lines(shape: Shape) -> list[str]:
+    """Sentences about the whole rehearsal, its precision and its limits."""
+    return [_measured_line(shape), *_calibration_lines(shape), *_deviations(shape), *_verdict_lines(shape)]
+
+
+def _measured_line(shape: Shape) -> str:
+    count = format_count(len(shape["migrations"]), "migration")
+    return (
+        f"{count} took {format_duration(round(shape['duration_ms']))} here, alone, with "
+        f"{format_size(shape['wal_bytes'])} of WAL; the backup ({format_size(shape['database_size'])}) was restored in "
+        f"{format_duration(shape['restore_ms'])}"
+    )
+
+
+def _calibration_lines(shape: Shape) -> Iterator[str]:
+    calibration = shape["calibration"]
+    if calibration["ratio"] is not None:
+        migrations = format_count(calibration["migrations"], "earlier migration")
+        yield f"{migrations} took {calibration['ratio']:.1f} times as long on this target as in the rehearsal"
+
+
+def _deviations(shape: Shape) -> Iterator[str]:
+    """Sentences about waits that are not as long as the locks tell."""
+    for stop in shape["stops"]:
+        if stop["confirmed"] is False:
+            yield (
+                f"note: another session waited {milliseconds(stop['measured_ms']) or '0 ms'} for {stop['relation']} at "
+                f"{place(stop['locked_at'])}, and the locks tell {milliseconds(stop['duration_ms'])}"
+            )
+
+
+def _verdict_lines(shape: Shape) -> Iterator[str]:
+    yield from (f"note: {note}" for note in shape["notes"])
+    if shape["verdict"]["ok"]:
+        yield WITHIN
+
+
+def describe_obstacle(relation: str, rows: int | None, columns: Sequence[str], keys: Sequence[str]) -> str:
+    """A sentence that counts the rows that make a migration fail, and names some by their keys."""
+    if rows is None:
+        return "The rows in the way could not be counted."
+    named = f" By {', '.join(columns)}: {'; '.join(keys)}." if keys else ""
+    more = " and more" if rows > len(keys) > 0 else ""
+    return f"In the way: {format_count(rows, 'row')} of {relation}.{named[:-1] + more + '.' if named else ''}"
+
+
+def markdown(shape: Shape) -> str:
+    """The report as Markdown, for a comment on a pull request."""
+    verdict = WITHIN if shape["verdict"]["ok"] else "**not within the budget**"
+    if shape["failure"]:
+        verdict = "**a migration fails**"
+    lines = [f"### Rehearsal for {shape['env']}: {shape['target']}", "", f"On backup {shape['backup']}: {verdict}.", ""]
+    if failure := shape["failure"]:
+        obstacle = describe_obstacle(failure["relation"], failure["rows"], failure["key_columns"], failure["keys"])
+        lines += [f"`{failure['migration']}:{failure['line']}`: {failure['message']}. {obstacle}", ""]
+    lines += [f"- {each['text']}" for each in shape["verdict"]["over_budget"]]
+    tables = [table for table in shape["tables"] if longest_wait(table) >= LEAST_MS]
+    if tables:
+        lines += ["", "| table | reads wait | writes wait | locked at | time spent at |", "|---|--:|--:|---|---|"]
+        lines += [
+            f"| {_cell(table['relation'])} | {milliseconds(table['blocks_reads_ms'])} | "
+            f"{milliseconds(table['blocks_writes_ms'])} | {_cell(place(table['locked_at']))} | "
+            f"{_cell(place(table['spent_at']))} |"
+            for table in tables
+        ]
+    if short := len(shape["tables"]) - len(tables):
+        lines += ["", f"{format_count(short, 'table')} blocked for less than {LEAST_MS} ms."]
+    for remedy in shape["remedies"]:
+        lines += ["", f"**{_cell(place(remedy['position']))}**: {remedy['problem']} {remedy['advice']}"]
+        lines += [f"\n```sql\n{text}\n```" for text in remedy["sql"]]
+    lines += ["", *(f"- {line}" for line in summary_lines(shape) if line != WITHIN)]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

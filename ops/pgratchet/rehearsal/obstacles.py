@@ -1,0 +1,132 @@
+"""Counts the rows that make a migration fail, and names some by their primary keys.
+
+The messages of the server quote values. A report goes to other people than the data, so it has keys and numbers alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from pgratchet.migrations.positions import line_and_column
+from pgratchet.rehearsal.report import Failure
+from pgratchet.rehearsal.trace import StatementFailed
+
+_MOST_KEYS = 5
+_NOT_NULL, _FOREIGN_KEY, _UNIQUE, _CHECK = "23502", "23503", "23505", "23514"
+_QUOTES_A_VALUE = ("22", "P0001")
+"""Classes of errors whose message can quote a value: of data, and those that a function raises."""
+_KEY = re.compile(r"^Key \((?P<columns>.*)\)=\(", re.DOTALL)
+_PRIMARY_KEY = """
+SELECT a.attname FROM pg_catalog.pg_index AS i
+JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+WHERE i.indrelid = %s::regclass AND i.indisprimary ORDER BY array_position(i.indkey::int[], a.attnum::int)
+"""
+_CONSTRAINT = """
+SELECT pg_get_expr(conbin, conrelid), confrelid::regclass::text,
+       ARRAY(SELECT quote_ident(attname) FROM unnest(conkey) WITH ORDINALITY AS k (n, place)
+             JOIN pg_attribute ON attrelid = conrelid AND attnum = n ORDER BY place),
+       ARRAY(SELECT quote_ident(attname) FROM unnest(confkey) WITH ORDINALITY AS k (n, place)
+             JOIN pg_attribute ON attrelid = confrelid AND attnum = n ORDER BY place)
+FROM pg_catalog.pg_constraint WHERE conrelid = %s::regclass AND conname = %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Obstacle:
+    """The rows of a table in the way: a condition on the table `t`."""
+
+    relation: str
+    condition: str
+
+
+def describe(failed: StatementFailed, connect: Callable[[], psycopg.Connection]) -> Failure:
+    """Describe a failure in the database in which the statement failed, whose transaction is undone."""
+    error, text = failed.error, failed.script.migration.text()
+    line = line_and_column(text, failed.statement.start)[0] if failed.statement else 1
+    diagnostic, sqlstate = error.diag, error.sqlstate or ""
+    table = _qualified(diagnostic.schema_name, diagnostic.table_name)
+    message = _message(error)
+    with suppress(psycopg.Error), connect() as connection, connection.transaction(force_rollback=True):
+        _run_before(connection, failed, text)
+        if obstacle := _find(connection, failed, text, table):
+            return _count(connection, Failure(failed.script.name, line, message, sqlstate), obstacle)
+    return Failure(failed.script.name, line, message, sqlstate, table)
+
+
+def _message(error: psycopg.Error) -> str:
+    """The server's message, without one that can quote a value of a row."""
+    sqlstate = error.sqlstate or ""
+    if sqlstate.startswith(_QUOTES_A_VALUE):
+        name = type(error).__name__
+        words = re.sub(r"(?<!^)([A-Z])", lambda match: f" {match[1].lower()}", name)
+        return f"{words[:1].lower()}{words[1:]} (the message is left out, as it can have a value of a row)"
+    return (error.diag.message_primary or str(error)).splitlines()[0]
+
+
+def _run_before(connection: psycopg.Connection, failed: StatementFailed, text: bytes) -> None:
+    """Run the statements of the file before the one that failed, which were rolled back with it."""
+    from pgratchet.migrations.lexer import split_statements
+
+    if not failed.script.directives.transactional:
+        return
+    for statement in split_statements(text):
+        if failed.statement is not None and statement.start >= failed.statement.start:
+            break
+        if not statement.rows:
+            connection.execute(text[statement.start : statement.end])
+
+
+def _find(connection: psycopg.Connection, failed: StatementFailed, text: bytes, table: str) -> _Obstacle | None:
+    diagnostic, sqlstate = failed.error.diag, failed.error.sqlstate
+    if sqlstate == _NOT_NULL and diagnostic.column_name:
+        return _Obstacle(table, f"t.{_quoted(diagnostic.column_name)} IS NULL")
+    if sqlstate == _UNIQUE and (match := _KEY.match(diagnostic.message_detail or "")):
+        columns = match["columns"]
+        same = f"SELECT {columns} FROM {table} GROUP BY {columns} HAVING count(*) > 1"  # noqa: S608  the server's text
+        return _Obstacle(table, f"({columns}) IN ({same})")
+    if sqlstate in (_CHECK, _FOREIGN_KEY) and failed.statement and diagnostic.constraint_name:
+        statement = text[failed.statement.start : failed.statement.end]
+        connection.execute(statement + b" NOT VALID")  # the same constraint, without a look at the rows
+        return _violations(connection, table, diagnostic.constraint_name)
+    return None
+
+
+def _violations(connection: psycopg.Connection, table: str, name: str) -> _Obstacle | None:
+    row = connection.execute(_CONSTRAINT.encode(), (table, name)).fetchone()
+    if row is None:
+        return None
+    expression, other, columns, keys = row
+    if expression:
+        return _Obstacle(table, f"({expression}) IS FALSE")
+    pairs = list(zip(columns, keys, strict=True))
+    present = " AND ".join(f"t.{column} IS NOT NULL" for column in columns)
+    equal = " AND ".join(f"o.{key} = t.{column}" for column, key in pairs)
+    return _Obstacle(table, f"{present} AND NOT EXISTS (SELECT FROM {other} AS o WHERE {equal})")
+
+
+def _count(connection: psycopg.Connection, failure: Failure, obstacle: _Obstacle) -> Failure:
+    from dataclasses import replace
+
+    rows = f"FROM {obstacle.relation} AS t WHERE {obstacle.condition}"
+    ((count,),) = connection.execute(f"SELECT count(*) {rows}".encode()).fetchall()
+    names = [name for (name,) in connection.execute(_PRIMARY_KEY.encode(), (obstacle.relation,)).fetchall()]
+    keys: list[str] = []
+    if names:
+        columns = ", ".join(f"t.{_quoted(name)}::text" for name in names)
+        found = connection.execute(f"SELECT {columns} {rows} ORDER BY 1 LIMIT {_MOST_KEYS}".encode()).fetchall()
+        keys = [", ".join(str(value) for value in key) for key in found]
+    return replace(failure, relation=obstacle.relation, rows=int(count), key_columns=tuple(names), keys=tuple(keys))
+
+
+def _qualified(schema: str | None, table: str | None) -> str:
+    return f"{_quoted(schema)}.{_quoted(table)}" if schema and table else ""
+
+
+def _quoted(name: str) -> str:
+    return sql.Identifier(name).as_string(None)

@@ -1,0 +1,149 @@
+"""Records of rehearsals, stored as notes beside the backups: the report, the verdict, and what both are bound to.
+
+A record contains a SHA-256 of the rest, as a manifest does, so a record edited by hand is not read. It is also what
+`invoke rehearse --json` prints.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from pgratchet.backups.manifest import Manifest, Setting, content_hash
+from pgratchet.backups.store import Store
+from pgratchet.rehearsal.budget import Excess
+from pgratchet.rehearsal.remedies import Remedy
+from pgratchet.rehearsal.report import Report, StatementReport, Stop
+from pgratchet.version import __version__
+
+_KIND = "rehearsal"
+Shape = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What a verdict is bound to: any change voids it.
+
+    `history` and `settings` are those of the database before the migrations, `migrations` the pending ones in their
+    order, by name and checksum. `major` is the server's major version.
+    """
+
+    migrations: Sequence[tuple[str, str]]
+    history: Mapping[str, str]
+    settings: Sequence[Setting]
+    major: int
+    tool_version: str = __version__
+
+    def fingerprint(self) -> str:
+        shape = {**asdict(self), "migrations": [list(pair) for pair in self.migrations]}
+        shape["settings"] = sorted([setting.role or "", setting.name, setting.value] for setting in self.settings)
+        return content_hash(shape)
+
+
+def circumstances_of(report: Report, manifest: Manifest) -> Circumstances:
+    """The circumstances of a rehearsal. A server of another major version is that of the rehearsal: it fits no run."""
+    migrations = [(each.name, each.checksum) for each in report.migrations]
+    major = report.scratch_version // 10_000
+    return Circumstances(migrations, manifest.contents.history, manifest.database.settings, major)
+
+
+def manifest_hash(manifest: Manifest) -> str:
+    """The hash by which a record names its backup."""
+    return content_hash(asdict(manifest))
+
+
+def as_json(
+    environment: str,
+    target: str,
+    report: Report,
+    excesses: Sequence[Excess],
+    remedies: Sequence[Remedy],
+    manifest: Manifest,
+    at: datetime,
+) -> Shape:
+    """The record of a rehearsal, without its own hash."""
+    return {
+        "kind": _KIND,
+        "env": environment,
+        "target": target,
+        "backup": report.backup,
+        "at": at.astimezone(timezone.utc).isoformat(timespec="seconds"),
+        "server_version": report.server_version,
+        "scratch_version": report.scratch_version,
+        "database_size": report.database_size,
+        "restore_ms": report.restore_ms,
+        "duration_ms": round(report.duration_ms, 1),
+        "wal_bytes": report.wal_bytes,
+        "migrations": [_rounded(asdict(each)) for each in report.migrations],
+        "statements": [_statement_json(each) for each in report.statements],
+        "stops": [_stop_json(each) for each in report.stops],
+        "tables": [_rounded(asdict(each)) for each in report.tables],
+        "failure": asdict(report.failure) if report.failure else None,
+        "calibration": {**asdict(report.calibration), "ratio": report.calibration.ratio},
+        "remedies": [asdict(each) for each in remedies],
+        "notes": list(report.notes),
+        "verdict": {
+            "ok": report.failure is None and not excesses,
+            "over_budget": [asdict(each) | {"text": each.describe()} for each in excesses],
+        },
+        "bound_to": {
+            "backup_sha256": manifest_hash(manifest),
+            "circumstances_sha256": circumstances_of(report, manifest).fingerprint(),
+            "tool_version": __version__,
+        },
+    }
+
+
+def _statement_json(statement: StatementReport) -> Shape:
+    shape = _rounded(asdict(statement))
+    shape["locks"] = [{"relation": lock.relation, "mode": lock.mode} for lock in statement.locks]
+    return shape | {"rows_changed": statement.rows_changed}
+
+
+def _stop_json(stop: Stop) -> Shape:
+    return _rounded(asdict(stop)) | {"confirmed": stop.is_confirmed}
+
+
+def _rounded(shape: Shape) -> Shape:
+    return {name: round(value, 1) if isinstance(value, float) else value for name, value in shape.items()}
+
+
+def write_record(store: Store, shape: Shape) -> None:
+    """Write a record beside the backups."""
+    moment = shape["at"].replace(":", "").replace("-", "").replace("+0000", "")
+    text = json.dumps({**shape, "sha256": content_hash(shape)}, indent=2, ensure_ascii=False)
+    store.note(f"{moment}-{_KIND}-{shape['backup'][-4:]}.json", text.encode() + b"\n")
+
+
+def read_records(store: Store) -> list[Shape]:
+    """Read the records of past rehearsals, oldest first. Records that were edited are left out, as other notes are."""
+    return sorted(_parse_all(store.notes()), key=lambda shape: str(shape["at"]))
+
+
+def _parse_all(texts: Iterator[bytes]) -> Iterator[Shape]:
+    for text in texts:
+        try:
+            shape = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(shape, dict) and shape.get("kind") == _KIND and shape.pop("sha256", None) == content_hash(shape):
+            yield shape
+
+
+def find_fitting(records: Sequence[Shape], circumstances: Circumstances) -> Shape | None:
+    """Return the newest record that was made in these circumstances, whatever its verdict."""
+    wanted = circumstances.fingerprint()
+    return next((each for each in reversed(records) if each["bound_to"]["circumstances_sha256"] == wanted), None)
+
+
+def rehearsed_durations(records: Sequence[Shape]) -> dict[tuple[str, str], int]:
+    """The newest durations of migrations in rehearsals, in milliseconds, by name and checksum."""
+    return {
+        (each["name"], each["checksum"]): each["duration_ms"]
+        for shape in records
+        for each in shape["migrations"]
+        if each["duration_ms"] is not None
+    }

@@ -1,0 +1,241 @@
+"""Restores a backup and runs the pending migrations on two copies: traced on one, by the real applier on the other."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+
+import psycopg
+from psycopg import sql
+
+from pgratchet import embedded, events
+from pgratchet.apply import applier
+from pgratchet.apply.run import MigrateOptions
+from pgratchet.backups.database_settings import after_data, before_data
+from pgratchet.backups.loading import BackupArchive, load_archive
+from pgratchet.backups.manifest import Manifest
+from pgratchet.backups.pg_programs import PgRestoreOptions
+from pgratchet.backups.restore_server import RestoreServer, find_missing, new_database, take_lock
+from pgratchet.errors import ConfigurationError, MigrationFailed, StoppedPartWay, Unreachable
+from pgratchet.formatting import elapsed_ms, format_size
+from pgratchet.migrations.files import Migration
+from pgratchet.migrations.plan import HistoryRow
+from pgratchet.migrations.scripts import Script
+from pgratchet.rehearsal import obstacles
+from pgratchet.rehearsal.report import Calibration, Failure, MigrationReport, Report
+from pgratchet.rehearsal.trace import StatementFailed, Trace
+
+_LEFTOVERS = "SELECT datname FROM pg_database WHERE datname ~ '^pgratchet_rehearsal_[0-9a-f]{12}$'"
+_COPIES_FILES = 150000
+"""The first server_version_num that can copy a database by its files alone, without writing all of it to the log."""
+_MARGIN = 500_000_000
+"""Bytes for the write-ahead log and the server's own files."""
+_OTHER_SERVER = "Name another server with --on=NAME, or as drill_environment in the inventory."
+
+Durations = Mapping[tuple[str, str], int]
+"""The durations of earlier rehearsals in milliseconds, by the names and checksums of migrations."""
+
+
+@dataclass(slots=True)
+class Rehearsal:
+    """A rehearsal of the pending ones of `files`. `report` is there when `run` has ended, unless nothing is pending.
+
+    With `create_roles`, roles missing on the server are created; only for a server that ends with the rehearsal.
+    `earlier` are the durations of rehearsals before this one.
+    """
+
+    server: RestoreServer
+    archive: BackupArchive
+    files: Sequence[Migration]
+    options: MigrateOptions
+    jobs: int = 1
+    create_roles: bool = False
+    earlier: Durations = field(default_factory=dict)
+    report: Report | None = None
+    scripts: tuple[Script, ...] = ()
+    _notes: list[str] = field(default_factory=list)
+
+    def run(self) -> events.Stream:
+        """Restore, trace, apply and drop. A migration that fails is in the report, and not raised."""
+        with ExitStack() as stack:
+            maintenance = stack.enter_context(closing(self.server.open_session(self.server.maintenance)))
+            take_lock(maintenance, "pgratchet_rehearsal")
+            _drop_leftovers(maintenance)
+            missing_roles = self._prepare(maintenance)
+            name = stack.enter_context(self._database(maintenance))
+            started = time.monotonic()
+            yield from self._restore(maintenance, name, missing_roles)
+            report = self._new_report(maintenance, elapsed_ms(started, time.monotonic()))
+            rows = self._plan(name)
+            if not self.scripts:
+                return
+            yield events.BackupProgress("clone")
+            copy = stack.enter_context(self._copy(maintenance, name))
+            self._apply_settings(maintenance, copy, missing_roles)
+            report = yield from self._trace(name, report)
+            if report.failure is None:
+                report = yield from self._apply(copy, report)
+            self.report = replace(report, calibration=_calibrate(rows, self.earlier), notes=tuple(self._notes))
+
+    def _prepare(self, maintenance: psycopg.Connection) -> tuple[str, ...]:
+        """Check that the server can hold the backup; returns the roles that it lacks and may not get."""
+        manifest = self.archive.manifest
+        roles, extensions = find_missing(maintenance, manifest)
+        if extensions:
+            raise ConfigurationError(
+                f"the server of the rehearsal lacks extensions: {', '.join(extensions)}",
+                detail=f"Backup {manifest.backup_id} has them. Nothing was restored.",
+                hint=f"Install them there. {_OTHER_SERVER}",
+            )
+        if self.create_roles:
+            for role in roles:
+                maintenance.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
+            return ()
+        if roles:
+            self._notes.append(f"Owners and privileges were left out: the server lacks {', '.join(roles)}.")
+        return roles
+
+    def _new_report(self, maintenance: psycopg.Connection, restore_ms: int) -> Report:
+        manifest, version = self.archive.manifest, maintenance.info.server_version
+        if version // 10_000 != manifest.server_version // 10_000:
+            ours, theirs = version // 10_000, manifest.server_version // 10_000
+            self._notes.append(
+                f"The rehearsal ran on PostgreSQL {ours}, and the backup is of PostgreSQL {theirs}: locks may differ."
+            )
+        size = manifest.database_size
+        return Report(manifest.backup_id, manifest.server_version, version, size, restore_ms)
+
+    @contextmanager
+    def _database(self, maintenance: psycopg.Connection) -> Iterator[str]:
+        """An empty database with the properties of the backup's, for the block."""
+        name = _new_name()
+        with new_database(self.server, maintenance, name, self.archive.manifest.database, exact=False):
+            yield name
+        _drop(maintenance, name)
+
+    @contextmanager
+    def _copy(self, maintenance: psycopg.Connection, name: str) -> Iterator[str]:
+        """A copy of a database that has no sessions, for the block."""
+        copy = _new_name()
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(copy), sql.Identifier(name))
+        if maintenance.info.server_version >= _COPIES_FILES:
+            create += sql.SQL(" STRATEGY file_copy")
+        maintenance.execute(create)
+        try:
+            yield copy
+        finally:
+            _drop(maintenance, copy)
+
+    def _restore(self, maintenance: psycopg.Connection, name: str, missing_roles: Sequence[str]) -> events.Stream:
+        self._apply_settings(maintenance, name, missing_roles)
+        options = PgRestoreOptions(name, self.jobs, owners=not missing_roles, subscriptions=False, tablespaces=False)
+        yield from load_archive(self.server, self.archive, options, vacuum=True)
+
+    def _apply_settings(self, maintenance: psycopg.Connection, name: str, missing_roles: Sequence[str]) -> None:
+        """Give a database the settings of production's: a time zone decides whether a column is rewritten."""
+        database = replace(self.archive.manifest.database, connection_limit=-1, is_template=False)
+        roles = [role for role in self.archive.manifest.contents.roles if role not in missing_roles]
+        if missing_roles:
+            database = replace(database, owner=maintenance.info.user)
+        for statement in (*before_data(database, name, roles), *after_data(database, name, roles)):
+            with suppress(psycopg.Error):
+                maintenance.execute(statement)
+                continue
+            note = f"The server refuses a setting: {statement.as_string(maintenance)}."
+            if note not in self._notes:
+                self._notes.append(note)
+
+    def _plan(self, name: str) -> list[HistoryRow]:
+        """Read the restored history and decide what is pending; returns the history."""
+        connect, history = (lambda: self.server.connect(name)), self.server.history
+        with applier.prepare(connect, history, self.files, None, self.options) as run:
+            self.scripts = run.scripts
+            return [entry.row for entry in run.plan.entries if entry.row]
+
+    def _trace(self, name: str, report: Report) -> Generator[events.Event, None, Report]:
+        def connect() -> psycopg.Connection:
+            return self.server.open_session(name)
+
+        trace, failure = Trace(connect, self.scripts), None
+        try:
+            yield from trace.run()
+        except StatementFailed as failed:
+            failure = obstacles.describe(failed, connect)
+        return replace(
+            report,
+            migrations=(*trace.migrations, *_not_run(self.scripts, trace.migrations)),
+            statements=tuple(trace.statements),
+            stops=tuple(trace.stops),
+            failure=failure,
+        )
+
+    def _apply(self, name: str, report: Report) -> Generator[events.Event, None, Report]:
+        """Run the migrations once more with the real applier, whose durations are those of a run without a trace."""
+        durations: dict[str, int] = {}
+        failure = None
+        run = applier.migrate(lambda: self.server.connect(name), self.server.history, self.files, None, self.options)
+        try:
+            for event in run:
+                if isinstance(event, events.MigrationApplied):
+                    durations[event.name] = event.duration_ms
+                elif isinstance(event, events.BatchSent):
+                    yield events.BackupProgress("apply", len(durations), len(self.scripts), event.names[0])
+        except (MigrationFailed, StoppedPartWay) as error:
+            failure = _failure_of(error)
+        migrations = tuple(replace(each, duration_ms=durations.get(each.name)) for each in report.migrations)
+        return replace(report, migrations=migrations, failure=failure)
+
+
+def _not_run(scripts: Sequence[Script], reports: Sequence[MigrationReport]) -> list[MigrationReport]:
+    """Reports of the migrations from the one that failed on."""
+    return [MigrationReport(each.name, each.migration.checksum, 0) for each in scripts[len(reports) :]]
+
+
+def _failure_of(error: MigrationFailed | StoppedPartWay) -> Failure:
+    """The failure of a migration that ran statement by statement, and not in one run: a timeout, for example."""
+    location = error.location
+    name, line = (location.migration, location.line or 1) if location else ("", 1)
+    return Failure(name, line, error.message, (location and location.sqlstate) or "")
+
+
+def require_room(manifest: Manifest) -> None:
+    """Raise Unreachable when the disk of the bundled server cannot hold two copies and a rewrite of the database."""
+    folder = embedded.state_folder()
+    embedded.make_parents(folder)
+    needed = manifest.database_size * 3 + _MARGIN
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise Unreachable(
+            f"there is no room for a rehearsal of backup {manifest.backup_id}",
+            detail=f"Free in {folder}: {format_size(free)}. Needed for two copies and the rewrite of a table: "
+            f"{format_size(needed)}.",
+            hint=f"Free some space. {_OTHER_SERVER}",
+        )
+
+
+def _new_name() -> str:
+    return f"pgratchet_rehearsal_{os.urandom(6).hex()}"
+
+
+def _drop_leftovers(maintenance: psycopg.Connection) -> None:
+    """Drop the databases of rehearsals that were killed: this one has the lock, so no other one is running."""
+    for (name,) in maintenance.execute(_LEFTOVERS).fetchall():
+        _drop(maintenance, name)
+
+
+def _drop(maintenance: psycopg.Connection, name: str) -> None:
+    maintenance.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _calibrate(rows: Sequence[HistoryRow], earlier: Durations) -> Calibration:
+    """Compare what migrations took on the target, by its history, with what they took in rehearsals."""
+    pairs = [
+        (earlier[row.name, row.checksum], row.duration_ms)
+        for row in rows
+        if row.duration_ms is not None and (row.name, row.checksum) in earlier
+    ]
+    return Calibration(len(pairs), sum(rehearsed for rehearsed, _ in pairs), sum(actual for _, actual in pairs))

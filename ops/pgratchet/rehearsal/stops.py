@@ -1,0 +1,62 @@
+"""Finds the times for which tables are blocked, from the statements of a transaction. Pure.
+
+The cost of a lock is rarely its own statement: it is what runs behind it, before COMMIT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from pgratchet.rehearsal.lock_modes import Blocked, blocked_by
+from pgratchet.rehearsal.report import Lock, StatementReport, Stop
+
+Measured = Mapping[tuple[str, Blocked], float]
+"""Waits of other sessions, in milliseconds, by the relation and by what waited."""
+
+
+def find_stops(statements: Sequence[StatementReport], commit_ms: float, measured: Measured) -> list[Stop]:
+    """Return the stops of a transaction with these statements, and with this duration of its COMMIT."""
+    stops = [stop for relation in _relations(statements) for stop in _stops_of(relation, statements, commit_ms)]
+    return [replace(stop, measured_ms=measured.get((stop.relation, stop.blocks))) for stop in stops]
+
+
+def _relations(statements: Sequence[StatementReport]) -> dict[str, None]:
+    return dict.fromkeys(
+        relation
+        for statement in statements
+        for relation in (*(_blocked_table(lock) for lock in statement.locks), *(c.relation for c in statement.changes))
+    )
+
+
+def _blocked_table(lock: Lock) -> str:
+    return lock.table or lock.relation
+
+
+def _stops_of(relation: str, statements: Sequence[StatementReport], commit_ms: float) -> Iterator[Stop]:
+    """Yield the stop of each kind, unless a stronger one began at the same statement or before."""
+    seen = len(statements)
+    for blocks in ("reads", "writes", "rows"):
+        first = next((i for i, each in enumerate(statements) if _mode(each, relation, blocks)), None)
+        if first is not None and first < seen:
+            seen = first
+            yield _stop(relation, blocks, statements[first:], commit_ms)
+
+
+def _mode(statement: StatementReport, relation: str, blocks: Blocked) -> str:
+    """The mode by which a statement begins to block; empty for one that does not."""
+    if blocks == "rows":
+        is_locking = any(change.relation == relation and change.locks_rows for change in statement.changes)
+        return "ROW EXCLUSIVE" if is_locking else ""
+    modes = (lock.mode for lock in statement.locks if _blocked_table(lock) == relation)
+    return next((mode for mode in modes if blocked_by(mode) == blocks), "")
+
+
+def _stop(relation: str, blocks: Blocked, held: Sequence[StatementReport], commit_ms: float) -> Stop:
+    """The stop from the first of some statements to the end of the transaction."""
+    first, longest = held[0], max(held, key=lambda statement: statement.duration_ms)
+    duration = sum(statement.duration_ms for statement in held) + commit_ms
+    mode = _mode(first, relation, blocks)
+    return Stop(
+        relation, blocks, mode, first.started_ms, duration, first.position, longest.position, longest.duration_ms
+    )
