@@ -97,14 +97,18 @@ def _effects(statement: Shape) -> Iterator[str]:
     rewritten = {rewrite["relation"] for rewrite in statement["rewrites"]}
     for scan in statement["scans"]:
         if scan["relation"] not in rewritten:
-            yield f"reads {scan['relation']} ({format_count(scan['rows'], 'row')})"
+            yield f"reads {scan['relation']} ({_count_rows(scan['rows'])})"
     for change in statement["changes"]:
         count = change["inserted"] + change["updated"] + change["deleted"]
-        yield f"changes {format_count(count, 'row')} of {change['relation']}"
+        yield f"changes {_count_rows(count)} of {change['relation']}"
     if statement["indexes_built"]:
         yield f"builds {', '.join(statement['indexes_built'])}"
     if statement["constraints_validated"]:
         yield f"validates {', '.join(statement['constraints_validated'])}"
+
+
+def _count_rows(number: int) -> str:
+    return f"{number:,} row" + ("" if number == 1 else "s")
 
 
 def shorten(text: str, limit: int = _LONGEST_TEXT) -> str:

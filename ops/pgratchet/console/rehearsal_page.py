@@ -12,6 +12,7 @@ import jinja2
 from pgratchet.console import rehearsal
 from pgratchet.console.rehearsal import LEAST_MS, milliseconds, place
 from pgratchet.formatting import format_count, format_size
+from pgratchet.rehearsal.lock_modes import STRENGTH
 
 Shape = Mapping[str, Any]
 
@@ -19,6 +20,7 @@ _TEMPLATE = "rehearsal_page.html"
 _WIDTH = 1000
 """Units of the timeline, from the begin of the first statement to the end of the last."""
 _THINNEST = 1.5
+_MOST_LOCKS = 6
 _TICKS = 6
 _STEPS = (1, 2, 5)
 _CARDS = (
@@ -90,8 +92,16 @@ def _cause(stop: Shape) -> str:
 
 
 def _locks(statement: Shape) -> str:
-    """The locks that block an application, or the strongest others."""
-    return ", ".join(f"{lock['relation']}: {lock['mode']}" for lock in statement["locks"][:6])
+    """The strongest lock on each relation that blocks an application, or maintenance."""
+    strongest: dict[str, str] = {}
+    for lock in statement["locks"]:
+        relation, mode = lock["relation"], lock["mode"]
+        if STRENGTH[mode] > STRENGTH[strongest.get(relation, "ACCESS SHARE")]:
+            strongest[relation] = mode
+    names = [f"{relation}: {mode}" for relation, mode in strongest.items()]
+    return ", ".join(names[:_MOST_LOCKS]) + (
+        f" and {len(names) - _MOST_LOCKS} more" if len(names) > _MOST_LOCKS else ""
+    )
 
 
 _FORMATS = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pgratchet.errors import ConfigurationError
 from pgratchet.formatting import format_duration, format_size, suggest
-from pgratchet.rehearsal.report import Position, Report
+from pgratchet.rehearsal.report import Position, Report, Stop
 
 _DURATIONS = {"ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000}
 _SIZES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -41,7 +41,7 @@ class Excess:
             return f"The migrations took {amounts}."
         if self.limit == "rewrite":
             return f"{self.relation} is rewritten at {self.locked_at}: {amounts}."
-        what = "reads and writes" if self.limit == "blocks_reads" else "writes"
+        what = "Reads and writes" if self.limit == "blocks_reads" else "Writes"
         cause = f"locked at {self.locked_at}"
         if self.spent_at != self.locked_at:
             cause += f", and {self.spent_at} takes the time"
@@ -80,11 +80,16 @@ def find_excesses(report: Report, budget: Mapping[str, int]) -> list[Excess]:
 
 
 def _long_stops(report: Report, budget: Mapping[str, int]) -> Iterator[Excess]:
-    for limit in ("blocks_reads", "blocks_writes"):
-        for table in report.tables:
-            actual = round(table.blocks_reads_ms if limit == "blocks_reads" else table.blocks_writes_ms)
+    """Yield the longest stop of each table over a limit. What blocks reads blocks writes too."""
+    for limit, kinds in (("blocks_reads", ("reads",)), ("blocks_writes", ("reads", "writes"))):
+        longest: dict[str, Stop] = {}
+        for stop in report.stops:
+            if stop.blocks in kinds and stop.duration_ms > getattr(longest.get(stop.relation), "duration_ms", 0):
+                longest[stop.relation] = stop
+        for stop in longest.values():
+            actual = round(stop.duration_ms)
             if limit in budget and actual > budget[limit]:
-                yield Excess(limit, budget[limit], actual, table.relation, table.locked_at, table.spent_at)
+                yield Excess(limit, budget[limit], actual, stop.relation, stop.locked_at, stop.spent_at)
 
 
 def _large_rewrites(report: Report, budget: Mapping[str, int]) -> Iterator[Excess]:

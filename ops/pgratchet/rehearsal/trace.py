@@ -24,11 +24,12 @@ from pgratchet.migrations.lexer import split_statements
 from pgratchet.migrations.positions import line_and_column
 from pgratchet.migrations.scripts import Script
 from pgratchet.migrations.statement import Statement
-from pgratchet.rehearsal import concurrent_locks, stops
+from pgratchet.rehearsal import stops
 from pgratchet.rehearsal.lock_modes import Blocked
 from pgratchet.rehearsal.observer import Observer
 from pgratchet.rehearsal.probe import Probe, Reading, Relation, read_relations, write_ahead_position
 from pgratchet.rehearsal.report import Lock, MigrationReport, Rewrite, StatementReport, Stop
+from pgratchet.rehearsal.unseen_locks import unseen_locks
 
 LONGEST_TEXT = 4_000
 """Characters that a report keeps of a statement."""
@@ -184,7 +185,7 @@ class _Tracer:
         if answer.error is not None:
             raise StatementFailed(script, statement, answer.error, 0)
         after = read_relations(self.connection)
-        modes = self.observer.seen_modes() | concurrent_locks.expected(statement, before, after)
+        modes = self.observer.seen_modes() | unseen_locks(text, statement, before, after, self._find_relation)
         reading = Reading(
             tuple(sorted((self.probe.lock(oid, mode) for oid, mode in modes), key=_by_name)),
             tuple(_rewrites(before, after)),
@@ -194,6 +195,10 @@ class _Tracer:
         report = self._report(script, text, statement, started, duration, reading, is_sampled=True)
         self.trace.statements.append(report)
         self.trace.stops += stops.find_stops([report], 0, self._measured())
+
+    def _find_relation(self, name: str) -> int | None:
+        ((oid,),) = self.connection.execute("SELECT to_regclass(%s)::oid::bigint", (name,)).fetchall()
+        return None if oid is None else int(oid)
 
     def _report(
         self,
