@@ -159,7 +159,7 @@ class RunVariables(Group):
 
 
 class RehearsalPolicyVariables(Group):
-    """Whether migrations have to be rehearsed, for how many seconds a rehearsal is good, and its limits."""
+    """The policy about rehearsals: the need for one, the seconds that it is good for, and its limits."""
 
     rehearsal: Literal["off", "advised", "required"] = "off"
     rehearsal_max_age: Annotated[int, Range(0, 10_000_000, "seconds")] = 86_400

@@ -22,6 +22,7 @@ FAMILY = {
     "HistoryDisagrees": 8,
     "BackupFailed": 9,
     "Unreachable": 10,
+    "NotRehearsed": 11,
     "SchemaDiffers": 12,
     "Interrupted": 130,
 }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from pgratchet.console import commands
 from pgratchet.console.output import Table, format_short_time, format_time, say, show_table, write, write_json
 from pgratchet.errors import ConfigurationError
-from pgratchet.formatting import format_contents, format_count, format_duration, format_size
+from pgratchet.formatting import abbreviate_names, format_contents, format_count, format_duration, format_size
 
 if TYPE_CHECKING:
     from pgratchet.backups.drill_records import DrillRecord
@@ -22,14 +22,22 @@ if TYPE_CHECKING:
 _MOST_DRILLS = 10
 """The number of drills that `backups` lists."""
 _BACKUP_COLUMNS = ("backup", "state", "size", "applied", "database", "label")
+_REHEARSAL_COLUMNS = ("rehearsed", "result", "took", "migrations", "backup")
 _DRILL_COLUMNS = ("drilled", "result", "restore", "trend", "data", "rows", "backup")
 _BARS = "▁▂▃▄▅▆▇█"
 
 
 def show_backups(
-    environment: str, target: str, entries: Sequence[BackupEntry], drills: Sequence[DrillRecord], command: str = ""
+    environment: str,
+    target: str,
+    entries: Sequence[BackupEntry],
+    drills: Sequence[DrillRecord],
+    rehearsals: Sequence[Mapping[str, Any]],
+    command: str = "",
 ) -> None:
-    """Show the backups, newest first, and the last drills, oldest first. A backup's id begins with the time in UTC.
+    """Show the backups, newest first, and the last drills and rehearsals, oldest first.
+
+    A backup's id begins with the time in UTC.
 
     `command` is the program of the inventory's `backup_command`, which keeps further backups if it is set.
     """
@@ -55,6 +63,27 @@ def show_backups(
         drill_rows(format_time),
         narrow=lambda: _without_columns(_DRILL_COLUMNS, drill_rows(format_short_time), ("rows",)),
     )
+
+    _show_rehearsals(f"{name}: rehearsals", rehearsals[-_MOST_DRILLS:])
+
+
+def _show_rehearsals(title: str, records: Sequence[Mapping[str, Any]]) -> None:
+    def rows(format_moment: Callable[[datetime], str]) -> list[tuple[str, ...]]:
+        return [_rehearsal_row(record, format_moment) for record in records]
+
+    show_table(
+        title,
+        _REHEARSAL_COLUMNS,
+        rows(format_time),
+        narrow=lambda: Table(_REHEARSAL_COLUMNS, rows(format_short_time)),
+    )
+
+
+def _rehearsal_row(record: Mapping[str, Any], format_moment: Callable[[datetime], str]) -> tuple[str, ...]:
+    verdict = "failed" if record["failure"] else "within budget" if record["verdict"]["ok"] else "over budget"
+    names = [each["name"] for each in record["migrations"]]
+    took = format_duration(round(record["duration_ms"]))
+    return format_moment(datetime.fromisoformat(record["at"])), verdict, took, abbreviate_names(names), record["backup"]
 
 
 def _have_one_database(rows: Sequence[Sequence[str]]) -> bool:
@@ -117,13 +146,22 @@ def _drill_result(record: DrillRecord) -> str:
 
 
 def backups_json(
-    entries: Sequence[BackupEntry], drills: Sequence[DrillRecord], location: str, *, is_checked: bool = False
+    entries: Sequence[BackupEntry],
+    drills: Sequence[DrillRecord],
+    rehearsals: Sequence[Mapping[str, Any]],
+    location: str,
+    *,
+    is_checked: bool = False,
 ) -> dict[str, Any]:
     """The lists of `backups --json`. With `is_checked`, the signatures of the backups were checked."""
     return {
         "where": location,
         "backups": [_backup_json(entry, is_checked) for entry in entries],
         "drills": [record.as_json() for record in drills],
+        "rehearsals": [
+            {name: record[name] for name in ("at", "backup", "migrations", "duration_ms", "failure", "verdict")}
+            for record in rehearsals
+        ],
     }
 
 

@@ -38,6 +38,8 @@ _COLOURS = {
     "warning": "yellow",
     "problem": "red",
     "verified": "green",
+    "within budget": "green",
+    "over budget": "red",
     "claimed": "yellow",
     "rolled back": "yellow",
     "no file": "red",
@@ -171,7 +173,19 @@ def _printable_rows(rows: Sequence[Sequence[str]]) -> list[list[str]]:
     return [[printable(cell) for cell in row] for row in rows]
 
 
-_UNBROKEN = ("took", "size", "applied at", "applied", "backup", "drilled", "restore", "trend", "data", "rows")
+_UNBROKEN = (
+    "took",
+    "size",
+    "applied at",
+    "applied",
+    "backup",
+    "drilled",
+    "rehearsed",
+    "restore",
+    "trend",
+    "data",
+    "rows",
+)
 """Columns whose cells stay on one line."""
 _RIGHT = ("took", "size")
 _GAP, _NARROW_GAP, _EDGES = 3, 2, 2

@@ -39,7 +39,7 @@ class Observer:
     connect: Callable[[], psycopg.Connection]
     pid: int
     _names: Mapping[int, tuple[str, str]] = field(default_factory=dict)
-    _seen: set[tuple[int, str]] = field(default_factory=set)
+    _noticed: set[tuple[int, str]] = field(default_factory=set)
     _waits: dict[Key, Future[float | None]] = field(default_factory=dict)
     _idle: queue.SimpleQueue[psycopg.Connection] = field(default_factory=queue.SimpleQueue)
     _guard: threading.Lock = field(default_factory=threading.Lock)
@@ -63,12 +63,12 @@ class Observer:
     def begin(self, names: Mapping[int, tuple[str, str]]) -> None:
         """Forget what was seen. `names` has the names and the kinds of the relations to watch, by oid."""
         with self._guard:
-            self._names, self._seen, self._waits = names, set(), {}
+            self._names, self._noticed, self._waits = names, set(), {}
 
     def seen_modes(self) -> set[tuple[int, str]]:
         """Return the locks that were seen since `begin`: oids and modes as in pg_locks."""
         with self._guard:
-            return {(oid, mode) for oid, mode in self._seen if oid in self._names}
+            return {(oid, mode) for oid, mode in self._noticed if oid in self._names}
 
     def waits(self) -> dict[Key, float]:
         """Return how long the others waited, in milliseconds, once they all have gone on."""
@@ -85,7 +85,7 @@ class Observer:
                 now = time.monotonic()
                 with self._guard:
                     for oid, mode, granted in rows:
-                        self._seen.add((oid, mode))
+                        self._noticed.add((oid, mode))
                         if granted:
                             self._start_waits(oid, mode, now)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg import sql
@@ -49,14 +49,13 @@ def describe(failed: StatementFailed, connect: Callable[[], psycopg.Connection])
     """Describe a failure in the database in which the statement failed, whose transaction is undone."""
     error, text = failed.error, failed.script.migration.text()
     line = line_and_column(text, failed.statement.start)[0] if failed.statement else 1
-    diagnostic, sqlstate = error.diag, error.sqlstate or ""
-    table = _qualified(diagnostic.schema_name, diagnostic.table_name)
-    message = _message(error)
+    failure = Failure(failed.script.name, line, _message(error), error.sqlstate or "")
     with suppress(psycopg.Error), connect() as connection, connection.transaction(force_rollback=True):
         _run_before(connection, failed, text)
-        if obstacle := _find(connection, failed, text, table):
-            return _count(connection, Failure(failed.script.name, line, message, sqlstate), obstacle)
-    return Failure(failed.script.name, line, message, sqlstate, table)
+        failure = replace(failure, relation=_table_name(connection, error.diag))
+        if obstacle := _find(connection, failed, text, failure.relation):
+            return _count(connection, failure, obstacle)
+    return failure
 
 
 def _message(error: psycopg.Error) -> str:
@@ -111,21 +110,22 @@ def _violations(connection: psycopg.Connection, table: str, name: str) -> _Obsta
 
 
 def _count(connection: psycopg.Connection, failure: Failure, obstacle: _Obstacle) -> Failure:
-    from dataclasses import replace
-
     rows = f"FROM {obstacle.relation} AS t WHERE {obstacle.condition}"
     ((count,),) = connection.execute(f"SELECT count(*) {rows}".encode()).fetchall()
     names = [name for (name,) in connection.execute(_PRIMARY_KEY.encode(), (obstacle.relation,)).fetchall()]
     keys: list[str] = []
     if names:
         columns = ", ".join(f"t.{_quoted(name)}::text" for name in names)
-        found = connection.execute(f"SELECT {columns} {rows} ORDER BY 1 LIMIT {_MOST_KEYS}".encode()).fetchall()
-        keys = [", ".join(str(value) for value in key) for key in found]
-    return replace(failure, relation=obstacle.relation, rows=int(count), key_columns=tuple(names), keys=tuple(keys))
+        rows_shown = connection.execute(f"SELECT {columns} {rows} ORDER BY 1 LIMIT {_MOST_KEYS}".encode()).fetchall()
+        keys = [", ".join(str(value) for value in key) for key in rows_shown]
+    return replace(failure, rows=int(count), key_columns=tuple(names), keys=tuple(keys))
 
 
-def _qualified(schema: str | None, table: str | None) -> str:
-    return f"{_quoted(schema)}.{_quoted(table)}" if schema and table else ""
+def _table_name(connection: psycopg.Connection, diagnostic: psycopg.errors.Diagnostic) -> str:
+    """The qualified name of the table of an error, with quotes where they are needed; empty for other errors."""
+    query = "SELECT quote_ident(%s) || '.' || quote_ident(%s)"
+    ((name,),) = connection.execute(query, (diagnostic.schema_name, diagnostic.table_name)).fetchall()
+    return name or ""
 
 
 def _quoted(name: str) -> str:

@@ -53,7 +53,7 @@ class _Counters:
 
 @dataclass(slots=True)
 class Reading:
-    """What a statement did, as the difference between two probes."""
+    """The effects of a statement, as the difference between two probes."""
 
     locks: tuple[Lock, ...] = ()
     rewrites: tuple[Rewrite, ...] = ()
@@ -65,7 +65,7 @@ class Reading:
 
 @dataclass(slots=True)
 class _Messages:
-    """What the server said while a statement ran."""
+    """The server's messages while a statement ran."""
 
     indexes: list[str] = field(default_factory=list)
     constraints: list[str] = field(default_factory=list)

@@ -25,7 +25,7 @@ Shape = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What a verdict is bound to: any change voids it.
+    """The circumstances that a verdict is bound to: any change voids it.
 
     `history` and `settings` are those of the database before the migrations, `migrations` the pending ones in their
     order, by name and checksum. `major` is the server's major version.
@@ -135,8 +135,8 @@ def _parse_all(texts: Iterator[bytes]) -> Iterator[Shape]:
 
 def find_fitting(records: Sequence[Shape], circumstances: Circumstances) -> Shape | None:
     """Return the newest record that was made in these circumstances, whatever its verdict."""
-    wanted = circumstances.fingerprint()
-    return next((each for each in reversed(records) if each["bound_to"]["circumstances_sha256"] == wanted), None)
+    fingerprint = circumstances.fingerprint()
+    return next((each for each in reversed(records) if each["bound_to"]["circumstances_sha256"] == fingerprint), None)
 
 
 def rehearsed_durations(records: Sequence[Shape]) -> dict[tuple[str, str], int]:

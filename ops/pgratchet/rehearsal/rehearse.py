@@ -20,7 +20,7 @@ from pgratchet.backups.loading import BackupArchive, load_archive
 from pgratchet.backups.manifest import Manifest
 from pgratchet.backups.pg_programs import PgRestoreOptions
 from pgratchet.backups.restore_server import RestoreServer, find_missing, new_database, take_lock
-from pgratchet.errors import ConfigurationError, MigrationFailed, StoppedPartWay, Unreachable
+from pgratchet.errors import ConfigurationError, LockBusy, MigrationFailed, StoppedPartWay, Unreachable
 from pgratchet.formatting import elapsed_ms, format_size
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.plan import HistoryRow
@@ -63,7 +63,7 @@ class Rehearsal:
         """Restore, trace, apply and drop. A migration that fails is in the report, and not raised."""
         with ExitStack() as stack:
             maintenance = stack.enter_context(closing(self.server.open_session(self.server.maintenance)))
-            take_lock(maintenance, "pgratchet_rehearsal")
+            _take_lock(maintenance)
             _drop_leftovers(maintenance)
             missing_roles = self._prepare(maintenance)
             name = stack.enter_context(self._database(maintenance))
@@ -219,6 +219,18 @@ def require_room(manifest: Manifest) -> None:
 
 def _new_name() -> str:
     return f"pgratchet_rehearsal_{os.urandom(6).hex()}"
+
+
+def _take_lock(maintenance: psycopg.Connection) -> None:
+    """Lock the server against other rehearsals, whose work would be in the durations."""
+    try:
+        take_lock(maintenance, "pgratchet_rehearsal")
+    except LockBusy as error:
+        raise LockBusy(
+            "another rehearsal is running on this server",
+            detail="Each would measure the work of the other one too.",
+            hint="Wait until it ends, then run this again.",
+        ) from error
 
 
 def _drop_leftovers(maintenance: psycopg.Connection) -> None:

@@ -36,7 +36,7 @@ class Remedy:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What a statement does that takes long, how to do it safely, and the statements for that."""
+    """The problem of a statement that takes long, how to do it safely, and the statements for that."""
 
     problem: str
     advice: str
@@ -51,22 +51,22 @@ def find_remedies(report: Report) -> tuple[Remedy, ...]:
         if stop.duration_ms < LEAST_MS:
             continue
         longest = by_position.get(stop.spent_at)
-        found = [_split(stop)] if stop.locked_at != stop.spent_at and stop.blocks != "rows" else []
+        of_stop = [_split(stop)] if stop.locked_at != stop.spent_at and stop.blocks != "rows" else []
         form = _safe_form(longest, report.scratch_version) if longest else None
         if form:
-            found.append(Remedy(stop.spent_at, form.problem, form.advice, form.sql))
-        for remedy in found:
+            of_stop.append(Remedy(stop.spent_at, form.problem, form.advice, form.sql))
+        for remedy in of_stop:
             remedies.setdefault((remedy.position, remedy.advice), remedy)
     return tuple(remedies.values())
 
 
 def _split(stop: Stop) -> Remedy:
     """The remedy for a lock that is held while another statement takes the time."""
-    taken = "reads and writes" if stop.blocks == "reads" else "writes"
+    waiting = "reads and writes" if stop.blocks == "reads" else "writes"
     return Remedy(
         stop.locked_at,
         f"{stop.locked_at} locks {stop.relation}, and {stop.spent_at} then runs for "
-        f"{format_duration(round(stop.spent_ms))} in the same transaction: {taken} wait until its end.",
+        f"{format_duration(round(stop.spent_ms))} in the same transaction: {waiting} wait until its end.",
         "Split the file: put the statement that takes the time into a migration of its own.",
     )
 

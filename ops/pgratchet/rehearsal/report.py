@@ -71,7 +71,7 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class StatementReport:
-    """What a statement did. `started_ms` counts from the begin of the first statement.
+    """The effects of a statement. `started_ms` counts from the begin of the first statement.
 
     `locks` are those that the transaction had not taken before. `proofs` are the constraints from which the server
     concluded that it need not read the table. `is_sampled`: the statement ran outside a transaction, so its locks were
@@ -124,7 +124,7 @@ class Stop:
 
     @property
     def is_confirmed(self) -> bool | None:
-        """Whether the wait that was measured is as long as the locks tell; None where none was measured."""
+        """True when the measured wait is as long as the locks tell; None without a measured wait."""
         if self.measured_ms is None:
             return None
         return abs(self.measured_ms - self.duration_ms) <= max(LEAST_TOLERANCE_MS, TOLERANCE * self.duration_ms)

@@ -35,11 +35,11 @@ def _blocked_table(lock: Lock) -> str:
 
 def _stops_of(relation: str, statements: Sequence[StatementReport], commit_ms: float) -> Iterator[Stop]:
     """Yield the stop of each kind, unless a stronger one began at the same statement or before."""
-    seen = len(statements)
+    begun = len(statements)
     for blocks in ("reads", "writes", "rows"):
         first = next((i for i, each in enumerate(statements) if _mode(each, relation, blocks)), None)
-        if first is not None and first < seen:
-            seen = first
+        if first is not None and first < begun:
+            begun = first
             yield _stop(relation, blocks, statements[first:], commit_ms)
 
 
@@ -52,10 +52,10 @@ def _mode(statement: StatementReport, relation: str, blocks: Blocked) -> str:
     return next((mode for mode in modes if blocked_by(mode) == blocks), "")
 
 
-def _stop(relation: str, blocks: Blocked, held: Sequence[StatementReport], commit_ms: float) -> Stop:
+def _stop(relation: str, blocks: Blocked, under_lock: Sequence[StatementReport], commit_ms: float) -> Stop:
     """The stop from the first of some statements to the end of the transaction."""
-    first, longest = held[0], max(held, key=lambda statement: statement.duration_ms)
-    duration = sum(statement.duration_ms for statement in held) + commit_ms
+    first, longest = under_lock[0], max(under_lock, key=lambda statement: statement.duration_ms)
+    duration = sum(statement.duration_ms for statement in under_lock) + commit_ms
     mode = _mode(first, relation, blocks)
     return Stop(
         relation, blocks, mode, first.started_ms, duration, first.position, longest.position, longest.duration_ms

@@ -211,8 +211,8 @@ class _Tracer:
         *,
         is_sampled: bool = False,
     ) -> StatementReport:
-        said = self.probe.take_messages()
-        built = () if statement.head[0] == "TRUNCATE" else tuple(said.indexes)  # indexes without rows
+        messages = self.probe.take_messages()
+        built = () if statement.head[0] == "TRUNCATE" else tuple(messages.indexes)  # indexes without rows
         return StatementReport(
             script.name,
             line_and_column(text, statement.start)[0],
@@ -224,9 +224,9 @@ class _Tracer:
             reading.scans,
             reading.changes,
             built,
-            tuple(said.constraints),
+            tuple(messages.constraints),
             reading.wal_bytes,
-            said.temporary_bytes,
+            messages.temporary_bytes,
             reading.growth_bytes,
             is_sampled,
         )

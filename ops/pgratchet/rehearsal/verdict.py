@@ -29,8 +29,9 @@ def judge(
     at = datetime.fromisoformat(record["at"])
     if record["bound_to"]["backup_sha256"] not in backups:
         return NotRehearsed(
-            "the backup of the rehearsal is no longer as it was",
-            detail=f"The rehearsal of {record['at']} used backup {record['backup']}, which was changed or deleted.",
+            "the backup of the rehearsal was changed or deleted",
+            detail=f"The rehearsal of {record['at']} used backup {record['backup']}. Its manifest is missing now, or "
+            "has another content.",
             hint=_REHEARSE,
         )
     if now - at > max_age:

@@ -74,21 +74,23 @@ def backups(project: Project, env: str | None = None, limit: str | None = None, 
     from pgratchet.backups import drill_records, listing
     from pgratchet.backups.signing import trusted_keys
     from pgratchet.checks.stored_backups import check_backups
+    from pgratchet.rehearsal import records
 
     for target in project.targets(env, limit):
         store = project.backup_store(target)
         keys = trusted_keys(project.storage(target).variables)
         entries, drills = listing.list_backups(store, keys), drill_records.read_records(store)
+        rehearsals = records.read_records(store)
         leftovers = _find_leftovers(project, target)
         if json:
             databases = None if leftovers is None else [finding.what for finding in leftovers]
-            shape = backups_json(entries, drills, store.location, is_checked=keys is not None) | {
+            shape = backups_json(entries, drills, rehearsals, store.location, is_checked=keys is not None) | {
                 "databases": databases
             }
             output.write_json({"env": target.environment, "target": target.name, **shape})
         else:
             command = project.storage(target).variables.backup_command
-            show_backups(target.environment, target.name, entries, drills, *command[:1])
+            show_backups(target.environment, target.name, entries, drills, rehearsals, *command[:1])
             show_notes([*check_backups(store, datetime.now(timezone.utc)), *(leftovers or ())])
 
 

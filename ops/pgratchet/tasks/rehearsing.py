@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from pgratchet.rehearsal.report import Report
 
 
-@task("env", "backup", "fresh", "sql", "to", "on", "html", "markdown", "yes", "limit", "json")
+@task(
+    *("env", "backup", "fresh", "sql", "to", "on", "html", "markdown", "yes", "limit", "json"),
+    help_texts={"yes": "rehearse also on the server that the backup was taken on"},
+)
 def rehearse(
     project: Project,
     env: str | None = None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from pgratchet import events
@@ -128,9 +130,18 @@ LINES: dict[events.Event, str] = {
     events.Retrying("one", "busy", 5, ("pid 7",)): "one: busy, waiting for pid 7; trying again in 5 ms\n",
     events.SnapshotsAwaited("one", ("pid 7",)): "one: waiting for open transactions: pid 7\n",
     FIRST: "applied a, 1 ms\n",
+    events.Rehearsed("a", 5): "rehearsed a, 5 ms\n",
+    events.RightsMissing(("One.", "Two.")): (
+        "warning: this role cannot restore the backup alone. One. (1 more) See `invoke doctor`.\n"
+    ),
+    events.SessionsAwaited("d", ("pid 7",)): ('waiting for sessions of "d" that this role may not end: pid 7\n'),
     events.ServerNotice("NOTICE", "hello"): "NOTICE: hello\n",
     events.Finished(1, 0): "",
 }
+
+
+def test_every_kind_of_event_has_a_line() -> None:
+    assert {type(event) for event in LINES} == set(get_args(events.Event))
 
 
 @pytest.mark.parametrize("quiet", [False, True])

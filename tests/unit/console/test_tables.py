@@ -98,7 +98,7 @@ ROW = ("20261126T215919-0c76", "complete, kept", "123.4 MB", "12", "shop_product
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_label_of_a_few_words_stays_on_a_line(draw: Draw, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pgratchet.console.backups._backup_row", lambda _: ROW)
-    lines = draw(width, lambda: show_backups("prod", "shop", [BackupEntry(ROW[0], None)], []))
+    lines = draw(width, lambda: show_backups("prod", "shop", [BackupEntry(ROW[0], None)], [], []))
     (line,) = (line for line in lines if ROW[0] in line)
     assert line.endswith("before the large change")
     assert ("shop_production_eu" in line) == (width == 120)
@@ -107,11 +107,11 @@ def test_a_label_of_a_few_words_stays_on_a_line(draw: Draw, width: int, monkeypa
 def test_databases_that_differ_are_named_in_a_narrow_terminal_too(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {"one": ROW, "two": (*ROW[:4], "other", "")}
     monkeypatch.setattr("pgratchet.console.backups._backup_row", lambda entry: rows[entry.backup_id])
-    lines = draw(80, lambda: show_backups("prod", "shop", [BackupEntry(name, None) for name in rows], []))
+    lines = draw(80, lambda: show_backups("prod", "shop", [BackupEntry(name, None) for name in rows], [], []))
     assert any("other" in line for line in lines)
 
 
 def test_a_drill_stays_on_a_line(draw: Draw) -> None:
     record = DrillRecord("20261126T215919-0c76", "2001-02-03T12:00:00.000Z", 1, Verdict.GOOD, restore_ms=180)
-    lines = draw(80, lambda: show_backups("prod", "shop", [], [record]))
+    lines = draw(80, lambda: show_backups("prod", "shop", [], [record], []))
     assert any(line.startswith("2001-02-03 ") and line.endswith(record.backup_id) for line in lines)

@@ -44,6 +44,7 @@ EVENTS = [
     events.Retrying("a", ODD, 10, ("x", "y")),
     events.SnapshotsAwaited("a", (ODD,)),
     events.MigrationApplied("a", 7),
+    events.Rehearsed("a", 7),
     events.ServerNotice("NOTICE", ODD),
     events.Finished(1, 0),
 ]
