@@ -142,12 +142,13 @@ def summary_lines(shape: Shape) -> list[str]:
 
 
 def _measured_line(shape: Shape) -> str:
-    count = format_count(len(shape["migrations"]), "migration")
-    return (
-        f"{count} took {format_duration(round(shape['duration_ms']))} here, alone, with "
-        f"{format_size(shape['wal_bytes'])} of WAL; the backup ({format_size(shape['database_size'])}) was restored in "
-        f"{format_duration(shape['restore_ms'])}"
+    restored = (
+        f"the backup ({format_size(shape['database_size'])}) was restored in {format_duration(shape['restore_ms'])}"
     )
+    if shape["failure"]:
+        return restored
+    count, took = format_count(len(shape["migrations"]), "migration"), format_duration(round(shape["duration_ms"]))
+    return f"{count} took {took} here, alone, with {format_size(shape['wal_bytes'])} of WAL; {restored}"
 
 
 def _calibration_lines(shape: Shape) -> Iterator[str]:

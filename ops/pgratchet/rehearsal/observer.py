@@ -32,6 +32,14 @@ _WAITS: Mapping[Blocked, str] = {"reads": "ACCESS SHARE", "writes": "ROW EXCLUSI
 Key = tuple[int, Blocked]
 
 
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A wait of another session for a table: when the lock was noticed, by the clock `time.monotonic`, and how long."""
+
+    since: float
+    duration_ms: float
+
+
 @dataclass(slots=True)
 class Observer:
     """Watches the session of the server process `pid`, from sessions that `connect` opens."""
@@ -40,7 +48,7 @@ class Observer:
     pid: int
     _names: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     _noticed: set[tuple[int, str]] = field(default_factory=set)
-    _waits: dict[Key, Future[float | None]] = field(default_factory=dict)
+    _waits: dict[Key, Future[Wait | None]] = field(default_factory=dict)
     _idle: queue.SimpleQueue[psycopg.Connection] = field(default_factory=queue.SimpleQueue)
     _guard: threading.Lock = field(default_factory=threading.Lock)
     _is_over: threading.Event = field(default_factory=threading.Event)
@@ -70,12 +78,12 @@ class Observer:
         with self._guard:
             return {(oid, mode) for oid, mode in self._noticed if oid in self._names}
 
-    def waits(self) -> dict[Key, float]:
-        """Return how long the others waited, in milliseconds, once they all have gone on."""
+    def waits(self) -> dict[Key, Wait]:
+        """Return how long the others waited, once they all have gone on."""
         with self._guard:
             waits = dict(self._waits)
         ended = {key: future.result() for key, future in waits.items()}
-        return {key: duration for key, duration in ended.items() if duration is not None}
+        return {key: wait for key, wait in ended.items() if wait is not None}
 
     def _watch(self) -> None:
         query = queries.load(__file__, "probe")["observed"].encode()
@@ -104,8 +112,8 @@ class Observer:
             return self._idle.get_nowait()
         return self.connect()
 
-    def _wait(self, name: str, mode: str, since: float) -> float | None:
-        """Ask for a lock as an application does; returns milliseconds since the lock was seen, None without a wait."""
+    def _wait(self, name: str, mode: str, since: float) -> Wait | None:
+        """Ask for a lock as an application does, and wait for it. None when that fails."""
         with suppress(psycopg.Error):
             connection = self._session()
             try:
@@ -114,5 +122,5 @@ class Observer:
                 connection.execute("ROLLBACK")
             duration = (time.monotonic() - since) * 1000
             self._idle.put(connection)
-            return duration
+            return Wait(since, duration)
         return None

@@ -11,14 +11,24 @@ from dataclasses import replace
 from pgratchet.rehearsal.lock_modes import Blocked, blocked_by
 from pgratchet.rehearsal.report import Lock, StatementReport, Stop
 
-Measured = Mapping[tuple[str, Blocked], float]
-"""Waits of other sessions, in milliseconds, by the relation and by what waited."""
+Measured = Mapping[tuple[str, Blocked], tuple[float, float]]
+"""Waits of other sessions by the relation and by what waited: begin, as `started_ms`, and duration in milliseconds."""
+_LATE_MS = 50
+"""A lock that is noticed later than this was not taken at the begin of its statement, as in a DO block."""
 
 
 def find_stops(statements: Sequence[StatementReport], commit_ms: float, measured: Measured) -> list[Stop]:
     """Return the stops of a transaction with these statements, and with this duration of its COMMIT."""
     stops = [stop for relation in _relations(statements) for stop in _stops_of(relation, statements, commit_ms)]
-    return [replace(stop, measured_ms=measured.get((stop.relation, stop.blocks))) for stop in stops]
+    return [_with_wait(stop, *wait) if (wait := measured.get((stop.relation, stop.blocks))) else stop for stop in stops]
+
+
+def _with_wait(stop: Stop, began_ms: float, duration_ms: float) -> Stop:
+    """Add a measured wait to a stop, which begins when the lock was noticed if that is much later."""
+    late = began_ms - stop.started_ms
+    if late <= _LATE_MS:
+        return replace(stop, measured_ms=duration_ms)
+    return replace(stop, started_ms=began_ms, duration_ms=stop.duration_ms - late, measured_ms=duration_ms)
 
 
 def _relations(statements: Sequence[StatementReport]) -> dict[str, None]:

@@ -262,8 +262,11 @@ class _Tracer:
         self.trace.stops += stops.find_stops(reports, duration, self._measured())
         return duration
 
-    def _measured(self) -> dict[tuple[str, Blocked], float]:
-        return {(self.probe.name(oid), what): wait for (oid, what), wait in self.observer.waits().items()}
+    def _measured(self) -> dict[tuple[str, Blocked], tuple[float, float]]:
+        return {
+            (self.probe.name(oid), what): (self.trace.elapsed_ms(wait.since), wait.duration_ms)
+            for (oid, what), wait in self.observer.waits().items()
+        }
 
     def _add_migration(self, script: Script, seconds: float) -> None:
         wal = sum(each.wal_bytes for each in self.trace.statements if each.migration == script.name)
