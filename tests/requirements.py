@@ -39,6 +39,7 @@ _FOLDERS = os.pathsep.join(
 )
 _PROGRAMS = {
     "ansible-inventory": "pip install ansible-core",
+    "chromium": "apt-get install chromium",
     "docker": "install the docker command",
     "git": "apt-get install git",
     "java": "apt-get install default-jre-headless",
