@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -135,3 +136,91 @@ def test_a_missing_main_is_reported_and_the_checks_continue(invoke: Invoke, chec
     assert "not compared with the main branch" in done.stderr
     assert "counted only" in done.stderr, "the seed's first file was written before squawk was asked"
     assert "1 migration applied on a scratch server" in done.stdout
+
+
+RELEASE = """-- squawk-ignore-file
+alter table small add column n int;
+alter table big alter column n set not null;
+update big set n = 1 where id = 5;
+alter table big alter column n type bigint;
+"""
+SIZES = {
+    "kind": "sizes",
+    "tables": {
+        "public.big": {"rows": 2_000_000, "bytes": 100_000_000, "index_bytes": 40_000_000},
+        "public.small": {"rows": 10, "bytes": 8192, "index_bytes": 8192},
+    },
+    "rates": {"rewrite": 20.0, "scan": 0.1, "index": None, "change": None},
+    "origin": "prod: app",
+}
+
+
+def test_the_impact_on_large_tables_is_told_without_a_login(
+    invoke: Invoke, checkout: Path, commit_migrations: CommitMigrations, tmp_path: Path
+) -> None:
+    tables = "create table big (id bigint primary key, n int);\ncreate table small (id bigint primary key);\n"
+    git(checkout, "checkout", "-q", "main")
+    (checkout / "sql" / "002_tables.sql").write_text(tables)
+    commit(checkout / "sql")
+    git(checkout, "checkout", "-q", "branch")
+    git(checkout, "merge", "-q", "main")
+    commit_migrations(m003_release=RELEASE)
+    (tmp_path / "sizes.json").write_text(json.dumps(SIZES))
+    files = {flag: tmp_path / flag for flag in ("markdown", "sarif", "code-quality")}
+    flags = [f"--{flag}={path}" for flag, path in files.items()]
+    summary = tmp_path / "summary"
+    env = {"GITHUB_STEP_SUMMARY": str(summary)}
+    done = invoke("ci", "--against=main", f"--sizes={tmp_path / 'sizes.json'}", "--json", *flags, env=env).json
+    assert [(each["line"], each["relation"], each["blocks"], each["estimate_ms"]) for each in done["impact"]] == [
+        (3, "public.big", "reads", 200.0),
+        (5, "public.big", "reads", 2000.0),
+    ]
+    assert [each["is_rewritten"] for each in done["impact"]] == [False, True]
+    assert done["impact"][0]["waits_too"] == ["public.small"]
+    text = files["markdown"].read_text()
+    assert summary.read_text() == text + "\n"
+    assert "| about 2.0 s | public.small |" in text
+    results = json.loads(files["sarif"].read_text())["runs"][0]["results"]
+    assert [each["locations"][0]["physicalLocation"]["region"]["startLine"] for each in results] == [3, 5]
+    quality = json.loads(files["code-quality"].read_text())
+    assert [each["location"]["lines"]["begin"] for each in quality] == [3, 5]
+    assert len({each["fingerprint"] for each in quality}) == 2
+
+
+def test_sizes_come_from_a_backup_and_a_rehearsal_replaces_the_estimates(
+    invoke: Invoke, commit_migrations: CommitMigrations, database: Database
+) -> None:
+    env = {"DATABASE_URL": database.url}
+    invoke("migrate", env=env)
+    database.run("create table big (id bigint primary key, n int)")
+    database.run("insert into big select g, g from generate_series(1, 400000) g")
+    invoke("backup", env=env)
+    wrote = invoke("doctor", "--write-sizes=sizes.json", env=env)
+    assert "wrote the sizes of" in wrote.stderr
+    commit_migrations(
+        m002_more="-- squawk-ignore-file\ncreate table if not exists big (id bigint primary key, n int);\n"
+    )
+    commit_migrations(m003_more="-- squawk-ignore-file\nalter table big alter column n type bigint;\n")
+    told = invoke("ci", "--against=main", "--sizes=backup", env=env).stdout
+    assert "003_more.sql:2: takes ACCESS EXCLUSIVE on public.big, blocks reads and writes, rewrites it (" in told
+    invoke("rehearse", env=env)
+    text = invoke("ci", "--against=main", "--sizes=backup", "--markdown=/dev/stdout", env=env).stdout
+    assert "### Rehearsal for dev" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--sizes=nowhere.json"], "The file does not exist."),
+        (["--sizes=tasks.py"], "no file that"),
+        (["--sizes=backup"], "there is no backup"),
+        (["--markdown=x.md"], "--markdown needs --sizes"),
+    ],
+)
+def test_sizes_that_cannot_be_read_are_named(
+    invoke: Invoke, commit_migrations: CommitMigrations, flags: list[str], text: str
+) -> None:
+    refused = invoke("ci", "--against=main", *flags, status=None)
+    assert refused.status in (2, 9)
+    assert text in refused.stderr
+    assert PARTS.search(refused.stderr)

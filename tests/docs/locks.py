@@ -10,8 +10,7 @@ from pgratchet.database.connection import connect
 from pgratchet.rehearsal.lock_modes import STRENGTH
 from pgratchet.rehearsal.report import StatementReport
 from tests import ROOT
-from tests.integration.rehearsal.statement_kinds import ALONE, KINDS, SCHEMA
-from tests.integration.rehearsal.test_statement_kinds import trace
+from tests.integration.rehearsal.statement_kinds import ALONE, KINDS, SCHEMA, trace
 from tests.servers.databases import Database
 
 PAGE = ROOT / "docs" / "reference" / "locks.md"

@@ -98,6 +98,15 @@ class SequenceState:
 
 
 @dataclass(frozen=True, slots=True)
+class TableSize:
+    """The size of a table: its rows, its bytes with TOAST values, and the bytes of its indexes."""
+
+    rows: int
+    bytes: int
+    index_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class MaterializedView:
     """A materialized view. `rows` is None when they cannot be counted: it is not populated, not readable or locked."""
 
@@ -114,7 +123,8 @@ class Contents:
     `owners` the owners alone, `guests` those that own objects in schemas of other roles. `superuser_objects` are
     phrases for objects that only a superuser may create. Manifests of earlier versions have none of the last three.
     `sequences`, `materialized_views` and `schemas` are None in manifests of earlier versions; they are then not
-    compared. `left_out` are sentences about objects that the dump lacks.
+    compared. `left_out` are sentences about objects that the dump lacks. `sizes` are those of the tables; None in
+    manifests of earlier versions.
     """
 
     tables: Mapping[str, int]
@@ -130,6 +140,7 @@ class Contents:
     materialized_views: Mapping[str, MaterializedView] | None = None
     schemas: Sequence[str] | None = None
     left_out: Sequence[str] = ()
+    sizes: Mapping[str, TableSize] | None = None
 
     @property
     def rows(self) -> int:
@@ -242,7 +253,7 @@ def _manifest(shape: dict[str, Any]) -> Manifest:
 
 def _contents(shape: Mapping[str, Any]) -> Contents:
     values: dict[str, Any] = {key: tuple(each) if isinstance(each, list) else each for key, each in shape.items()}
-    for key, kind in (("sequences", SequenceState), ("materialized_views", MaterializedView)):
+    for key, kind in (("sequences", SequenceState), ("materialized_views", MaterializedView), ("sizes", TableSize)):
         if (states := values.get(key)) is not None:
             values[key] = {name: kind(**state) for name, state in states.items()}
     return Contents(**values)

@@ -19,7 +19,7 @@ import psycopg
 from psycopg import sql
 
 from pgratchet.backups import table_progress
-from pgratchet.backups.manifest import Contents, Database, Grant, MaterializedView, SequenceState, Setting
+from pgratchet.backups.manifest import Contents, Database, Grant, MaterializedView, SequenceState, Setting, TableSize
 from pgratchet.database import queries
 from pgratchet.database.connection import first_line
 from pgratchet.database.history import History
@@ -57,8 +57,10 @@ class Snapshot:
 
         `sequences` are those that were read before the dump; without it they are read now.
         """
+        tables = dict(self._count_rows(list(self.sizes)))
         return Contents(
-            tables=dict(self._count_rows(list(self.sizes))),
+            tables=tables,
+            sizes=self._read_sizes(tables),
             large_objects=int(_rows(self.connection, "large_objects")[0][0]),
             extensions=dict(_rows(self.connection, "extensions")),
             invalid_indexes=tuple(name for (name,) in _rows(self.connection, "invalid_indexes")),
@@ -70,6 +72,11 @@ class Snapshot:
             left_out=read_left_out(self.connection),
             **read_owners(self.connection),
         )
+
+    def _read_sizes(self, rows: Mapping[str, int]) -> dict[str, TableSize]:
+        """The sizes of the tables with these rows. Those of indexes are as VACUUM or ANALYZE has noted them."""
+        indexes = {name: int(size) for name, size in _rows(self.connection, "index_sizes")}
+        return {name: TableSize(rows[name], self.sizes[name], indexes.get(name, 0)) for name in rows}
 
     def read_sequences(self) -> dict[str, SequenceState]:
         """Read the values of all sequences of the snapshot. Sequences dropped since are left out."""

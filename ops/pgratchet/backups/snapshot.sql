@@ -26,6 +26,14 @@ WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'information_
                   WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 ORDER BY 1;
 
+-- name: index_sizes
+-- The bytes of the indexes of each table, as VACUUM or ANALYZE has noted them.
+SELECT format('%I.%I', n.nspname, c.relname), sum(x.relpages)::bigint * current_setting('block_size')::bigint
+FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid
+JOIN pg_class AS c ON c.oid = i.indrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.oid >= 16384
+GROUP BY 1;
+
 -- name: sequences
 -- Lists the sequences whose values a dump contains, and whether they count down and whether they cycle.
 SELECT format('%I.%I', n.nspname, c.relname), s.seqincrement < 0, s.seqcycle

@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -295,6 +295,21 @@ def apply_once(server: ScratchServer, files: Sequence[Migration], roles: Iterabl
     connecting = closing(sessions.connect(server.parameters))
     with sessions.translate_errors(), connecting as connection, _scratch_database(connection, roles) as name:
         _apply({**server.parameters, "dbname": name}, files, "once")
+
+
+@contextmanager
+def database_with(
+    server: ScratchServer, files: Sequence[Migration], roles: Iterable[str]
+) -> Iterator[Callable[[], psycopg.Connection]]:
+    """A new database of the server that has run the files; a function that connects to it, for the block.
+
+    Its tables are empty, and the live ones are not: where an index can be used, the planner uses it.
+    """
+    connecting = closing(sessions.connect(server.parameters))
+    with sessions.translate_errors(), connecting as connection, _scratch_database(connection, roles) as name:
+        parameters = {**server.parameters, "dbname": name}
+        _apply(parameters, files, "base")
+        yield lambda: sessions.connect({**parameters, "options": "-c enable_seqscan=off"})
 
 
 def _require_extensions(connection: psycopg.Connection, server: ScratchServer, files: Sequence[Migration]) -> None:

@@ -39,3 +39,16 @@ SELECT count(*), coalesce(sum(heap), 0)::bigint, coalesce(sum(toast), 0)::bigint
        pg_catalog.pg_relation_size('pg_catalog.pg_largeobject'),
        pg_catalog.pg_database_size(pg_catalog.current_database())
 FROM data;
+
+-- name: table_sizes
+-- The rows, the bytes with TOAST and the bytes of the indexes of each table, as VACUUM or ANALYZE has noted them. Waits for
+-- no lock, and reads no table.
+SELECT format('%I.%I', n.nspname, c.relname), greatest(c.reltuples, 0)::bigint,
+       (c.relpages + coalesce(t.relpages, 0))::bigint * block.size, coalesce(i.pages, 0)::bigint * block.size
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_class AS t ON t.oid = c.reltoastrelid
+LEFT JOIN (SELECT x.indrelid, sum(k.relpages) AS pages FROM pg_catalog.pg_index AS x
+           JOIN pg_catalog.pg_class AS k ON k.oid = x.indexrelid GROUP BY 1) AS i ON i.indrelid = c.oid
+CROSS JOIN (SELECT current_setting('block_size')::bigint AS size) AS block
+WHERE c.relkind = 'r' AND c.oid >= 16384 AND c.relpersistence <> 't' AND n.nspname !~ '^pg_';

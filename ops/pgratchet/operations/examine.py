@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pgratchet.backups.manifest import TableSize
 from pgratchet.checks.findings import Finding
 from pgratchet.checks.needs import Needs
 from pgratchet.database.target import Target
@@ -55,6 +56,17 @@ class Examine:
                     connection.close()  # it would look like a run that is using the server
                     findings += FindLeftovers().run(target, machine)
         return tuple(findings)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSizes:
+    """Read the sizes of the tables from the catalog."""
+
+    def run(self, target: Target, machine: Machine) -> dict[str, TableSize]:
+        from pgratchet.database.data_size import read_table_sizes
+
+        with target.connected() as connection:
+            return {name: TableSize(*size) for name, *size in read_table_sizes(connection)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,60 +2,111 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from pgratchet.config import inventory
 from pgratchet.console import output
 from pgratchet.formatting import format_count
+from pgratchet.tasks.combinations import CI
 from pgratchet.tasks.project import Project
 from pgratchet.tasks.scratch import scratch_server
+from pgratchet.tasks.sizes import ImpactRequest, report_impact
 from pgratchet.tasks.support import read_migrations, task
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pgratchet.checks.ci import Branches
     from pgratchet.migrations.files import Migration
+    from pgratchet.rehearsal.impact import Impact
 
 
-@task("sql", "against", "server", "roles", "json")
+@task(
+    *("sql", "against", "server", "roles", "sizes", "env", "markdown", "sarif", "code_quality", "json"),
+    help_texts={
+        "env": "the environment whose newest backup has the sizes; default: $OPS_ENV, or dev",
+        "markdown": "also write what --sizes finds to this file, for a comment",
+    },
+    combinations=CI,
+)
 def ci(
     project: Project,
     sql: str | None = None,
     against: str | None = None,
     server: str | None = None,
     roles: str | None = None,
+    sizes: str | None = None,
+    env: str | None = None,
+    markdown: str | None = None,
+    sarif: str | None = None,
+    code_quality: str | None = None,
     json: bool = False,
 ) -> None:
     """Check the migrations before they are merged into main."""
-    from pgratchet.checks import ci as checks
-    from pgratchet.checks.phases import check_phases
-    from pgratchet.checks.schema_snapshot import check_snapshot
     from pgratchet.migrations.scripts import prepare_scripts
 
     folder = project.sql(sql)
     files = read_migrations(project, folder)
     prepare_scripts(files, {file.name for file in files if file.is_repeatable})
+    new, counts = _compare_and_lint(files, folder, against, quiet=json)
+    request = ImpactRequest(sizes, env, markdown, sarif, code_quality) if sizes else None
+    applied, impacts = _try(project, folder, files, new, server, roles, request, quiet=json)
+    if json:
+        impact = {"impact": [asdict(each) for each in impacts]} if request else {}
+        output.write_json(counts | {"applied": applied} | impact)
+    else:
+        applied_text = format_count(applied, "migration")
+        output.write(f"{applied_text} applied on a scratch server; a second run had nothing to do")
+
+
+def _compare_and_lint(
+    files: tuple[Migration, ...], folder: Path, against: str | None, *, quiet: bool
+) -> tuple[list[str] | None, dict[str, object]]:
+    """Compare the files with main and lint the new ones; returns the names of these, and the counts for JSON."""
+    from pgratchet.checks import ci as checks
+
     branches = checks.compare_branches(folder, against)
-    new, mistakes = _new_files(files, branches, quiet=json)
+    new, mistakes = _new_files(files, branches, quiet=quiet)
     linted = [file for file in files if new is None or file.name in new]
     findings = checks.lint([file for file in linted if not checks.is_baseline(file, files)])
-    if new is None and findings and not json:
+    if new is None and findings and not quiet:
         output.say(
             f"squawk finds {format_count(len(findings), 'thing')}, counted only: which files are new is not known"
         )
     checks.require_clean([*mistakes, *(findings if new is not None else ())])
+    main = branches.main if branches else None
+    return new, {"total": len(files), "main": main, "new": new, "findings": len(findings)}
+
+
+def _try(
+    project: Project,
+    folder: Path,
+    files: tuple[Migration, ...],
+    new: list[str] | None,
+    server: str | None,
+    roles: str | None,
+    request: ImpactRequest | None,
+    *,
+    quiet: bool,
+) -> tuple[int, Sequence[Impact]]:
+    """Try the files on a scratch server; returns how many were applied, and their impact on large tables."""
+    from pgratchet.checks import ci as checks
+    from pgratchet.checks.phases import check_phases
+    from pgratchet.checks.schema_snapshot import check_snapshot
+
+    impacts: Sequence[Impact] = ()
     with scratch_server(project, server) as scratch:
         roles_of_inventory = inventory.all_roles(project.root / project.folders["inventory"])
         needed = (*filter(None, (roles or "").split(",")), *roles_of_inventory)
         applied = checks.apply_twice(scratch, files, needed)
         check_phases(files, new or (), lambda chosen: checks.apply_once(scratch, chosen, needed))
+        if request:
+            impacts = report_impact(project, request, scratch, files, new or (), needed, quiet=quiet)
         if note := check_snapshot(folder, scratch.parameters, files, needed):
             output.say(f"note: {note}")
-    if json:
-        counts = {"total": len(files), "main": branches.main if branches else None, "new": new}
-        output.write_json(counts | {"findings": len(findings), "applied": applied})
-    else:
-        applied_text = format_count(applied, "migration")
-        output.write(f"{applied_text} applied on a scratch server; a second run had nothing to do")
+    return applied, impacts
 
 
 def _new_files(

@@ -93,3 +93,9 @@ ADOPT = Combinations(
     {"baseline": Mode("adopts a database that has no other tool's history", ())},
     others=("from_", "table", "files", "history", "exclude", "include", "mended", "write_baseline"),
 )
+
+CI = Combinations(
+    modes={},
+    needs=dict.fromkeys(("env", "markdown", "sarif", "code_quality"), ("sizes",)),
+)
+"""The flags of `ci`."""

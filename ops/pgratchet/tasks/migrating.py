@@ -194,12 +194,21 @@ def status(
         raise Exit(code=3)
 
 
-@task("env", "sql", "limit", "json")
+@task("env", "sql", "limit", "write_sizes", "json")
 def doctor(
-    project: Project, env: str | None = None, sql: str | None = None, limit: str | None = None, json: bool = False
+    project: Project,
+    env: str | None = None,
+    sql: str | None = None,
+    limit: str | None = None,
+    write_sizes: str | None = None,
+    json: bool = False,
 ) -> None:
     """Check for problems that would make a migration fail."""
     exit_code = 0
+    if write_sizes:
+        from pgratchet.tasks.sizes import write_sizes_of
+
+        write_sizes_of(project, project.targets(env, limit), Path(write_sizes))
     for target in project.targets(env, limit):
         findings: list[Finding] = []
         name, code = _examine(project, target, project.sql(sql), findings)

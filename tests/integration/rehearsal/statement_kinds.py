@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from pgratchet.adopt.conversion import converted_file
+from pgratchet.migrations.scripts import prepare_scripts
+from pgratchet.rehearsal.report import StatementReport
+from pgratchet.rehearsal.trace import Trace
+from tests.servers.databases import Database
+
 SCHEMA = """
 CREATE TYPE mood AS ENUM ('ok', 'bad');
 CREATE DOMAIN positive AS int CHECK (VALUE > 0);
@@ -180,3 +186,12 @@ ALONE = {
     "VACUUM FULL t": {("public.t", "ACCESS EXCLUSIVE")},
 }
 """Statements that run alone, with the locks that PostgreSQL's documentation tells of."""
+
+
+def trace(database: Database, sql: str, *, alone: bool = False) -> StatementReport:
+    text = f"-- migrate: no-transaction\n{sql};" if alone else f"{sql};"
+    traced = Trace(database.connect, prepare_scripts([converted_file("1_a", text.encode())]))
+    for _ in traced.run():
+        pass
+    (report,) = traced.statements
+    return report

@@ -6,12 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pgratchet.adopt.conversion import converted_file
-from pgratchet.migrations.scripts import prepare_scripts
 from pgratchet.rehearsal.lock_modes import MODES
-from pgratchet.rehearsal.report import StatementReport
-from pgratchet.rehearsal.trace import Trace
-from tests.integration.rehearsal.statement_kinds import ALONE, KINDS, SCHEMA
+from tests.integration.rehearsal.statement_kinds import ALONE, KINDS, SCHEMA, trace
 from tests.servers.databases import Database, Server
 
 _RELATIONS = """
@@ -39,15 +35,6 @@ def database(server: Server, template: Database) -> Iterator[Database]:
     database = server.create(template.name)
     yield database
     server.drop(database)
-
-
-def trace(database: Database, sql: str, *, alone: bool = False) -> StatementReport:
-    text = f"-- migrate: no-transaction\n{sql};" if alone else f"{sql};"
-    traced = Trace(database.connect, prepare_scripts([converted_file("1_a", text.encode())]))
-    for _ in traced.run():
-        pass
-    (report,) = traced.statements
-    return report
 
 
 def seen_by_others(database: Database, sql: str) -> tuple[set[tuple[str, str]], set[str]]:

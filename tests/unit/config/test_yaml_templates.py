@@ -259,3 +259,19 @@ def test_the_workflow_checks_on_another_server_where_one_is_named() -> None:
     install, check = [step["run"] for step in shape["jobs"]["check"]["steps"] if "run" in step]
     assert install.endswith("pip install squawk-cli testcontainers")
     assert check.endswith("ci --against=origin/main --server=docker:postgres:15")
+
+
+def test_the_check_of_a_pull_request_has_one_comment_where_sizes_are_named() -> None:
+    plain, other = rendered("ci/github.yml"), rendered("ci/github.yml", {"CI_SIZES": "sizes.json"})
+    assert "pull-requests" not in plain
+    (shape,) = documents(other)
+    job = shape["jobs"]["check"]
+    _, check, comment = [step["run"] for step in job["steps"] if "run" in step]
+    assert check.endswith(" --sizes=sizes.json --markdown=impact.md")
+    assert comment == 'gh pr comment "$NUMBER" --edit-last --create-if-none --body-file impact.md'
+    assert job["permissions"] == {"contents": "read", "pull-requests": "write"}
+    assert "--sizes" not in rendered("ci/gitlab.yml")
+    (shape,) = documents(rendered("ci/gitlab.yml", {"CI_SIZES": "backup"}))
+    job = shape["check migrations"]
+    assert job["script"][-1].endswith(" --sizes=backup --code-quality=impact.json")
+    assert job["artifacts"] == {"when": "always", "reports": {"codequality": "impact.json"}}
