@@ -22,7 +22,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pgratchet.errors import ConfigurationError, RatchetError, ServerNotRunning, Unreachable
@@ -36,11 +36,12 @@ _SOCKET_LIMIT = 100
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The bundled server of a checkout and environment. `root` contains data, log and usually socket."""
+    """The server of a checkout and environment. `root` has data, log and usually socket, `programs` other programs."""
 
     environment: str
     root: Path
     socket_folder: Path
+    programs: Path | None = None
 
     @property
     def data(self) -> Path:
@@ -88,10 +89,10 @@ def _read_id(file: Path, *, make: bool) -> str:
 
 
 @contextmanager
-def scratch(settings: Mapping[str, int] | None = None) -> Iterator[Server]:
+def scratch(settings: Mapping[str, int] | None = None, programs: Path | None = None) -> Iterator[Server]:
     """Run a new server with these settings for the block, and delete everything of the server afterwards."""
     _discard_abandoned()
-    server = _server_with("scratch", os.urandom(4).hex())
+    server = replace(_server_with("scratch", os.urandom(4).hex()), programs=programs)
     make_parents(server.root.parent)
     with _locked_file(_use_file(server)):
         try:
@@ -105,7 +106,7 @@ def scratch(settings: Mapping[str, int] | None = None) -> Iterator[Server]:
 
 def _discard(server: Server) -> None:
     if (server.data / "postmaster.pid").exists() and not is_running(server):  # started, but not listening yet
-        run_program("pg_ctl", "stop", "-D", str(server.data), "-m", "immediate", "-w", "-t", "10")
+        run_program("pg_ctl", "stop", "-D", str(server.data), "-m", "immediate", "-w", folder=server.programs)
     remove(server)
     shutil.rmtree(server.root, ignore_errors=True)  # again, for files that the ending server wrote meanwhile
     _use_file(server).unlink(missing_ok=True)
@@ -356,14 +357,14 @@ def _is_accessible_to_all(folder: Path) -> bool:
     return all(each.stat().st_mode & 0o001 for each in (folder / "postgres", folder, *folder.parents))
 
 
-def run_program(program: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+def run_program(program: str, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[bytes]:
     """Run a server program as the server's user, and return the status and the combined output."""
     owner = system_user()
     user, group = owner or (None, None)
     # Output goes to a file, because pg_ctl's server inherits the output and would keep a pipe open.
     with tempfile.TemporaryFile() as output:
         with subprocess.Popen(
-            [str(server_programs() / program), *arguments],
+            [str((folder or server_programs()) / program), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -386,7 +387,7 @@ def run_program(program: str, *arguments: str) -> subprocess.CompletedProcess[by
 
 def run_checked(server: Server, purpose: str, program: str, *arguments: str) -> None:
     """Run a server program. Raises Unreachable with the `purpose`, a verb, when the program fails."""
-    done = run_program(program, *arguments)
+    done = run_program(program, *arguments, folder=server.programs)
     if done.returncode != 0:
         raise Unreachable(
             f"could not {purpose} the bundled PostgreSQL",

@@ -21,7 +21,7 @@ from typing import Literal
 
 from pgratchet.backups.processes import Progress, running
 from pgratchet.database.target import plain_environment
-from pgratchet.errors import BackupFailed
+from pgratchet.errors import BackupFailed, ConfigurationError
 
 Form = Literal["custom", "directory"]
 LOCK_WAIT = "30s"
@@ -116,6 +116,19 @@ def _candidates(tls: bool) -> Iterator[Programs]:
         for program, version in zip(programs, pool.map(version_of, programs), strict=True):
             if version:
                 yield Programs(program.parent, version)
+
+
+def find_server_folder(major: int) -> Path:
+    """Find the programs of a server of a major version: those that it runs on, beside its client programs."""
+    folders = [each.folder for each in _candidates(False) if each.major == major]
+    for folder in folders:
+        if all((folder / name).exists() for name in ("initdb", "pg_ctl", "postgres")):
+            return folder
+    raise ConfigurationError(
+        f"this machine has no programs of a server of PostgreSQL {major}",
+        detail="A scratch server is made with initdb, pg_ctl and postgres of the same major version.",
+        hint=f"Install the package postgresql-{major} there, or rehearse elsewhere with --on=NAME.",
+    )
 
 
 def version_of(program: Path) -> str | None:

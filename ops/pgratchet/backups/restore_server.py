@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -66,13 +67,14 @@ class RestoreServer:
 
 @contextmanager
 def bundled_server(
-    history: History, settings: Mapping[str, int] | None = None, user: str = ""
+    history: History, settings: Mapping[str, int] | None = None, user: str = "", programs: Path | None = None
 ) -> Iterator[RestoreServer]:
     """A bundled server with these settings to restore on, which ends with the block.
 
-    With `user`, sessions are those of a superuser of that name.
+    With `user`, sessions are those of a superuser of that name. `programs` is the folder of other programs than the
+    bundled ones.
     """
-    with embedded.scratch(settings) as bundled:
+    with embedded.scratch(settings, programs) as bundled:
         parameters = bundled.parameters()
         if user and user != parameters["user"]:
             with closing(sessions.connect({**parameters, "dbname": "postgres"})) as connection:

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from typing import Any
 from pgratchet import events
 from pgratchet.errors import ConfigurationError, Interrupted, RatchetError
 from pgratchet.formatting import were_applied
-from pgratchet.operations import backups, examine, lost_rows, migrate, protocol, restore, salvage, schema
+from pgratchet.operations import backups, examine, lost_rows, migrate, protocol, rehearse, restore, salvage, schema
 from pgratchet.operations.base import Machine
 from pgratchet.operations.protocol import Request
 from pgratchet.operations.runs import BASE, RUNS, RunFolder, detach, list_runs, move_into_scope, prune
@@ -48,12 +48,21 @@ QUERIES: dict[str, type] = {
         lost_rows.FindLostRows,
         examine.Examine,
         examine.FindLeftovers,
+        examine.ReadSizes,
+        rehearse.ReadDatabaseState,
         schema.ReadSchema,
     )
 }
 TASKS: dict[str, type] = {
     kind.__name__: kind
-    for kind in (migrate.Migrate, backups.TakeBackup, backups.VerifyBackup, restore.Restore, salvage.Salvage)
+    for kind in (
+        migrate.Migrate,
+        backups.TakeBackup,
+        backups.VerifyBackup,
+        restore.Restore,
+        salvage.Salvage,
+        rehearse.Rehearse,
+    )
 }
 """Every operation by its name in a request."""
 
@@ -168,13 +177,13 @@ def _perform(request: Request, machine: Machine, send: Send) -> int:
         send(protocol.event(event))
 
     try:
-        result = None
+        results: list[object] = [None]
         if type(request.operation).__name__ in QUERIES:
-            result = request.operation.run(request.target, machine)  # type: ignore[attr-defined]
+            results.append(request.operation.run(request.target, machine))  # type: ignore[attr-defined]
         else:
-            events.follow(request.operation.run(request.target, machine), report)  # type: ignore[attr-defined]
+            events.follow(_keeping_result(request.operation.run(request.target, machine), results), report)  # type: ignore[attr-defined]
         ignore_signal()
-        send(protocol.result(result))
+        send(protocol.result(results[-1]))
         return 0
     except RatchetError as error:
         failure = error
@@ -187,6 +196,11 @@ def _perform(request: Request, machine: Machine, send: Send) -> int:
     ignore_signal()
     send(protocol.error(failure))
     return failure.status
+
+
+def _keeping_result(stream: Generator[events.Event, None, object], results: list[object]) -> events.Stream:
+    """The same stream; its result, which few tasks have, is added to a list."""
+    results.append((yield from stream))
 
 
 def _effects(applied: Sequence[str]) -> str:

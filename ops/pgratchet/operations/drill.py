@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pgratchet.database.history import History
 from pgratchet.errors import ConfigurationError, RatchetError
+from pgratchet.operations.rehearse import scratch_settings
 
 if TYPE_CHECKING:
     from pgratchet.backups.drill import Drill, UntestableDrill
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from pgratchet.database.target import Target
     from pgratchet.events import Stream
     from pgratchet.variables import DrillVariables
-
-_MOST_LOCKS = 20_000
 
 
 @contextmanager
@@ -94,7 +93,7 @@ def bundled_scratch_server(
     version = int(float(version_of(embedded.programs() / "postgres") or 0)) * 10_000
     require_major(version // 10_000, manifest, "the bundled PostgreSQL")
     programs = find_programs(version, archive_version=manifest.client_version)
-    with bundled_server(history, {**_settings(manifest), **settings}, user) as server:
+    with bundled_server(history, scratch_settings(manifest, settings), user) as server:
         yield server, programs
 
 
@@ -107,12 +106,3 @@ def require_major(ours: int, manifest: Manifest, server: str) -> None:
             detail="It needs a server of the same major version or a newer one.",
             hint="Set drill_environment in the inventory to an environment with such a server.",
         )
-
-
-def _settings(manifest: Manifest) -> dict[str, int]:
-    """The settings of a bundled server for a backup.
-
-    A statement on a table with partitions locks all of them and their indexes, and the default has 64 locks per
-    session (https://www.postgresql.org/docs/current/runtime-config-locks.html).
-    """
-    return {"max_locks_per_transaction": min(64 + len(manifest.contents.tables) // 10, _MOST_LOCKS)}

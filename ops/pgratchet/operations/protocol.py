@@ -83,6 +83,8 @@ def _plain(kind: Any, shape: Any, read: Callable[[int], bytes] | None) -> Any:
         return datetime.fromisoformat(shape)
     if kind is type(None) and shape is None:
         return None
+    if kind is float and type(shape) is int:
+        return float(shape)
     expected = type(get_args(kind)[0]) if get_origin(kind) is Literal else kind
     if not isinstance(shape, expected):
         raise TypeError(f"{shape!r} is no {expected.__name__}")

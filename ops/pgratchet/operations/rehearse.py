@@ -1,29 +1,40 @@
-"""Prepares a rehearsal: the server for it, the programs and the content of the backup. It runs on this machine."""
+"""Rehearses migrations on a backup: on this machine, or on the target's own host."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pgratchet.backups.manifest import Setting
 from pgratchet.database.history import History
-from pgratchet.database.target import Target
+from pgratchet.database.target import Target, TargetStorage
 from pgratchet.errors import ConfigurationError
 from pgratchet.migrations.files import Migration
 from pgratchet.operations.base import Machine
+from pgratchet.operations.migrate import TransferredMigration
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pgratchet.apply.run import MigrateOptions
+    from pgratchet.backups.loading import BackupArchive
     from pgratchet.backups.manifest import Manifest
     from pgratchet.backups.pg_programs import Programs
     from pgratchet.backups.restore_server import RestoreServer
     from pgratchet.backups.store import Store
-    from pgratchet.rehearsal.rehearse import Rehearsal
+    from pgratchet.events import Event
+    from pgratchet.rehearsal.report import Report
     from pgratchet.variables import RehearsalVariables
+
+    RehearsalStream = Generator[Event, None, Report | None]
 
 _SETTINGS = {"autovacuum": 0, "max_wal_size": 8192}
 """No other work on the server while statements are timed: max_wal_size, in megabytes, keeps checkpoints away."""
+
+
+_MOST_LOCKS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,47 +61,125 @@ class ReadDatabaseState:
             return DatabaseState(connection.info.server_version // 10_000, tuple(database.settings), history)
 
 
-@contextmanager
-def rehearsing(
-    manifest: Manifest,
-    store: Store,
-    variables: RehearsalVariables,
-    scratch: Target | None,
-    files: Sequence[Migration],
-    to: str | None,
-    *,
-    same_server: bool,
-) -> Iterator[Rehearsal]:
-    """A rehearsal on the server of `scratch`, or on a bundled server that ends with the block.
+@dataclass(frozen=True, slots=True)
+class EarlierDuration:
+    """How long a migration took in an earlier rehearsal, in milliseconds."""
 
-    Without `same_server`, the server that the backup was taken on is refused.
+    name: str
+    checksum: str
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearse:
+    """Rehearse the pending ones of the files on a backup. The result is the report, or None when nothing is pending.
+
+    Durations are in milliseconds. `run` works on the target's own host, with the programs of its server and with
+    `files`: the rows stay there, and only the report comes back.
     """
-    from pgratchet.apply.run import MigrateOptions
+
+    backup_id: str
+    to: str | None
+    history_schema: str
+    history_table: str
+    wait: int
+    lock_timeout: int
+    batch_size: int
+    jobs: int
+    earlier: tuple[EarlierDuration, ...] = ()
+    files: tuple[TransferredMigration, ...] = ()
+
+    def run(self, target: TargetStorage, machine: Machine) -> RehearsalStream:
+        from pgratchet.backups.listing import inspect_backup, require_manifest
+
+        store = machine.backup_store(target)
+        manifest = require_manifest(inspect_backup(store, self.backup_id))
+        with _host_server(self.history, manifest) as (server, programs):
+            archive = _archive(manifest, store, target.variables.identity_file, programs)
+            return (yield from self._rehearse(server, archive, self.files, create_roles=True))
+
+    def run_here(
+        self,
+        files: Sequence[Migration],
+        manifest: Manifest,
+        store: Store,
+        identity: Path | None,
+        scratch: Target | None,
+        *,
+        same_server: bool,
+    ) -> RehearsalStream:
+        """Run on the server of `scratch`, or on a bundled server.
+
+        Without `same_server`, the server that the backup was taken on is refused.
+        """
+        with _scratch_server(scratch, self.history, manifest, same_server=same_server) as (server, programs):
+            archive = _archive(manifest, store, identity, programs)
+            return (yield from self._rehearse(server, archive, files, create_roles=scratch is None))
+
+    @property
+    def history(self) -> History:
+        return History(self.history_schema, self.history_table)
+
+    def _rehearse(
+        self, server: RestoreServer, archive: BackupArchive, files: Sequence[Migration], *, create_roles: bool
+    ) -> RehearsalStream:
+        from pgratchet.rehearsal.rehearse import Rehearsal
+
+        earlier = {(each.name, each.checksum): each.duration_ms for each in self.earlier}
+        run = Rehearsal(server, archive, files, self._options(), self.jobs, create_roles, earlier)
+        yield from run.run()
+        return run.report
+
+    def _options(self) -> MigrateOptions:
+        from pgratchet.apply.run import MigrateOptions
+
+        return MigrateOptions(
+            "rehearsal",
+            to=self.to,
+            wait=self.wait,
+            lock_timeout=self.lock_timeout,
+            statement_timeout=self.wait,
+            batch_size=self.batch_size,
+        )
+
+
+def _archive(manifest: Manifest, store: Store, identity: Path | None, programs: Programs) -> BackupArchive:
     from pgratchet.backups import verification
     from pgratchet.backups.loading import BackupArchive
-    from pgratchet.rehearsal.records import read_records, rehearsed_durations
-    from pgratchet.rehearsal.rehearse import Rehearsal
 
-    history = History(variables.history_schema, variables.history_table)
-    options = MigrateOptions(
-        "rehearsal",
-        to=to,
-        wait=variables.migration_timeout,
-        lock_timeout=variables.lock_timeout,
-        statement_timeout=variables.migration_timeout,
-        batch_size=variables.migration_batch_size,
+    return BackupArchive(manifest, verification.open_content(manifest, store, identity), programs)
+
+
+def rehearse_request(manifest: Manifest, variables: RehearsalVariables, to: str | None, store: Store) -> Rehearse:
+    """The rehearsal of a backup as the inventory says."""
+    from pgratchet.rehearsal.records import read_records, rehearsed_durations
+
+    durations = rehearsed_durations(read_records(store))
+    return Rehearse(
+        manifest.backup_id,
+        to,
+        variables.history_schema,
+        variables.history_table,
+        variables.migration_timeout,
+        variables.lock_timeout,
+        variables.migration_batch_size,
+        variables.backup_jobs,
+        tuple(EarlierDuration(*key, duration) for key, duration in durations.items()),
     )
-    content = verification.open_content(manifest, store, variables.identity_file)
-    with _scratch_server(scratch, history, manifest, same_server=same_server) as (server, programs):
-        yield Rehearsal(
-            server,
-            BackupArchive(manifest, content, programs),
-            files,
-            options,
-            variables.backup_jobs,
-            create_roles=scratch is None,
-            earlier=rehearsed_durations(read_records(store)),
-        )
+
+
+@contextmanager
+def _host_server(history: History, manifest: Manifest) -> Iterator[tuple[RestoreServer, Programs]]:
+    """A scratch server of the backup's major version, of this machine's own programs, on a socket alone."""
+    from pgratchet.backups.pg_programs import find_programs, find_server_folder
+    from pgratchet.backups.restore_server import bundled_server
+    from pgratchet.rehearsal.rehearse import require_room
+
+    require_room(manifest)
+    folder = find_server_folder(manifest.server_version // 10_000)
+    programs = find_programs(manifest.server_version, archive_version=manifest.client_version)
+    with bundled_server(history, scratch_settings(manifest, _SETTINGS), manifest.database.owner, folder) as server:
+        yield server, programs
 
 
 @contextmanager
@@ -123,6 +212,15 @@ def _server_of(
             raise _own_server(scratch, manifest)
     require_major(version // 10_000, manifest, "the server of the rehearsal with PostgreSQL")
     return server, find_programs(version, tls=tls, archive_version=manifest.client_version)
+
+
+def scratch_settings(manifest: Manifest, settings: Mapping[str, int]) -> dict[str, int]:
+    """The settings of a scratch server for a backup.
+
+    A statement on a table with partitions locks all of them and their indexes, and the default has 64 locks per
+    session (https://www.postgresql.org/docs/current/runtime-config-locks.html).
+    """
+    return {"max_locks_per_transaction": min(64 + len(manifest.contents.tables) // 10, _MOST_LOCKS), **settings}
 
 
 def _own_server(scratch: Target, manifest: Manifest) -> ConfigurationError:

@@ -192,7 +192,7 @@ class Rehearsal:
 
 def _not_run(scripts: Sequence[Script], reports: Sequence[MigrationReport]) -> list[MigrationReport]:
     """Reports of the migrations from the one that failed on."""
-    return [MigrationReport(each.name, each.migration.checksum, 0) for each in scripts[len(reports) :]]
+    return [MigrationReport(each.name, each.migration.checksum, 0.0) for each in scripts[len(reports) :]]
 
 
 def _failure_of(error: MigrationFailed | StoppedPartWay) -> Failure:

@@ -5,7 +5,7 @@ Files are read, checked and planned on this machine, and applied on the host. A 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints, overload
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pgratchet.backups.store import Store
     from pgratchet.migrations.files import Migration
     from pgratchet.operations.base import Query, StorageQuery, StorageTask, Task
+    from pgratchet.operations.rehearse import Rehearse
+    from pgratchet.rehearsal.report import Report
 
 _T = TypeVar("_T")
 
@@ -57,6 +59,21 @@ def perform(target: TargetStorage, task: StorageTask) -> events.Stream:
             yield protocol.event_of(message)
         elif "result" in message:
             return
+    raise _cut(target)
+
+
+def rehearse(
+    target: TargetStorage, task: Rehearse, files: Sequence[Migration], history: Collection[str]
+) -> Generator[events.Event, None, Report | None]:
+    """Rehearse on the host, with the files that are not in the history; returns the report."""
+    from pgratchet.rehearsal.report import Report
+
+    sent = tuple(_transferred(file, file.is_repeatable or file.name not in history) for file in files)
+    for message in _messages(target, replace(task, files=sent)):
+        if "event" in message:
+            yield protocol.event_of(message)
+        elif "result" in message:
+            return protocol.loads(Report, message["result"]) if message["result"] else None
     raise _cut(target)
 
 

@@ -5,7 +5,7 @@ A target with `reach: tunnel` is connected to from this machine, so its operatio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
@@ -17,14 +17,16 @@ from pgratchet.operations.base import Machine
 if TYPE_CHECKING:
     from pgratchet.backups.manifest import Manifest
     from pgratchet.backups.store import Store
-    from pgratchet.events import Planned, Stream
+    from pgratchet.events import Event, Planned, Stream
     from pgratchet.migrations.files import Migration
     from pgratchet.migrations.plan import Plan
     from pgratchet.operations.backups import TakeBackup
     from pgratchet.operations.base import Query, StorageQuery
     from pgratchet.operations.migrate import Migrate
+    from pgratchet.operations.rehearse import Rehearse
     from pgratchet.operations.restore import Restore
     from pgratchet.operations.salvage import Salvage
+    from pgratchet.rehearsal.report import Report
 
 _T = TypeVar("_T")
 
@@ -103,6 +105,28 @@ def verify(target: TargetStorage, manifest: Manifest, root: Path) -> Stream:
 
         return client.perform(target, task)
     return task.run(target, Machine(root))
+
+
+def rehearse(
+    target: TargetStorage,
+    task: Rehearse,
+    files: Sequence[Migration],
+    manifest: Manifest,
+    scratch: Target | None,
+    root: Path,
+    *,
+    same_server: bool,
+) -> Generator[Event, None, Report | None]:
+    """Rehearse on the server of `scratch`, or where the backup is kept; returns the report.
+
+    A backup that is kept on its host stays there: the host's own programs make a scratch server.
+    """
+    if scratch is None and _is_kept_on_host(target):
+        from pgratchet.remote import client
+
+        return (yield from client.rehearse(target, task, files, manifest.contents.history))
+    store, identity = backup_store(target, root), target.variables.identity_file
+    return (yield from task.run_here(files, manifest, store, identity, scratch, same_server=same_server))
 
 
 def backup_store(target: TargetStorage, root: Path) -> Store:

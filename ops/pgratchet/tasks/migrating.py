@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -143,19 +143,33 @@ def _migrate_target(
         result.take(run.planned)
         if not json:
             migrations.show_plan(result, run.plan, is_dry_run=dry_run)
-        if result.plan and run.plan.names("applied") and target.variables.drift != "off":
-            from pgratchet.tasks.schema import require_no_drift
-
-            require_no_drift(project, target, files)
-        if result.plan and not dry_run and target.variables.rehearsal != "off":
-            from pgratchet.tasks.rehearsing import require_rehearsal
-
-            require_rehearsal(project, entry, target, files, result.plan)
+        if result.plan and run.plan.names("applied"):  # a new database has no drift, and nobody who would wait
+            _follow_policies(project, entry, target, files, result.plan, dry_run=dry_run)
         if not dry_run:
             if result.plan and target.variables.confirm:
                 consent(target.environment, yes)
             progress.draw(run.apply(), result, quiet=json)
         return run.plan
+
+
+def _follow_policies(
+    project: Project,
+    entry: InventoryTarget,
+    target: RenderedTarget,
+    files: tuple[Migration, ...],
+    todo: Sequence[str],
+    *,
+    dry_run: bool,
+) -> None:
+    """Raise the error of what the inventory asks for before a run, or warn. `todo` are the migrations to run."""
+    if target.variables.drift != "off":
+        from pgratchet.tasks.schema import require_no_drift
+
+        require_no_drift(project, target, files)
+    if target.variables.rehearsal != "off" and not dry_run:
+        from pgratchet.tasks.rehearsing import require_rehearsal
+
+        require_rehearsal(project, entry, target, files, todo)
 
 
 @task("env", "sql", "limit", "check", "json")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pgratchet.config.inventory import InventoryTarget
     from pgratchet.config.settings import RenderedTarget
     from pgratchet.errors import NotRehearsed
+    from pgratchet.events import Stream
     from pgratchet.migrations.files import Migration
     from pgratchet.rehearsal.report import Report
 
@@ -47,7 +48,7 @@ def rehearse(
     """Run the pending migrations on a restored backup and report what they block."""
     from pgratchet.backups.listing import require_manifest
     from pgratchet.console import progress
-    from pgratchet.operations.rehearse import rehearsing
+    from pgratchet.operations.rehearse import rehearse_request
     from pgratchet.rehearsal.budget import parse_budget
 
     files = read_migrations(project, project.sql(sql))
@@ -60,12 +61,19 @@ def rehearse(
     scratch = project.other_target("--on", on) if on else project.drill_target(variables)
     if not json:
         output.say(rehearsal.title(chosen.target.environment, chosen.target.name, manifest.backup_id))
-    with rehearsing(manifest, chosen.store, variables, scratch, files, to, same_server=yes) as run:
-        progress.draw(run.run(), RunResult(chosen.target.environment, chosen.target.name, ""), quiet=json)
-    if run.report is None:
+    request = rehearse_request(manifest, variables, to, chosen.store)
+    storage = project.storage(chosen.target)
+    reports: list[Report | None] = []
+
+    def run() -> Stream:
+        stream = dispatch.rehearse(storage, request, files, manifest, scratch, project.root, same_server=yes)
+        reports.append((yield from stream))
+
+    progress.draw(run(), RunResult(chosen.target.environment, chosen.target.name, ""), quiet=json)
+    if (report := reports[-1]) is None:
         rehearsal.show_nothing(chosen.target.environment, chosen.target.name, manifest.backup_id, json=json)
         return
-    _report(chosen, manifest, run.report, budget, html, markdown, json=json)
+    _report(chosen, manifest, report, budget, html, markdown, json=json)
 
 
 def _fresh_backup(project: Project, env: str | None, limit: str | None, backup: str | None, *, json: bool) -> str:
