@@ -115,8 +115,9 @@ def _count(connection: psycopg.Connection, failure: Failure, obstacle: _Obstacle
     names = [name for (name,) in connection.execute(_PRIMARY_KEY.encode(), (obstacle.relation,)).fetchall()]
     keys: list[str] = []
     if names:
-        columns = ", ".join(f"t.{_quoted(name)}::text" for name in names)
-        rows_shown = connection.execute(f"SELECT {columns} {rows} ORDER BY 1 LIMIT {_MOST_KEYS}".encode()).fetchall()
+        columns, order = (", ".join(f"t.{_quoted(name)}{cast}" for name in names) for cast in ("::text", ""))
+        query = f"SELECT {columns} {rows} ORDER BY {order} LIMIT {_MOST_KEYS}"
+        rows_shown = connection.execute(query.encode()).fetchall()
         keys = [", ".join(str(value) for value in key) for key in rows_shown]
     return replace(failure, rows=int(count), key_columns=tuple(names), keys=tuple(keys))
 

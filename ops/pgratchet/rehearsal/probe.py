@@ -124,7 +124,14 @@ class Probe:
         self.relations = read_relations(self.connection)
         self._modes = set()
         self._nodes = {oid: relation.file_node for oid, relation in self.relations.items()}
-        self._read()
+        self._read_counters()
+        self._position = write_ahead_position(self.connection)
+
+    def _read_counters(self) -> None:
+        """Read the counters that are not zero at the begin of a transaction: of what the session worked on before."""
+        query = queries.load(__file__, "probe")["counters"].encode()
+        rows = self.connection.execute(query, {"oids": list(self._counters)}).fetchall()
+        self._counters = {oid: _Counters(*(int(number or 0) for number in counters)) for oid, *counters in rows}
 
     def name(self, oid: int) -> str:
         relation = self.relations.get(oid)

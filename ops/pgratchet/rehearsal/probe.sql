@@ -22,6 +22,13 @@ LEFT JOIN (SELECT relation::bigint, pg_catalog.array_agg(mode) AS modes FROM pg_
            WHERE pid = pg_catalog.pg_backend_pid() AND locktype = 'relation' AND relation >= 16384
            GROUP BY relation) AS l ON true;
 
+-- name: counters
+-- The work of the session on some relations, which is zeroed whenever the session has reported it.
+SELECT oid, pg_stat_get_xact_numscans(oid::oid), pg_stat_get_xact_tuples_returned(oid::oid),
+       pg_stat_get_xact_tuples_inserted(oid::oid), pg_stat_get_xact_tuples_updated(oid::oid),
+       pg_stat_get_xact_tuples_deleted(oid::oid)
+FROM unnest(%(oids)s::bigint[]) AS oid;
+
 -- name: observed
 -- The locks of another session on relations of users, and those that it waits for.
 SELECT relation::bigint, mode, granted FROM pg_catalog.pg_locks
