@@ -98,7 +98,8 @@ def show_outcome(result: RunResult, plan: Plan) -> None:
         write(f"{result.title}: nothing to apply{_already_applied(plan) or counts}")
         return
     applied = format_count(len(result.applied), "migration")
-    write(f"{applied} applied in {format_duration(result.duration_ms)}, {result.pending} pending")
+    rehearsed = "" if result.rehearsed_ms is None else f" (rehearsed: {format_duration(result.rehearsed_ms)})"
+    write(f"{applied} applied in {format_duration(result.duration_ms)}{rehearsed}, {result.pending} pending")
     if plan.stopped_before:
         write(f"stopped before {plan.stopped_before}, a contract file")
     write(f"backup: {result.backup_path}" if result.backup_path else "no backup was taken")

@@ -41,6 +41,7 @@ class RunResult:
     not_restored: list[events.ItemNotRestored] = field(default_factory=list)
     error: RatchetError | None = None
     location: str = ""
+    rehearsed_ms: int | None = None
 
     @property
     def title(self) -> str:

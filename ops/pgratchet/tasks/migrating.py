@@ -144,7 +144,7 @@ def _migrate_target(
         if not json:
             migrations.show_plan(result, run.plan, is_dry_run=dry_run)
         if result.plan and run.plan.names("applied"):  # a new database has no drift, and nobody who would wait
-            _follow_policies(project, entry, target, files, result.plan, dry_run=dry_run)
+            result.rehearsed_ms = _follow_policies(project, entry, target, files, result.plan, dry_run=dry_run)
         if not dry_run:
             if result.plan and target.variables.confirm:
                 consent(target.environment, yes)
@@ -160,8 +160,11 @@ def _follow_policies(
     todo: Sequence[str],
     *,
     dry_run: bool,
-) -> None:
-    """Raise the error of what the inventory asks for before a run, or warn. `todo` are the migrations to run."""
+) -> int | None:
+    """Raise the error of what the inventory asks for before a run, or warn. `todo` are the migrations to run.
+
+    Returns their duration in a rehearsal, in milliseconds, where the inventory asks for one.
+    """
     if target.variables.drift != "off":
         from pgratchet.tasks.schema import require_no_drift
 
@@ -169,7 +172,8 @@ def _follow_policies(
     if target.variables.rehearsal != "off" and not dry_run:
         from pgratchet.tasks.rehearsing import require_rehearsal
 
-        require_rehearsal(project, entry, target, files, todo)
+        return require_rehearsal(project, entry, target, files, todo)
+    return None
 
 
 @task("env", "sql", "limit", "check", "json")

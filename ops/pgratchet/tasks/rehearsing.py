@@ -19,11 +19,12 @@ from pgratchet.variables import RehearsalVariables
 
 if TYPE_CHECKING:
     from pgratchet.backups.manifest import Manifest
+    from pgratchet.backups.store import Store
     from pgratchet.config.inventory import InventoryTarget
     from pgratchet.config.settings import RenderedTarget
-    from pgratchet.errors import NotRehearsed
     from pgratchet.events import Stream
     from pgratchet.migrations.files import Migration
+    from pgratchet.rehearsal.records import Circumstances
     from pgratchet.rehearsal.report import Report
 
 
@@ -136,35 +137,43 @@ def _failed(report: Report) -> MigrationFailed:
 
 def require_rehearsal(
     project: Project, entry: InventoryTarget, target: RenderedTarget, files: Sequence[Migration], todo: Sequence[str]
-) -> None:
+) -> int | None:
     """Follow the inventory's policy about rehearsals before a run: NotRehearsed to refuse it, or a warning.
 
-    `todo` are the names of the migrations that are going to run.
+    `todo` are the names of the migrations that are going to run. Returns their duration in the rehearsal, in
+    milliseconds, if there is one.
     """
-    checksums = {file.name: file.checksum for file in files}
-    error = _judge(project, entry, target, [(name, checksums[name]) for name in todo])
-    if error is None:
-        return
-    if target.variables.rehearsal == "required":
-        raise error
     from pgratchet.console import commands
-
-    output.say(commands.typed(f"WARNING: {error}"))
-
-
-def _judge(
-    project: Project, entry: InventoryTarget, target: RenderedTarget, migrations: Sequence[tuple[str, str]]
-) -> NotRehearsed | None:
-    from pgratchet.backups.listing import list_backups
-    from pgratchet.backups.signing import trusted_keys
-    from pgratchet.operations.rehearse import ReadDatabaseState
-    from pgratchet.rehearsal.records import Circumstances, manifest_hash, read_records
+    from pgratchet.rehearsal.records import find_fitting, read_records
     from pgratchet.rehearsal.verdict import judge
 
-    state = dispatch.ask(target, ReadDatabaseState(), project.root)
+    checksums = {file.name: file.checksum for file in files}
+    circumstances = _circumstances(project, target, [(name, checksums[name]) for name in todo])
     store = project.backup_store(entry)
-    circumstances = Circumstances(migrations, state.history, state.settings, state.major)
-    entries = list_backups(store, trusted_keys(target.variables))
-    hashes = {manifest_hash(each.manifest) for each in entries if each.manifest and not each.distrust}
+    records = read_records(store)
     max_age = timedelta(seconds=target.variables.rehearsal_max_age)
-    return judge(read_records(store), circumstances, hashes, datetime.now(timezone.utc), max_age)
+    error = judge(records, circumstances, _backup_hashes(store, target), datetime.now(timezone.utc), max_age)
+    if error and target.variables.rehearsal == "required":
+        raise error
+    if error:
+        output.say(commands.typed(f"WARNING: {error}"))
+    record = find_fitting(records, circumstances)
+    return round(record["duration_ms"]) if record else None
+
+
+def _circumstances(project: Project, target: RenderedTarget, migrations: Sequence[tuple[str, str]]) -> Circumstances:
+    from pgratchet.operations.rehearse import ReadDatabaseState
+    from pgratchet.rehearsal.records import Circumstances
+
+    state = dispatch.ask(target, ReadDatabaseState(), project.root)
+    return Circumstances(migrations, state.history, state.settings, state.major)
+
+
+def _backup_hashes(store: Store, target: RenderedTarget) -> set[str]:
+    """The hashes of the good backups of a target, by which records name them."""
+    from pgratchet.backups.listing import list_backups
+    from pgratchet.backups.signing import trusted_keys
+    from pgratchet.rehearsal.records import manifest_hash
+
+    entries = list_backups(store, trusted_keys(target.variables))
+    return {manifest_hash(each.manifest) for each in entries if each.manifest and not each.distrust}
