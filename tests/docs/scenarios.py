@@ -48,7 +48,10 @@ _MASKS = [
     (re.compile(r"\b[67]\d{18}\b"), "IDENTIFIER"),
     # The folder of a server, or of its socket, which lies elsewhere when the path would be too long.
     (re.compile(r"(?<=[/=])[\w.%/-]*pgratchet((/|%2F)\w+|-\d+)-[0-9a-f]{8}((/|%2F)socket)?"), "SERVER"),
-    (re.compile(r"\b\d+(\.\d+)? (ms|s|min|h|minutes?|seconds?|hours?)\b"), "DURATION"),
+    (
+        re.compile(r"(\b\d+(\.\d+)? (ms|s|min|h|minutes?|seconds?|hours?)|(?<=the last )(second|minute|hour))\b"),
+        "DURATION",
+    ),
     (re.compile(r"\bin \d+\.\d+s\b"), "in DURATION"),
     (re.compile(r"\b\d+(\.\d+)? (B|kB|MB|GB)(?!\w)"), "SIZE"),
     (re.compile(r"\b[0-9a-f]{64}\b"), "HASH"),

@@ -32,6 +32,8 @@ from pgratchet.rehearsal.trace import StatementFailed, Trace
 _LEFTOVERS = "SELECT datname FROM pg_database WHERE datname ~ '^pgratchet_rehearsal_[0-9a-f]{12}$'"
 _COPIES_FILES = 150000
 """The first server_version_num that can copy a database by its files alone, without writing all of it to the log."""
+_LOCK_WAIT = 10
+"""Seconds to wait for the lock of another rehearsal."""
 _MARGIN = 500_000_000
 """Bytes for the write-ahead log and the server's own files."""
 _OTHER_SERVER = "Name another server with --on=NAME, or as drill_environment in the inventory."
@@ -222,15 +224,22 @@ def _new_name() -> str:
 
 
 def _take_lock(maintenance: psycopg.Connection) -> None:
-    """Lock the server against other rehearsals, whose work would be in the durations."""
-    try:
-        take_lock(maintenance, "pgratchet_rehearsal")
-    except LockBusy as error:
-        raise LockBusy(
-            "another rehearsal is running on this server",
-            detail="Each would measure the work of the other one too.",
-            hint="Wait until it ends, then run this again.",
-        ) from error
+    """Lock the server against other rehearsals, whose work would be in the durations.
+
+    The server notices the death of a killed client at the end of its statement, so the lock is tried for some seconds.
+    """
+    deadline = time.monotonic() + _LOCK_WAIT
+    while True:
+        try:
+            return take_lock(maintenance, "pgratchet_rehearsal")
+        except LockBusy as error:
+            if time.monotonic() >= deadline:
+                raise LockBusy(
+                    "another rehearsal is running on this server",
+                    detail=f"Waited {_LOCK_WAIT} s. Each would measure the work of the other one too.",
+                    hint="Wait until it ends, then run this again.",
+                ) from error
+        time.sleep(_LOCK_WAIT / 50)
 
 
 def _drop_leftovers(maintenance: psycopg.Connection) -> None:

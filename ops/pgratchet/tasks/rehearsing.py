@@ -46,7 +46,7 @@ def rehearse(
     limit: str | None = None,
     json: bool = False,
 ) -> None:
-    """Run the pending migrations on a restored backup and report what they block."""
+    """Run the pending migrations on a restored backup."""
     from pgratchet.backups.listing import require_manifest
     from pgratchet.console import progress
     from pgratchet.operations.rehearse import rehearse_request
