@@ -224,3 +224,13 @@ def test_sizes_that_cannot_be_read_are_named(
     assert refused.status in (2, 9)
     assert text in refused.stderr
     assert PARTS.search(refused.stderr)
+
+
+def test_roles_that_the_files_create_are_no_obstacle_for_the_next_step(
+    invoke: Invoke, commit_migrations: CommitMigrations, tmp_path: Path
+) -> None:
+    role = f"made_{uuid.uuid4().hex[:8]}"
+    commit_migrations(m002_role=f"-- squawk-ignore-file\ncreate role {role};\ncreate table mine (id int);\n")
+    (tmp_path / "sizes.json").write_text(json.dumps(SIZES))
+    invoke("snapshot")
+    assert "applied on a scratch server" in invoke("ci", "--against=main", f"--sizes={tmp_path / 'sizes.json'}").stdout

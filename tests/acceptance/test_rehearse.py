@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,12 @@ def test_a_fitting_rehearsal_lets_a_run_begin_and_any_change_voids_it(project: P
     project.describe(rehearsal_budget={"blocks_reads": "1min"})
     report = project.rehearse()
     assert report["verdict"] == {"ok": True, "over_budget": []}
+    project.describe(rehearsal_budget={"blocks_reads": "0ms", "total": "1ms"})
+    assert "Reads and writes of public.people wait" in project("migrate", status=11).stderr
+    assert "WARNING: the rehearsal exceeds the budget" in project("migrate", "--dry-run").stderr
+    project.describe(rehearsal_budget={"block_reads": "1min"})
+    assert 'has no limit "block_reads"' in project("migrate", status=2).stderr
+    project.describe(rehearsal_budget={"blocks_reads": "1min"})
     assert [each["relation"] for each in report["tables"]] == ["public.people"]
 
     change.write_text("ALTER TABLE people ADD COLUMN n bigint;\n")
@@ -150,7 +157,7 @@ def test_a_fitting_rehearsal_lets_a_run_begin_and_any_change_voids_it(project: P
 
     name = project.database.name
     project.database.run(f"ALTER DATABASE \"{name}\" SET work_mem = '5MB'")
-    assert "another history or other settings" in project("migrate", status=11).stderr
+    assert "with other settings of the database" in project("migrate", status=11).stderr
     project.database.run(f'ALTER DATABASE "{name}" RESET work_mem')
 
     (record,) = (project.checkout / "backups" / "shop" / "app" / "drills").glob("*-rehearsal-*.json")
@@ -173,6 +180,29 @@ def test_a_fitting_rehearsal_lets_a_run_begin_and_any_change_voids_it(project: P
     project.write("004_more", "ALTER TABLE people ADD COLUMN m int;\n")
     project("backup")
     assert project.rehearse()["calibration"]["migrations"] == 1
+
+
+def test_the_backup_before_a_run_can_be_rehearsed_for_the_next_one(project: Project) -> None:
+    project.describe(rehearsal_budget={"blocks_reads": "1min"})
+    project.write("003_change", "ALTER TABLE people ADD COLUMN n int;\n")
+    project.rehearse("--to=003")
+    project("migrate")
+    project.write("004_next", "ALTER TABLE people ADD COLUMN m int;\n")
+    project.write("005_last", "ALTER TABLE people ADD COLUMN o int;\n")
+    assert "with other files" in project("migrate", status=11).stderr
+    assert [each["name"] for each in project.rehearse()["migrations"]] == ["003_change", "004_next", "005_last"]
+    assert "1 migration applied" in project("migrate", "--to=004").stdout
+    assert "1 migration applied" in project("migrate").stdout
+
+
+def test_an_error_of_the_file_is_no_error_of_the_data(project: Project) -> None:
+    project.write("003_change", "ALTER TABLE people ADD COLUMN n int;\nUPDATE people SET n = missing;\n")
+    refused = project("rehearse", status=5)
+    assert 'failed at line 2: column "missing" does not exist' in refused.stderr
+    assert "Correct the file; then rehearse again" in refused.stderr
+    report = project.rehearse(status=5)
+    assert report["error"]["code"] == 5
+    assert [each["line"] for each in report["statements"]] == [1]
 
 
 def test_advice_is_given_without_a_rehearsal_where_the_policy_only_advises(project: Project) -> None:
@@ -258,3 +288,23 @@ def test_the_pages_numbers_are_those_of_the_json(project: Project, tmp_path: Pat
     for number in (report["backup"], "003_change:1", "003_change:3", "Split the file"):
         assert number in text
         assert number in notes.read_text() or number == report["backup"]
+
+
+def test_roles_and_the_name_of_the_database_can_be_rehearsed_on_a_server_of_its_own(project: Project) -> None:
+    project.describe(rehearsal_budget={})
+    role = f"rehearsed_{uuid.uuid4().hex[:8]}"
+    name = project.database.name
+    text = f'CREATE ROLE {role};\nGRANT CONNECT ON DATABASE "{name}" TO {role};\nGRANT SELECT ON people TO {role};\n'
+    project.write("003_change", text)
+    assert project.rehearse()["verdict"]["ok"] is True
+    refused = project("rehearse", "--on=shop", "--yes", status=2)
+    assert "CREATE ROLE cannot be rehearsed on a server that is used for more" in refused.stderr
+    assert project.database.rows(f"SELECT count(*) FROM pg_roles WHERE rolname = '{role}'") == [(0,)]
+
+
+def test_many_short_statements_are_judged_as_a_run_sends_them(project: Project) -> None:
+    project.describe(rehearsal_budget={"blocks_reads": "250ms"})
+    rows = "".join(f"INSERT INTO people VALUES ({number}, 'x');\n" for number in range(5000, 6500))
+    project.write("003_change", f"LOCK TABLE people;\n{rows}")
+    report = project.rehearse()
+    assert report["migrations"][0]["traced_ms"] > report["migrations"][0]["duration_ms"]

@@ -37,6 +37,7 @@ from pgratchet.migrations import repeatables
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.plan import Entry, HistoryRow, make_plan
 from pgratchet.migrations.scripts import prepare_scripts
+from pgratchet.schema.build import created_roles
 
 _MAIN_BRANCHES = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
 """The names tried for the main branch."""
@@ -270,7 +271,7 @@ def apply_twice(server: ScratchServer, files: Sequence[Migration], roles: Iterab
     """
     with sessions.translate_errors(), closing(sessions.connect(server.parameters)) as connection:
         _require_extensions(connection, server, files)
-        with _scratch_database(connection, roles) as name:
+        with _scratch_database(connection, roles, files) as name:
             scratch = {**server.parameters, "dbname": name}
             try:
                 first, second = (_apply(scratch, files, run_id) for run_id in ("first", "second"))
@@ -293,20 +294,25 @@ def apply_twice(server: ScratchServer, files: Sequence[Migration], roles: Iterab
 def apply_once(server: ScratchServer, files: Sequence[Migration], roles: Iterable[str]) -> None:
     """Apply files to a new database of a scratch server, and drop it. Raises the error of the file that fails."""
     connecting = closing(sessions.connect(server.parameters))
-    with sessions.translate_errors(), connecting as connection, _scratch_database(connection, roles) as name:
+    with sessions.translate_errors(), connecting as connection, _scratch_database(connection, roles, files) as name:
         _apply({**server.parameters, "dbname": name}, files, "once")
 
 
 @contextmanager
 def database_with(
-    server: ScratchServer, files: Sequence[Migration], roles: Iterable[str]
+    server: ScratchServer, files: Sequence[Migration], later: Sequence[Migration], roles: Iterable[str]
 ) -> Iterator[Callable[[], psycopg.Connection]]:
     """A new database of the server that has run the files; a function that connects to it, for the block.
 
+    `later` are files that the block runs, whose roles are dropped with the others.
     Its tables are empty, and the live ones are not: where an index can be used, the planner uses it.
     """
     connecting = closing(sessions.connect(server.parameters))
-    with sessions.translate_errors(), connecting as connection, _scratch_database(connection, roles) as name:
+    with (
+        sessions.translate_errors(),
+        connecting as connection,
+        _scratch_database(connection, roles, [*files, *later]) as name,
+    ):
         parameters = {**server.parameters, "dbname": name}
         _apply(parameters, files, "base")
         yield lambda: sessions.connect({**parameters, "options": "-c enable_seqscan=off"})
@@ -334,9 +340,13 @@ def _advise(error: MigrationFailed | StoppedPartWay, server: ScratchServer) -> N
 
 
 @contextmanager
-def _scratch_database(connection: psycopg.Connection, roles: Iterable[str]) -> Iterator[str]:
-    """A new database with these roles for the block. What was created is dropped at its end."""
+def _scratch_database(
+    connection: psycopg.Connection, roles: Iterable[str], files: Sequence[Migration]
+) -> Iterator[str]:
+    """A new database with these roles for the block. What was created is dropped at its end, also roles by files."""
     name = f"pgratchet_ci_{os.urandom(6).hex()}"
+    present = {role for (role,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()}
+    new_roles = {role.decode() for role in created_roles(files)} - present
     identifier = sql.Identifier(name)
     with temporary_roles(connection, roles):
         try:
@@ -344,6 +354,8 @@ def _scratch_database(connection: psycopg.Connection, roles: Iterable[str]) -> I
             yield name
         finally:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(identifier))
+            for role in new_roles:
+                connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))
 
 
 def _apply(parameters: Mapping[str, str], files: Sequence[Migration], run_id: str) -> list[str]:

@@ -8,27 +8,22 @@ from pathlib import Path
 
 from pgratchet.checks.git import run_git
 from pgratchet.errors import ConfigurationError, combine_mistakes
+from pgratchet.migrations.classify import changes_cluster
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.lexer import split_statements
 from pgratchet.migrations.positions import location_at
 from pgratchet.migrations.scripts import prepare_scripts
 
-_KINDS = ("ROLE", "USER", "GROUP", "TABLESPACE", "DATABASE", "SUBSCRIPTION", "SYSTEM")
-_VERBS = ("CREATE", "ALTER", "DROP")
-
 
 def require_squashable(files: Sequence[Migration]) -> None:
-    """Raise ConfigurationError for files that cannot run, and for statements about more than the database.
-
-    pg_dump has neither roles nor settings of the server (https://www.postgresql.org/docs/current/app-pgdump.html).
-    """
+    """Raise ConfigurationError for files that cannot run, and for statements about more than the database."""
     prepare_scripts(files, {file.name for file in files if file.is_repeatable})
     mistakes = []
     for file in files:
         text = file.text()
         for statement in split_statements(text):
             head = statement.head
-            if head[0] in _VERBS and head[1:2] and head[1] in _KINDS and head[1:3] != ("USER", "MAPPING"):
+            if changes_cluster(statement):
                 mistakes.append(f"{location_at(file, text, statement.start)}: {head[0]} {head[1]}")
     if mistakes:
         raise combine_mistakes(

@@ -17,7 +17,7 @@ from pgratchet.errors import RatchetError
 
 TASKS = (
     *("adopt", "attach", "backup", "backups", "cancel", "ci", "doctor", "down", "drift", "drill", "migrate", "new"),
-    *("render", "restore", "rollback", "runs", "snapshot", "squash", "status", "up", "verify"),
+    *("rehearse", "render", "restore", "rollback", "runs", "snapshot", "squash", "status", "up", "verify"),
 )
 _COMMAND = re.compile(rf"\binvoke (?P<task>{'|'.join(TASKS)})\b(?=(?P<rest>[^`\n]*))")
 _WITHOUT_ENVIRONMENT = ("new", "ci", "snapshot", "squash")

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pgratchet.console.rehearsal import shorten
+from pgratchet.console.rehearsal import shorten, table_cell
 from pgratchet.formatting import format_duration, format_size
 from pgratchet.version import __version__
 
@@ -28,9 +28,9 @@ _HEADER = "| statement | lock | blocks | table | does | estimate | also waits |\
 
 def markdown(impacts: Sequence[Impact], origin: str, rehearsal: str) -> str:
     """The impacts as Markdown, for a comment. `rehearsal` is the report of one with exactly these files, if any."""
-    lines = ["### What the new migrations do to production", ""]
     if rehearsal:
-        return "\n".join([*lines, rehearsal])
+        return rehearsal
+    lines = ["### What the new migrations do to production", ""]
     if not impacts:
         return "\n".join([*lines, f"No large table is locked, read or rewritten (by {origin}).", ""])
     rows = [_row(impact) for impact in impacts]
@@ -39,10 +39,11 @@ def markdown(impacts: Sequence[Impact], origin: str, rehearsal: str) -> str:
 
 def _row(impact: Impact) -> str:
     work = "rewrites it" if impact.is_rewritten else "reads all of it" if impact.is_read else ""
-    estimate = "" if impact.estimate_ms is None else f"about {format_duration(round(impact.estimate_ms))}"
-    table = f"{impact.relation}, {format_size(impact.size.bytes)}, {impact.size.rows:,} rows"
+    bound = "up to" if impact.mode == "ROW EXCLUSIVE" else "about"  # by its WHERE, a change may be of few rows
+    estimate = "" if impact.estimate_ms is None else f"{bound} {format_duration(round(impact.estimate_ms))}"
+    table = f"{impact.relation}, {format_size(impact.size.bytes + impact.size.index_bytes)}, {impact.size.rows:,} rows"
     cells = (
-        f"{impact.migration}:{impact.line} `{shorten(impact.text)}`",
+        f"{impact.migration}:{impact.line} {shorten(impact.text)}",
         impact.mode,
         _BLOCKS.get(impact.blocks or "", "the changed rows" if impact.mode == "ROW EXCLUSIVE" else "nothing"),
         table,
@@ -50,7 +51,7 @@ def _row(impact: Impact) -> str:
         estimate,
         ", ".join(impact.waits_too),
     )
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    return f"| {' | '.join(table_cell(cell) for cell in cells)} |"
 
 
 def sarif(impacts: Sequence[Impact]) -> str:

@@ -72,6 +72,12 @@ def write(text: str) -> None:
     print(text, flush=True)
 
 
+def write_wrapped(text: str) -> None:
+    """Print a line of data, to standard output. On a terminal it is broken between words."""
+    indent = " " * (len(text) - len(text.lstrip()) + 2)
+    write(wrap(printable(text), terminal_width(), indent) if on_terminal(sys.stdout) else printable(text))
+
+
 def format_time(moment: datetime, *, on_stderr: bool = False) -> str:
     """Format a time in the user's zone on a terminal, as 2026-11-26 22:49:42+01, and in UTC with a Z elsewhere."""
     is_local = on_terminal(sys.stderr if on_stderr else sys.stdout)

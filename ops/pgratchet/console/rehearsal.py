@@ -5,10 +5,13 @@ The functions take the record of `pgratchet.rehearsal.records`, so what is shown
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pgratchet.console import commands, output
+from pgratchet.errors import RatchetError
 from pgratchet.formatting import format_count, format_duration, format_size
 
 Shape = Mapping[str, Any]
@@ -18,7 +21,8 @@ LEAST_MS = 50
 _MOST_STATEMENTS = 10
 _LEAST_STATEMENT_MS = 10
 _LONGEST_TEXT = 60
-WITHIN = "within the budget"
+WAIT_HEADER = ("table", "what waits", "for", "locked at", "time spent at")
+_WAITING = {"reads": "reads and writes", "writes": "writes", "rows": "writes of changed rows"}
 
 
 def title(environment: str, target: str, backup: str) -> str:
@@ -33,34 +37,44 @@ def show_nothing(environment: str, target: str, backup: str, *, json: bool) -> N
         output.write(f"nothing to rehearse: backup {backup} has all migrations")
 
 
-def show_report(shape: Shape, *, json: bool) -> None:
+def show_report(shape: Shape, error: RatchetError | None, *, json: bool) -> None:
     """Show the report of a rehearsal: the tables that are blocked, the statements that take long, and remedies."""
     if json:
-        output.write_json(shape)
+        output.write_json({**shape, **({"error": commands.typed_error(error)} if error else {})})
         return
     name = f"{shape['env']}: {shape['target']}"
-    _show_tables(f"{name}: who waits", shape)
+    _show_waits(f"{name}: who waits", shape)
     _show_statements(f"{name}: what takes the time", shape)
     for line in [*_remedy_lines(shape), *summary_lines(shape)]:
-        output.write(commands.typed(line))
+        output.write_wrapped(commands.typed(line))
 
 
-def _show_tables(heading: str, shape: Shape) -> None:
-    tables = [table for table in shape["tables"] if longest_wait(table) >= LEAST_MS]
-    rows = [
-        (
-            table["relation"],
-            milliseconds(table["blocks_reads_ms"]),
-            milliseconds(table["blocks_writes_ms"]),
-            place(table["locked_at"]),
-            place(table["spent_at"]),
-        )
-        for table in tables
-    ]
-    header = ("table", "reads wait", "writes wait", "locked at", "time spent at")
-    output.show_table(heading, header, rows)
-    if short := len(shape["tables"]) - len(tables):
+def _show_waits(heading: str, shape: Shape) -> None:
+    rows = [wait_cells(stop) for stop in longest_waits(shape)]
+    output.show_table(heading, WAIT_HEADER, rows)
+    if short := count_short(shape):
         output.write(f"{format_count(short, 'table')} blocked for less than {LEAST_MS} ms")
+
+
+def longest_waits(shape: Shape) -> list[Shape]:
+    """The longest stop of each table and kind, the longest first; those under LEAST_MS are left out."""
+    longest: dict[tuple[str, str], Shape] = {}
+    for stop in sorted(shape["stops"], key=lambda stop: -stop["duration_ms"]):
+        if stop["duration_ms"] >= LEAST_MS:
+            longest.setdefault((stop["relation"], stop["blocks"]), stop)
+    return list(longest.values())
+
+
+def count_short(shape: Shape) -> int:
+    """The number of tables that are blocked, and none of them for long."""
+    long = {stop["relation"] for stop in longest_waits(shape)}
+    return len({table["relation"] for table in shape["tables"]} - long)
+
+
+def wait_cells(stop: Shape) -> tuple[str, ...]:
+    """The cells of a row about a stop."""
+    cells = stop["relation"], _WAITING[stop["blocks"]], milliseconds(stop["duration_ms"])
+    return (*cells, place(stop["locked_at"]), place(stop["spent_at"]))
 
 
 def _show_statements(heading: str, shape: Shape) -> None:
@@ -82,13 +96,10 @@ def long_statements(shape: Shape) -> list[Shape]:
     return sorted(statements, key=lambda each: -each["duration_ms"])[:_MOST_STATEMENTS]
 
 
-def longest_wait(table: Shape) -> float:
-    return float(max(table["blocks_reads_ms"], table["blocks_writes_ms"]))
-
-
 def effects(statement: Shape) -> str:
     """A phrase for each thing that a statement did."""
-    return "; ".join(_effects(statement)) or shorten(statement["text"])
+    unseen = "runs outside a transaction, so its rows are not counted" if statement["is_sampled"] else ""
+    return "; ".join(_effects(statement)) or unseen or shorten(statement["text"])
 
 
 def _effects(statement: Shape) -> Iterator[str]:
@@ -171,13 +182,20 @@ def _deviations(shape: Shape) -> Iterator[str]:
 def _verdict_lines(shape: Shape) -> Iterator[str]:
     yield from (f"note: {note}" for note in shape["notes"])
     if shape["verdict"]["ok"]:
-        yield WITHIN
+        yield verdict_line(shape)
+
+
+def verdict_line(shape: Shape) -> str:
+    """The verdict of a rehearsal without a failure."""
+    if not shape["verdict"]["ok"]:
+        return "over the budget"
+    return "within the budget" if shape["budget"] else "no limit is set: rehearsal_budget in the inventory has them"
 
 
 def describe_obstacle(relation: str, rows: int | None, columns: Sequence[str], keys: Sequence[str]) -> str:
-    """A sentence that counts the rows that make a migration fail, and names some by their keys."""
+    """A sentence that counts the rows that make a migration fail, and names some by their keys; empty without any."""
     if rows is None:
-        return "The rows in the way could not be counted."
+        return f"The rows of {relation} in the way could not be counted." if relation else ""
     named = f" By {', '.join(columns)}: {'; '.join(keys)}." if keys else ""
     more = " and more" if rows > len(keys) > 0 else ""
     return f"In the way: {format_count(rows, 'row')} of {relation}.{named[:-1] + more + '.' if named else ''}"
@@ -185,31 +203,46 @@ def describe_obstacle(relation: str, rows: int | None, columns: Sequence[str], k
 
 def markdown(shape: Shape) -> str:
     """The report as Markdown, for a comment on a pull request."""
-    verdict = WITHIN if shape["verdict"]["ok"] else "**not within the budget**"
-    if shape["failure"]:
-        verdict = "**a migration fails**"
-    lines = [f"### Rehearsal for {shape['env']}: {shape['target']}", "", f"On backup {shape['backup']}: {verdict}.", ""]
-    if failure := shape["failure"]:
-        obstacle = describe_obstacle(failure["relation"], failure["rows"], failure["key_columns"], failure["keys"])
-        lines += [f"`{failure['migration']}:{failure['line']}`: {failure['message']}. {obstacle}", ""]
-    lines += [f"- {each['text']}" for each in shape["verdict"]["over_budget"]]
-    tables = [table for table in shape["tables"] if longest_wait(table) >= LEAST_MS]
-    if tables:
-        lines += ["", "| table | reads wait | writes wait | locked at | time spent at |", "|---|--:|--:|---|---|"]
-        lines += [
-            f"| {_cell(table['relation'])} | {milliseconds(table['blocks_reads_ms'])} | "
-            f"{milliseconds(table['blocks_writes_ms'])} | {_cell(place(table['locked_at']))} | "
-            f"{_cell(place(table['spent_at']))} |"
-            for table in tables
-        ]
-    if short := len(shape["tables"]) - len(tables):
+    title = f"### Rehearsal for {shape['env']}: {shape['target']}"
+    lines = [title, "", f"On backup {shape['backup']}: {_markdown_verdict(shape)}.", "", *_markdown_failure(shape)]
+    lines += [f"- {table_cell(each['text'])}" for each in shape["verdict"]["over_budget"]]
+    if waits := longest_waits(shape):
+        lines += ["", f"| {' | '.join(WAIT_HEADER)} |", "|---|---|--:|---|---|"]
+        lines += [f"| {' | '.join(table_cell(cell) for cell in wait_cells(stop))} |" for stop in waits]
+    if short := count_short(shape):
         lines += ["", f"{format_count(short, 'table')} blocked for less than {LEAST_MS} ms."]
     for remedy in shape["remedies"]:
-        lines += ["", f"**{_cell(place(remedy['position']))}**: {remedy['problem']} {remedy['advice']}"]
-        lines += [f"\n```sql\n{text}\n```" for text in remedy["sql"]]
-    lines += ["", *(f"- {line}" for line in summary_lines(shape) if line != WITHIN)]
+        position, problem, advice = (
+            table_cell(text) for text in (place(remedy["position"]), remedy["problem"], remedy["advice"])
+        )
+        lines += ["", f"**{position}**: {problem} {advice}"]
+        lines += [_fenced(text) for text in remedy["sql"]]
+    lines += ["", *(f"- {line}" for line in summary_lines(shape) if line != verdict_line(shape))]
     return "\n".join(lines) + "\n"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def _markdown_verdict(shape: Shape) -> str:
+    if shape["failure"]:
+        return "**a migration fails**"
+    return verdict_line(shape) if shape["verdict"]["ok"] else "**over the budget**"
+
+
+def _markdown_failure(shape: Shape) -> list[str]:
+    failure = shape["failure"]
+    if not failure:
+        return []
+    obstacle = describe_obstacle(failure["relation"], failure["rows"], failure["key_columns"], failure["keys"])
+    return [f"**{table_cell(place(failure))}**: {table_cell(failure['message'])}. {table_cell(obstacle)}".rstrip(), ""]
+
+
+def table_cell(text: str) -> str:
+    """A text that is no markup in a cell of a table, whatever the names in it."""
+    line = " ".join(text.split())
+    return html.escape(line, quote=False).replace("|", "&#124;").replace("`", "&#96;")
+
+
+def _fenced(text: str) -> str:
+    """A block of code, whose fence is longer than any in the text."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"\n{fence}sql\n{text}\n{fence}"

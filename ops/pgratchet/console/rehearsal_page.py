@@ -67,7 +67,8 @@ def render(shape: Shape) -> str:
         files=_files(shape["statements"], end),
         ticks=_ticks(end),
         statements=rehearsal.long_statements(shape),
-        trust=[line for line in rehearsal.summary_lines(shape)[1:] if line != rehearsal.WITHIN],
+        trust=[line for line in rehearsal.summary_lines(shape)[1:] if line != rehearsal.verdict_line(shape)],
+        verdict=rehearsal.verdict_line(shape),
         duration=lambda number: milliseconds(number) or "0 ms",
         **_FORMATS,
     )

@@ -119,3 +119,16 @@ def _is_turned_off(head: tuple[str, ...]) -> bool:
 def words_after_options(head: tuple[str, ...]) -> tuple[str, ...]:
     """Return the words of REINDEX or CLUSTER behind the options in parentheses."""
     return head[head.index(")") + 1 :] if head[1:2] == ("(",) and ")" in head else head[1:]
+
+
+_CLUSTER_KINDS = ("ROLE", "USER", "GROUP", "TABLESPACE", "DATABASE", "SUBSCRIPTION", "SYSTEM")
+
+
+def changes_cluster(statement: Statement) -> bool:
+    """Return whether a statement changes more than its database: roles, tablespaces, databases, the server's settings.
+
+    No dump of a database has these (https://www.postgresql.org/docs/current/app-pgdump.html).
+    """
+    head = statement.head
+    is_change = head[0] in ("CREATE", "ALTER", "DROP") and head[1:2] and head[1] in _CLUSTER_KINDS
+    return bool(is_change) and head[1:3] != ("USER", "MAPPING")

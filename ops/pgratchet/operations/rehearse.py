@@ -96,7 +96,7 @@ class Rehearse:
         manifest = require_manifest(inspect_backup(store, self.backup_id))
         with _host_server(self.history, manifest) as (server, programs):
             archive = _archive(manifest, store, target.variables.identity_file, programs)
-            return (yield from self._rehearse(server, archive, self.files, create_roles=True))
+            return (yield from self._rehearse(server, archive, self.files, is_own_server=True))
 
     def run_here(
         self,
@@ -114,19 +114,19 @@ class Rehearse:
         """
         with _scratch_server(scratch, self.history, manifest, same_server=same_server) as (server, programs):
             archive = _archive(manifest, store, identity, programs)
-            return (yield from self._rehearse(server, archive, files, create_roles=scratch is None))
+            return (yield from self._rehearse(server, archive, files, is_own_server=scratch is None))
 
     @property
     def history(self) -> History:
         return History(self.history_schema, self.history_table)
 
     def _rehearse(
-        self, server: RestoreServer, archive: BackupArchive, files: Sequence[Migration], *, create_roles: bool
+        self, server: RestoreServer, archive: BackupArchive, files: Sequence[Migration], *, is_own_server: bool
     ) -> RehearsalStream:
         from pgratchet.rehearsal.rehearse import Rehearsal
 
         earlier = {(each.name, each.checksum): each.duration_ms for each in self.earlier}
-        run = Rehearsal(server, archive, files, self._options(), self.jobs, create_roles, earlier)
+        run = Rehearsal(server, archive, files, self._options(), self.jobs, is_own_server, earlier)
         yield from run.run()
         return run.report
 

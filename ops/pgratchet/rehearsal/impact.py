@@ -6,7 +6,7 @@ backup or a file, so that no check of a merge needs a login to production.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from pgratchet.backups.manifest import TableSize
 from pgratchet.errors import ConfigurationError
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.scripts import prepare_scripts
-from pgratchet.rehearsal.lock_modes import Blocked, blocked_by
+from pgratchet.rehearsal.lock_modes import STRENGTH, Blocked, blocked_by
 from pgratchet.rehearsal.sizes import Sizes, estimate_ms
 from pgratchet.rehearsal.trace import StatementFailed, Trace
 
@@ -49,7 +49,9 @@ class Impact:
         work = ["rewrites it"] * self.is_rewritten + ["reads all of it"] * (self.is_read and not self.is_rewritten)
         blocked = {"reads": "blocks reads and writes", "writes": "blocks writes"}.get(self.blocks or "", "")
         parts = [f"takes {self.mode} on {self.relation}", *filter(None, [blocked]), *work]
-        return f"{', '.join(parts)} ({self.size.bytes / 1e6:,.0f} MB, {self.size.rows:,} rows)"
+        return (
+            f"{', '.join(parts)} ({(self.size.bytes + self.size.index_bytes) / 1e6:,.0f} MB, {self.size.rows:,} rows)"
+        )
 
 
 def find_impacts(trace: Trace, files: Sequence[Migration], sizes: Sizes) -> list[Impact]:
@@ -60,11 +62,13 @@ def find_impacts(trace: Trace, files: Sequence[Migration], sizes: Sizes) -> list
     except StatementFailed as failed:
         raise ConfigurationError(
             f"{failed.script.name} cannot be traced on the scratch server",
-            detail=str(failed.error).strip(),
-            hint="It was applied there before, so this is a mistake of pgratchet. Leave out --sizes.",
+            detail=f"{failed.error.diag.message_primary or failed.error}.",
+            hint="It was applied there before. What it made outside the database may be in its way, such as a role. "
+            "Leave out --sizes.",
         ) from failed
     paths = {file.name: file.path for file in files}
-    return list(_impacts([asdict(each) for each in trace.statements], paths, sizes))
+    alone = {script.name for script in trace.scripts if not script.directives.transactional}
+    return list(_impacts([asdict(each) for each in trace.statements], paths, alone, sizes))
 
 
 def new_trace(connect: Any, files: Sequence[Migration]) -> Trace:
@@ -72,19 +76,22 @@ def new_trace(connect: Any, files: Sequence[Migration]) -> Trace:
     return Trace(connect, prepare_scripts(files))
 
 
-def _impacts(statements: Sequence[Mapping[str, Any]], paths: Mapping[str, str], sizes: Sizes) -> Iterator[Impact]:
-    blocked: dict[str, str] = {}
+def _impacts(
+    statements: Sequence[Mapping[str, Any]], paths: Mapping[str, str], alone: Collection[str], sizes: Sizes
+) -> Iterator[Impact]:
+    """Yield the impacts. `alone` are the migrations without a transaction, whose locks end with each statement."""
+    modes: dict[str, str] = {}
     file = ""
     for statement in statements:
-        if statement["migration"] != file or statement["is_sampled"]:
-            blocked, file = {}, statement["migration"]
+        if statement["migration"] != file or file in alone:
+            modes, file = {}, statement["migration"]
+        blocked = [name for name, mode in modes.items() if blocked_by(mode)]
+        modes = _strongest(modes, statement)
         took = estimate_ms(_counted(statement), sizes)
-        tables = _tables(statement)
-        for relation, mode in tables.items():
-            size = sizes.tables.get(relation)
-            if size and size.bytes + size.index_bytes >= LARGE and _is_worth_a_word(statement, relation, mode):
-                yield _impact(statement, paths[file], relation, mode, size, took, tuple(blocked))
-        blocked |= {name: mode for name, mode in tables.items() if blocked_by(mode)}
+        for relation in _touched(statement):
+            size, mode = sizes.tables.get(relation), modes.get(relation, "ACCESS SHARE")
+            if size and size.bytes + size.index_bytes >= LARGE and _is_worth_a_word(statement, relation):
+                yield _impact(statement, paths[file], relation, mode, size, took, blocked)
 
 
 def _counted(statement: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,19 +99,27 @@ def _counted(statement: Mapping[str, Any]) -> dict[str, Any]:
     return {**statement, "rows_changed": changed}
 
 
-def _tables(statement: Mapping[str, Any]) -> dict[str, str]:
-    """The strongest mode on each table that the statement locks, scans or rewrites."""
-    from pgratchet.rehearsal.lock_modes import STRENGTH
-
-    modes: dict[str, str] = {}
+def _strongest(modes: Mapping[str, str], statement: Mapping[str, Any]) -> dict[str, str]:
+    """The strongest mode on each table, with the locks that a statement took."""
+    result = dict(modes)
     for lock in statement["locks"]:
         name = lock["table"] or lock["relation"]
-        modes[name] = max(modes.get(name, lock["mode"]), lock["mode"], key=STRENGTH.__getitem__)
-    return modes
+        result[name] = max(result.get(name, lock["mode"]), lock["mode"], key=STRENGTH.__getitem__)
+    return result
 
 
-def _is_worth_a_word(statement: Mapping[str, Any], relation: str, mode: str) -> bool:
-    return blocked_by(mode) is not None or _does(statement, "rewrites", relation) or _does(statement, "scans", relation)
+def _touched(statement: Mapping[str, Any]) -> dict[str, None]:
+    """The tables that a statement locks, scans, rewrites or changes, each once."""
+    locked = [lock["table"] or lock["relation"] for lock in statement["locks"]]
+    worked_on = [each["relation"] for what in ("scans", "rewrites", "changes") for each in statement[what]]
+    return dict.fromkeys([*locked, *worked_on])
+
+
+def _is_worth_a_word(statement: Mapping[str, Any], relation: str) -> bool:
+    """Return whether a statement begins to block a table, or works on all of it."""
+    new_modes = (lock["mode"] for lock in statement["locks"] if relation in (lock["table"], lock["relation"]))
+    is_blocking = any(blocked_by(mode) for mode in new_modes)
+    return is_blocking or _does(statement, "rewrites", relation) or _does(statement, "scans", relation)
 
 
 def _does(statement: Mapping[str, Any], what: str, relation: str) -> bool:
@@ -118,7 +133,7 @@ def _impact(
     mode: str,
     size: TableSize,
     took: float | None,
-    waits_too: tuple[str, ...],
+    waits_too: Sequence[str],
 ) -> Impact:
     return Impact(
         statement["migration"],

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import psycopg
 
@@ -34,10 +34,11 @@ Key = tuple[int, Blocked]
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A wait of another session for a table: when the lock was noticed, by the clock `time.monotonic`, and how long."""
+    """A wait of another session for a table: when the lock was noticed, by `time.monotonic`, how long, and the mode."""
 
     since: float
     duration_ms: float
+    mode: str
 
 
 @dataclass(slots=True)
@@ -105,14 +106,14 @@ class Observer:
         kinds: tuple[Blocked, ...] = ("reads", "writes") if blocked == "reads" else ("writes",)
         for what in kinds:
             if (oid, what) not in self._waits and len(self._waits) < _MOST_WAITS:
-                self._waits[oid, what] = self._pool.submit(self._wait, name, _WAITS[what], now)
+                self._waits[oid, what] = self._pool.submit(self._wait, name, _WAITS[what], Wait(now, 0, mode))
 
     def _session(self) -> psycopg.Connection:
         with suppress(queue.Empty):
             return self._idle.get_nowait()
         return self.connect()
 
-    def _wait(self, name: str, mode: str, since: float) -> Wait | None:
+    def _wait(self, name: str, mode: str, begun: Wait) -> Wait | None:
         """Ask for a lock as an application does, and wait for it. None when that fails."""
         with suppress(psycopg.Error):
             connection = self._session()
@@ -120,7 +121,7 @@ class Observer:
                 connection.execute(f"BEGIN; LOCK TABLE ONLY {name} IN {mode} MODE; ROLLBACK".encode())
             except psycopg.errors.UndefinedTable:  # the transaction dropped it
                 connection.execute("ROLLBACK")
-            duration = (time.monotonic() - since) * 1000
+            duration = (time.monotonic() - begun.since) * 1000
             self._idle.put(connection)
-            return Wait(since, duration)
+            return replace(begun, duration_ms=duration)
         return None

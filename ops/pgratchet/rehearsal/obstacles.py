@@ -13,15 +13,19 @@ from dataclasses import dataclass, replace
 import psycopg
 from psycopg import sql
 
+from pgratchet.migrations.lexer import read_tokens
 from pgratchet.migrations.positions import line_and_column
 from pgratchet.rehearsal.report import Failure
 from pgratchet.rehearsal.trace import StatementFailed
 
 _MOST_KEYS = 5
 _NOT_NULL, _FOREIGN_KEY, _UNIQUE, _CHECK = "23502", "23503", "23505", "23514"
-_QUOTES_A_VALUE = ("22", "P0001")
-"""Classes of errors whose message can quote a value: of data, and those that a function raises."""
-_KEY = re.compile(r"^Key \((?P<columns>.*)\)=\(", re.DOTALL)
+_OF_OBJECTS = ("0A", "23", "25", "2B", "40", "42701", "42710", "42P06", "42P07", "42723", "53", "55", "57")
+"""Classes and codes of errors whose messages name objects, and no values, when the server itself raises them."""
+_RAISED = "pl_"
+"""The beginning of the names of the source files of PL/pgSQL, whose RAISE can say anything under any code."""
+_KEY = re.compile(r"^Key \((?P<columns>.*?)\)=\(", re.DOTALL)
+"""The server writes the columns of the index, and then values of a row, which can be any text."""
 _PRIMARY_KEY = """
 SELECT a.attname FROM pg_catalog.pg_index AS i
 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
@@ -59,13 +63,22 @@ def describe(failed: StatementFailed, connect: Callable[[], psycopg.Connection])
 
 
 def _message(error: psycopg.Error) -> str:
-    """The server's message, without one that can quote a value of a row."""
-    sqlstate = error.sqlstate or ""
-    if sqlstate.startswith(_QUOTES_A_VALUE):
-        name = type(error).__name__
-        words = re.sub(r"(?<!^)([A-Z])", lambda match: f" {match[1].lower()}", name)
-        return f"{words[:1].lower()}{words[1:]} (the message is left out, as it can have a value of a row)"
-    return (error.diag.message_primary or str(error)).splitlines()[0]
+    """The server's message when it cannot have a value of a row.
+
+    An error with a position in the statement is about the text of the file. Others may quote a value, unless they come
+    from the server's own code about objects.
+    """
+    diagnostic, sqlstate = error.diag, error.sqlstate or ""
+    is_raised = (diagnostic.source_file or "").startswith(_RAISED) or diagnostic.internal_query is not None
+    if not is_raised and (diagnostic.statement_position is not None or sqlstate.startswith(_OF_OBJECTS)):
+        return (diagnostic.message_primary or str(error)).splitlines()[0]
+    return hidden_message(type(error).__name__)
+
+
+def hidden_message(name: str) -> str:
+    """The name of an error in words, in the place of a message that can have a value of a row."""
+    words = re.sub(r"(?<!^)([A-Z])", lambda match: f" {match[1].lower()}", name)
+    return f"{words[:1].lower()}{words[1:]} (the message is left out, as it can have a value of a row)"
 
 
 def _run_before(connection: psycopg.Connection, failed: StatementFailed, text: bytes) -> None:
@@ -86,14 +99,24 @@ def _find(connection: psycopg.Connection, failed: StatementFailed, text: bytes, 
     if sqlstate == _NOT_NULL and diagnostic.column_name:
         return _Obstacle(table, f"t.{_quoted(diagnostic.column_name)} IS NULL")
     if sqlstate == _UNIQUE and (match := _KEY.match(diagnostic.message_detail or "")):
-        columns = match["columns"]
-        same = f"SELECT {columns} FROM {table} GROUP BY {columns} HAVING count(*) > 1"  # noqa: S608  the server's text
-        return _Obstacle(table, f"({columns}) IN ({same})")
+        columns, predicate = match["columns"], _predicate(failed, text)
+        rows = f"{table} WHERE {predicate}"
+        same = f"SELECT {columns} FROM {rows} GROUP BY {columns} HAVING count(*) > 1"  # noqa: S608  the server's text
+        return _Obstacle(table, f"({predicate}) AND ({columns}) IN ({same})")
     if sqlstate in (_CHECK, _FOREIGN_KEY) and failed.statement and diagnostic.constraint_name:
         statement = text[failed.statement.start : failed.statement.end]
         connection.execute(statement + b" NOT VALID")  # the same constraint, without a look at the rows
         return _violations(connection, table, diagnostic.constraint_name)
     return None
+
+
+def _predicate(failed: StatementFailed, text: bytes) -> str:
+    """The condition of a partial index, else one that is true for all rows."""
+    if failed.statement is None or failed.statement.head[0] != "CREATE":
+        return "true"
+    tokens = read_tokens(text, failed.statement)
+    where = next((token for token in tokens if token.word == "WHERE"), None)
+    return text[where.start + len("WHERE") : failed.statement.end].decode() if where else "true"
 
 
 def _violations(connection: psycopg.Connection, table: str, name: str) -> _Obstacle | None:
@@ -110,14 +133,17 @@ def _violations(connection: psycopg.Connection, table: str, name: str) -> _Obsta
 
 
 def _count(connection: psycopg.Connection, failure: Failure, obstacle: _Obstacle) -> Failure:
-    rows = f"FROM {obstacle.relation} AS t WHERE {obstacle.condition}"
-    ((count,),) = connection.execute(f"SELECT count(*) {rows}".encode()).fetchall()
+    rows = f"FROM {obstacle.relation} AS t WHERE ({obstacle.condition})".replace("%", "%%")
+    # With parameters, psycopg sends a single statement and nothing behind it.
+    ((count,),) = connection.execute(f"SELECT count(*) {rows} AND %s".encode(), (True,)).fetchall()
+    if not count:  # such as a duplicate of a row that the statement itself inserts
+        return failure
     names = [name for (name,) in connection.execute(_PRIMARY_KEY.encode(), (obstacle.relation,)).fetchall()]
     keys: list[str] = []
     if names:
         columns, order = (", ".join(f"t.{_quoted(name)}{cast}" for name in names) for cast in ("::text", ""))
-        query = f"SELECT {columns} {rows} ORDER BY {order} LIMIT {_MOST_KEYS}"
-        rows_shown = connection.execute(query.encode()).fetchall()
+        query = f"SELECT {columns} {rows} ORDER BY {order} LIMIT %s"
+        rows_shown = connection.execute(query.encode(), (_MOST_KEYS,)).fetchall()
         keys = [", ".join(str(value) for value in key) for key in rows_shown]
     return replace(failure, rows=int(count), key_columns=tuple(names), keys=tuple(keys))
 

@@ -61,6 +61,7 @@ class Reading:
     changes: tuple[Changes, ...] = ()
     wal_bytes: int = 0
     growth_bytes: int = 0
+    released: tuple[Lock, ...] = ()
 
 
 @dataclass(slots=True)
@@ -153,12 +154,13 @@ class Probe:
         rows = self._read()
         reading = Reading(wal_bytes=self._position - position)
         locks, rewrites, scans, changes = [], [], [], []
+        now_held: set[tuple[int, str]] = set()
         for oid, modes, node, size in rows:
             reading.growth_bytes += self._grow(oid, size)
             if not self.is_shown(oid):
                 continue
             locks += [self.lock(oid, mode) for mode in modes if (oid, mode) not in self._modes]
-            self._modes |= {(oid, mode) for mode in modes}
+            now_held |= {(oid, mode) for mode in modes}
             relation, now, then = self.relations[oid], self._counters[oid], before.get(oid, _Counters())
             if node is not None and node != self._nodes[oid] and relation.kind in _REWRITTEN_KINDS:
                 rewrites.append(Rewrite(relation.name, size))
@@ -172,6 +174,8 @@ class Probe:
                 changes.append(change)
         reading.locks, reading.rewrites = tuple(locks), tuple(rewrites)
         reading.scans, reading.changes = tuple(scans), tuple(changes)
+        reading.released = tuple(self.lock(*each) for each in self._modes - now_held)  # by ROLLBACK TO SAVEPOINT
+        self._modes = now_held
         return reading
 
     def take_messages(self) -> _Messages:
@@ -180,7 +184,7 @@ class Probe:
 
     def _rows_read(self, relation: Relation, count: int) -> int:
         """The rows of a scan. Several scans of a statement count as one, and those of parallel workers not at all."""
-        return relation.rows if self.messages.indexes else min(count, relation.rows or count)
+        return relation.rows or count if self.messages.indexes else min(count, relation.rows or count)
 
     def _grow(self, oid: int, size: int) -> int:
         relation = self.relations.get(oid)

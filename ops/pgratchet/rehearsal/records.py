@@ -7,7 +7,7 @@ A record contains a SHA-256 of the rest, as a manifest does, so a record edited 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -16,7 +16,7 @@ from pgratchet.backups.manifest import Manifest, Setting, content_hash
 from pgratchet.backups.store import Store
 from pgratchet.rehearsal.budget import Excess
 from pgratchet.rehearsal.remedies import Remedy
-from pgratchet.rehearsal.report import Report, StatementReport, Stop
+from pgratchet.rehearsal.report import MigrationReport, Position, Report, Rewrite, StatementReport, Stop
 from pgratchet.version import __version__
 
 _KIND = "rehearsal"
@@ -37,10 +37,9 @@ class Circumstances:
     major: int
     tool_version: str = __version__
 
-    def fingerprint(self) -> str:
-        shape = {**asdict(self), "migrations": [list(pair) for pair in self.migrations]}
-        shape["settings"] = sorted([setting.role or "", setting.name, setting.value] for setting in self.settings)
-        return content_hash(shape)
+    @property
+    def sorted_settings(self) -> list[list[str]]:
+        return sorted([setting.role or "", setting.name, setting.value] for setting in self.settings)
 
 
 def circumstances_of(report: Report, manifest: Manifest) -> Circumstances:
@@ -61,6 +60,7 @@ def as_json(
     report: Report,
     excesses: Sequence[Excess],
     remedies: Sequence[Remedy],
+    budget: Mapping[str, int],
     manifest: Manifest,
     at: datetime,
 ) -> Shape:
@@ -85,20 +85,28 @@ def as_json(
         "calibration": {**asdict(report.calibration), "ratio": report.calibration.ratio},
         "remedies": [asdict(each) for each in remedies],
         "notes": list(report.notes),
+        "budget": dict(budget),
         "verdict": {
             "ok": report.failure is None and not excesses,
             "over_budget": [asdict(each) | {"text": each.describe()} for each in excesses],
         },
-        "bound_to": {
-            "backup_sha256": manifest_hash(manifest),
-            "circumstances_sha256": circumstances_of(report, manifest).fingerprint(),
-            "tool_version": __version__,
-        },
+        "bound_to": _bound_to(circumstances_of(report, manifest), manifest),
+    }
+
+
+def _bound_to(circumstances: Circumstances, manifest: Manifest) -> Shape:
+    return {
+        "backup_sha256": manifest_hash(manifest),
+        "history": dict(circumstances.history),
+        "settings": circumstances.sorted_settings,
+        "major": circumstances.major,
+        "tool_version": circumstances.tool_version,
     }
 
 
 def _statement_json(statement: StatementReport) -> Shape:
     shape = _rounded(asdict(statement))
+    del shape["released"]
     shape["locks"] = [{"relation": lock.relation, "mode": lock.mode} for lock in statement.locks]
     return shape | {"rows_changed": statement.rows_changed}
 
@@ -108,7 +116,7 @@ def _stop_json(stop: Stop) -> Shape:
 
 
 def _rounded(shape: Shape) -> Shape:
-    return {name: round(value, 1) if isinstance(value, float) else value for name, value in shape.items()}
+    return {name: round(value, 3) if isinstance(value, float) else value for name, value in shape.items()}
 
 
 def write_record(store: Store, shape: Shape) -> None:
@@ -129,14 +137,71 @@ def _parse_all(texts: Iterator[bytes]) -> Iterator[Shape]:
             shape = json.loads(text)
         except (ValueError, RecursionError):
             continue
-        if isinstance(shape, dict) and shape.get("kind") == _KIND and shape.pop("sha256", None) == content_hash(shape):
+        is_record = isinstance(shape, dict) and shape.get("kind") == _KIND
+        if is_record and shape.pop("sha256", None) == content_hash(shape) and _is_complete(shape):
             yield shape
 
 
+def _is_complete(shape: Shape) -> bool:
+    """Return whether a record can be read: its hash says that it was not changed, and not who wrote it."""
+    try:
+        report_of(shape, [each["name"] for each in shape["migrations"]])
+        difference(shape, Circumstances([], {}, [], 0))
+        return datetime.fromisoformat(shape["at"]).tzinfo is not None and bool(shape["verdict"]["ok"]) in (True, False)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
+
+
 def find_fitting(records: Sequence[Shape], circumstances: Circumstances) -> Shape | None:
-    """Return the newest record that was made in these circumstances, whatever its verdict."""
-    fingerprint = circumstances.fingerprint()
-    return next((each for each in reversed(records) if each["bound_to"]["circumstances_sha256"] == fingerprint), None)
+    """Return the newest record that covers these circumstances, whatever its verdict."""
+    return next((each for each in reversed(records) if not difference(each, circumstances)), None)
+
+
+def difference(record: Shape, here: Circumstances) -> str:
+    """A phrase for what is not now as it was in a rehearsal; empty when it covers the circumstances.
+
+    A rehearsal of several migrations covers each run of some of them, in the same order: those before may have been
+    applied since the backup, and a run may stop before the last one.
+    """
+    bound = record["bound_to"]
+    rehearsed = [(each["name"], each["checksum"]) for each in record["migrations"]]
+    applied = len(here.history) - len(bound["history"])
+    if bound["major"] != here.major:
+        return f"on PostgreSQL {bound['major']}"
+    if bound["tool_version"] != here.tool_version:
+        return f"by version {bound['tool_version']} of pgratchet"
+    if bound["settings"] != here.sorted_settings:
+        return "with other settings of the database"
+    if applied < 0 or {**bound["history"], **dict(rehearsed[:applied])} != here.history:
+        return "with another history"
+    if rehearsed[applied : applied + len(here.migrations)] != list(here.migrations):
+        return "with other files"
+    return ""
+
+
+def report_of(record: Shape, names: Collection[str]) -> Report:
+    """The part of a report about some migrations, as far as a budget limits it."""
+    migrations = tuple(MigrationReport(**each) for each in record["migrations"] if each["name"] in names)
+    statements = tuple(
+        StatementReport(
+            each["migration"],
+            each["line"],
+            each["text"],
+            each["started_ms"],
+            each["duration_ms"],
+            rewrites=tuple(Rewrite(**rewrite) for rewrite in each["rewrites"]),
+        )
+        for each in record["statements"]
+        if each["migration"] in names
+    )
+    stops = tuple(_stop(each) for each in record["stops"] if each["locked_at"]["migration"] in names)
+    versions = record["server_version"], record["scratch_version"]
+    return Report(record["backup"], *versions, 0, 0, migrations, statements, stops)
+
+
+def _stop(shape: Shape) -> Stop:
+    positions = {name: Position(**shape[name]) for name in ("locked_at", "spent_at")}
+    return Stop(**{name: value for name, value in shape.items() if name != "confirmed"} | positions)
 
 
 def rehearsed_durations(records: Sequence[Shape]) -> dict[tuple[str, str], int]:

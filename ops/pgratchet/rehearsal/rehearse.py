@@ -22,11 +22,14 @@ from pgratchet.backups.pg_programs import PgRestoreOptions
 from pgratchet.backups.restore_server import RestoreServer, find_missing, new_database, take_lock
 from pgratchet.errors import ConfigurationError, LockBusy, MigrationFailed, StoppedPartWay, Unreachable
 from pgratchet.formatting import elapsed_ms, format_size
+from pgratchet.migrations.classify import changes_cluster
 from pgratchet.migrations.files import Migration
+from pgratchet.migrations.lexer import split_statements
 from pgratchet.migrations.plan import HistoryRow
+from pgratchet.migrations.positions import location_at
 from pgratchet.migrations.scripts import Script
 from pgratchet.rehearsal import obstacles
-from pgratchet.rehearsal.report import Calibration, Failure, MigrationReport, Report
+from pgratchet.rehearsal.report import Calibration, Failure, MigrationReport, Report, Stop
 from pgratchet.rehearsal.trace import StatementFailed, Trace
 
 _LEFTOVERS = "SELECT datname FROM pg_database WHERE datname ~ '^pgratchet_rehearsal_[0-9a-f]{12}$'"
@@ -34,6 +37,8 @@ _COPIES_FILES = 150000
 """The first server_version_num that can copy a database by its files alone, without writing all of it to the log."""
 _LOCK_WAIT = 10
 """Seconds to wait for the lock of another rehearsal."""
+_MANY = 100
+"""Statements from which the trace takes much longer than a run, which sends them together."""
 _MARGIN = 500_000_000
 """Bytes for the write-ahead log and the server's own files."""
 _OTHER_SERVER = "Name another server with --on=NAME, or as drill_environment in the inventory."
@@ -46,7 +51,8 @@ Durations = Mapping[tuple[str, str], int]
 class Rehearsal:
     """A rehearsal of the pending ones of `files`. `report` is there when `run` has ended, unless nothing is pending.
 
-    With `create_roles`, roles missing on the server are created; only for a server that ends with the rehearsal.
+    `is_own_server`: the server ends with the rehearsal. Missing roles are created on it, and each copy has the name of
+    the live database in its turn. Elsewhere, statements about more than a database are refused.
     `earlier` are the durations of rehearsals before this one.
     """
 
@@ -55,7 +61,7 @@ class Rehearsal:
     files: Sequence[Migration]
     options: MigrateOptions
     jobs: int = 1
-    create_roles: bool = False
+    is_own_server: bool = False
     earlier: Durations = field(default_factory=dict)
     report: Report | None = None
     scripts: tuple[Script, ...] = ()
@@ -69,6 +75,7 @@ class Rehearsal:
             _drop_leftovers(maintenance)
             missing_roles = self._prepare(maintenance)
             name = stack.enter_context(self._database(maintenance))
+            roles = _role_names(maintenance)
             started = time.monotonic()
             yield from self._restore(maintenance, name, missing_roles)
             report = self._new_report(maintenance, elapsed_ms(started, time.monotonic()))
@@ -80,6 +87,8 @@ class Rehearsal:
             self._apply_settings(maintenance, copy, missing_roles)
             report = yield from self._trace(name, report)
             if report.failure is None:
+                if self.is_own_server:
+                    copy = _take_place(maintenance, name, copy, roles)
                 report = yield from self._apply(copy, report)
             self.report = replace(report, calibration=_calibrate(rows, self.earlier), notes=tuple(self._notes))
 
@@ -93,7 +102,7 @@ class Rehearsal:
                 detail=f"Backup {manifest.backup_id} has them. Nothing was restored.",
                 hint=f"Install them there. {_OTHER_SERVER}",
             )
-        if self.create_roles:
+        if self.is_own_server:
             for role in roles:
                 maintenance.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
             return ()
@@ -114,7 +123,9 @@ class Rehearsal:
     @contextmanager
     def _database(self, maintenance: psycopg.Connection) -> Iterator[str]:
         """An empty database with the properties of the backup's, for the block."""
-        name = _new_name()
+        database = self.archive.manifest.database.name
+        is_free = self.is_own_server and database not in (self.server.maintenance, "template1")
+        name = database if is_free else _new_name()
         with new_database(self.server, maintenance, name, self.archive.manifest.database, exact=False):
             yield name
         _drop(maintenance, name)
@@ -156,6 +167,8 @@ class Rehearsal:
         connect, history = (lambda: self.server.connect(name)), self.server.history
         with applier.prepare(connect, history, self.files, None, self.options) as run:
             self.scripts = run.scripts
+            if not self.is_own_server:
+                _refuse_cluster_changes(run.scripts)
             return [entry.row for entry in run.plan.entries if entry.row]
 
     def _trace(self, name: str, report: Report) -> Generator[events.Event, None, Report]:
@@ -189,7 +202,8 @@ class Rehearsal:
         except (MigrationFailed, StoppedPartWay) as error:
             failure = _failure_of(error)
         migrations = tuple(replace(each, duration_ms=durations.get(each.name)) for each in report.migrations)
-        return replace(report, migrations=migrations, failure=failure)
+        report = replace(report, migrations=migrations, failure=failure)
+        return replace(report, stops=tuple(_as_applied(stop, report) for stop in report.stops))
 
 
 def _not_run(scripts: Sequence[Script], reports: Sequence[MigrationReport]) -> list[MigrationReport]:
@@ -197,11 +211,52 @@ def _not_run(scripts: Sequence[Script], reports: Sequence[MigrationReport]) -> l
     return [MigrationReport(each.name, each.migration.checksum, 0.0) for each in scripts[len(reports) :]]
 
 
+def _as_applied(stop: Stop, report: Report) -> Stop:
+    """Shorten a stop of a migration with many statements, which the trace sends one by one, and a run together."""
+    migration = next(each for each in report.migrations if each.name == stop.locked_at.migration)
+    count = sum(each.migration == migration.name for each in report.statements)
+    if migration.duration_ms is None or count < _MANY or migration.traced_ms <= migration.duration_ms:
+        return stop
+    return replace(stop, duration_ms=stop.duration_ms * migration.duration_ms / migration.traced_ms, measured_ms=None)
+
+
 def _failure_of(error: MigrationFailed | StoppedPartWay) -> Failure:
     """The failure of a migration that ran statement by statement, and not in one run: a timeout, for example."""
     location = error.location
     name, line = (location.migration, location.line or 1) if location else ("", 1)
-    return Failure(name, line, error.message, (location and location.sqlstate) or "")
+    sqlstate = (location and location.sqlstate) or ""
+    kind = psycopg.errors.lookup(sqlstate).__name__ if sqlstate else "Error"
+    return Failure(name, line, f"{obstacles.hidden_message(kind)}, when the real applier ran it", sqlstate)
+
+
+def _refuse_cluster_changes(scripts: Sequence[Script]) -> None:
+    """Raise ConfigurationError for statements about roles or databases: they would change the server for good."""
+    for script in scripts:
+        text = script.migration.text()
+        for statement in split_statements(text):
+            if changes_cluster(statement):
+                location = location_at(script.migration, text, statement.start)
+                raise ConfigurationError(
+                    f"{' '.join(statement.head[:2])} cannot be rehearsed on a server that is used for more",
+                    detail=f"{location}: it changes more than the database, and would stay there.",
+                    hint="Leave --on and drill_environment out: the bundled server ends with the rehearsal.",
+                    location=location,
+                )
+
+
+def _role_names(maintenance: psycopg.Connection) -> set[str]:
+    return {name for (name,) in maintenance.execute("SELECT rolname FROM pg_roles").fetchall()}
+
+
+def _take_place(maintenance: psycopg.Connection, name: str, copy: str, roles: set[str]) -> str:
+    """Drop a database and the roles that its migrations made, and give its name to the copy; returns the name."""
+    _drop(maintenance, name)
+    for role in _role_names(maintenance) - roles:
+        with suppress(psycopg.Error):
+            maintenance.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+    rename = sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(copy), sql.Identifier(name))
+    maintenance.execute(rename)
+    return name
 
 
 def require_room(manifest: Manifest) -> None:

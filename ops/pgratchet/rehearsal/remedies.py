@@ -44,17 +44,12 @@ class _Form:
 
 
 def find_remedies(report: Report) -> tuple[Remedy, ...]:
-    """Return a remedy for each statement that takes the time of a long stop, and for each lock taken too early."""
-    by_position = {each.position: each for each in report.statements}
+    """Return a remedy for each lock that is taken too early, and for each statement that takes long under a lock."""
+    stops = sorted((stop for stop in report.stops if stop.duration_ms >= LEAST_MS), key=lambda stop: -stop.duration_ms)
     remedies: dict[tuple[Position, str], Remedy] = {}
-    for stop in sorted(report.stops, key=lambda stop: -stop.duration_ms):
-        if stop.duration_ms < LEAST_MS:
-            continue
-        longest = by_position.get(stop.spent_at)
+    for stop in stops:
         of_stop = [_split(stop)] if stop.locked_at != stop.spent_at and stop.blocks != "rows" else []
-        form = _safe_form(longest, report.scratch_version) if longest else None
-        if form:
-            of_stop.append(Remedy(stop.spent_at, form.problem, form.advice, form.sql))
+        of_stop += _safe_forms(stop, report)
         for remedy in of_stop:
             remedies.setdefault((remedy.position, remedy.advice), remedy)
     return tuple(remedies.values())
@@ -65,10 +60,24 @@ def _split(stop: Stop) -> Remedy:
     waiting = "reads and writes" if stop.blocks == "reads" else "writes"
     return Remedy(
         stop.locked_at,
-        f"{stop.locked_at} locks {stop.relation}, and {stop.spent_at} then runs for "
+        f"The statement locks {stop.relation}, and {stop.spent_at} then runs for "
         f"{format_duration(round(stop.spent_ms))} in the same transaction: {waiting} wait until its end.",
         "Split the file: put the statement that takes the time into a migration of its own.",
     )
+
+
+def _safe_forms(stop: Stop, report: Report) -> Iterator[Remedy]:
+    """Remedies for the statements that take long while a stop lasts, the longest first."""
+    end = stop.started_ms + stop.duration_ms
+    under_lock = [
+        each
+        for each in report.statements
+        if each.duration_ms >= LEAST_MS and stop.locked_at.migration == each.migration and each.started_ms < end
+        if each.position == stop.locked_at or each.started_ms >= stop.started_ms
+    ]
+    for statement in sorted(under_lock, key=lambda each: -each.duration_ms):
+        if form := _safe_form(statement, report.scratch_version):
+            yield Remedy(statement.position, form.problem, form.advice, form.sql)
 
 
 def _safe_form(statement: StatementReport, version: int) -> _Form | None:
@@ -108,6 +117,11 @@ def _create_index(context: _Context) -> _Form | None:
     words = context.words
     if words[:2] not in (("CREATE", "INDEX"), ("CREATE", "UNIQUE")) or "CONCURRENTLY" in words:
         return None
+    if sum(lock.mode == "SHARE" for lock in context.statement.locks if not lock.table) > 1:
+        return _Form(
+            "CREATE INDEX blocks writes of all partitions while it reads them.",
+            "Build it with CONCURRENTLY on each partition, then on the parent with ON ONLY, and attach the indexes.",
+        )
     named = words[words.index("INDEX") + 1] != "ON"
     advice = "Build it with CONCURRENTLY, in a file of its own" + ("." if named else ", and give it a name.")
     sql = (f"{_ALONE}\n{context.with_word('CONCURRENTLY', 'INDEX')}",) if named else ()
@@ -117,8 +131,11 @@ def _create_index(context: _Context) -> _Form | None:
 def _drop_index(context: _Context) -> _Form | None:
     if context.words[:2] != ("DROP", "INDEX") or "CONCURRENTLY" in context.words:
         return None
-    sql = f"{_ALONE}\n{context.with_word('CONCURRENTLY', 'INDEX')}"
-    return _Form("DROP INDEX locks the table.", "Drop it with CONCURRENTLY, in a file of its own.", (sql,))
+    is_simple = "," not in context.words and "CASCADE" not in context.words
+    sql = (f"{_ALONE}\n{context.with_word('CONCURRENTLY', 'INDEX')}",) if is_simple else ()
+    return _Form(
+        "DROP INDEX locks the table.", "Drop each index with CONCURRENTLY, in a file without a transaction.", sql
+    )
 
 
 def _reindex(context: _Context) -> _Form | None:
@@ -151,8 +168,8 @@ def _batches(context: _Context) -> _Form | None:
     return _Form(
         f"The changed rows stay locked until COMMIT, and the other statements of the file wait for this "
         f"{context.words[0]}.",
-        "Change the rows in batches that commit by themselves, in a migration of its own: a procedure with a COMMIT "
-        "in its loop, called in a file without a transaction.",
+        "Change the rows in batches that commit by themselves: a DO block with a COMMIT in its loop, in a file "
+        "without a transaction. The page about writing migrations has one.",
     )
 
 
@@ -177,7 +194,7 @@ def _alter_table(context: _Context) -> _Form | None:
 
 
 def _alterations(context: _Context, table: str, action: tuple[str, ...], index: int) -> Iterator[_Form]:
-    if "NOT" in action and action[-3:] == ("SET", "NOT", "NULL"):
+    if action[:1] == ("ALTER",) and action[-3:] == ("SET", "NOT", "NULL") and "," not in action:
         yield _set_not_null(context, table, index)
     if "VALIDATE" not in action and "CHECK" in action and action[:1] == ("ADD",):
         yield _validated_later(context, table, index, "A new CHECK constraint reads the whole table.")
@@ -231,11 +248,15 @@ def _set_not_null(context: _Context, table: str, index: int) -> _Form:
         first = f'ALTER TABLE {table} ADD CONSTRAINT "{name}" CHECK ({column} IS NOT NULL) NOT VALID;'
         last = f'{context.text};\nALTER TABLE {table} DROP CONSTRAINT "{name}";'
         files = (first, f'ALTER TABLE {table} VALIDATE CONSTRAINT "{name}";', last)
-    return _Form("SET NOT NULL reads the whole table.", "Prove it first, without blocking anyone.", files)
+    return _Form(
+        "SET NOT NULL reads the whole table.",
+        "Prove it in earlier files, without blocking anyone; it then reads nothing.",
+        files,
+    )
 
 
 def _validated_later(context: _Context, table: str, index: int, problem: str) -> _Form:
-    advice = "Add the constraint with NOT VALID, and validate it in another file, which blocks nobody."
+    advice = "Add the constraint with a name and with NOT VALID, and validate it in another file, which blocks nobody."
     words = context.words
     if words[index : index + 2] != ("ADD", "CONSTRAINT") or words[-2:] == ("NOT", "VALID") or "," in _outer(words):
         return _Form(problem, advice)

@@ -11,6 +11,9 @@ TOLERANCE = 0.1
 LEAST_TOLERANCE_MS = 50
 """How far a wait that was measured may be from the one that the locks tell: the larger of the two."""
 
+LEAST_CALIBRATION_MS = 100
+"""Rehearsed milliseconds from which a comparison with the target says something."""
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -75,7 +78,7 @@ class StatementReport:
 
     `locks` are those that the transaction had not taken before. `proofs` are the constraints from which the server
     concluded that it need not read the table. `is_sampled`: the statement ran outside a transaction, so its locks were
-    observed from another session, every few milliseconds.
+    observed from another session, every few milliseconds. `released` are locks that ended before the transaction.
     """
 
     migration: str
@@ -93,6 +96,7 @@ class StatementReport:
     temporary_bytes: int = 0
     growth_bytes: int = 0
     is_sampled: bool = False
+    released: tuple[Lock, ...] = ()
 
     @property
     def position(self) -> Position:
@@ -180,7 +184,8 @@ class Calibration:
 
     @property
     def ratio(self) -> float | None:
-        return self.actual_ms / self.rehearsed_ms if self.rehearsed_ms else None
+        """How many times as long they took on the target; None where they took too little time to tell."""
+        return self.actual_ms / self.rehearsed_ms if self.rehearsed_ms >= LEAST_CALIBRATION_MS else None
 
 
 @dataclass(frozen=True, slots=True)

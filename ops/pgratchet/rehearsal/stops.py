@@ -6,29 +6,54 @@ The cost of a lock is rarely its own statement: it is what runs behind it, befor
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from pgratchet.rehearsal.lock_modes import Blocked, blocked_by
 from pgratchet.rehearsal.report import Lock, StatementReport, Stop
 
-Measured = Mapping[tuple[str, Blocked], tuple[float, float]]
-"""Waits of other sessions by the relation and by what waited: begin, as `started_ms`, and duration in milliseconds."""
 _LATE_MS = 50
 """A lock that is noticed later than this was not taken at the begin of its statement, as in a DO block."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredWait:
+    """A wait of another session: its begin, as `started_ms`, its duration, and the mode of the lock that it met."""
+
+    began_ms: float
+    duration_ms: float
+    mode: str
+
+
+Measured = Mapping[tuple[str, Blocked], MeasuredWait]
+"""Waits of other sessions, by the relation and by what waited."""
 
 
 def find_stops(statements: Sequence[StatementReport], commit_ms: float, measured: Measured) -> list[Stop]:
     """Return the stops of a transaction with these statements, and with this duration of its COMMIT."""
     stops = [stop for relation in _relations(statements) for stop in _stops_of(relation, statements, commit_ms)]
-    return [_with_wait(stop, *wait) if (wait := measured.get((stop.relation, stop.blocks))) else stop for stop in stops]
+    stops = [_with_wait(stop, wait) if (wait := measured.get((stop.relation, stop.blocks))) else stop for stop in stops]
+    return [*stops, *_unseen_stops(stops, statements, measured)]
 
 
-def _with_wait(stop: Stop, began_ms: float, duration_ms: float) -> Stop:
+def _with_wait(stop: Stop, wait: MeasuredWait) -> Stop:
     """Add a measured wait to a stop, which begins when the lock was noticed if that is much later."""
-    late = began_ms - stop.started_ms
+    late = wait.began_ms - stop.started_ms
     if late <= _LATE_MS:
-        return replace(stop, measured_ms=duration_ms)
-    return replace(stop, started_ms=began_ms, duration_ms=stop.duration_ms - late, measured_ms=duration_ms)
+        return replace(stop, measured_ms=wait.duration_ms)
+    duration = max(stop.duration_ms - late, 0.0)
+    return replace(stop, started_ms=wait.began_ms, duration_ms=duration, measured_ms=wait.duration_ms)
+
+
+def _unseen_stops(stops: Sequence[Stop], statements: Sequence[StatementReport], measured: Measured) -> Iterator[Stop]:
+    """Yield stops by locks that ended inside a statement, with a caught exception: only other sessions met them."""
+    known = {(stop.relation, stop.blocks) for stop in stops}
+    for (relation, blocks), wait in measured.items():
+        is_known = (relation, "reads") in known or (relation, blocks) in known
+        is_weaker = blocks == "writes" and (relation, "reads") in measured
+        before = [each for each in statements if each.started_ms <= wait.began_ms]
+        if before and not is_known and not is_weaker:
+            at, duration = before[-1].position, wait.duration_ms
+            yield Stop(relation, blocks, wait.mode, wait.began_ms, duration, at, at, duration, duration)
 
 
 def _relations(statements: Sequence[StatementReport]) -> dict[str, None]:
@@ -62,11 +87,19 @@ def _mode(statement: StatementReport, relation: str, blocks: Blocked) -> str:
     return next((mode for mode in modes if blocked_by(mode) == blocks), "")
 
 
-def _stop(relation: str, blocks: Blocked, under_lock: Sequence[StatementReport], commit_ms: float) -> Stop:
-    """The stop from the first of some statements to the end of the transaction."""
-    first, longest = under_lock[0], max(under_lock, key=lambda statement: statement.duration_ms)
-    duration = sum(statement.duration_ms for statement in under_lock) + commit_ms
+def _stop(relation: str, blocks: Blocked, statements: Sequence[StatementReport], commit_ms: float) -> Stop:
+    """The stop from the first of some statements to the end of the transaction, or to the end of the lock."""
+    first = statements[0]
     mode = _mode(first, relation, blocks)
+    end = next((i for i, each in enumerate(statements) if _releases(each, relation, mode)), None)
+    under_lock = statements if end is None else statements[: end + 1]
+    longest = max(under_lock, key=lambda statement: statement.duration_ms)
+    duration = sum(statement.duration_ms for statement in under_lock) + (commit_ms if end is None else 0)
     return Stop(
         relation, blocks, mode, first.started_ms, duration, first.position, longest.position, longest.duration_ms
     )
+
+
+def _releases(statement: StatementReport, relation: str, mode: str) -> bool:
+    """Return whether a lock ends with a statement: ROLLBACK TO SAVEPOINT gives back those that are younger."""
+    return any(_blocked_table(lock) == relation and lock.mode == mode for lock in statement.released)

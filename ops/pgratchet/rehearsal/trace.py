@@ -25,10 +25,11 @@ from pgratchet.migrations.positions import line_and_column
 from pgratchet.migrations.scripts import Script
 from pgratchet.migrations.statement import Statement
 from pgratchet.rehearsal import stops
-from pgratchet.rehearsal.lock_modes import Blocked
+from pgratchet.rehearsal.lock_modes import MODES, Blocked
 from pgratchet.rehearsal.observer import Observer
 from pgratchet.rehearsal.probe import Probe, Reading, Relation, read_relations, write_ahead_position
 from pgratchet.rehearsal.report import Lock, MigrationReport, Rewrite, StatementReport, Stop
+from pgratchet.rehearsal.stops import MeasuredWait
 from pgratchet.rehearsal.unseen_locks import unseen_locks
 
 LONGEST_TEXT = 4_000
@@ -69,12 +70,12 @@ class Trace:
             tracer = _Tracer(self, connection, observer)
             tracer.reset()
             self._started = time.monotonic()
-            for together, group in groupby(self.scripts, key=_transaction_of):
+            for _, group in groupby(self.scripts, key=_transaction_of):
                 scripts = list(group)
                 names = tuple(script.name for script in scripts)
                 yield events.BackupProgress("trace", len(self.migrations), len(self.scripts), names[0])
                 before = inspection.database_size(connection)
-                if together:
+                if scripts[0].directives.transactional:
                     yield from tracer.run_together(scripts)
                 else:
                     yield from tracer.run_alone(scripts[0])
@@ -90,10 +91,8 @@ class Trace:
 
 
 def _transaction_of(script: Script) -> str:
-    """The key of the transaction that a script runs in; empty for one that runs without a transaction."""
-    if script.is_repeatable:
-        return "repeatables"
-    return script.name if script.directives.transactional else ""
+    """The key of the scripts that run together: repeatables share one transaction, every other file is alone."""
+    return "repeatables" if script.is_repeatable else script.name
 
 
 @dataclass(slots=True)
@@ -113,8 +112,20 @@ class _Tracer:
         self.probe.set_up()
 
     def run_together(self, scripts: Sequence[Script]) -> Iterator[events.Event]:
-        """Run scripts in one transaction. A repeatable that lacks an object runs again behind the others."""
+        """Run scripts in one transaction. A repeatable that lacks an object runs again behind the others.
+
+        After a failure, the reports of the statements before it stay.
+        """
         reports: list[StatementReport] = []
+        try:
+            self._run_all(scripts, reports)
+        except StatementFailed:
+            self._roll_back()
+            self._add_reports(reports, 0)
+            raise
+        yield from self._commit(scripts, reports)
+
+    def _run_all(self, scripts: Sequence[Script], reports: list[StatementReport]) -> None:
         self._begin()
         waiting = list(scripts)
         while waiting:
@@ -122,19 +133,17 @@ class _Tracer:
             for script in waiting:
                 self._send(b"SAVEPOINT pgratchet_file")
                 try:
-                    reports += self._run_statements(script, len(reports))
+                    self._run_statements(script, reports)
                 except StatementFailed as failed:
                     can_wait = script.is_repeatable and failed.error.sqlstate in MISSING and len(waiting) > 1
                     if not can_wait:
-                        self._roll_back()
                         raise
                     self._send(b"ROLLBACK TO SAVEPOINT pgratchet_file")
+                    self.probe.read()  # so that locks that were given back count again
                     postponed.append((script, failed))
             if len(postponed) == len(waiting):
-                self._roll_back()
                 raise postponed[0][1]
             waiting = [script for script, _ in postponed]
-        yield from self._commit(scripts, reports)
 
     def run_alone(self, script: Script) -> Iterator[events.Event]:
         """Run a script without a transaction: statements that can have one get one each."""
@@ -147,7 +156,7 @@ class _Tracer:
                 except StatementFailed:
                     self._roll_back()
                     raise
-                self._end_transaction(reports)
+                self._end_transaction(reports, script, keeps_role=True)
             else:
                 self._run_outside(script, text, statement)
         self._add_migration(script, time.monotonic() - started)
@@ -163,12 +172,16 @@ class _Tracer:
         shown = {oid: (each.name, each.kind) for oid, each in self.probe.relations.items() if not each.is_hidden}
         self.observer.begin(shown)
 
-    def _run_statements(self, script: Script, done: int) -> list[StatementReport]:
-        text = script.migration.text()
-        reports: list[StatementReport] = []
-        for statement in split_statements(text):
-            reports.append(self._run_statement(script, text, statement, done + len(reports)))
-        return reports
+    def _run_statements(self, script: Script, reports: list[StatementReport]) -> None:
+        """Run the statements of a script and add their reports; those of a repeatable that fails are taken back."""
+        text, count = script.migration.text(), len(reports)
+        try:
+            for statement in split_statements(text):
+                reports.append(self._run_statement(script, text, statement, len(reports)))
+        except StatementFailed:
+            if script.is_repeatable:
+                del reports[count:]
+            raise
 
     def _run_statement(self, script: Script, text: bytes, statement: Statement, done: int) -> StatementReport:
         started, duration, answer = self._time(text, statement)
@@ -229,6 +242,7 @@ class _Tracer:
             messages.temporary_bytes,
             reading.growth_bytes,
             is_sampled,
+            reading.released,
         )
 
     def _time(self, text: bytes, statement: Statement) -> tuple[float, float, Answer]:
@@ -242,29 +256,36 @@ class _Tracer:
         return started, time.monotonic() - started, answer
 
     def _commit(self, scripts: Sequence[Script], reports: Sequence[StatementReport]) -> Iterator[events.Event]:
-        commit = self._end_transaction(reports, scripts[-1])
+        commit = self._end_transaction(reports, scripts[-1], keeps_role=False)
         self.reset()
         for script in scripts:
             traced = sum(each.duration_ms for each in reports if each.migration == script.name)
             self._add_migration(script, (traced + (commit if script is scripts[-1] else 0)) / 1000)
             yield events.Rehearsed(script.name, round(self.trace.migrations[-1].traced_ms))
 
-    def _end_transaction(self, reports: Sequence[StatementReport], last: Script | None = None) -> float:
-        """Commit, and find the stops; returns the milliseconds of the COMMIT, in which deferred checks are made."""
+    def _end_transaction(self, reports: Sequence[StatementReport], last: Script, *, keeps_role: bool) -> float:
+        """Commit, and find the stops; returns the milliseconds of the COMMIT, in which deferred checks are made.
+
+        As in a real run, a role set by a file ends with its transaction, or with a file without a transaction.
+        """
         started = time.monotonic()
-        answer = simple_query.send(self.connection, b"RESET SESSION AUTHORIZATION; RESET ROLE; COMMIT")
+        commit = b"COMMIT" if keeps_role else b"RESET SESSION AUTHORIZATION; RESET ROLE; COMMIT"
+        answer = simple_query.send(self.connection, commit)
         duration = (time.monotonic() - started) * 1000
         if answer.error is not None:
-            assert last is not None
-            self._roll_back()
             raise StatementFailed(last, None, answer.error, len(reports))
-        self.trace.statements += reports
-        self.trace.stops += stops.find_stops(reports, duration, self._measured())
+        self._add_reports(reports, duration)
         return duration
 
-    def _measured(self) -> dict[tuple[str, Blocked], tuple[float, float]]:
+    def _add_reports(self, reports: Sequence[StatementReport], commit_ms: float) -> None:
+        self.trace.statements += reports
+        self.trace.stops += stops.find_stops(reports, commit_ms, self._measured())
+
+    def _measured(self) -> dict[tuple[str, Blocked], MeasuredWait]:
         return {
-            (self.probe.name(oid), what): (self.trace.elapsed_ms(wait.since), wait.duration_ms)
+            (self.probe.name(oid), what): MeasuredWait(
+                self.trace.elapsed_ms(wait.since), wait.duration_ms, MODES[wait.mode]
+            )
             for (oid, what), wait in self.observer.waits().items()
         }
 

@@ -37,14 +37,18 @@ def unseen_locks(
     locks: set[tuple[int | None, str]] = set()
     if statement.head[0] == "VACUUM":
         names = list(_vacuumed(read_tokens(text, statement)))
-        mode = _EXCLUSIVE if "FULL" in statement.head else _SHARED
+        mode = _EXCLUSIVE if _is_full(statement.head) else _SHARED
         locks |= {(find_relation(name), mode) for name in names}
     elif concurrent_command(statement) == "DETACH PARTITION" and (effect := find_effect(text, statement)):
         locks |= {(find_relation(effect.table), _SHARED), (find_relation(effect.name), _EXCLUSIVE)}
     elif concurrent_command(statement) is not None:
         changed = {oid: relation for oid, relation in {**before, **after}.items() if (oid in before) != (oid in after)}
         locks |= {(relation.table, _SHARED) for relation in changed.values()}
-    return {(oid, mode) for oid, mode in locks if oid is not None and oid in before}
+    return {(oid, mode) for oid, mode in locks if oid is not None and oid in before and not before[oid].is_hidden}
+
+
+def _is_full(head: Sequence[str]) -> bool:
+    return "FULL" in head and (*head, "")[head.index("FULL") + 1] not in ("FALSE", "OFF", "0")
 
 
 def _vacuumed(tokens: Sequence[Token]) -> Iterator[str]:

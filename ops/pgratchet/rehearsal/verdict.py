@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from pgratchet.errors import NotRehearsed
 from pgratchet.formatting import format_count
-from pgratchet.rehearsal.records import Circumstances, Shape, find_fitting
+from pgratchet.rehearsal.budget import find_excesses
+from pgratchet.rehearsal.records import Circumstances, Shape, difference, find_fitting, report_of
 
 _REHEARSE = "Run `invoke rehearse`, and read its report."
 
@@ -18,10 +19,12 @@ def judge(
     backups: Collection[str],
     now: datetime,
     max_age: timedelta,
+    budget: Mapping[str, int],
 ) -> NotRehearsed | None:
     """Return why a run must not begin in these circumstances; None when a rehearsal allows it.
 
-    `backups` are the hashes of the good backups in the store.
+    `backups` are the hashes of the good backups in the store. The limits are those of `budget`, and not those that the
+    rehearsal was made with.
     """
     record = find_fitting(records, circumstances)
     if record is None:
@@ -40,7 +43,7 @@ def judge(
             detail=f"It was made at {record['at']}, and rehearsal_max_age is {round(max_age.total_seconds())} s.",
             hint=_REHEARSE,
         )
-    return None if record["verdict"]["ok"] else _refused(record)
+    return _refusal(record, circumstances, budget)
 
 
 def over_budget(texts: Sequence[str]) -> NotRehearsed:
@@ -53,31 +56,27 @@ def over_budget(texts: Sequence[str]) -> NotRehearsed:
     )
 
 
-def _refused(record: Shape) -> NotRehearsed:
-    if failure := record["failure"]:
+def _refusal(record: Shape, circumstances: Circumstances, budget: Mapping[str, int]) -> NotRehearsed | None:
+    """Return the failure of a rehearsed migration, or what exceeds the budget, of those that are going to run."""
+    names = {name for name, _ in circumstances.migrations}
+    failure = record["failure"]
+    if failure and failure["migration"] in names:
         return NotRehearsed(
             f"the rehearsal of these migrations failed at {failure['migration']}:{failure['line']}",
             detail=failure["message"] + ".",
             hint="Correct the data or the migration. " + _REHEARSE,
         )
-    return over_budget([each["text"] for each in record["verdict"]["over_budget"]])
+    excesses = find_excesses(report_of(record, names), budget)
+    return over_budget([each.describe() for each in excesses]) if excesses else None
 
 
 def _not_rehearsed(records: Sequence[Shape], circumstances: Circumstances) -> NotRehearsed:
     """Say that there is no fitting rehearsal, and what has changed since the newest one."""
     count = format_count(len(circumstances.migrations), "migration")
-    if not records:
-        detail = "The environment's policy is rehearsal: required, and there is no rehearsal yet."
-    else:
-        newest = records[-1]
-        rehearsed = [(each["name"], each["checksum"]) for each in newest["migrations"]]
-        if rehearsed != list(circumstances.migrations):
-            changed = "with other files"
-        elif newest["scratch_version"] // 10_000 != circumstances.major:
-            changed = f"on PostgreSQL {newest['scratch_version'] // 10_000}"
-        elif newest["bound_to"]["tool_version"] != circumstances.tool_version:
-            changed = f"by version {newest['bound_to']['tool_version']} of pgratchet"
-        else:
-            changed = "with another history or other settings of the database"
+    detail, hint = "The environment's policy is about rehearsals, and there is no rehearsal yet.", _REHEARSE
+    if records:
+        newest, changed = records[-1], difference(records[-1], circumstances)
         detail = f"The newest rehearsal, of {newest['at']} on backup {newest['backup']}, was made {changed}."
-    return NotRehearsed(f"{count} not rehearsed as the database is now", detail=detail, hint=_REHEARSE)
+        if changed == "with another history":
+            hint = "Run `invoke rehearse` with --fresh, which takes a backup of the database as it is now."
+    return NotRehearsed(f"{count} not rehearsed as the database is now", detail=detail, hint=hint)

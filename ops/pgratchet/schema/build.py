@@ -42,9 +42,14 @@ def missing_extensions(connection: psycopg.Connection, names: Sequence[str]) -> 
     return sorted(set(names) - {name for (name,) in rows})
 
 
+def created_roles(files: Sequence[Migration]) -> set[bytes]:
+    """Return the names of the roles that files create, as far as their text says them."""
+    return {match[1] or match[2].lower() for file in files for match in _CREATED_ROLE.finditer(file.text())}
+
+
 def create_roles(connection: psycopg.Connection, names: Sequence[str], files: Sequence[Migration]) -> None:
     """Create the live server's roles, which the files may grant to, except those that the files create."""
-    created = {match[1] or match[2].lower() for file in files for match in _CREATED_ROLE.finditer(file.text())}
+    created = created_roles(files)
     present = {name for (name,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()}
     for name in names:
         if name not in present and name.encode() not in created:

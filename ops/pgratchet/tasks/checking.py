@@ -45,14 +45,16 @@ def ci(
     json: bool = False,
 ) -> None:
     """Check the migrations before they are merged into main."""
+    from pgratchet.checks.ci import require_clean
     from pgratchet.migrations.scripts import prepare_scripts
 
     folder = project.sql(sql)
     files = read_migrations(project, folder)
     prepare_scripts(files, {file.name for file in files if file.is_repeatable})
-    new, counts = _compare_and_lint(files, folder, against, quiet=json)
+    new, mistakes, findings, counts = _compare_and_lint(files, folder, against, quiet=json)
     request = ImpactRequest(sizes, env, markdown, sarif, code_quality) if sizes else None
-    applied, impacts = _try(project, folder, files, new, server, roles, request, quiet=json)
+    require_clean(mistakes if request else [*mistakes, *findings])
+    applied, impacts = _try(project, folder, files, new, server, roles, request, findings, quiet=json)
     if json:
         impact = {"impact": [asdict(each) for each in impacts]} if request else {}
         output.write_json(counts | {"applied": applied} | impact)
@@ -63,8 +65,11 @@ def ci(
 
 def _compare_and_lint(
     files: tuple[Migration, ...], folder: Path, against: str | None, *, quiet: bool
-) -> tuple[list[str] | None, dict[str, object]]:
-    """Compare the files with main and lint the new ones; returns the names of these, and the counts for JSON."""
+) -> tuple[list[str] | None, list[str], list[str], dict[str, object]]:
+    """Compare the files with main and lint the new ones.
+
+    Returns the names of these, the mistakes in the order, what squawk finds, and the counts for JSON.
+    """
     from pgratchet.checks import ci as checks
 
     branches = checks.compare_branches(folder, against)
@@ -75,9 +80,9 @@ def _compare_and_lint(
         output.say(
             f"squawk finds {format_count(len(findings), 'thing')}, counted only: which files are new is not known"
         )
-    checks.require_clean([*mistakes, *(findings if new is not None else ())])
     main = branches.main if branches else None
-    return new, {"total": len(files), "main": main, "new": new, "findings": len(findings)}
+    counts: dict[str, object] = {"total": len(files), "main": main, "new": new, "findings": len(findings)}
+    return new, mistakes, findings if new is not None else [], counts
 
 
 def _try(
@@ -88,10 +93,14 @@ def _try(
     server: str | None,
     roles: str | None,
     request: ImpactRequest | None,
+    findings: Sequence[str],
     *,
     quiet: bool,
 ) -> tuple[int, Sequence[Impact]]:
-    """Try the files on a scratch server; returns how many were applied, and their impact on large tables."""
+    """Try the files on a scratch server; returns how many were applied, and their impact on large tables.
+
+    The impact is reported before the findings of squawk are raised: both are about the same statements.
+    """
     from pgratchet.checks import ci as checks
     from pgratchet.checks.phases import check_phases
     from pgratchet.checks.schema_snapshot import check_snapshot
@@ -101,9 +110,10 @@ def _try(
         roles_of_inventory = inventory.all_roles(project.root / project.folders["inventory"])
         needed = (*filter(None, (roles or "").split(",")), *roles_of_inventory)
         applied = checks.apply_twice(scratch, files, needed)
-        check_phases(files, new or (), lambda chosen: checks.apply_once(scratch, chosen, needed))
         if request:
             impacts = report_impact(project, request, scratch, files, new or (), needed, quiet=quiet)
+            checks.require_clean(findings)
+        check_phases(files, new or (), lambda chosen: checks.apply_once(scratch, chosen, needed))
         if note := check_snapshot(folder, scratch.parameters, files, needed):
             output.say(f"note: {note}")
     return applied, impacts

@@ -169,10 +169,10 @@ def _follow_policies(
         from pgratchet.tasks.schema import require_no_drift
 
         require_no_drift(project, target, files)
-    if target.variables.rehearsal != "off" and not dry_run:
+    if target.variables.rehearsal != "off":
         from pgratchet.tasks.rehearsing import require_rehearsal
 
-        return require_rehearsal(project, entry, target, files, todo)
+        return require_rehearsal(project, entry, target, files, todo, dry_run=dry_run)
     return None
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pgratchet.console import output, rehearsal, rehearsal_page
 from pgratchet.console.backups import show_skipped
 from pgratchet.console.result import RunResult
-from pgratchet.errors import ConfigurationError, MigrationFailed
+from pgratchet.errors import ConfigurationError, MigrationFailed, RatchetError
 from pgratchet.remote import dispatch
 from pgratchet.tasks.backups import choose_backup, take_backup
 from pgratchet.tasks.project import ChosenBackup, Project
@@ -18,14 +18,14 @@ from pgratchet.tasks.support import read_migrations, task
 from pgratchet.variables import RehearsalVariables
 
 if TYPE_CHECKING:
-    from pgratchet.backups.manifest import Manifest
     from pgratchet.backups.store import Store
     from pgratchet.config.inventory import InventoryTarget
     from pgratchet.config.settings import RenderedTarget
     from pgratchet.events import Stream
     from pgratchet.migrations.files import Migration
+    from pgratchet.rehearsal.budget import Excess
     from pgratchet.rehearsal.records import Circumstances
-    from pgratchet.rehearsal.report import Report
+    from pgratchet.rehearsal.report import Failure, Report
 
 
 @task(
@@ -47,34 +47,51 @@ def rehearse(
     json: bool = False,
 ) -> None:
     """Run the pending migrations on a restored backup."""
-    from pgratchet.backups.listing import require_manifest
-    from pgratchet.console import progress
-    from pgratchet.operations.rehearse import rehearse_request
     from pgratchet.rehearsal.budget import parse_budget
 
     files = read_migrations(project, project.sql(sql))
     if fresh:
         backup = _fresh_backup(project, env, limit, backup, json=json)
     chosen = choose_backup(project, env, limit, backup)
-    variables, manifest = project.variables(chosen.target, RehearsalVariables), require_manifest(chosen.entry)
-    budget = parse_budget(variables.rehearsal_budget)
+    budget = parse_budget(project.variables(chosen.target, RehearsalVariables).rehearsal_budget)
     show_skipped(chosen.skipped)
+    report = _rehearse(project, chosen, files, to, on, same_server=yes, quiet=json)
+    if report is None:
+        rehearsal.show_nothing(chosen.target.environment, chosen.target.name, chosen.entry.backup_id, json=json)
+    else:
+        _report(chosen, report, budget, html, markdown, json=json)
+
+
+def _rehearse(
+    project: Project,
+    chosen: ChosenBackup,
+    files: Sequence[Migration],
+    to: str | None,
+    on: str | None,
+    *,
+    same_server: bool,
+    quiet: bool,
+) -> Report | None:
+    """Rehearse on a backup and show the progress; returns the report, or None when nothing is pending."""
+    from pgratchet.backups.listing import require_manifest
+    from pgratchet.console import progress
+    from pgratchet.operations.rehearse import rehearse_request
+
+    target, manifest = chosen.target, require_manifest(chosen.entry)
+    variables = project.variables(target, RehearsalVariables)
     scratch = project.other_target("--on", on) if on else project.drill_target(variables)
-    if not json:
-        output.say(rehearsal.title(chosen.target.environment, chosen.target.name, manifest.backup_id))
+    if not quiet:
+        output.say(rehearsal.title(target.environment, target.name, manifest.backup_id))
     request = rehearse_request(manifest, variables, to, chosen.store)
-    storage = project.storage(chosen.target)
+    storage = project.storage(target)
     reports: list[Report | None] = []
 
     def run() -> Stream:
-        stream = dispatch.rehearse(storage, request, files, manifest, scratch, project.root, same_server=yes)
+        stream = dispatch.rehearse(storage, request, files, manifest, scratch, project.root, same_server=same_server)
         reports.append((yield from stream))
 
-    progress.draw(run(), RunResult(chosen.target.environment, chosen.target.name, ""), quiet=json)
-    if (report := reports[-1]) is None:
-        rehearsal.show_nothing(chosen.target.environment, chosen.target.name, manifest.backup_id, json=json)
-        return
-    _report(chosen, manifest, report, budget, html, markdown, json=json)
+    progress.draw(run(), RunResult(target.environment, target.name, ""), quiet=quiet)
+    return reports[-1]
 
 
 def _fresh_backup(project: Project, env: str | None, limit: str | None, backup: str | None, *, json: bool) -> str:
@@ -90,7 +107,6 @@ def _fresh_backup(project: Project, env: str | None, limit: str | None, backup: 
 
 def _report(
     chosen: ChosenBackup,
-    manifest: Manifest,
     report: Report,
     budget: dict[str, int],
     html: str | None,
@@ -99,22 +115,22 @@ def _report(
     json: bool,
 ) -> None:
     """Store and show a report. Raises MigrationFailed for a migration that failed, NotRehearsed over the budget."""
+    from pgratchet.backups.listing import require_manifest
     from pgratchet.rehearsal.budget import find_excesses
     from pgratchet.rehearsal.records import as_json, write_record
     from pgratchet.rehearsal.remedies import find_remedies
-    from pgratchet.rehearsal.verdict import over_budget
 
     excesses, now = find_excesses(report, budget), datetime.now(timezone.utc)
-    remedies = find_remedies(report)
-    shape = as_json(chosen.target.environment, chosen.target.name, report, excesses, remedies, manifest, now)
+    remedies, manifest = find_remedies(report), require_manifest(chosen.entry)
+    shape = as_json(chosen.target.environment, chosen.target.name, report, excesses, remedies, budget, manifest, now)
     write_record(chosen.store, shape)
-    rehearsal.show_report(shape, json=json)
+    error = _error_of(report, excesses)
+    rehearsal.show_report(shape, error, json=json)
     if html:
         _write(Path(html), rehearsal_page.render(shape))
     if markdown:
         _write(Path(markdown), rehearsal.markdown(shape))
-    if report.failure or excesses:
-        error = _failed(report) if report.failure else over_budget([each.describe() for each in excesses])
+    if error:
         error.printed = json
         raise error
 
@@ -124,19 +140,32 @@ def _write(path: Path, text: str) -> None:
     output.say(f"wrote {path}")
 
 
-def _failed(report: Report) -> MigrationFailed:
-    assert report.failure is not None
-    failure = report.failure
+def _error_of(report: Report, excesses: Sequence[Excess]) -> RatchetError | None:
+    from pgratchet.rehearsal.verdict import over_budget
+
+    if report.failure:
+        return _failed(report.failure)
+    return over_budget([each.describe() for each in excesses]) if excesses else None
+
+
+def _failed(failure: Failure) -> MigrationFailed:
+    obstacle = rehearsal.describe_obstacle(failure.relation, failure.rows, failure.key_columns, failure.keys)
+    remedy = "Correct these rows in an earlier migration, or change the statement" if obstacle else "Correct the file"
     return MigrationFailed(
         f"migration {failure.migration} failed at line {failure.line}: {failure.message}",
-        detail=rehearsal.describe_obstacle(failure.relation, failure.rows, failure.key_columns, failure.keys),
-        hint="Correct these rows in an earlier migration, or change the statement; then rehearse again. The live "
-        "database was not touched.",
+        detail=obstacle or "The migrations before it ran on the copy.",
+        hint=f"{remedy}; then rehearse again.",
     )
 
 
 def require_rehearsal(
-    project: Project, entry: InventoryTarget, target: RenderedTarget, files: Sequence[Migration], todo: Sequence[str]
+    project: Project,
+    entry: InventoryTarget,
+    target: RenderedTarget,
+    files: Sequence[Migration],
+    todo: Sequence[str],
+    *,
+    dry_run: bool,
 ) -> int | None:
     """Follow the inventory's policy about rehearsals before a run: NotRehearsed to refuse it, or a warning.
 
@@ -144,16 +173,19 @@ def require_rehearsal(
     milliseconds, if there is one.
     """
     from pgratchet.console import commands
+    from pgratchet.rehearsal.budget import parse_budget
     from pgratchet.rehearsal.records import find_fitting, read_records
     from pgratchet.rehearsal.verdict import judge
 
+    budget = parse_budget(target.variables.rehearsal_budget)
     checksums = {file.name: file.checksum for file in files}
     circumstances = _circumstances(project, target, [(name, checksums[name]) for name in todo])
     store = project.backup_store(entry)
     records = read_records(store)
     max_age = timedelta(seconds=target.variables.rehearsal_max_age)
-    error = judge(records, circumstances, _backup_hashes(store, target), datetime.now(timezone.utc), max_age)
-    if error and target.variables.rehearsal == "required":
+    hashes, now = _backup_hashes(store, target), datetime.now(timezone.utc)
+    error = judge(records, circumstances, hashes, now, max_age, budget)
+    if error and target.variables.rehearsal == "required" and not dry_run:
         raise error
     if error:
         output.say(commands.typed(f"WARNING: {error}"))

@@ -75,7 +75,7 @@ def report_impact(
     sizes, records = _sizes(project, request)
     new_files = [file for file in files if file.name in new]
     earlier = [file for file in files if file.name not in new]
-    with database_with(scratch, earlier, roles) as connect:
+    with database_with(scratch, earlier, new_files, roles) as connect:
         impacts = find_impacts(new_trace(connect, new_files), files, sizes)
     text = report.markdown(impacts, sizes.origin, _rehearsal_of(records, new_files))
     if not quiet:

@@ -28,6 +28,15 @@ CASES = {
     "DO $$ BEGIN RAISE 'the value secret7 is wrong'; END $$": ("P0001", None, ()),
     "SELECT 1 / 0": ("22012", None, ()),
     "SELECT missing FROM parents": ("42703", None, ()),
+    'CREATE UNIQUE INDEX u ON "Odd Name" (kind) WHERE id > 40': ("23505", 60, None),
+    "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '23514', MESSAGE = (SELECT note FROM \"Odd Name\" LIMIT 1); END $$": (
+        "23514",
+        None,
+        (),
+    ),
+    'DO $$ BEGIN ASSERT false, (SELECT note FROM "Odd Name" LIMIT 1); END $$': ("P0004", None, ()),
+    'SELECT note::regclass FROM "Odd Name" LIMIT 1': ("42P01", None, ()),
+    "INSERT INTO parents VALUES (1)": ("23505", None, ()),
 }
 
 
@@ -47,6 +56,7 @@ def test_rows_in_the_way_are_counted_and_no_value_is_shown(database: Database, s
     assert (failure.migration, failure.line, failure.sqlstate, failure.rows) == ("1_a", 2, sqlstate, rows)
     assert failure.keys == keys or (keys is None and len(failure.keys) == 5)
     assert "secret" not in str(failure)
+    assert failure.message
     if rows:
         assert failure.relation == 'public."Odd Name"'
         assert failure.key_columns == ("kind", "id")
@@ -70,3 +80,13 @@ def test_a_deferred_constraint_fails_at_the_end_of_the_file(database: Database) 
     )
     failure = failure_of(database, "INSERT INTO late VALUES (99);\nSELECT 1;\n")
     assert (failure.migration, failure.sqlstate) == ("1_a", "23503")
+
+
+def test_a_value_of_a_row_is_never_run(database: Database) -> None:
+    value = "NULL); DROP TABLE parents; SELECT (1)=(2"
+    database.run(SCHEMA + "CREATE TABLE texts (id int PRIMARY KEY, note text)")
+    with database.connect() as session:
+        session.execute("INSERT INTO texts SELECT g, %s FROM generate_series(1, 2) AS g", (value,))
+    failure = failure_of(database, "ALTER TABLE texts ADD UNIQUE (note);")
+    assert (failure.rows, failure.keys) == (2, ("1", "2"))
+    assert database.rows("SELECT count(*) FROM parents") == [(10,)]

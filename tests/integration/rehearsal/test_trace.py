@@ -87,6 +87,7 @@ def test_locks_of_a_caught_exception_are_seen_where_they_last(database: Database
     trace = traced(database, f"DO $$ {body} $$;", f"-- migrate: no-transaction\nDO $$ {body} $$;")
     inside, alone = trace.statements
     assert inside.locks == ()  # given back with the exception
+    assert [(stop.relation, stop.blocks) for stop in trace.stops[:1]] == [("public.two", "reads")]  # others met it
     assert [(lock.relation, lock.mode) for lock in alone.locks] == [("public.two", "ACCESS EXCLUSIVE")]
 
 
@@ -129,3 +130,50 @@ def test_repeatables_run_together_and_find_their_order(database: Database, tmp_p
     with pytest.raises(StatementFailed, match="repeatable/c"):
         for _ in Trace(database.connect, prepare_scripts(files[2:], names)).run():
             pass
+
+
+def test_files_without_a_transaction_follow_each_other(database: Database) -> None:
+    database.run(SCHEMA)
+    alone = "-- migrate: no-transaction\n"
+    trace = traced(database, f"{alone}VACUUM one;", f"{alone}CREATE INDEX CONCURRENTLY i ON one (n);", "SELECT 1;")
+    assert [each.name for each in trace.migrations] == ["1_a", "2_a", "3_a"]
+    assert trace.statements[1].indexes_built == ("i",)
+
+
+def test_the_reports_before_a_failure_stay(database: Database) -> None:
+    database.run(SCHEMA)
+    trace = trace_of(database, "ALTER TABLE one ADD x int;\nSELECT pg_sleep(0.1);\nSELECT 1 / 0;")
+    with pytest.raises(StatementFailed):
+        for _ in trace.run():
+            pass
+    assert [each.line for each in trace.statements] == [1, 2]
+    assert trace.stops[0].relation == "public.one"
+
+
+def test_rows_of_a_table_that_was_rewritten_are_counted(database: Database) -> None:
+    database.run(SCHEMA)
+    database.run("ANALYZE")
+    trace = traced(database, "ALTER TABLE one ALTER n TYPE bigint;", "CREATE INDEX ON one (n);")
+    assert [(scan.relation, scan.rows) for scan in trace.statements[1].scans] == [("public.one", 5000)]
+
+
+def test_a_lock_given_back_to_a_savepoint_stops_nobody_afterwards(database: Database) -> None:
+    database.run(SCHEMA)
+    text = (
+        "SAVEPOINT a;\nLOCK TABLE one;\nROLLBACK TO a;\nSELECT pg_sleep(0.3);\nLOCK TABLE one;\nSELECT pg_sleep(0.1);"
+    )
+    first, *_ = traced(database, text).stops
+    assert first.relation == "public.one"
+    assert first.duration_ms < 50
+
+
+def test_a_deferred_check_of_a_statement_alone_is_a_failure_of_its_file(database: Database) -> None:
+    database.run(SCHEMA + "CREATE TABLE late (p int REFERENCES one DEFERRABLE INITIALLY DEFERRED)")
+    with pytest.raises(StatementFailed, match="1_a"):
+        traced(database, "-- migrate: no-transaction\nINSERT INTO late VALUES (-5);\n")
+
+
+def test_a_role_of_a_file_without_a_transaction_lasts_to_its_end(database: Database) -> None:
+    database.run(SCHEMA)
+    check = "DO $$ BEGIN IF current_user <> 'pg_monitor' THEN RAISE 'x'; END IF; END $$;"
+    traced(database, f"-- migrate: no-transaction\nSET ROLE pg_monitor;\nSELECT 1;\n{check}\n", "DELETE FROM one;")

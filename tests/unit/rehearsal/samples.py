@@ -20,7 +20,7 @@ from pgratchet.rehearsal.report import (
     Scan,
     StatementReport,
 )
-from pgratchet.rehearsal.stops import find_stops
+from pgratchet.rehearsal.stops import MeasuredWait, find_stops
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=timezone.utc)
 EXCLUSIVE, SHARE, ROWS = "ACCESS EXCLUSIVE", "SHARE", "ROW EXCLUSIVE"
@@ -61,7 +61,7 @@ REPORT = Report(
     5300,
     (MigrationReport("002_release", "c" * 64, 7825.0, 7600, 272_500_000, 1000),),
     STATEMENTS,
-    tuple(find_stops(STATEMENTS, 3.0, {("public.users", "reads"): (2.0, 7790.0)})),
+    tuple(find_stops(STATEMENTS, 3.0, {("public.users", "reads"): MeasuredWait(2.0, 7790.0, EXCLUSIVE)})),
     calibration=Calibration(3, 1000, 1500),
     notes=("A note.",),
 )
@@ -88,4 +88,4 @@ MANIFEST = Manifest(
 
 def record(report: Report = REPORT, **budget: int) -> Shape:
     excesses = find_excesses(report, budget)
-    return as_json("prod", "app", report, excesses, find_remedies(report), MANIFEST, NOW)
+    return as_json("prod", "app", report, excesses, find_remedies(report), budget, MANIFEST, NOW)

@@ -17,7 +17,9 @@ FORMS = {
     "CREATE INDEX i ON t (n)": (f"{ALONE}CREATE INDEX CONCURRENTLY i ON t (n);",),
     "CREATE UNIQUE INDEX i ON t (n)": (f"{ALONE}CREATE UNIQUE INDEX CONCURRENTLY i ON t (n);",),
     "CREATE INDEX ON t (n)": (),
-    "DROP INDEX a, b": (f"{ALONE}DROP INDEX CONCURRENTLY a, b;",),
+    "DROP INDEX a": (f"{ALONE}DROP INDEX CONCURRENTLY a;",),
+    "DROP INDEX a, b": (),
+    "DROP INDEX a CASCADE": (),
     "REINDEX TABLE t": (f"{ALONE}REINDEX TABLE CONCURRENTLY t;",),
     "REFRESH MATERIALIZED VIEW m": ("REFRESH MATERIALIZED VIEW CONCURRENTLY m;",),
     "VACUUM FULL t": (),
@@ -79,7 +81,7 @@ def test_a_rewrite_has_a_form_by_its_cause(text: str, advice: str) -> None:
 def test_a_lock_taken_too_early_is_split_off() -> None:
     first, second = find_remedies(REPORT)[:2]
     assert (first.position.line, second.position.line) == (1, 3)
-    assert first.problem.startswith("002_release:1 locks public.users, and 002_release:3 then runs for 6.9 s")
+    assert first.problem.startswith("The statement locks public.users, and 002_release:3 then runs for 6.9 s")
     assert "Split the file" in first.advice
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pgratchet.rehearsal.report import Changes, Lock, Position
-from pgratchet.rehearsal.stops import find_stops
+from pgratchet.rehearsal.stops import Measured, MeasuredWait, find_stops
 from tests.unit.rehearsal.samples import EXCLUSIVE, REPORT, ROWS, SHARE, statement
 
 ACCESS_SHARE = "ACCESS SHARE"
@@ -49,11 +49,11 @@ def test_a_locked_index_stops_its_table() -> None:
 
 def test_a_lock_that_was_noticed_late_begins_then() -> None:
     statements = [statement(1, "DO", 0, 400, locks=(Lock("t", EXCLUSIVE),))]
-    (soon,) = find_stops(statements, 0, {("t", "reads"): (9, 390)})
+    (soon,) = find_stops(statements, 0, {("t", "reads"): MeasuredWait(9, 390, EXCLUSIVE)})
     assert (soon.started_ms, soon.duration_ms, soon.measured_ms, soon.is_confirmed) == (0, 400, 390, True)
-    (late,) = find_stops(statements, 0, {("t", "reads"): (200, 201)})
+    (late,) = find_stops(statements, 0, {("t", "reads"): MeasuredWait(200, 201, EXCLUSIVE)})
     assert (late.started_ms, late.duration_ms, late.measured_ms, late.is_confirmed) == (200, 200, 201, True)
-    (wrong,) = find_stops(statements, 0, {("t", "reads"): (9, 100)})
+    (wrong,) = find_stops(statements, 0, {("t", "reads"): MeasuredWait(9, 100, EXCLUSIVE)})
     assert wrong.is_confirmed is False
 
 
@@ -64,3 +64,22 @@ def test_the_tables_of_a_report_have_their_longest_stops_first() -> None:
         ("public.small", 0, 23),
     ]
     assert REPORT.tables[0].spent_at == Position("002_release", 3)
+
+
+def test_a_lock_that_ended_before_the_transaction_stops_until_then() -> None:
+    lock = Lock("t", EXCLUSIVE)
+    statements = [
+        statement(1, "LOCK", 0, 1, locks=(lock,)),
+        statement(2, "ROLLBACK TO", 1, 2, released=(lock,)),
+        statement(3, "SELECT", 3, 600),
+    ]
+    (stop,) = find_stops(statements, 5, {})
+    assert stop.duration_ms == 3
+
+
+def test_a_lock_that_only_others_met_is_a_stop() -> None:
+    statements = [statement(1, "SELECT", 0, 10), statement(2, "DO", 10, 500), statement(3, "SELECT", 510, 1)]
+    wait = MeasuredWait(60, 400, EXCLUSIVE)
+    waits: Measured = {("t", "reads"): wait, ("t", "writes"): wait}
+    (stop,) = find_stops(statements, 0, waits)
+    assert (stop.relation, stop.blocks, stop.duration_ms, stop.locked_at.line) == ("t", "reads", 400, 2)

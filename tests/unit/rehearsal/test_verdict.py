@@ -20,6 +20,7 @@ from pgratchet.rehearsal.records import (
     rehearsed_durations,
     write_record,
 )
+from pgratchet.rehearsal.report import MigrationReport
 from pgratchet.rehearsal.verdict import judge
 from tests.unit.rehearsal.samples import FAILURE, MANIFEST, NOW, REPORT, record
 
@@ -29,9 +30,13 @@ DAY = timedelta(days=1)
 
 
 def verdict(
-    records: list[Shape], here: Circumstances = HERE, age: timedelta = timedelta(0), backups: set[str] = BACKUPS
+    records: list[Shape],
+    here: Circumstances = HERE,
+    age: timedelta = timedelta(0),
+    backups: set[str] = BACKUPS,
+    **budget: int,
 ) -> NotRehearsed | None:
-    return judge(records, here, backups, NOW + age, DAY)
+    return judge(records, here, backups, NOW + age, DAY, budget)
 
 
 def test_a_rehearsal_in_the_same_circumstances_allows_a_run() -> None:
@@ -44,7 +49,6 @@ def test_a_rehearsal_in_the_same_circumstances_allows_a_run() -> None:
     [
         (replace(HERE, migrations=[("002_release", "d" * 64)]), "with other files"),
         (replace(HERE, migrations=[*HERE.migrations, ("003_more", "e" * 64)]), "with other files"),
-        (replace(HERE, migrations=[]), "with other files"),
         (replace(HERE, history={}), "another history"),
         (replace(HERE, history={"001_first": "b" * 64}), "another history"),
         (replace(HERE, settings=[Setting(None, "TimeZone", "UTC")]), "other settings"),
@@ -60,8 +64,57 @@ def test_any_change_voids_a_verdict_and_is_named(here: Circumstances, reason: st
 
 def test_the_order_of_settings_does_not_matter() -> None:
     settings = [Setting("a", "x", "1"), Setting(None, "y", "2")]
-    one, other = replace(HERE, settings=settings), replace(HERE, settings=settings[::-1])
-    assert one.fingerprint() == other.fingerprint()
+    shape = record()
+    shape["bound_to"]["settings"] = replace(HERE, settings=settings).sorted_settings
+    assert verdict([shape], replace(HERE, settings=settings[::-1])) is None
+
+
+def rehearsed(*names: str) -> Shape:
+    """A rehearsal of several migrations, of which 002_release has all the stops."""
+    return record(replace(REPORT, migrations=shape_migrations(*names)))
+
+
+def state(applied: tuple[str, ...], todo: tuple[str, ...]) -> Circumstances:
+    history = {**HERE.history, **dict.fromkeys(applied, "c" * 64)}
+    return replace(HERE, history=history, migrations=[(name, "c" * 64) for name in todo])
+
+
+def test_a_rehearsal_covers_a_part_of_its_migrations_in_their_order() -> None:
+    shape = rehearsed("001_a", "002_release", "003_b")
+    for applied, todo in (
+        ((), ("001_a",)),
+        (("001_a",), ("002_release", "003_b")),
+        (("001_a", "002_release"), ("003_b",)),
+    ):
+        assert verdict([shape], state(applied, todo)) is None
+    for applied, todo, reason in (
+        ((), ("003_b",), "with other files"),
+        (("001_a",), ("003_b",), "with other files"),
+        (("003_b",), ("001_a",), "with another history"),
+        (("001_a", "009_x"), ("003_b",), "with another history"),
+    ):
+        error = verdict([shape], state(applied, todo))
+        assert error
+        assert reason in error.detail
+    history = verdict([shape], state(("009_x",), ("001_a",)))
+    assert history
+    assert "--fresh" in history.hint
+
+
+def test_only_the_migrations_of_the_run_count_for_the_budget_of_today() -> None:
+    shape = rehearsed("001_a", "002_release", "003_b")
+    assert verdict([shape], state((), ("001_a",)), blocks_reads=5) is None
+    error = verdict([shape], state(("001_a",), ("002_release",)), blocks_reads=5)
+    assert error
+    assert "locked at 002_release:1" in error.detail
+    assert verdict([record(blocks_reads=5)], blocks_reads=10_000) is None  # it was raised since
+    failed = record(replace(REPORT, failure=FAILURE, migrations=shape_migrations("001_a", "002_release")))
+    assert verdict([failed], state((), ("001_a",))) is None
+    assert verdict([failed], state(("001_a",), ("002_release",)))
+
+
+def shape_migrations(*names: str) -> tuple[MigrationReport, ...]:
+    return tuple(replace(REPORT.migrations[0], name=name) for name in names)
 
 
 def test_age_backup_failure_and_budget_are_looked_at() -> None:
@@ -70,13 +123,14 @@ def test_age_backup_failure_and_budget_are_looked_at() -> None:
         (verdict([record()], age=DAY + timedelta(seconds=1)), "rehearsal_max_age is 86400 s"),
         (verdict([record()], backups=set()), "Its manifest is missing now"),
         (verdict([record(replace(REPORT, failure=FAILURE))]), "column has null values"),
-        (verdict([record(blocks_reads=5)]), "locked at 002_release:1, and 002_release:3 takes the time"),
+        (verdict([record()], blocks_reads=5), "locked at 002_release:1, and 002_release:3 takes the time"),
     ]
     for error, text in cases:
         assert error
         assert text in error.detail
         assert error.exit_code == 11
-    assert verdict([record(blocks_reads=5), record()]) is None  # the newest one counts
+    newest = record(replace(REPORT, failure=None))
+    assert verdict([record(replace(REPORT, failure=FAILURE)), newest]) is None
 
 
 class Notes:
