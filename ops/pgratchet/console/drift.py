@@ -22,6 +22,8 @@ def show_drift(title: str, drift: Drift) -> None:
     """Show each difference below the target's title: lines of the files with a minus, of the database with a plus."""
     count = len(drift.differences)
     summary = f"{format_count(count, 'difference')} from the migrations" if count else "as the migrations make it"
+    if not count and drift.not_compared:
+        summary += ", as far as it was compared"
     lines = [("!", f"{title}: {summary}")]
     for difference in drift.differences:
         lines.append(("!", f"{difference.change} {difference.kind} {difference.name}"))
