@@ -277,13 +277,19 @@ def database_into(
 
 
 def drop_database(server: RestoreServer, maintenance: psycopg.Connection, name: str) -> None:
-    """Drop a database of ours if it exists, and if the server can be reached."""
+    """Drop a database of ours if it exists, and if the server can be reached. A signal meanwhile is raised later."""
     drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-    for _ in range(2):  # the first attempt may reveal that the connection was lost while it was idle
-        with suppress(psycopg.Error, Unreachable), server.usable(maintenance) as connection:
-            make_droppable(connection, name)
-            connection.execute(drop)
-            break
+    signal: KeyboardInterrupt | None = None
+    for _ in range(3):  # the first attempt may reveal that the connection was lost while it was idle
+        try:
+            with suppress(psycopg.Error, Unreachable), server.usable(maintenance) as connection:
+                make_droppable(connection, name)
+                connection.execute(drop)
+                break
+        except KeyboardInterrupt as stop:  # a second signal, which cancels the statement
+            signal = stop
+    if signal is not None:
+        raise signal
 
 
 def make_droppable(maintenance: psycopg.Connection, name: str) -> None:

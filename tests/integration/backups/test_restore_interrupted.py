@@ -21,6 +21,7 @@ from pgratchet.backups.disk_store import DiskStore
 from pgratchet.backups.loading import BackupArchive
 from pgratchet.backups.pg_programs import find_programs
 from pgratchet.backups.restore import RestoreOptions
+from pgratchet.backups.restore_server import drop_database
 from pgratchet.database.history import History
 from pgratchet.errors import BackupFailed, Interrupted, OutcomeUnknown, RatchetError, Unreachable
 from pgratchet.migrations import files
@@ -268,3 +269,32 @@ def test_a_signal_during_the_swap_swaps_or_drops(restorable: RestorableDatabase)
             next(stream)
     assert "was dropped" in caught.value.detail
     assert (restorable.oid(), restorable.beside(), restorable.is_open()) == (live_oid, [], True)
+
+
+def test_a_signal_while_the_copy_is_dropped_leaves_no_copy(database: Database) -> None:
+    """The first signal ends the restore, and a second one may come while its database is dropped."""
+    server = restore_server_of(database)
+    name = f"{database.name}_restore_20000101000000"
+    with closing(server.open_session(server.maintenance)) as maintenance:
+        maintenance.execute(f'CREATE DATABASE "{name}"'.encode())
+        interrupted = InterruptedOnce(maintenance)
+        with pytest.raises(KeyboardInterrupt):
+            drop_database(server, interrupted, name)  # type: ignore[arg-type]
+        assert interrupted.count == 1
+        query = "SELECT count(*) FROM pg_database WHERE datname = %s"
+        assert maintenance.execute(query, (name,)).fetchall() == [(0,)]
+
+
+class InterruptedOnce:
+    """A connection whose first statement is interrupted."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self.connection = connection
+        self.closed = False
+        self.count = 0
+
+    def execute(self, *arguments: object) -> object:
+        if not self.count:
+            self.count = 1
+            raise KeyboardInterrupt
+        return self.connection.execute(*arguments)  # type: ignore[call-overload]
