@@ -106,7 +106,7 @@ def scratch(settings: Mapping[str, int] | None = None, programs: Path | None = N
 
 def _discard(server: Server) -> None:
     if (server.data / "postmaster.pid").exists() and not is_running(server):  # started, but not listening yet
-        run_program("pg_ctl", "stop", "-D", str(server.data), "-m", "immediate", "-w", folder=server.programs)
+        run_program("pg_ctl", "stop", "-D", str(server.data), "-m", "immediate", "-t", "10", folder=server.programs)
     remove(server)
     shutil.rmtree(server.root, ignore_errors=True)  # again, for files that the ending server wrote meanwhile
     _use_file(server).unlink(missing_ok=True)

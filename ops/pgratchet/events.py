@@ -272,8 +272,8 @@ def drain(stream: Generator[Event, None, _T]) -> _T:
         return result
 
 
-def follow(stream: Stream, show: Callable[[Event], object]) -> None:
-    """Run a stream to the end and show every event.
+def follow(stream: Generator[Event, None, _T], show: Callable[[Event], object]) -> _T:
+    """Run a stream to the end, show every event, and return the stream's result.
 
     A KeyboardInterrupt during `show` is thrown into the stream, because only the stream can end the work in order, here
     or on a host. The stream may continue, and further events are shown. Exceptions of the stream are raised here. The
@@ -286,11 +286,11 @@ def follow(stream: Stream, show: Callable[[Event], object]) -> None:
                 if signal is not None:
                     interrupt, signal = signal, None
                     show(stream.throw(interrupt))
-                for event in stream:
-                    show(event)
-                return
-            except StopIteration:  # noqa: PERF203  the stream ended at the signal, without another event
-                return
+                while True:
+                    show(next(stream))
+            except StopIteration as end:  # noqa: PERF203  once for the whole stream, and once more for each signal
+                result: _T = end.value
+                return result
             except KeyboardInterrupt as stop:
                 if inspect.getgeneratorstate(stream) == inspect.GEN_CLOSED:
                     raise

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
@@ -25,6 +26,7 @@ from pgratchet.errors import BackupFailed, ConfigurationError, LockBusy, Migrati
 NAME_LIMIT = 63
 """Bytes of a database's name."""
 _DEFAULT = "postgres"
+_MOST_LOCKS = 20_000
 _HAS_PROVIDERS = 150000
 """The first server_version_num whose databases may have another locale provider than libc."""
 _IS_OWNER = "SELECT pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = current_database()"
@@ -67,14 +69,20 @@ class RestoreServer:
 
 @contextmanager
 def bundled_server(
-    history: History, settings: Mapping[str, int] | None = None, user: str = "", programs: Path | None = None
+    history: History,
+    tables: int,
+    user: str = "",
+    settings: Mapping[str, int] = MappingProxyType({}),
+    programs: Path | None = None,
 ) -> Iterator[RestoreServer]:
-    """A bundled server with these settings to restore on, which ends with the block.
+    """A bundled server to restore a number of tables on, which ends with the block.
 
     With `user`, sessions are those of a superuser of that name. `programs` is the folder of other programs than the
-    bundled ones.
+    bundled ones. A statement on a table with partitions locks all of them and their indexes, and the default has 64
+    locks per session (https://www.postgresql.org/docs/current/runtime-config-locks.html).
     """
-    with embedded.scratch(settings, programs) as bundled:
+    locks = min(64 + tables // 10, _MOST_LOCKS)
+    with embedded.scratch({"max_locks_per_transaction": locks, **settings}, programs) as bundled:
         parameters = bundled.parameters()
         if user and user != parameters["user"]:
             with closing(sessions.connect({**parameters, "dbname": "postgres"})) as connection:

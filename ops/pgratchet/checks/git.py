@@ -1,4 +1,4 @@
-"""Runs git, of which a failure is a value: a folder may be no repository, or git may not be installed."""
+"""Runs git. A failure is a value: a folder may be no repository, or git may not be installed."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _HEADER = "| statement | lock | blocks | table | does | estimate | also waits |\
 
 
 def markdown(impacts: Sequence[Impact], origin: str, rehearsal: str) -> str:
-    """The impacts as Markdown, for a comment. `rehearsal` is the report of one with exactly these files, if any."""
+    """The impacts as Markdown, for a comment. `rehearsal` is the report of a rehearsal of these files, or empty."""
     if rehearsal:
         return rehearsal
     lines = ["### What the new migrations do to production", ""]

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from typing_extensions import assert_never
 
@@ -24,6 +24,7 @@ from pgratchet.formatting import format_contents, format_count, format_duration,
 if TYPE_CHECKING:
     from pgratchet.console.result import RunResult
 
+_T = TypeVar("_T")
 _PHASES = {
     "dump": "dumping",
     "verify": "reading back",
@@ -40,8 +41,8 @@ _LINE_INTERVAL = 60.0
 """Seconds between two lines about the same phase, where there is no terminal."""
 
 
-def draw(stream: events.Stream, result: RunResult, *, quiet: bool = False) -> None:
-    """Run a stream to the end. Every event is added to the result, and shown unless `quiet`.
+def draw(stream: Generator[events.Event, None, _T], result: RunResult, *, quiet: bool = False) -> _T:
+    """Run a stream to the end, and return its own result. Every event is added to `result`, and shown unless `quiet`.
 
     After a signal, Interrupted says what a backup or a restore has done: its last event may not have been shown.
     """
@@ -52,7 +53,7 @@ def draw(stream: events.Stream, result: RunResult, *, quiet: bool = False) -> No
             screen.show(event)
 
         try:
-            events.follow(stream, show)
+            return events.follow(stream, show)
         except Interrupted as error:
             error.detail = " ".join(part for part in (error.detail, result.effects()) if part)
             raise

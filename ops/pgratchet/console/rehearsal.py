@@ -1,6 +1,6 @@
 """Shows the report of a rehearsal: in the terminal, as JSON, and as Markdown for a pull request.
 
-The functions take the record of `pgratchet.rehearsal.records`, so what is shown is what is stored.
+The functions take the record of `pgratchet.rehearsal.records`: all outputs show the stored report.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import Any
 from pgratchet.console import commands, output
 from pgratchet.errors import RatchetError
 from pgratchet.formatting import format_count, format_duration, format_size
+from pgratchet.rehearsal.report import LEAST_STOP_MS
 
 Shape = Mapping[str, Any]
 
-LEAST_MS = 50
-"""Stops that are shorter are counted in one line."""
 _MOST_STATEMENTS = 10
 _LEAST_STATEMENT_MS = 10
 _LONGEST_TEXT = 60
@@ -30,7 +29,7 @@ def title(environment: str, target: str, backup: str) -> str:
 
 
 def show_nothing(environment: str, target: str, backup: str, *, json: bool) -> None:
-    """Say that nothing is pending, so there is no verdict."""
+    """Report that nothing is pending, without a verdict."""
     if json:
         output.write_json({"env": environment, "target": target, "backup": backup, "migrations": [], "verdict": None})
     else:
@@ -38,7 +37,7 @@ def show_nothing(environment: str, target: str, backup: str, *, json: bool) -> N
 
 
 def show_report(shape: Shape, error: RatchetError | None, *, json: bool) -> None:
-    """Show the report of a rehearsal: the tables that are blocked, the statements that take long, and remedies."""
+    """Show the report of a rehearsal: the blocked tables, the long statements, and remedies."""
     if json:
         output.write_json({**shape, **({"error": commands.typed_error(error)} if error else {})})
         return
@@ -53,20 +52,20 @@ def _show_waits(heading: str, shape: Shape) -> None:
     rows = [wait_cells(stop) for stop in longest_waits(shape)]
     output.show_table(heading, WAIT_HEADER, rows)
     if short := count_short(shape):
-        output.write(f"{format_count(short, 'table')} blocked for less than {LEAST_MS} ms")
+        output.write(f"{format_count(short, 'table')} blocked for less than {LEAST_STOP_MS} ms")
 
 
 def longest_waits(shape: Shape) -> list[Shape]:
-    """The longest stop of each table and kind, the longest first; those under LEAST_MS are left out."""
+    """The longest stop of each table and kind, from LEAST_STOP_MS on, the longest first."""
     longest: dict[tuple[str, str], Shape] = {}
     for stop in sorted(shape["stops"], key=lambda stop: -stop["duration_ms"]):
-        if stop["duration_ms"] >= LEAST_MS:
+        if stop["duration_ms"] >= LEAST_STOP_MS:
             longest.setdefault((stop["relation"], stop["blocks"]), stop)
     return list(longest.values())
 
 
 def count_short(shape: Shape) -> int:
-    """The number of tables that are blocked, and none of them for long."""
+    """The number of tables with short stops only."""
     long = {stop["relation"] for stop in longest_waits(shape)}
     return len({table["relation"] for table in shape["tables"]} - long)
 
@@ -91,13 +90,13 @@ def _show_statements(heading: str, shape: Shape) -> None:
 
 
 def long_statements(shape: Shape) -> list[Shape]:
-    """The statements that take the most time, the longest first."""
+    """The longest statements, the longest first."""
     statements = [each for each in shape["statements"] if each["duration_ms"] >= _LEAST_STATEMENT_MS]
     return sorted(statements, key=lambda each: -each["duration_ms"])[:_MOST_STATEMENTS]
 
 
 def effects(statement: Shape) -> str:
-    """A phrase for each thing that a statement did."""
+    """A phrase for each effect of a statement."""
     unseen = "runs outside a transaction, so its rows are not counted" if statement["is_sampled"] else ""
     return "; ".join(_effects(statement)) or unseen or shorten(statement["text"])
 
@@ -129,7 +128,7 @@ def shorten(text: str, limit: int = _LONGEST_TEXT) -> str:
 
 
 def milliseconds(number: float) -> str:
-    """Format a duration; an empty text for one that rounds to nothing."""
+    """Format a duration. Empty below half a millisecond."""
     return format_duration(round(number)) if number >= 0.5 else ""
 
 
@@ -148,7 +147,7 @@ def _remedy_lines(shape: Shape) -> Iterator[str]:
 
 
 def summary_lines(shape: Shape) -> list[str]:
-    """Sentences about the whole rehearsal, its precision and its limits."""
+    """Sentences about the whole rehearsal, with the precision and the limits."""
     return [_measured_line(shape), *_calibration_lines(shape), *_deviations(shape), *_verdict_lines(shape)]
 
 
@@ -170,7 +169,7 @@ def _calibration_lines(shape: Shape) -> Iterator[str]:
 
 
 def _deviations(shape: Shape) -> Iterator[str]:
-    """Sentences about waits that are not as long as the locks tell."""
+    """Sentences about measured waits of another length than the locks tell."""
     for stop in shape["stops"]:
         if stop["confirmed"] is False:
             yield (
@@ -193,7 +192,7 @@ def verdict_line(shape: Shape) -> str:
 
 
 def describe_obstacle(relation: str, rows: int | None, columns: Sequence[str], keys: Sequence[str]) -> str:
-    """A sentence that counts the rows that make a migration fail, and names some by their keys; empty without any."""
+    """A sentence with the number of the rows in the way of a migration, and some keys. Empty without a relation."""
     if rows is None:
         return f"The rows of {relation} in the way could not be counted." if relation else ""
     named = f" By {', '.join(columns)}: {'; '.join(keys)}." if keys else ""
@@ -210,7 +209,7 @@ def markdown(shape: Shape) -> str:
         lines += ["", f"| {' | '.join(WAIT_HEADER)} |", "|---|---|--:|---|---|"]
         lines += [f"| {' | '.join(table_cell(cell) for cell in wait_cells(stop))} |" for stop in waits]
     if short := count_short(shape):
-        lines += ["", f"{format_count(short, 'table')} blocked for less than {LEAST_MS} ms."]
+        lines += ["", f"{format_count(short, 'table')} blocked for less than {LEAST_STOP_MS} ms."]
     for remedy in shape["remedies"]:
         position, problem, advice = (
             table_cell(text) for text in (place(remedy["position"]), remedy["problem"], remedy["advice"])
@@ -236,13 +235,13 @@ def _markdown_failure(shape: Shape) -> list[str]:
 
 
 def table_cell(text: str) -> str:
-    """A text that is no markup in a cell of a table, whatever the names in it."""
+    """Escape a text for a cell of a table: names in SQL can contain markup."""
     line = " ".join(text.split())
     return html.escape(line, quote=False).replace("|", "&#124;").replace("`", "&#96;")
 
 
 def _fenced(text: str) -> str:
-    """A block of code, whose fence is longer than any in the text."""
+    """A block of code with a fence longer than any in the text."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"\n{fence}sql\n{text}\n{fence}"

@@ -10,9 +10,10 @@ from typing import Any
 import jinja2
 
 from pgratchet.console import rehearsal
-from pgratchet.console.rehearsal import LEAST_MS, milliseconds, place
+from pgratchet.console.rehearsal import milliseconds, place
 from pgratchet.formatting import format_count, format_size
 from pgratchet.rehearsal.lock_modes import STRENGTH
+from pgratchet.rehearsal.report import LEAST_STOP_MS
 
 Shape = Mapping[str, Any]
 
@@ -32,7 +33,7 @@ _CARDS = (
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A stop on the timeline, by its begin and width in units."""
+    """A stop on the timeline, by begin and width in units."""
 
     stop: Shape
     x: float
@@ -41,7 +42,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A table on the timeline. `longest` is its longest stop, of those that block most."""
+    """A table on the timeline. `longest` is the longest stop. Locked rows count only without other stops."""
 
     relation: str
     bars: Sequence[Bar]
@@ -62,8 +63,8 @@ def render(shape: Shape) -> str:
         title=f"Rehearsal of {count} for {shape['env']}: {shape['target']}",
         obstacle=failure and _obstacle(failure),
         cards=[_card(kind, title, shape["stops"]) for kind, title in _CARDS],
-        lanes=[lane for lane in lanes if lane.longest["duration_ms"] >= LEAST_MS],
-        short_lanes=[lane for lane in lanes if lane.longest["duration_ms"] < LEAST_MS],
+        lanes=[lane for lane in lanes if lane.longest["duration_ms"] >= LEAST_STOP_MS],
+        short_lanes=[lane for lane in lanes if lane.longest["duration_ms"] < LEAST_STOP_MS],
         files=_files(shape["statements"], end),
         ticks=_ticks(end),
         statements=rehearsal.long_statements(shape),
@@ -83,7 +84,7 @@ def _version(number: int) -> str:
 
 
 def _cause(stop: Shape) -> str:
-    """A phrase that names both lines of a stop."""
+    """A phrase with both lines of a stop."""
     locked, spent = place(stop["locked_at"]), place(stop["spent_at"])
     if locked == spent:
         return f"{locked} takes {stop['mode']} and runs for {milliseconds(stop['spent_ms']) or '0 ms'}"
@@ -93,7 +94,7 @@ def _cause(stop: Shape) -> str:
 
 
 def _locks(statement: Shape) -> str:
-    """The strongest lock on each relation that blocks an application, or maintenance."""
+    """The strongest lock on each relation, without locks of plain reads."""
     strongest: dict[str, str] = {}
     for lock in statement["locks"]:
         relation, mode = lock["relation"], lock["mode"]
@@ -124,7 +125,7 @@ def _card(kind: str, title: str, stops: Sequence[Shape]) -> dict[str, Any]:
 
 
 def _lanes(stops: Sequence[Shape], end: float) -> list[Lane]:
-    """The tables, the longest wait first. Tables of which only rows are locked come last."""
+    """The tables, the longest wait first. Tables with locked rows alone come last."""
     by_table: dict[str, list[Shape]] = {}
     for stop in stops:
         by_table.setdefault(stop["relation"], []).append(stop)

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -177,13 +177,11 @@ def _perform(request: Request, machine: Machine, send: Send) -> int:
         send(protocol.event(event))
 
     try:
-        results: list[object] = [None]
-        if type(request.operation).__name__ in QUERIES:
-            results.append(request.operation.run(request.target, machine))  # type: ignore[attr-defined]
-        else:
-            events.follow(_keeping_result(request.operation.run(request.target, machine), results), report)  # type: ignore[attr-defined]
+        result = request.operation.run(request.target, machine)  # type: ignore[attr-defined]
+        if type(request.operation).__name__ not in QUERIES:
+            result = events.follow(result, report)
         ignore_signal()
-        send(protocol.result(results[-1]))
+        send(protocol.result(result))
         return 0
     except RatchetError as error:
         failure = error
@@ -196,11 +194,6 @@ def _perform(request: Request, machine: Machine, send: Send) -> int:
     ignore_signal()
     send(protocol.error(failure))
     return failure.status
-
-
-def _keeping_result(stream: Generator[events.Event, None, object], results: list[object]) -> events.Stream:
-    """The same stream; its result, which few tasks have, is added to a list."""
-    results.append((yield from stream))
 
 
 def _effects(applied: Sequence[str]) -> str:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from pgratchet.database.history import History
 from pgratchet.errors import ConfigurationError, RatchetError
-from pgratchet.operations.rehearse import scratch_settings
 
 if TYPE_CHECKING:
     from pgratchet.backups.drill import Drill, UntestableDrill
@@ -83,7 +82,7 @@ def _scratch_server(
 
 @contextmanager
 def bundled_scratch_server(
-    history: History, manifest: Manifest, settings: Mapping[str, int] = MappingProxyType({}), user: str = ""
+    history: History, manifest: Manifest, user: str = "", settings: Mapping[str, int] = MappingProxyType({})
 ) -> Iterator[tuple[RestoreServer, Programs]]:
     """A bundled server for a backup, and programs for both. `user` is the name of the superuser of its sessions."""
     from pgratchet import embedded
@@ -93,7 +92,7 @@ def bundled_scratch_server(
     version = int(float(version_of(embedded.programs() / "postgres") or 0)) * 10_000
     require_major(version // 10_000, manifest, "the bundled PostgreSQL")
     programs = find_programs(version, archive_version=manifest.client_version)
-    with bundled_server(history, scratch_settings(manifest, settings), user) as server:
+    with bundled_server(history, len(manifest.contents.tables), user, settings) as server:
         yield server, programs
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -34,9 +34,6 @@ _SETTINGS = {"autovacuum": 0, "max_wal_size": 8192}
 """No other work on the server while statements are timed: max_wal_size, in megabytes, keeps checkpoints away."""
 
 
-_MOST_LOCKS = 20_000
-
-
 @dataclass(frozen=True, slots=True)
 class DatabaseState:
     """The major version of a live server, the settings of its database, and the applied migrations with checksums."""
@@ -48,7 +45,7 @@ class DatabaseState:
 
 @dataclass(frozen=True, slots=True)
 class ReadDatabaseState:
-    """Read what a rehearsal depends on, besides the files."""
+    """Read the state of the live database for the verdict about a rehearsal."""
 
     def run(self, target: Target, machine: Machine) -> DatabaseState:
         from pgratchet.backups.snapshot import read_database
@@ -72,10 +69,10 @@ class EarlierDuration:
 
 @dataclass(frozen=True, slots=True)
 class Rehearse:
-    """Rehearse the pending ones of the files on a backup. The result is the report, or None when nothing is pending.
+    """Rehearse the pending migrations on a backup. The result is the report, or None when nothing is pending.
 
-    Durations are in milliseconds. `run` works on the target's own host, with the programs of its server and with
-    `files`: the rows stay there, and only the report comes back.
+    Durations are in milliseconds. `run` works on the target's own host, with the server programs installed there and
+    with `files`: the rows stay there, and only the report comes back.
     """
 
     backup_id: str
@@ -110,7 +107,7 @@ class Rehearse:
     ) -> RehearsalStream:
         """Run on the server of `scratch`, or on a bundled server.
 
-        Without `same_server`, the server that the backup was taken on is refused.
+        Without `same_server`, the backup's own server is refused.
         """
         with _scratch_server(scratch, self.history, manifest, same_server=same_server) as (server, programs):
             archive = _archive(manifest, store, identity, programs)
@@ -126,9 +123,8 @@ class Rehearse:
         from pgratchet.rehearsal.rehearse import Rehearsal
 
         earlier = {(each.name, each.checksum): each.duration_ms for each in self.earlier}
-        run = Rehearsal(server, archive, files, self._options(), self.jobs, is_own_server, earlier)
-        yield from run.run()
-        return run.report
+        rehearsal = Rehearsal(server, archive, files, self._options(), self.jobs, is_own_server, earlier)
+        return (yield from rehearsal.run())
 
     def _options(self) -> MigrateOptions:
         from pgratchet.apply.run import MigrateOptions
@@ -178,7 +174,8 @@ def _host_server(history: History, manifest: Manifest) -> Iterator[tuple[Restore
     require_room(manifest)
     folder = find_server_folder(manifest.server_version // 10_000)
     programs = find_programs(manifest.server_version, archive_version=manifest.client_version)
-    with bundled_server(history, scratch_settings(manifest, _SETTINGS), manifest.database.owner, folder) as server:
+    tables, owner = len(manifest.contents.tables), manifest.database.owner
+    with bundled_server(history, tables, owner, _SETTINGS, folder) as server:
         yield server, programs
 
 
@@ -191,7 +188,7 @@ def _scratch_server(
 
     if scratch is None:
         require_room(manifest)
-        with bundled_scratch_server(history, manifest, _SETTINGS, manifest.database.owner) as bundled:
+        with bundled_scratch_server(history, manifest, manifest.database.owner, _SETTINGS) as bundled:
             yield bundled
     else:
         yield _server_of(scratch, history, manifest, same_server=same_server)
@@ -212,15 +209,6 @@ def _server_of(
             raise _own_server(scratch, manifest)
     require_major(version // 10_000, manifest, "the server of the rehearsal with PostgreSQL")
     return server, find_programs(version, tls=tls, archive_version=manifest.client_version)
-
-
-def scratch_settings(manifest: Manifest, settings: Mapping[str, int]) -> dict[str, int]:
-    """The settings of a scratch server for a backup.
-
-    A statement on a table with partitions locks all of them and their indexes, and the default has 64 locks per
-    session (https://www.postgresql.org/docs/current/runtime-config-locks.html).
-    """
-    return {"max_locks_per_transaction": min(64 + len(manifest.contents.tables) // 10, _MOST_LOCKS), **settings}
 
 
 def _own_server(scratch: Target, manifest: Manifest) -> ConfigurationError:

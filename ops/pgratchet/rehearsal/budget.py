@@ -1,4 +1,4 @@
-"""The limits of the inventory for a rehearsed run, and what exceeds them. Pure."""
+"""The limits of the inventory for a rehearsed run, and excesses. Pure."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _UNITS: Mapping[str, Mapping[str, int]] = {
     "total": _DURATIONS,
     "rewrite": _SIZES,
 }
-"""The limits, with the units of their values in milliseconds or bytes."""
+"""The limits, with units in milliseconds or bytes."""
 _VALUE = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>[A-Za-z]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Excess:
-    """A limit that a rehearsal exceeded. `locked_at` and `spent_at` are None for the total."""
+    """An exceeded limit. `locked_at` and `spent_at` are None for the total."""
 
     limit: str
     allowed: int
@@ -49,7 +49,7 @@ class Excess:
 
 
 def parse_budget(values: Mapping[str, str]) -> dict[str, int]:
-    """Return the limits in milliseconds and bytes. Raises ConfigurationError that names a wrong one."""
+    """Return the limits in milliseconds and bytes. Raises ConfigurationError with the name of a wrong limit."""
     return {name: _parse(name, text) for name, text in values.items()}
 
 
@@ -72,7 +72,7 @@ def _parse(name: str, text: str) -> int:
 
 
 def find_excesses(report: Report, budget: Mapping[str, int]) -> list[Excess]:
-    """Return what exceeds the limits: each table once for each limit."""
+    """Return the excesses: each table once for each limit."""
     excesses = [*_long_stops(report, budget), *_large_rewrites(report, budget)]
     if "total" in budget and report.duration_ms > budget["total"]:
         excesses.append(Excess("total", budget["total"], round(report.duration_ms)))
@@ -80,7 +80,7 @@ def find_excesses(report: Report, budget: Mapping[str, int]) -> list[Excess]:
 
 
 def _long_stops(report: Report, budget: Mapping[str, int]) -> Iterator[Excess]:
-    """Yield the longest stop of each table over a limit. What blocks reads blocks writes too."""
+    """Yield the longest stop of each table over a limit. A lock against reads blocks writes too."""
     for limit, kinds in (("blocks_reads", ("reads",)), ("blocks_writes", ("reads", "writes"))):
         longest: dict[str, Stop] = {}
         for stop in report.stops:

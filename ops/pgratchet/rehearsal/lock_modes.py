@@ -1,8 +1,8 @@
-"""The lock modes of tables, and the work of an application that each of them blocks. Pure.
+"""The lock modes of tables, and the work of an application blocked by each mode. Pure.
 
 The modes and their conflicts: https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES. A query
-takes ACCESS SHARE, and INSERT, UPDATE and DELETE take ROW EXCLUSIVE. A mode that conflicts with one of these blocks
-reads or writes, from the statement that takes it to the end of the transaction.
+takes ACCESS SHARE, and INSERT, UPDATE and DELETE take ROW EXCLUSIVE. A mode in conflict with one of these blocks
+reads or writes, from the locking statement to the end of the transaction.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 Blocked = Literal["reads", "writes", "rows"]
-"""Reads and writes, only writes, or only writes to the rows that were changed."""
+"""Reads and writes, only writes, or only writes to the changed rows."""
 
 MODES = {
     "AccessShareLock": "ACCESS SHARE",
@@ -29,7 +29,7 @@ _BLOCKING_WRITES = frozenset(("SHARE", "SHARE ROW EXCLUSIVE", "EXCLUSIVE"))
 
 
 def blocked_by(mode: str) -> Blocked | None:
-    """Return what a mode blocks of an application's work; None for modes that block maintenance alone."""
+    """Return the work of an application blocked by a mode; None for modes against maintenance alone."""
     if mode == "ACCESS EXCLUSIVE":
         return "reads"
     return "writes" if mode in _BLOCKING_WRITES else None

@@ -1,9 +1,8 @@
-"""Watches the session of a rehearsal from other sessions: its locks, and how long an application would wait for them.
+"""Watches the session of a rehearsal from other sessions: the locks, and the waits of an application.
 
-A session cannot look at itself while it runs a statement outside a transaction, such as VACUUM. So another one looks at
-its locks every few milliseconds. When it sees a lock that blocks reads or writes of a table, a further session asks for
-the lock of a query or of a write, which PostgreSQL grants when the table is free: that wait is what an application
-would feel.
+A session cannot look at its own locks during a statement outside a transaction, such as VACUUM. So another session
+looks every few milliseconds. At a lock against reads or writes of a table, a further session asks for the lock of a
+query or of a write. PostgreSQL grants the lock when the table is free, so an application would wait as long.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import psycopg
 
@@ -70,17 +69,17 @@ class Observer:
                 self._idle.get().close()
 
     def begin(self, names: Mapping[int, tuple[str, str]]) -> None:
-        """Forget what was seen. `names` has the names and the kinds of the relations to watch, by oid."""
+        """Forget all locks and waits so far. `names` has the names and the kinds of the relations to watch, by oid."""
         with self._guard:
             self._names, self._noticed, self._waits = names, set(), {}
 
     def seen_modes(self) -> set[tuple[int, str]]:
-        """Return the locks that were seen since `begin`: oids and modes as in pg_locks."""
+        """Return the locks seen since `begin`: oids and modes as in pg_locks."""
         with self._guard:
             return {(oid, mode) for oid, mode in self._noticed if oid in self._names}
 
     def waits(self) -> dict[Key, Wait]:
-        """Return how long the others waited, once they all have gone on."""
+        """Return the waits of the other sessions, after the end of all."""
         with self._guard:
             waits = dict(self._waits)
         ended = {key: future.result() for key, future in waits.items()}
@@ -106,22 +105,22 @@ class Observer:
         kinds: tuple[Blocked, ...] = ("reads", "writes") if blocked == "reads" else ("writes",)
         for what in kinds:
             if (oid, what) not in self._waits and len(self._waits) < _MOST_WAITS:
-                self._waits[oid, what] = self._pool.submit(self._wait, name, _WAITS[what], Wait(now, 0, mode))
+                self._waits[oid, what] = self._pool.submit(self._wait, name, mode, _WAITS[what], now)
 
     def _session(self) -> psycopg.Connection:
         with suppress(queue.Empty):
             return self._idle.get_nowait()
         return self.connect()
 
-    def _wait(self, name: str, mode: str, begun: Wait) -> Wait | None:
-        """Ask for a lock as an application does, and wait for it. None when that fails."""
+    def _wait(self, name: str, mode: str, requested: str, since: float) -> Wait | None:
+        """Wait for a lock as an application does. None after an error."""
         with suppress(psycopg.Error):
             connection = self._session()
             try:
-                connection.execute(f"BEGIN; LOCK TABLE ONLY {name} IN {mode} MODE; ROLLBACK".encode())
+                connection.execute(f"BEGIN; LOCK TABLE ONLY {name} IN {requested} MODE; ROLLBACK".encode())
             except psycopg.errors.UndefinedTable:  # the transaction dropped it
                 connection.execute("ROLLBACK")
-            duration = (time.monotonic() - begun.since) * 1000
+            wait = Wait(since, (time.monotonic() - since) * 1000, mode)
             self._idle.put(connection)
-            return replace(begun, duration_ms=duration)
+            return wait
         return None

@@ -1,6 +1,6 @@
-"""Counts the rows that make a migration fail, and names some by their primary keys.
+"""Counts the rows in the way of a failed migration, and lists some primary keys.
 
-The messages of the server quote values. A report goes to other people than the data, so it has keys and numbers alone.
+The messages of the server quote values. A report goes to other people than the data: only keys and numbers appear.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pgratchet.rehearsal.trace import StatementFailed
 _MOST_KEYS = 5
 _NOT_NULL, _FOREIGN_KEY, _UNIQUE, _CHECK = "23502", "23503", "23505", "23514"
 _OF_OBJECTS = ("0A", "23", "25", "2B", "40", "42701", "42710", "42P06", "42P07", "42723", "53", "55", "57")
-"""Classes and codes of errors whose messages name objects, and no values, when the server itself raises them."""
+"""Classes and codes of errors: the server's own messages name objects, and no values."""
 _RAISED = "pl_"
-"""The beginning of the names of the source files of PL/pgSQL, whose RAISE can say anything under any code."""
+"""The prefix of the source files of PL/pgSQL: RAISE can say anything under any code."""
 _KEY = re.compile(r"^Key \((?P<columns>.*?)\)=\(", re.DOTALL)
-"""The server writes the columns of the index, and then values of a row, which can be any text."""
+"""The server writes the columns of the index, and then values of a row."""
 _PRIMARY_KEY = """
 SELECT a.attname FROM pg_catalog.pg_index AS i
 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
@@ -50,7 +50,7 @@ class _Obstacle:
 
 
 def describe(failed: StatementFailed, connect: Callable[[], psycopg.Connection]) -> Failure:
-    """Describe a failure in the database in which the statement failed, whose transaction is undone."""
+    """Describe a failure, in the same database, after the rollback."""
     error, text = failed.error, failed.script.migration.text()
     line = line_and_column(text, failed.statement.start)[0] if failed.statement else 1
     failure = Failure(failed.script.name, line, _message(error), error.sqlstate or "")
@@ -63,10 +63,10 @@ def describe(failed: StatementFailed, connect: Callable[[], psycopg.Connection])
 
 
 def _message(error: psycopg.Error) -> str:
-    """The server's message when it cannot have a value of a row.
+    """The server's message if no value of a row can be inside; else the name of the error.
 
-    An error with a position in the statement is about the text of the file. Others may quote a value, unless they come
-    from the server's own code about objects.
+    An error with a position in the statement is about the text of the file. Other messages may quote a value, except
+    those of the server's own code about objects.
     """
     diagnostic, sqlstate = error.diag, error.sqlstate or ""
     is_raised = (diagnostic.source_file or "").startswith(_RAISED) or diagnostic.internal_query is not None
@@ -76,13 +76,13 @@ def _message(error: psycopg.Error) -> str:
 
 
 def hidden_message(name: str) -> str:
-    """The name of an error in words, in the place of a message that can have a value of a row."""
+    """The name of an error in words, in the place of a message with values of a row."""
     words = re.sub(r"(?<!^)([A-Z])", lambda match: f" {match[1].lower()}", name)
     return f"{words[:1].lower()}{words[1:]} (the message is left out, as it can have a value of a row)"
 
 
 def _run_before(connection: psycopg.Connection, failed: StatementFailed, text: bytes) -> None:
-    """Run the statements of the file before the one that failed, which were rolled back with it."""
+    """Repeat the statements before the failed statement, which the rollback undid too."""
     from pgratchet.migrations.lexer import split_statements
 
     if not failed.script.directives.transactional:
@@ -111,7 +111,7 @@ def _find(connection: psycopg.Connection, failed: StatementFailed, text: bytes, 
 
 
 def _predicate(failed: StatementFailed, text: bytes) -> str:
-    """The condition of a partial index, else one that is true for all rows."""
+    """The condition of a partial index, else a condition for all rows."""
     if failed.statement is None or failed.statement.head[0] != "CREATE":
         return "true"
     tokens = read_tokens(text, failed.statement)
@@ -149,7 +149,7 @@ def _count(connection: psycopg.Connection, failure: Failure, obstacle: _Obstacle
 
 
 def _table_name(connection: psycopg.Connection, diagnostic: psycopg.errors.Diagnostic) -> str:
-    """The qualified name of the table of an error, with quotes where they are needed; empty for other errors."""
+    """The qualified name of the table of an error, quoted where necessary; empty for other errors."""
     query = "SELECT quote_ident(%s) || '.' || quote_ident(%s)"
     ((name,),) = connection.execute(query, (diagnostic.schema_name, diagnostic.table_name)).fetchall()
     return name or ""

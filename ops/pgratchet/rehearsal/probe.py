@@ -1,10 +1,10 @@
-"""Asks a session what its transaction has locked, read, written and rewritten.
+"""Reads the locks, the scans, the changes and the rewrites of a transaction.
 
-The probe runs in the transaction itself, behind each statement, and looks only at what the transaction has locked. What
-it cannot see are statements outside a transaction, and locks that a block of PL/pgSQL gave back with its exception: see
-`observer`. Scans, built indexes and validated constraints come as messages of the level DEBUG1, in the words of
+The probe runs in the transaction itself, behind each statement, and looks only at locked relations. Invisible here are
+statements outside a transaction, and locks released with a caught exception of PL/pgSQL: see `observer`. Scans, built
+indexes and validated constraints come as messages of the level DEBUG1, in the words of
 src/backend/commands/tablecmds.c and src/backend/catalog/index.c
-(tests/integration/rehearsal/test_statement_kinds.py pins them for each major version).
+(tests/integration/rehearsal/test_statement_kinds.py pins the words for each major version).
 """
 
 from __future__ import annotations
@@ -89,17 +89,17 @@ def read_relations(connection: psycopg.Connection) -> dict[int, Relation]:
 
 
 def write_ahead_position(connection: psycopg.Connection) -> int:
-    """Return the end of the write-ahead log, in bytes since its begin."""
+    """Return the end of the write-ahead log, as a number of bytes."""
     ((position,),) = connection.execute("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint").fetchall()
     return int(position)
 
 
 @dataclass(slots=True)
 class Probe:
-    """Reads what each statement of a session's transactions does.
+    """Reads the effects of each statement of a session.
 
-    `relations` are those before the present migration. Relations that a migration makes are nobody else's yet, so they
-    are left out.
+    `relations` are the relations before the present migration. New relations of a migration are left out: no other
+    session can use one before COMMIT.
     """
 
     connection: psycopg.Connection
@@ -115,13 +115,13 @@ class Probe:
         self.connection.add_notice_handler(lambda diagnostic: self.messages.add(diagnostic))
 
     def set_up(self) -> None:
-        """Let the server tell what it does. Only a superuser may have temporary files told."""
+        """Make the server send messages about scans and indexes. Those about temporary files need a superuser."""
         for setting in _SETTINGS:
             with suppress(psycopg.errors.InsufficientPrivilege):
                 self.connection.execute(setting.encode())
 
     def begin(self) -> None:
-        """Note the state at the begin of a transaction, whose counters may not be zero."""
+        """Note the state at the begin of a transaction. The counters may not be zero."""
         self.relations = read_relations(self.connection)
         self._modes = set()
         self._nodes = {oid: relation.file_node for oid, relation in self.relations.items()}
@@ -129,7 +129,7 @@ class Probe:
         self._position = write_ahead_position(self.connection)
 
     def _read_counters(self) -> None:
-        """Read the counters that are not zero at the begin of a transaction: of what the session worked on before."""
+        """Read the counters above zero at the begin of a transaction: earlier work of the session."""
         query = queries.load(__file__, "probe")["counters"].encode()
         rows = self.connection.execute(query, {"oids": list(self._counters)}).fetchall()
         self._counters = {oid: _Counters(*(int(number or 0) for number in counters)) for oid, *counters in rows}
@@ -139,7 +139,7 @@ class Probe:
         return relation.name if relation else ""
 
     def is_shown(self, oid: int) -> bool:
-        """Return whether a relation existed before the migration, and is one that an application names."""
+        """Return whether a relation existed before the migration, and can be used by name."""
         relation = self.relations.get(oid)
         return relation is not None and not relation.is_hidden
 
@@ -149,7 +149,7 @@ class Probe:
         return Lock(relation.name, MODES[mode], table)
 
     def read(self) -> Reading:
-        """Return what happened since the last call, or since `begin`."""
+        """Return the effects since the last call, or since `begin`."""
         position, before = self._position, dict(self._counters)
         rows = self._read()
         reading = Reading(wal_bytes=self._position - position)
@@ -183,7 +183,7 @@ class Probe:
         return messages
 
     def _rows_read(self, relation: Relation, count: int) -> int:
-        """The rows of a scan. Several scans of a statement count as one, and those of parallel workers not at all."""
+        """The rows of a scan. Several scans of a statement count as one, and scans by parallel workers not at all."""
         return relation.rows or count if self.messages.indexes else min(count, relation.rows or count)
 
     def _grow(self, oid: int, size: int) -> int:
@@ -193,7 +193,7 @@ class Probe:
         return size - before
 
     def _read(self) -> list[tuple[int, list[str], int | None, int]]:
-        """Probe the session; returns the oids that its transaction has locked, with modes, file nodes and sizes."""
+        """Probe the session; returns the locked oids, with modes, file nodes and sizes."""
         locked = []
         for row in self.connection.execute(queries.load(__file__, "probe")["locks"].encode()).fetchall():
             oid, modes, node, *counters, size, self._position = row

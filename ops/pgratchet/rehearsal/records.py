@@ -1,7 +1,7 @@
-"""Records of rehearsals, stored as notes beside the backups: the report, the verdict, and what both are bound to.
+"""Records of rehearsals, stored as notes beside the backups: the report, the verdict and the circumstances.
 
-A record contains a SHA-256 of the rest, as a manifest does, so a record edited by hand is not read. It is also what
-`invoke rehearse --json` prints.
+A record contains a SHA-256 of the rest, as a manifest does, so a record edited by hand is not read. `invoke rehearse
+--json` prints the record.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 from pgratchet.backups.manifest import Manifest, Setting, content_hash
 from pgratchet.backups.store import Store
-from pgratchet.rehearsal.budget import Excess
-from pgratchet.rehearsal.remedies import Remedy
+from pgratchet.rehearsal.budget import find_excesses
+from pgratchet.rehearsal.remedies import find_remedies
 from pgratchet.rehearsal.report import MigrationReport, Position, Report, Rewrite, StatementReport, Stop
 from pgratchet.version import __version__
 
@@ -25,9 +25,9 @@ Shape = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """The circumstances that a verdict is bound to: any change voids it.
+    """The circumstances of a verdict: any change voids the verdict.
 
-    `history` and `settings` are those of the database before the migrations, `migrations` the pending ones in their
+    `history` and `settings` describe the database before the migrations. `migrations` are the pending migrations in
     order, by name and checksum. `major` is the server's major version.
     """
 
@@ -43,14 +43,14 @@ class Circumstances:
 
 
 def circumstances_of(report: Report, manifest: Manifest) -> Circumstances:
-    """The circumstances of a rehearsal. A server of another major version is that of the rehearsal: it fits no run."""
+    """The circumstances of a rehearsal, with the major version of the scratch server: another version fits no run."""
     migrations = [(each.name, each.checksum) for each in report.migrations]
     major = report.scratch_version // 10_000
     return Circumstances(migrations, manifest.contents.history, manifest.database.settings, major)
 
 
 def manifest_hash(manifest: Manifest) -> str:
-    """The hash by which a record names its backup."""
+    """The hash of a backup in records."""
     return content_hash(asdict(manifest))
 
 
@@ -58,13 +58,12 @@ def as_json(
     environment: str,
     target: str,
     report: Report,
-    excesses: Sequence[Excess],
-    remedies: Sequence[Remedy],
     budget: Mapping[str, int],
     manifest: Manifest,
     at: datetime,
 ) -> Shape:
-    """The record of a rehearsal, without its own hash."""
+    """The record of a rehearsal, with remedies and the verdict by the budget, and without the hash."""
+    excesses = find_excesses(report, budget)
     return {
         "kind": _KIND,
         "env": environment,
@@ -83,7 +82,7 @@ def as_json(
         "tables": [_rounded(asdict(each)) for each in report.tables],
         "failure": asdict(report.failure) if report.failure else None,
         "calibration": {**asdict(report.calibration), "ratio": report.calibration.ratio},
-        "remedies": [asdict(each) for each in remedies],
+        "remedies": [asdict(each) for each in find_remedies(report)],
         "notes": list(report.notes),
         "budget": dict(budget),
         "verdict": {
@@ -127,7 +126,7 @@ def write_record(store: Store, shape: Shape) -> None:
 
 
 def read_records(store: Store) -> list[Shape]:
-    """Read the records of past rehearsals, oldest first. Records that were edited are left out, as other notes are."""
+    """Read the records of past rehearsals, oldest first. Edited records are left out, and so are other notes."""
     return sorted(_parse_all(store.notes()), key=lambda shape: str(shape["at"]))
 
 
@@ -143,7 +142,7 @@ def _parse_all(texts: Iterator[bytes]) -> Iterator[Shape]:
 
 
 def _is_complete(shape: Shape) -> bool:
-    """Return whether a record can be read: its hash says that it was not changed, and not who wrote it."""
+    """Return whether a record is complete. A good hash excludes later changes, and not another writer."""
     try:
         report_of(shape, [each["name"] for each in shape["migrations"]])
         difference(shape, Circumstances([], {}, [], 0))
@@ -153,15 +152,15 @@ def _is_complete(shape: Shape) -> bool:
 
 
 def find_fitting(records: Sequence[Shape], circumstances: Circumstances) -> Shape | None:
-    """Return the newest record that covers these circumstances, whatever its verdict."""
+    """Return the newest record for these circumstances, with any verdict."""
     return next((each for each in reversed(records) if not difference(each, circumstances)), None)
 
 
 def difference(record: Shape, here: Circumstances) -> str:
-    """A phrase for what is not now as it was in a rehearsal; empty when it covers the circumstances.
+    """A phrase for the difference from a rehearsal; empty when the rehearsal covers the circumstances.
 
-    A rehearsal of several migrations covers each run of some of them, in the same order: those before may have been
-    applied since the backup, and a run may stop before the last one.
+    A rehearsal of several migrations covers each run of some, in the same order: the first migrations may have been
+    applied since the backup, and a run may stop before the last migration.
     """
     bound = record["bound_to"]
     rehearsed = [(each["name"], each["checksum"]) for each in record["migrations"]]
@@ -180,7 +179,7 @@ def difference(record: Shape, here: Circumstances) -> str:
 
 
 def report_of(record: Shape, names: Collection[str]) -> Report:
-    """The part of a report about some migrations, as far as a budget limits it."""
+    """The part of a report about some migrations, as far as a budget has limits."""
     migrations = tuple(MigrationReport(**each) for each in record["migrations"] if each["name"] in names)
     statements = tuple(
         StatementReport(

@@ -34,11 +34,11 @@ from pgratchet.rehearsal.trace import StatementFailed, Trace
 
 _LEFTOVERS = "SELECT datname FROM pg_database WHERE datname ~ '^pgratchet_rehearsal_[0-9a-f]{12}$'"
 _COPIES_FILES = 150000
-"""The first server_version_num that can copy a database by its files alone, without writing all of it to the log."""
+"""The first server_version_num with STRATEGY file_copy: a copy of a database without a copy in the log."""
 _LOCK_WAIT = 10
 """Seconds to wait for the lock of another rehearsal."""
 _MANY = 100
-"""Statements from which the trace takes much longer than a run, which sends them together."""
+"""From so many statements on, the trace takes much longer than a run: a run sends all together."""
 _MARGIN = 500_000_000
 """Bytes for the write-ahead log and the server's own files."""
 _OTHER_SERVER = "Name another server with --on=NAME, or as drill_environment in the inventory."
@@ -49,11 +49,11 @@ Durations = Mapping[tuple[str, str], int]
 
 @dataclass(slots=True)
 class Rehearsal:
-    """A rehearsal of the pending ones of `files`. `report` is there when `run` has ended, unless nothing is pending.
+    """A rehearsal of the pending migrations of `files`.
 
-    `is_own_server`: the server ends with the rehearsal. Missing roles are created on it, and each copy has the name of
-    the live database in its turn. Elsewhere, statements about more than a database are refused.
-    `earlier` are the durations of rehearsals before this one.
+    `is_own_server`: the server ends with the rehearsal. Missing roles are created, and each copy in turn has the name
+    of the live database. Elsewhere, statements about more than a database are refused.
+    `earlier` are the durations of earlier rehearsals.
     """
 
     server: RestoreServer
@@ -63,12 +63,13 @@ class Rehearsal:
     jobs: int = 1
     is_own_server: bool = False
     earlier: Durations = field(default_factory=dict)
-    report: Report | None = None
-    scripts: tuple[Script, ...] = ()
     _notes: list[str] = field(default_factory=list)
 
-    def run(self) -> events.Stream:
-        """Restore, trace, apply and drop. A migration that fails is in the report, and not raised."""
+    def run(self) -> Generator[events.Event, None, Report | None]:
+        """Restore, trace, apply and drop; returns the report, or None when nothing is pending.
+
+        A failed migration is in the report, and not raised.
+        """
         with ExitStack() as stack:
             maintenance = stack.enter_context(closing(self.server.open_session(self.server.maintenance)))
             _take_lock(maintenance)
@@ -79,21 +80,21 @@ class Rehearsal:
             started = time.monotonic()
             yield from self._restore(maintenance, name, missing_roles)
             report = self._new_report(maintenance, elapsed_ms(started, time.monotonic()))
-            rows = self._plan(name)
-            if not self.scripts:
-                return
+            scripts, rows = self._plan(name)
+            if not scripts:
+                return None
             yield events.BackupProgress("clone")
             copy = stack.enter_context(self._copy(maintenance, name))
             self._apply_settings(maintenance, copy, missing_roles)
-            report = yield from self._trace(name, report)
+            report = yield from self._trace(name, scripts, report)
             if report.failure is None:
                 if self.is_own_server:
                     copy = _take_place(maintenance, name, copy, roles)
                 report = yield from self._apply(copy, report)
-            self.report = replace(report, calibration=_calibrate(rows, self.earlier), notes=tuple(self._notes))
+            return replace(report, calibration=_calibrate(rows, self.earlier), notes=tuple(self._notes))
 
     def _prepare(self, maintenance: psycopg.Connection) -> tuple[str, ...]:
-        """Check that the server can hold the backup; returns the roles that it lacks and may not get."""
+        """Check the server for the backup; returns the roles that stay missing."""
         manifest = self.archive.manifest
         roles, extensions = find_missing(maintenance, manifest)
         if extensions:
@@ -132,7 +133,7 @@ class Rehearsal:
 
     @contextmanager
     def _copy(self, maintenance: psycopg.Connection, name: str) -> Iterator[str]:
-        """A copy of a database that has no sessions, for the block."""
+        """A copy of a database without sessions, for the block."""
         copy = _new_name()
         create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(copy), sql.Identifier(name))
         if maintenance.info.server_version >= _COPIES_FILES:
@@ -162,34 +163,33 @@ class Rehearsal:
             if note not in self._notes:
                 self._notes.append(note)
 
-    def _plan(self, name: str) -> list[HistoryRow]:
-        """Read the restored history and decide what is pending; returns the history."""
+    def _plan(self, name: str) -> tuple[tuple[Script, ...], list[HistoryRow]]:
+        """Plan the pending migrations by the restored history; returns the scripts, and the history."""
         connect, history = (lambda: self.server.connect(name)), self.server.history
         with applier.prepare(connect, history, self.files, None, self.options) as run:
-            self.scripts = run.scripts
             if not self.is_own_server:
                 _refuse_cluster_changes(run.scripts)
-            return [entry.row for entry in run.plan.entries if entry.row]
+            return run.scripts, [entry.row for entry in run.plan.entries if entry.row]
 
-    def _trace(self, name: str, report: Report) -> Generator[events.Event, None, Report]:
+    def _trace(self, name: str, scripts: Sequence[Script], report: Report) -> Generator[events.Event, None, Report]:
         def connect() -> psycopg.Connection:
             return self.server.open_session(name)
 
-        trace, failure = Trace(connect, self.scripts), None
+        trace, failure = Trace(connect, scripts), None
         try:
             yield from trace.run()
         except StatementFailed as failed:
             failure = obstacles.describe(failed, connect)
         return replace(
             report,
-            migrations=(*trace.migrations, *_not_run(self.scripts, trace.migrations)),
+            migrations=(*trace.migrations, *_not_run(scripts, trace.migrations)),
             statements=tuple(trace.statements),
             stops=tuple(trace.stops),
             failure=failure,
         )
 
     def _apply(self, name: str, report: Report) -> Generator[events.Event, None, Report]:
-        """Run the migrations once more with the real applier, whose durations are those of a run without a trace."""
+        """Run the migrations once more with the real applier, for the durations without a trace."""
         durations: dict[str, int] = {}
         failure = None
         run = applier.migrate(lambda: self.server.connect(name), self.server.history, self.files, None, self.options)
@@ -198,7 +198,7 @@ class Rehearsal:
                 if isinstance(event, events.MigrationApplied):
                     durations[event.name] = event.duration_ms
                 elif isinstance(event, events.BatchSent):
-                    yield events.BackupProgress("apply", len(durations), len(self.scripts), event.names[0])
+                    yield events.BackupProgress("apply", len(durations), len(report.migrations), event.names[0])
         except (MigrationFailed, StoppedPartWay) as error:
             failure = _failure_of(error)
         migrations = tuple(replace(each, duration_ms=durations.get(each.name)) for each in report.migrations)
@@ -207,12 +207,12 @@ class Rehearsal:
 
 
 def _not_run(scripts: Sequence[Script], reports: Sequence[MigrationReport]) -> list[MigrationReport]:
-    """Reports of the migrations from the one that failed on."""
+    """Reports of the migrations from the failed migration on."""
     return [MigrationReport(each.name, each.migration.checksum, 0.0) for each in scripts[len(reports) :]]
 
 
 def _as_applied(stop: Stop, report: Report) -> Stop:
-    """Shorten a stop of a migration with many statements, which the trace sends one by one, and a run together."""
+    """Shorten a stop of a migration with many statements: the trace sends them one by one, and a run together."""
     migration = next(each for each in report.migrations if each.name == stop.locked_at.migration)
     count = sum(each.migration == migration.name for each in report.statements)
     if migration.duration_ms is None or count < _MANY or migration.traced_ms <= migration.duration_ms:
@@ -221,7 +221,7 @@ def _as_applied(stop: Stop, report: Report) -> Stop:
 
 
 def _failure_of(error: MigrationFailed | StoppedPartWay) -> Failure:
-    """The failure of a migration that ran statement by statement, and not in one run: a timeout, for example."""
+    """A failure of the real applier alone, after a good trace: a timeout, for example."""
     location = error.location
     name, line = (location.migration, location.line or 1) if location else ("", 1)
     sqlstate = (location and location.sqlstate) or ""
@@ -230,7 +230,7 @@ def _failure_of(error: MigrationFailed | StoppedPartWay) -> Failure:
 
 
 def _refuse_cluster_changes(scripts: Sequence[Script]) -> None:
-    """Raise ConfigurationError for statements about roles or databases: they would change the server for good."""
+    """Raise ConfigurationError for statements about roles or databases: such changes would stay on the server."""
     for script in scripts:
         text = script.migration.text()
         for statement in split_statements(text):
@@ -249,7 +249,7 @@ def _role_names(maintenance: psycopg.Connection) -> set[str]:
 
 
 def _take_place(maintenance: psycopg.Connection, name: str, copy: str, roles: set[str]) -> str:
-    """Drop a database and the roles that its migrations made, and give its name to the copy; returns the name."""
+    """Drop a database and the new roles of the migrations, and rename the copy; returns the new name."""
     _drop(maintenance, name)
     for role in _role_names(maintenance) - roles:
         with suppress(psycopg.Error):
@@ -279,9 +279,9 @@ def _new_name() -> str:
 
 
 def _take_lock(maintenance: psycopg.Connection) -> None:
-    """Lock the server against other rehearsals, whose work would be in the durations.
+    """Lock the server against other rehearsals: work of another rehearsal would be in the durations.
 
-    The server notices the death of a killed client at the end of its statement, so the lock is tried for some seconds.
+    The server notices the death of a killed client at the end of the statement, so the lock is tried for some seconds.
     """
     deadline = time.monotonic() + _LOCK_WAIT
     while True:
@@ -298,7 +298,7 @@ def _take_lock(maintenance: psycopg.Connection) -> None:
 
 
 def _drop_leftovers(maintenance: psycopg.Connection) -> None:
-    """Drop the databases of rehearsals that were killed: this one has the lock, so no other one is running."""
+    """Drop the databases of killed rehearsals. No other rehearsal is running: the lock is here."""
     for (name,) in maintenance.execute(_LEFTOVERS).fetchall():
         _drop(maintenance, name)
 
@@ -308,7 +308,7 @@ def _drop(maintenance: psycopg.Connection, name: str) -> None:
 
 
 def _calibrate(rows: Sequence[HistoryRow], earlier: Durations) -> Calibration:
-    """Compare what migrations took on the target, by its history, with what they took in rehearsals."""
+    """Compare the durations of migrations on the target, by the history, with the durations in rehearsals."""
     pairs = [
         (earlier[row.name, row.checksum], row.duration_ms)
         for row in rows

@@ -1,4 +1,4 @@
-"""Says how to change a migration that blocks a table for long, with the statements of the safe form. Pure.
+"""Proposes safe forms, as statements, for migrations with long stops. Pure.
 
 Each form is one of PostgreSQL's documentation: NOT VALID with VALIDATE CONSTRAINT and ADD CONSTRAINT ... USING INDEX
 (https://www.postgresql.org/docs/current/sql-altertable.html), CONCURRENTLY
@@ -15,18 +15,16 @@ from pgratchet.formatting import format_duration
 from pgratchet.migrations.lexer import read_tokens, split_statements
 from pgratchet.migrations.names import find_word, read_name, skip_if_exists
 from pgratchet.migrations.statement import LexicalError, Token
-from pgratchet.rehearsal.report import Position, Report, StatementReport, Stop
+from pgratchet.rehearsal.report import LEAST_STOP_MS, Position, Report, StatementReport, Stop
 
-LEAST_MS = 50
-"""Stops that are shorter need no remedy."""
 _NOT_NULL_NOT_VALID = 180000
-"""The first server_version_num with NOT NULL constraints that are not valid at first."""
+"""The first server_version_num with NOT NULL ... NOT VALID."""
 _ALONE = "-- migrate: no-transaction"
 
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """A safe form of a statement. `sql` are files in their order, each with its statements; it can be empty."""
+    """A safe form of a statement. `sql` are the texts of new files in order, or empty."""
 
     position: Position
     problem: str
@@ -36,7 +34,7 @@ class Remedy:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """The problem of a statement that takes long, how to do it safely, and the statements for that."""
+    """The problem of a long statement, the advice, and the statements of the safe form."""
 
     problem: str
     advice: str
@@ -44,8 +42,10 @@ class _Form:
 
 
 def find_remedies(report: Report) -> tuple[Remedy, ...]:
-    """Return a remedy for each lock that is taken too early, and for each statement that takes long under a lock."""
-    stops = sorted((stop for stop in report.stops if stop.duration_ms >= LEAST_MS), key=lambda stop: -stop.duration_ms)
+    """Return a remedy for each lock taken too early, and for each long statement under a lock."""
+    stops = sorted(
+        (stop for stop in report.stops if stop.duration_ms >= LEAST_STOP_MS), key=lambda stop: -stop.duration_ms
+    )
     remedies: dict[tuple[Position, str], Remedy] = {}
     for stop in stops:
         of_stop = [_split(stop)] if stop.locked_at != stop.spent_at and stop.blocks != "rows" else []
@@ -56,7 +56,7 @@ def find_remedies(report: Report) -> tuple[Remedy, ...]:
 
 
 def _split(stop: Stop) -> Remedy:
-    """The remedy for a lock that is held while another statement takes the time."""
+    """The remedy for a lock held during another, long statement."""
     waiting = "reads and writes" if stop.blocks == "reads" else "writes"
     return Remedy(
         stop.locked_at,
@@ -67,12 +67,12 @@ def _split(stop: Stop) -> Remedy:
 
 
 def _safe_forms(stop: Stop, report: Report) -> Iterator[Remedy]:
-    """Remedies for the statements that take long while a stop lasts, the longest first."""
+    """Remedies for the long statements during a stop, the longest first."""
     end = stop.started_ms + stop.duration_ms
     under_lock = [
         each
         for each in report.statements
-        if each.duration_ms >= LEAST_MS and stop.locked_at.migration == each.migration and each.started_ms < end
+        if each.duration_ms >= LEAST_STOP_MS and stop.locked_at.migration == each.migration and each.started_ms < end
         if each.position == stop.locked_at or each.started_ms >= stop.started_ms
     ]
     for statement in sorted(under_lock, key=lambda each: -each.duration_ms):

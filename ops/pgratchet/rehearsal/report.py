@@ -9,15 +9,18 @@ from pgratchet.rehearsal.lock_modes import Blocked
 
 TOLERANCE = 0.1
 LEAST_TOLERANCE_MS = 50
-"""How far a wait that was measured may be from the one that the locks tell: the larger of the two."""
+"""The largest difference between a measured wait and the wait by the locks: the larger of the two."""
+
+LEAST_STOP_MS = 50
+"""Shorter stops are counted in one line, and have no remedy."""
 
 LEAST_CALIBRATION_MS = 100
-"""Rehearsed milliseconds from which a comparison with the target says something."""
+"""The least rehearsed milliseconds for a comparison with the target."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A statement, by its migration and its first line."""
+    """A statement, by migration and first line."""
 
     migration: str
     line: int
@@ -28,9 +31,9 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """A lock that a statement took. The name is qualified and quoted, the mode one of the documentation's names.
+    """A lock taken by a statement. The name is qualified and quoted, the mode as in PostgreSQL's documentation.
 
-    `table` is the table of an index, empty for other relations: who plans a query on a table locks its indexes too.
+    `table` is the table of an index, empty for other relations: planning a query on a table locks the indexes too.
     """
 
     relation: str
@@ -40,7 +43,7 @@ class Lock:
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """A table or materialized view that got new files, with their size."""
+    """A table or materialized view with new files, and the size of the files."""
 
     relation: str
     bytes: int
@@ -48,7 +51,7 @@ class Rewrite:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A table that was read from its beginning, with the rows that were read."""
+    """A table read from the beginning, with the number of rows."""
 
     relation: str
     rows: int
@@ -56,7 +59,7 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The rows of a table that a statement inserted, updated or deleted. New rows are in no other session's way."""
+    """The rows of a table inserted, updated or deleted by a statement. New rows are in no other session's way."""
 
     relation: str
     inserted: int = 0
@@ -76,9 +79,8 @@ class Changes:
 class StatementReport:
     """The effects of a statement. `started_ms` counts from the begin of the first statement.
 
-    `locks` are those that the transaction had not taken before. `proofs` are the constraints from which the server
-    concluded that it need not read the table. `is_sampled`: the statement ran outside a transaction, so its locks were
-    observed from another session, every few milliseconds. `released` are locks that ended before the transaction.
+    `locks` are new locks of the transaction. `is_sampled`: the statement ran outside a transaction, so another session
+    observed the locks every few milliseconds. `released` are locks with an end before that of the transaction.
     """
 
     migration: str
@@ -109,11 +111,11 @@ class StatementReport:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """A time for which work on a table waits, from the statement that takes the lock to the end of the transaction.
+    """A time without work on a table, from the statement with the lock (`locked_at`) to the end of the transaction.
 
     `blocks` is `reads` when neither reads nor writes go on, `writes` when reads do, and `rows` when only writes of the
-    changed rows wait. `spent_at` is the statement that takes the longest under the lock. `measured_ms` is how long
-    another session waited for the table in fact; None where the stop was too short to be noticed, or was not tried.
+    changed rows wait. `spent_at` is the longest statement under the lock. `measured_ms` is the real wait of another
+    session for the table; None where the stop was too short, or was not tried.
     """
 
     relation: str
@@ -147,7 +149,7 @@ class TableReport:
 
 @dataclass(frozen=True, slots=True)
 class MigrationReport:
-    """A migration. `duration_ms` is that of the real applier, on a second copy; None when it did not get that far."""
+    """A migration. `duration_ms` is measured with the real applier, on a second copy; None behind a failure."""
 
     name: str
     checksum: str
@@ -159,9 +161,9 @@ class MigrationReport:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A migration that fails on the data. `rows` is how many are in the way, None when that could not be counted.
+    """A failed migration. `rows` is the number of rows in the way, None without a count.
 
-    `keys` are the primary keys of some of them; other values stay in the database.
+    `keys` are some primary keys of such rows; other values stay in the database.
     """
 
     migration: str
@@ -176,7 +178,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Earlier migrations of this target: how long they took in rehearsals, and then on the target."""
+    """Earlier migrations of this target: the durations in rehearsals, and then on the target."""
 
     migrations: int = 0
     rehearsed_ms: int = 0
@@ -184,7 +186,7 @@ class Calibration:
 
     @property
     def ratio(self) -> float | None:
-        """How many times as long they took on the target; None where they took too little time to tell."""
+        """The duration on the target divided by the rehearsed duration; None for short durations."""
         return self.actual_ms / self.rehearsed_ms if self.rehearsed_ms >= LEAST_CALIBRATION_MS else None
 
 
@@ -192,8 +194,8 @@ class Calibration:
 class Report:
     """A rehearsal of migrations on a restored backup.
 
-    `server_version` is that of the backup's server, `scratch_version` that of the server of the rehearsal, both as
-    server_version_num. `notes` are sentences about what the report does not cover.
+    `server_version` belongs to the backup's server, `scratch_version` to the server of the rehearsal, both as
+    server_version_num. `notes` are sentences about the limits of the report.
     """
 
     backup: str
@@ -210,7 +212,7 @@ class Report:
 
     @property
     def duration_ms(self) -> float:
-        """The duration of all migrations, by the real applier where it ran them."""
+        """The duration of all migrations, with the real applier where possible."""
         return sum(each.traced_ms if each.duration_ms is None else each.duration_ms for each in self.migrations)
 
     @property
@@ -219,7 +221,7 @@ class Report:
 
     @property
     def tables(self) -> tuple[TableReport, ...]:
-        """The tables for which an application waits, the longest wait first."""
+        """The blocked tables, the longest wait first."""
         by_table: dict[str, list[Stop]] = {}
         for stop in self.stops:
             if stop.blocks != "rows":

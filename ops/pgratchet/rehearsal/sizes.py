@@ -1,23 +1,24 @@
-"""The sizes of a live database's tables, and how fast its migrations worked in rehearsals. Pure but for reading a file.
+"""The sizes of a live database's tables, and the speed of migrations in rehearsals. Pure but for reading a file.
 
-They say what a new migration may cost without a connection to production: they come from the newest backup's manifest,
-or from a file that `invoke doctor --write-sizes` has written.
+Both give the cost of a new migration without a connection to production. The source is the newest backup's manifest,
+or a file by `invoke doctor --write-sizes`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pgratchet.backups.manifest import Manifest, TableSize
 from pgratchet.errors import ConfigurationError
+from pgratchet.rehearsal.report import StatementReport
 
 _KIND = "sizes"
 _LEAST_MS = 20
-"""Statements that took less say more about the probe than about the table."""
+"""Shorter statements say more about the probe than about the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The sizes of tables by their qualified names, with the rates, and a phrase for where and when they were read."""
+    """The sizes of tables by qualified name, with the rates. `origin` is a phrase for the source and the time."""
 
     tables: Mapping[str, TableSize]
     rates: Rates = field(default_factory=Rates)
@@ -40,7 +41,7 @@ class Sizes:
 
 
 def of_manifest(manifest: Manifest, rates: Rates) -> Sizes:
-    """The sizes that a backup has. ConfigurationError for one of a version that did not note them."""
+    """The sizes in a backup. ConfigurationError for a backup by a version without sizes."""
     sizes = manifest.contents.sizes
     if sizes is None:
         raise ConfigurationError(
@@ -52,7 +53,7 @@ def of_manifest(manifest: Manifest, rates: Rates) -> Sizes:
 
 
 def measured_rates(records: Iterable[Mapping[str, Any]]) -> Rates:
-    """The rates of all statements of some rehearsals that did one thing alone."""
+    """The rates of all statements with one kind of work, in some rehearsals."""
     totals: dict[str, list[float]] = {}
     for record in records:
         for statement in record["statements"]:
@@ -75,7 +76,7 @@ def _work(statement: Mapping[str, Any]) -> tuple[str, float]:
 
 
 def write_file(path: Path, sizes: Sizes) -> None:
-    """Write the sizes into a file that a repository or a CI system can keep."""
+    """Write the sizes into a file, for a repository or a CI system."""
     shape = {"kind": _KIND, **asdict(sizes)}
     path.write_text(json.dumps(shape, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -97,23 +98,18 @@ def read_file(path: Path) -> Sizes:
     )
 
 
-def estimate_ms(statement: Mapping[str, Any], sizes: Sizes) -> float | None:
-    """Estimate the duration of a statement on the live tables; None without a measured rate for its kind of work.
+def estimate_ms(statement: StatementReport, sizes: Sizes) -> float | None:
+    """Estimate the duration of a statement on the live tables; None without a measured rate for such work.
 
-    `statement` is that of a record, traced on empty tables: it has the kind of the work, and not the amount.
+    The statement was traced on empty tables: the report has the kind of the work, and not the amount.
     """
-    rates, tables = sizes.rates, _worked_on(statement)
-    rows = sum(size.rows for name in tables if (size := sizes.tables.get(name))) / 1000
-    if statement["rewrites"]:
-        megabytes = sum(size.bytes for each in statement["rewrites"] if (size := sizes.tables.get(each["relation"])))
-        return None if rates.rewrite is None else rates.rewrite * megabytes / 1e6
-    rate = rates.index if statement["indexes_built"] else rates.change if _changes(statement) else rates.scan
-    return None if rate is None or not tables else rate * rows
-
-
-def _worked_on(statement: Mapping[str, Any]) -> Sequence[str]:
-    return [each["relation"] for each in statement["scans"]]
-
-
-def _changes(statement: Mapping[str, Any]) -> bool:
-    return any(lock["mode"] == "ROW EXCLUSIVE" for lock in statement["locks"])
+    rates = sizes.rates
+    if statement.rewrites:
+        tables = (sizes.tables.get(each.relation) for each in statement.rewrites)
+        return None if rates.rewrite is None else rates.rewrite * sum(size.bytes for size in tables if size) / 1e6
+    is_change = any(lock.mode == "ROW EXCLUSIVE" for lock in statement.locks)
+    rate = rates.index if statement.indexes_built else rates.change if is_change else rates.scan
+    if rate is None or not statement.scans:
+        return None
+    tables = (sizes.tables.get(each.relation) for each in statement.scans)
+    return rate * sum(size.rows for size in tables if size) / 1000

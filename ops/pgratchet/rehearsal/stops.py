@@ -1,6 +1,6 @@
-"""Finds the times for which tables are blocked, from the statements of a transaction. Pure.
+"""Finds the stops of tables, from the statements of a transaction. Pure.
 
-The cost of a lock is rarely its own statement: it is what runs behind it, before COMMIT.
+The cost of a lock is rarely the locking statement: the statements behind it, before COMMIT, take the time.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pgratchet.rehearsal.lock_modes import Blocked, blocked_by
 from pgratchet.rehearsal.report import Lock, StatementReport, Stop
 
 _LATE_MS = 50
-"""A lock that is noticed later than this was not taken at the begin of its statement, as in a DO block."""
+"""A lock noticed later was not taken at the begin of the statement, as in a DO block."""
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredWait:
-    """A wait of another session: its begin, as `started_ms`, its duration, and the mode of the lock that it met."""
+    """A wait of another session: the begin, as `started_ms`, the duration, and the mode of the lock in the way."""
 
     began_ms: float
     duration_ms: float
@@ -25,18 +25,18 @@ class MeasuredWait:
 
 
 Measured = Mapping[tuple[str, Blocked], MeasuredWait]
-"""Waits of other sessions, by the relation and by what waited."""
+"""Waits of other sessions, by relation and kind of work."""
 
 
 def find_stops(statements: Sequence[StatementReport], commit_ms: float, measured: Measured) -> list[Stop]:
-    """Return the stops of a transaction with these statements, and with this duration of its COMMIT."""
+    """Return the stops of a transaction with these statements, and with this duration of COMMIT."""
     stops = [stop for relation in _relations(statements) for stop in _stops_of(relation, statements, commit_ms)]
     stops = [_with_wait(stop, wait) if (wait := measured.get((stop.relation, stop.blocks))) else stop for stop in stops]
     return [*stops, *_unseen_stops(stops, statements, measured)]
 
 
 def _with_wait(stop: Stop, wait: MeasuredWait) -> Stop:
-    """Add a measured wait to a stop, which begins when the lock was noticed if that is much later."""
+    """Add a measured wait to a stop. A stop by a lock noticed much later begins then."""
     late = wait.began_ms - stop.started_ms
     if late <= _LATE_MS:
         return replace(stop, measured_ms=wait.duration_ms)
@@ -45,7 +45,7 @@ def _with_wait(stop: Stop, wait: MeasuredWait) -> Stop:
 
 
 def _unseen_stops(stops: Sequence[Stop], statements: Sequence[StatementReport], measured: Measured) -> Iterator[Stop]:
-    """Yield stops by locks that ended inside a statement, with a caught exception: only other sessions met them."""
+    """Yield stops by locks with an end inside a statement, after a caught exception: only other sessions see these."""
     known = {(stop.relation, stop.blocks) for stop in stops}
     for (relation, blocks), wait in measured.items():
         is_known = (relation, "reads") in known or (relation, blocks) in known
@@ -79,7 +79,7 @@ def _stops_of(relation: str, statements: Sequence[StatementReport], commit_ms: f
 
 
 def _mode(statement: StatementReport, relation: str, blocks: Blocked) -> str:
-    """The mode by which a statement begins to block; empty for one that does not."""
+    """The mode of a statement's lock against this work; empty without one."""
     if blocks == "rows":
         is_locking = any(change.relation == relation and change.locks_rows for change in statement.changes)
         return "ROW EXCLUSIVE" if is_locking else ""
@@ -101,5 +101,5 @@ def _stop(relation: str, blocks: Blocked, statements: Sequence[StatementReport],
 
 
 def _releases(statement: StatementReport, relation: str, mode: str) -> bool:
-    """Return whether a lock ends with a statement: ROLLBACK TO SAVEPOINT gives back those that are younger."""
+    """Return whether a lock ends with a statement: ROLLBACK TO SAVEPOINT gives back the younger locks."""
     return any(_blocked_table(lock) == relation and lock.mode == mode for lock in statement.released)

@@ -1,4 +1,4 @@
-"""Runs migrations on a scratch database, statement by statement, and notes what each statement does.
+"""Runs migrations on a scratch database, statement by statement, and notes the effects of each.
 
 A migration commits before the next one begins, as in a real run. The migration's row in the history is left out: the
 real applier runs all migrations once more, on another copy.
@@ -33,14 +33,14 @@ from pgratchet.rehearsal.stops import MeasuredWait
 from pgratchet.rehearsal.unseen_locks import unseen_locks
 
 LONGEST_TEXT = 4_000
-"""Characters that a report keeps of a statement."""
+"""The most characters of a statement in a report."""
 _COMMITS_INSIDE = ("CALL", "DO")
 _UNNAMED = (b"",) * 64
-"""Columns that no query returns, so no row is kept."""
+"""Columns of no query at all, so no row is kept."""
 
 
 class StatementFailed(Exception):
-    """A statement of a migration failed. `done` is the number of the statements before it in its transaction."""
+    """A statement of a migration failed. `done` is the number of earlier statements in the same transaction."""
 
     def __init__(self, script: Script, statement: Statement | None, error: psycopg.Error, done: int) -> None:
         super().__init__(script.name)
@@ -52,7 +52,7 @@ class StatementFailed(Exception):
 
 @dataclass(slots=True)
 class Trace:
-    """A trace of scripts in a database, whose sessions `connect` opens. The lists grow while `run` goes on."""
+    """A trace of scripts in a database. `connect` opens sessions there. The lists grow while `run` goes on."""
 
     connect: Callable[[], psycopg.Connection]
     scripts: Sequence[Script]
@@ -62,7 +62,7 @@ class Trace:
     _started: float = 0.0
 
     def run(self) -> events.Stream:
-        """Run the scripts. Raises StatementFailed for the first statement that fails; its transaction is undone."""
+        """Run the scripts. Raises StatementFailed for the first failed statement, after a rollback."""
         with ExitStack() as stack:
             connection = stack.enter_context(closing(self.connect()))
             observer = Observer(self.connect, connection.info.backend_pid)
@@ -85,13 +85,13 @@ class Trace:
         return (moment - self._started) * 1000
 
     def _grow(self, name: str, size: int) -> None:
-        """Note the growth of the database by the migrations of a transaction, at the last of these."""
+        """Note the growth of the database by the migrations of a transaction, at the last migration."""
         index = next(index for index, each in enumerate(self.migrations) if each.name == name)
         self.migrations[index] = replace(self.migrations[index], growth_bytes=size)
 
 
 def _transaction_of(script: Script) -> str:
-    """The key of the scripts that run together: repeatables share one transaction, every other file is alone."""
+    """The key for groups of scripts: repeatables share one transaction, every other file is alone."""
     return "repeatables" if script.is_repeatable else script.name
 
 
@@ -106,15 +106,15 @@ class _Tracer:
         self.probe = Probe(self.connection)
 
     def reset(self) -> None:
-        """Give the session the settings of a run, and let the server tell what it does."""
+        """Give the session the settings of a run, and turn on the server's messages about work."""
         settings = session_settings(self.connection.info.server_version)
         simple_query.send(self.connection, b";".join(reset_statements(settings, pooled=False)))
         self.probe.set_up()
 
     def run_together(self, scripts: Sequence[Script]) -> Iterator[events.Event]:
-        """Run scripts in one transaction. A repeatable that lacks an object runs again behind the others.
+        """Run scripts in one transaction. A repeatable without a necessary object runs again behind the others.
 
-        After a failure, the reports of the statements before it stay.
+        After a failure, the reports of the earlier statements stay.
         """
         reports: list[StatementReport] = []
         try:
@@ -146,7 +146,7 @@ class _Tracer:
             waiting = [script for script, _ in postponed]
 
     def run_alone(self, script: Script) -> Iterator[events.Event]:
-        """Run a script without a transaction: statements that can have one get one each."""
+        """Run a script without a transaction: each statement gets a transaction, where allowed."""
         text, started = script.migration.text(), time.monotonic()
         for statement in split_statements(text):
             if outside_transaction(statement) is None and statement.head[0] not in _COMMITS_INSIDE:
@@ -173,7 +173,7 @@ class _Tracer:
         self.observer.begin(shown)
 
     def _run_statements(self, script: Script, reports: list[StatementReport]) -> None:
-        """Run the statements of a script and add their reports; those of a repeatable that fails are taken back."""
+        """Run the statements of a script and add their reports; a failed repeatable leaves none."""
         text, count = script.migration.text(), len(reports)
         try:
             for statement in split_statements(text):
@@ -190,7 +190,7 @@ class _Tracer:
         return self._report(script, text, statement, started, duration, self.probe.read())
 
     def _run_outside(self, script: Script, text: bytes, statement: Statement) -> None:
-        """Run a statement outside a transaction, where only another session sees its locks."""
+        """Run a statement outside a transaction, where only another session sees the locks."""
         before = self.probe.relations = read_relations(self.connection)
         self._watch()
         position = write_ahead_position(self.connection)
@@ -246,7 +246,7 @@ class _Tracer:
         )
 
     def _time(self, text: bytes, statement: Statement) -> tuple[float, float, Answer]:
-        """Run a statement; returns its begin, its duration in seconds, and the server's answer."""
+        """Run a statement; returns the begin, the duration in seconds, and the server's answer."""
         sql = text[statement.start : statement.end]
         started = time.monotonic()
         if statement.rows:
@@ -264,9 +264,9 @@ class _Tracer:
             yield events.Rehearsed(script.name, round(self.trace.migrations[-1].traced_ms))
 
     def _end_transaction(self, reports: Sequence[StatementReport], last: Script, *, keeps_role: bool) -> float:
-        """Commit, and find the stops; returns the milliseconds of the COMMIT, in which deferred checks are made.
+        """Commit, and find the stops; returns the milliseconds of COMMIT, with all deferred checks.
 
-        As in a real run, a role set by a file ends with its transaction, or with a file without a transaction.
+        As in a real run, a role set by a file ends with the transaction, or with a file without a transaction.
         """
         started = time.monotonic()
         commit = b"COMMIT" if keeps_role else b"RESET SESSION AUTHORIZATION; RESET ROLE; COMMIT"

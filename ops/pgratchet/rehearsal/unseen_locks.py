@@ -1,10 +1,10 @@
-"""The locks of statements that run outside a transaction, which can end too soon to be seen from another session.
+"""The locks of statements outside a transaction: some end too soon for an observing session.
 
-CREATE INDEX, DROP INDEX and REINDEX with CONCURRENTLY take SHARE UPDATE EXCLUSIVE on the table, in all of their
+CREATE INDEX, DROP INDEX and REINDEX with CONCURRENTLY take SHARE UPDATE EXCLUSIVE on the table, in all
 transactions, as VACUUM does (https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES). DETACH
-PARTITION CONCURRENTLY takes it on the parent, and ACCESS EXCLUSIVE on the partition in its second transaction
-(https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-DETACH-PARTITION). What DROP INDEX and
-REINDEX take on the index at their end is left out: by then no query uses it.
+PARTITION CONCURRENTLY takes the same on the parent, and ACCESS EXCLUSIVE on the partition in its second transaction
+(https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-DETACH-PARTITION). The last lock
+of DROP INDEX and REINDEX on the index is left out: by then no query uses the index.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _EXCLUSIVE = "AccessExclusiveLock"
 _VACUUM_WORDS = ("FULL", "FREEZE", "VERBOSE", "ANALYZE")
 
 FindRelation = Callable[[str], int | None]
-"""Returns the oid of a relation by its name as in a file."""
+"""Returns the oid of a relation by the name in a file."""
 
 
 def unseen_locks(
@@ -33,7 +33,7 @@ def unseen_locks(
     after: Mapping[int, Relation],
     find_relation: FindRelation,
 ) -> set[tuple[int, str]]:
-    """Return oids and modes, as in pg_locks, of the locks that a statement took for certain."""
+    """Return oids and modes, as in pg_locks, of the locks taken by a statement for certain."""
     locks: set[tuple[int | None, str]] = set()
     if statement.head[0] == "VACUUM":
         names = list(_vacuumed(read_tokens(text, statement)))
@@ -52,7 +52,7 @@ def _is_full(head: Sequence[str]) -> bool:
 
 
 def _vacuumed(tokens: Sequence[Token]) -> Iterator[str]:
-    """The names behind the options of a VACUUM; none when it works on all tables."""
+    """The names behind the options of a VACUUM; none for all tables."""
     index = 1
     if tokens[index : index + 1] and tokens[index].word == "(":
         index = _behind_parentheses(tokens, index)

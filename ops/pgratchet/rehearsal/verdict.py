@@ -1,4 +1,4 @@
-"""Decides whether a run may begin by what was rehearsed. Pure."""
+"""Decides by past rehearsals whether a run may begin. Pure."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def judge(
     max_age: timedelta,
     budget: Mapping[str, int],
 ) -> NotRehearsed | None:
-    """Return why a run must not begin in these circumstances; None when a rehearsal allows it.
+    """Return the error of a run without a good rehearsal of these circumstances; None when a rehearsal allows the run.
 
-    `backups` are the hashes of the good backups in the store. The limits are those of `budget`, and not those that the
-    rehearsal was made with.
+    `backups` are the hashes of the good backups in the store. The limits are those of `budget` now, and not at the time
+    of the rehearsal.
     """
     record = find_fitting(records, circumstances)
     if record is None:
@@ -47,7 +47,7 @@ def judge(
 
 
 def over_budget(texts: Sequence[str]) -> NotRehearsed:
-    """The error of a rehearsal that exceeded its budget; `texts` are sentences."""
+    """The error of a rehearsal over the budget; `texts` are sentences."""
     return NotRehearsed(
         f"the rehearsal exceeds the budget in {format_count(len(texts), 'point')}",
         detail="\n".join(texts),
@@ -57,7 +57,7 @@ def over_budget(texts: Sequence[str]) -> NotRehearsed:
 
 
 def _refusal(record: Shape, circumstances: Circumstances, budget: Mapping[str, int]) -> NotRehearsed | None:
-    """Return the failure of a rehearsed migration, or what exceeds the budget, of those that are going to run."""
+    """Return an error for a failed rehearsal of the next migrations, or for an exceeded budget."""
     names = {name for name, _ in circumstances.migrations}
     failure = record["failure"]
     if failure and failure["migration"] in names:
@@ -71,7 +71,7 @@ def _refusal(record: Shape, circumstances: Circumstances, budget: Mapping[str, i
 
 
 def _not_rehearsed(records: Sequence[Shape], circumstances: Circumstances) -> NotRehearsed:
-    """Say that there is no fitting rehearsal, and what has changed since the newest one."""
+    """The error without a fitting rehearsal, with the difference from the newest one."""
     count = format_count(len(circumstances.migrations), "migration")
     detail, hint = "The environment's policy is about rehearsals, and there is no rehearsal yet.", _REHEARSE
     if records:

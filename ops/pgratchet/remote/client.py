@@ -54,12 +54,7 @@ def ask(target: TargetStorage, query: Any) -> Any:
 
 def perform(target: TargetStorage, task: StorageTask) -> events.Stream:
     """Run a task that ends with its connection, and yield its events."""
-    for message in _messages(target, task):
-        if "event" in message:
-            yield protocol.event_of(message)
-        elif "result" in message:
-            return
-    raise _cut(target)
+    yield from _stream(target, task)
 
 
 def rehearse(
@@ -69,11 +64,17 @@ def rehearse(
     from pgratchet.rehearsal.report import Report
 
     sent = tuple(_transferred(file, file.is_repeatable or file.name not in history) for file in files)
-    for message in _messages(target, replace(task, files=sent)):
+    shape = yield from _stream(target, replace(task, files=sent))
+    return protocol.loads(Report, shape) if shape else None
+
+
+def _stream(target: TargetStorage, task: StorageTask | Rehearse) -> Generator[events.Event, None, Any]:
+    """Run a task on the host, yield its events, and return its result as JSON has it."""
+    for message in _messages(target, task):
         if "event" in message:
             yield protocol.event_of(message)
         elif "result" in message:
-            return protocol.loads(Report, message["result"]) if message["result"] else None
+            return message["result"]
     raise _cut(target)
 
 

@@ -25,7 +25,6 @@ from pgratchet.schema.scratch import Scratch
 
 _CREATED_ROLE = re.compile(rb"(?i)\bCREATE\s+(?:ROLE|USER|GROUP)\s+(?:\"([^\"]+)\"|(\w+))")
 _HISTORY = History()
-_MOST_LOCKS = 20_000
 _ROLE = sql.SQL("CREATE ROLE {}")
 
 
@@ -65,7 +64,8 @@ def scratch_server(
     With `privileges`, dumps have them, and a bundled server has the live database's role as its superuser: what that
     role owns or is granted is then the same there.
     """
-    bundled = bundled_server(_HISTORY, _settings(live.dump), live.user if privileges else "")
+    tables = live.dump.count(b"\nCREATE TABLE ")
+    bundled = bundled_server(_HISTORY, tables, live.user if privileges else "")
     with _target_server(target) if target else bundled as server:
         with closing(server.open_session(server.maintenance)) as connection:
             programs = find_programs(connection.info.server_version, tls=connection.pgconn.ssl_in_use)
@@ -77,11 +77,6 @@ def scratch_server(
                 )
 
         yield Scratch(server, dump, live.database, live.search_path)
-
-
-def _settings(dump: bytes) -> dict[str, int]:
-    """The settings of a bundled server for a schema: a statement may lock all partitions of a table."""
-    return {"max_locks_per_transaction": min(64 + dump.count(b"\nCREATE TABLE ") // 10, _MOST_LOCKS)}
 
 
 @contextmanager

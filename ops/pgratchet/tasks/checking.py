@@ -1,4 +1,4 @@
-"""The task that checks migrations before they are merged."""
+"""The task for checks of migrations before a merge."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _compare_and_lint(
 ) -> tuple[list[str] | None, list[str], list[str], dict[str, object]]:
     """Compare the files with main and lint the new ones.
 
-    Returns the names of these, the mistakes in the order, what squawk finds, and the counts for JSON.
+    Returns the names of new files, the mistakes in the order, the findings of squawk, and the counts for JSON.
     """
     from pgratchet.checks import ci as checks
 
@@ -97,7 +97,7 @@ def _try(
     *,
     quiet: bool,
 ) -> tuple[int, Sequence[Impact]]:
-    """Try the files on a scratch server; returns how many were applied, and their impact on large tables.
+    """Try the files on a scratch server; returns the number of applied files, and the impact on large tables.
 
     The impact is reported before the findings of squawk are raised: both are about the same statements.
     """

@@ -94,6 +94,8 @@ ADOPT = Combinations(
     others=("from_", "table", "files", "history", "exclude", "include", "mended", "write_baseline"),
 )
 
+REHEARSE = Combinations({"fresh": Mode("takes a new backup and rehearses on that", ())}, others=("backup",))
+
 CI = Combinations(
     modes={},
     needs=dict.fromkeys(("env", "markdown", "sarif", "code_quality"), ("sizes",)),

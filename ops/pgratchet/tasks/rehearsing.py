@@ -1,4 +1,4 @@
-"""The task that rehearses migrations on a backup, and the inventory's policy about rehearsals."""
+"""The task for rehearsals of migrations on a backup, and the inventory's policy about rehearsals."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from pgratchet.console import output, rehearsal, rehearsal_page
 from pgratchet.console.backups import show_skipped
 from pgratchet.console.result import RunResult
-from pgratchet.errors import ConfigurationError, MigrationFailed, RatchetError
+from pgratchet.errors import MigrationFailed, RatchetError
 from pgratchet.remote import dispatch
 from pgratchet.tasks.backups import choose_backup, take_backup
+from pgratchet.tasks.combinations import REHEARSE
 from pgratchet.tasks.project import ChosenBackup, Project
 from pgratchet.tasks.support import read_migrations, task
 from pgratchet.variables import RehearsalVariables
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
     from pgratchet.backups.store import Store
     from pgratchet.config.inventory import InventoryTarget
     from pgratchet.config.settings import RenderedTarget
-    from pgratchet.events import Stream
     from pgratchet.migrations.files import Migration
-    from pgratchet.rehearsal.budget import Excess
     from pgratchet.rehearsal.records import Circumstances
     from pgratchet.rehearsal.report import Failure, Report
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 @task(
     *("env", "backup", "fresh", "sql", "to", "on", "html", "markdown", "yes", "limit", "json"),
     help_texts={"yes": "rehearse also on the server that the backup was taken on"},
+    combinations=REHEARSE,
 )
 def rehearse(
     project: Project,
@@ -51,7 +51,7 @@ def rehearse(
 
     files = read_migrations(project, project.sql(sql))
     if fresh:
-        backup = _fresh_backup(project, env, limit, backup, json=json)
+        backup = take_backup(project, project.targets(env, limit)[0], quiet=json).backup_id
     chosen = choose_backup(project, env, limit, backup)
     budget = parse_budget(project.variables(chosen.target, RehearsalVariables).rehearsal_budget)
     show_skipped(chosen.skipped)
@@ -84,25 +84,8 @@ def _rehearse(
         output.say(rehearsal.title(target.environment, target.name, manifest.backup_id))
     request = rehearse_request(manifest, variables, to, chosen.store)
     storage = project.storage(target)
-    reports: list[Report | None] = []
-
-    def run() -> Stream:
-        stream = dispatch.rehearse(storage, request, files, manifest, scratch, project.root, same_server=same_server)
-        reports.append((yield from stream))
-
-    progress.draw(run(), RunResult(target.environment, target.name, ""), quiet=quiet)
-    return reports[-1]
-
-
-def _fresh_backup(project: Project, env: str | None, limit: str | None, backup: str | None, *, json: bool) -> str:
-    """Take a backup of the first target, and return its id."""
-    if backup:
-        raise ConfigurationError(
-            "--fresh and --backup cannot be given together",
-            detail="--fresh takes a new backup and rehearses on that.",
-            hint="Leave out one of them.",
-        )
-    return take_backup(project, project.targets(env, limit)[0], quiet=json).backup_id or ""
+    stream = dispatch.rehearse(storage, request, files, manifest, scratch, project.root, same_server=same_server)
+    return progress.draw(stream, RunResult(target.environment, target.name, ""), quiet=quiet)
 
 
 def _report(
@@ -114,17 +97,14 @@ def _report(
     *,
     json: bool,
 ) -> None:
-    """Store and show a report. Raises MigrationFailed for a migration that failed, NotRehearsed over the budget."""
+    """Store and show a report. Raises MigrationFailed for a failed migration, NotRehearsed over the budget."""
     from pgratchet.backups.listing import require_manifest
-    from pgratchet.rehearsal.budget import find_excesses
     from pgratchet.rehearsal.records import as_json, write_record
-    from pgratchet.rehearsal.remedies import find_remedies
 
-    excesses, now = find_excesses(report, budget), datetime.now(timezone.utc)
-    remedies, manifest = find_remedies(report), require_manifest(chosen.entry)
-    shape = as_json(chosen.target.environment, chosen.target.name, report, excesses, remedies, budget, manifest, now)
+    target, manifest = chosen.target, require_manifest(chosen.entry)
+    shape = as_json(target.environment, target.name, report, budget, manifest, datetime.now(timezone.utc))
     write_record(chosen.store, shape)
-    error = _error_of(report, excesses)
+    error = _error_of(report, [each["text"] for each in shape["verdict"]["over_budget"]])
     rehearsal.show_report(shape, error, json=json)
     if html:
         _write(Path(html), rehearsal_page.render(shape))
@@ -140,12 +120,12 @@ def _write(path: Path, text: str) -> None:
     output.say(f"wrote {path}")
 
 
-def _error_of(report: Report, excesses: Sequence[Excess]) -> RatchetError | None:
+def _error_of(report: Report, excesses: Sequence[str]) -> RatchetError | None:
     from pgratchet.rehearsal.verdict import over_budget
 
     if report.failure:
         return _failed(report.failure)
-    return over_budget([each.describe() for each in excesses]) if excesses else None
+    return over_budget(excesses) if excesses else None
 
 
 def _failed(failure: Failure) -> MigrationFailed:
@@ -169,8 +149,7 @@ def require_rehearsal(
 ) -> int | None:
     """Follow the inventory's policy about rehearsals before a run: NotRehearsed to refuse it, or a warning.
 
-    `todo` are the names of the migrations that are going to run. Returns their duration in the rehearsal, in
-    milliseconds, if there is one.
+    `todo` are the names of the migrations to run. Returns the duration in the rehearsal, in milliseconds, if any.
     """
     from pgratchet.console import commands
     from pgratchet.rehearsal.budget import parse_budget
@@ -202,7 +181,7 @@ def _circumstances(project: Project, target: RenderedTarget, migrations: Sequenc
 
 
 def _backup_hashes(store: Store, target: RenderedTarget) -> set[str]:
-    """The hashes of the good backups of a target, by which records name them."""
+    """The hashes of the good backups of a target, as in records."""
     from pgratchet.backups.listing import list_backups
     from pgratchet.backups.signing import trusted_keys
     from pgratchet.rehearsal.records import manifest_hash

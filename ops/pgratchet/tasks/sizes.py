@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -28,7 +27,7 @@ _OF_BACKUP = "backup"
 
 
 def write_sizes_of(project: Project, targets: Sequence[InventoryTarget], path: Path) -> None:
-    """Write the sizes of a target's tables, and the rates of its rehearsals, into a file."""
+    """Write the sizes of a target's tables, and the rates of rehearsals, into a file."""
     from pgratchet.operations.examine import ReadSizes
     from pgratchet.rehearsal.records import read_records
     from pgratchet.rehearsal.sizes import Sizes, measured_rates, write_file
@@ -68,15 +67,17 @@ def report_impact(
     *,
     quiet: bool,
 ) -> Sequence[Impact]:
-    """Trace the new files on the scratch server, and report what they do to the large tables of the live database."""
+    """Trace the new files on the scratch server, and report the impact on the large tables of the live database."""
     from pgratchet.checks.ci import database_with
-    from pgratchet.rehearsal.impact import find_impacts, new_trace
+    from pgratchet.migrations.scripts import prepare_scripts
+    from pgratchet.rehearsal.impact import find_impacts, trace_scripts
 
     sizes, records = _sizes(project, request)
     new_files = [file for file in files if file.name in new]
     earlier = [file for file in files if file.name not in new]
+    scripts = prepare_scripts(new_files)
     with database_with(scratch, earlier, new_files, roles) as connect:
-        impacts = find_impacts(new_trace(connect, new_files), files, sizes)
+        impacts = list(find_impacts(trace_scripts(connect, scripts), scripts, sizes))
     text = report.markdown(impacts, sizes.origin, _rehearsal_of(records, new_files))
     if not quiet:
         for impact in impacts:
@@ -93,12 +94,12 @@ def _write_all(request: ImpactRequest, text: str, impacts: Sequence[Impact], sum
     if request.code_quality:
         Path(request.code_quality).write_text(report.code_quality(impacts), encoding="utf-8")
     if summary:
-        with Path(os.fspath(summary)).open("a", encoding="utf-8") as file:
+        with Path(summary).open("a", encoding="utf-8") as file:
             file.write(text + "\n")
 
 
 def _sizes(project: Project, request: ImpactRequest) -> tuple[Sizes, Sequence[Shape]]:
-    """The sizes that --sizes names, and the records of rehearsals that are beside the backup."""
+    """The sizes of --sizes, and the records of rehearsals beside the backup."""
     from pgratchet.backups.listing import require_manifest
     from pgratchet.rehearsal import sizes
     from pgratchet.rehearsal.records import read_records

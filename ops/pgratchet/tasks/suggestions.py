@@ -91,8 +91,8 @@ def flag_for(word: str, flags: Sequence[str], find_values: FindValues) -> str | 
 
 
 def _flag_by_value(word: str, flags: Sequence[str], find_values: FindValues) -> str | None:
-    environment = "--server" if "--sizes" in flags else "--env"  # `ci` has both, and --env only for sizes
-    known = [flag for flag in (environment, "--from", "--template", "--limit", "--server") if flag in flags]
+    # --server before --env: `ci` has both, and the second one only for sizes
+    known = [flag for flag in ("--server", "--env", "--from", "--template", "--limit") if flag in flags]
     known = [flag for flag in known if word in find_values(flag)]
     known += ["--sql"] if "--sql" in flags and Path(word).is_dir() else []
     known += ["--folder"] if "--folder" in flags else []

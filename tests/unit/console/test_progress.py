@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import get_args
 
 import pytest
@@ -55,6 +56,15 @@ def test_every_event_is_shown() -> None:
     follow(stream.run(), screen.show)
     assert screen.shown == [FIRST, SECOND, LAST]
     assert stream.closed
+
+
+def test_the_result_of_a_stream_is_returned() -> None:
+    def stream() -> Generator[events.Event, None, int]:
+        yield FIRST
+        return 42
+
+    assert follow(stream(), Screen().show) == 42
+    assert draw(stream(), RunResult("prod", "app", "")) == 42
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])

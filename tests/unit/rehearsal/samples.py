@@ -6,9 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 from pgratchet.backups.manifest import Contents, Database, Manifest
-from pgratchet.rehearsal.budget import find_excesses
 from pgratchet.rehearsal.records import Shape, as_json
-from pgratchet.rehearsal.remedies import find_remedies
 from pgratchet.rehearsal.report import (
     Calibration,
     Changes,
@@ -87,5 +85,4 @@ MANIFEST = Manifest(
 
 
 def record(report: Report = REPORT, **budget: int) -> Shape:
-    excesses = find_excesses(report, budget)
-    return as_json("prod", "app", report, excesses, find_remedies(report), budget, MANIFEST, NOW)
+    return as_json("prod", "app", report, budget, MANIFEST, NOW)
