@@ -80,10 +80,18 @@ def _show_rehearsals(title: str, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _rehearsal_row(record: Mapping[str, Any], format_moment: Callable[[datetime], str]) -> tuple[str, ...]:
-    verdict = "failed" if record["failure"] else "within budget" if record["verdict"]["ok"] else "over budget"
     names = [each["name"] for each in record["migrations"]]
     took = format_duration(round(record["duration_ms"]))
-    return format_moment(datetime.fromisoformat(record["at"])), verdict, took, abbreviate_names(names), record["backup"]
+    moment = format_moment(datetime.fromisoformat(record["at"]))
+    return moment, _rehearsal_result(record), took, abbreviate_names(names), record["backup"]
+
+
+def _rehearsal_result(record: Mapping[str, Any]) -> str:
+    if record["failure"]:
+        return "failed"
+    if not record["verdict"]["ok"]:
+        return "over budget"
+    return "within budget" if record["budget"] else "no budget"
 
 
 def _have_one_database(rows: Sequence[Sequence[str]]) -> bool:

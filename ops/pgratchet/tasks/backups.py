@@ -70,7 +70,7 @@ def take_backup(
 
 @task("env", "limit", "json")
 def backups(project: Project, env: str | None = None, limit: str | None = None, json: bool = False) -> None:
-    """List backups and drills."""
+    """List backups, drills and rehearsals."""
     from pgratchet.backups import drill_records, listing
     from pgratchet.backups.signing import trusted_keys
     from pgratchet.checks.stored_backups import check_backups

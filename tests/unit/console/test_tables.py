@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
@@ -20,6 +21,9 @@ from pgratchet.console.backups import show_backups
 from pgratchet.console.migrations import show_status
 from pgratchet.migrations.files import Migration
 from pgratchet.migrations.plan import Entry, HistoryRow, Plan, State
+from pgratchet.rehearsal.records import Shape
+from tests.unit.rehearsal.samples import FAILURE, REPORT
+from tests.unit.rehearsal.samples import record as rehearsal
 
 NOW = datetime.now(timezone.utc)
 PAST = datetime(2001, 2, 3, 12, tzinfo=timezone.utc)
@@ -115,3 +119,17 @@ def test_a_drill_stays_on_a_line(draw: Draw) -> None:
     record = DrillRecord("20261126T215919-0c76", "2001-02-03T12:00:00.000Z", 1, Verdict.GOOD, restore_ms=180)
     lines = draw(80, lambda: show_backups("prod", "shop", [], [record], []))
     assert any(line.startswith("2001-02-03 ") and line.endswith(record.backup_id) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("record", "result"),
+    [
+        (rehearsal(replace(REPORT, failure=FAILURE)), "failed"),
+        (rehearsal(total=1), "over budget"),
+        (rehearsal(total=10**6), "within budget"),
+        (rehearsal(), "no budget"),
+    ],
+)
+def test_a_rehearsal_stays_on_a_line_with_its_result(draw: Draw, record: Shape, result: str) -> None:
+    lines = draw(80, lambda: show_backups("prod", "shop", [], [], [record]))
+    assert any(f" {result}  " in line and line.endswith(record["backup"]) for line in lines)
